@@ -1,0 +1,48 @@
+/* The modes of the bench guest, and how they count. */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include "guest.h"
+
+#define EVENT 0u
+
+void mode_hot(void);
+void mode_cold(void);
+void mode_signal(void);
+void mode_idle(void);
+void mode_storm(void);
+void mode_call(void);
+void mode_hostile(void);
+
+void mode_bound(void);
+void mode_fuzz(void);
+
+/* The other modes have no handler in C. */
+u64 storm_handler(struct regs *regs);
+u64 bound_handler(struct regs *regs);
+
+/* trap.S: what an exception left, x0 as it was then. */
+struct trap {
+	u64 esr, elr, x0;
+};
+
+struct trap trapped(void (*code)(void)); /* ESR of all ones: it came back */
+struct trap smc_from_el0(u64 x0);
+struct trap smc_from_el1(u64 x0); /* at EL2 only */
+void read_iar0(void);
+void write_sgi0r(void);
+u64 smc_1(u64 x0);
+u64 smc_0x1234(u64 x0);
+u64 smc_0xffff(u64 x0);
+
+#define MAX_SAMPLES 65536
+
+/* Samples in ns, for the median and the 99th percentile. */
+void sample(u64 ns);
+u64 percentile(unsigned percent);
+
+/* One SDEI_VERSION; fails if the firmware has none. */
+u64 sdei_version(void);
+void enable_event(u64 event, void (*entry)(void), u64 argument);
+
+#endif

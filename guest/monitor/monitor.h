@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What monitor.S and monitor.c share: the per-CPU block, addresses of QEMU's `virt` machine, the image's configuration words. */
+#ifndef QEMU_SDEI_MONITOR_H
+#define QEMU_SDEI_MONITOR_H
+
+#include "layout.h"
+
+/* QEMU `virt,secure=on,gic-version=3`. */
+#define SECURE_SRAM 0x0e000000
+#define SECURE_UART 0x09040000
+#define UART_INTID 40 /* SPI 8 */
+#define GICD 0x08000000
+#define GICR 0x080a0000
+#define GICR_STRIDE 0x20000
+#define GICR_FIRST_REGION 123 /* redistributors in the low region; the rest lie above the RAM */
+
+/* Secure Group 0 SGI that carries a kick from the CPU that takes the UART's interrupt to the one that is meant. */
+#define KICK_SGI 8
+
+/* Offsets in the per-CPU block. It lies at the top of the CPU's stack: SP_EL3 points to it whenever the guest runs. */
+#define PCPU_SIZE 0x1000
+#define PCPU_BLOCK 0x80
+#define P_FRAME 0x00    /* address of this CPU's frame */
+#define P_SEQ_ADDR 0x08 /* address of its SEQ word */
+#define P_POLL_ADDR 0x10
+#define P_SEQ 0x18    /* survives a reset: secure SRAM is not cleared */
+#define P_X30 0x20    /* the guest's x30 while x30 holds the frame's address */
+#define P_FIXUP 0x28  /* where to go on when a micro-operation aborts; 0 elsewhere */
+#define P_INDEX 0x30
+#define P_KICKED 0x38 /* last KICK count seen for this CPU; written by CPU 0 only */
+#define P_SELF 0x40   /* a kick for this CPU waits to be posted */
+#define P_INTID 0x48  /* an interrupt of the host's waits to be posted; 0: none (INTID 0 is an SGI of the guest's) */
+
+/* Image header, patched per guest by qemu_sdei.monitor.image. */
+#define IMAGE_MAGIC 0x314e4f4d49454453 /* "SDEIMON1" */
+
+/* What answer() tells monitor.S to do. */
+#define DO_RESUME 0
+#define DO_RESUME_ALL 1
+#define DO_POST 2
+
+#endif

@@ -1,0 +1,1 @@
+"""The process that serves one guest: decides (`firmware`), remembers (`journal`), listens (`server`, `control`)."""

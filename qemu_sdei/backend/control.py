@@ -1,0 +1,314 @@
+"""The control socket: what other processes of the same user may ask of the backend.
+
+One JSON object a line, `{"id": n, "cmd": name, ...}`; the answer carries the same id and `"ok": true, "result":
+{...}` or `"ok": false, "error": {"kind": "usage" | "state" | "internal", "message": ...}`. A client that says
+anything else gets one such error and, if it cannot be made sense of at all, is hung up on. Clients are served from
+the backend's loop: nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.backend.server import Server, readable
+from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
+from qemu_sdei.sdei.dispatcher import Trigger
+from qemu_sdei.sdei.events import EventType
+from qemu_sdei.sdei.transitions import UNREGISTERED
+
+PROTOCOL: Final = 1
+MAX_LINE: Final = 1 << 20
+_MAX_CLIENTS: Final = 64
+_MAX_BACKLOG: Final = 4 << 20
+"""Bytes that wait for a client that does not read; beyond this it is hung up on."""
+_MAX_COUNT: Final = 1_000_000
+_ENDS: Final = {"RESET": "the machine was reset", "PE_RESET": "its CPU went off"}
+"""Why an event is no longer registered, by the cause of its transition."""
+
+Command = Callable[["Client", dict[str, Any]], "dict[str, Any] | None"]
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.input = bytearray()
+        self.output = bytearray()
+        self.events = False
+
+
+class _Waiter:
+    """An injection whose client wants to know when the handler has completed."""
+
+    __slots__ = ("client", "entry", "event", "id", "pe", "start")
+
+    def __init__(self, client: Client, request: Any, event: int, pe: int | None, start: int) -> None:
+        self.client, self.id, self.event, self.pe, self.start = client, request, event, pe, start
+        self.entry: int | None = None
+
+
+class Control:
+    """Serves the control socket at `path` from the loop of `server`."""
+
+    def __init__(self, server: Server, path: Path, about: dict[str, Any]) -> None:
+        self._server = server
+        self._about = about
+        self._path = path
+        self._clients: dict[int, Client] = {}
+        self._waiters: list[_Waiter] = []
+        self._commands: dict[str, Command] = {
+            "hello": self._hello,
+            "status": self._status,
+            "inject": self._inject,
+            "why": self._why,
+            "trace": self._trace,
+            "events": self._events,
+            "shutdown": self._shutdown,
+        }
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o177)
+        try:
+            self._listener.bind(str(path))
+        finally:
+            os.umask(old)
+        self._listener.listen(16)
+        self._listener.setblocking(False)
+        server.watch(self._listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Hang up on everybody and remove the socket."""
+        for client in list(self._clients.values()):
+            self._drop(client)
+        self._server.unwatch(self._listener.fileno())
+        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    # ---- connections ----------------------------------------------------------------------------------------------
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = struct.unpack("3i", peer)[1]
+        if len(self._clients) >= _MAX_CLIENTS or uid not in (0, os.getuid()):
+            sock.close()
+            return
+        sock.setblocking(False)
+        client = Client(sock)
+        self._clients[sock.fileno()] = client
+        self._server.watch(sock.fileno(), lambda events, c=client: self._ready(c, events))  # type: ignore[misc]
+
+    def _drop(self, client: Client) -> None:
+        fd = client.socket.fileno()
+        if fd in self._clients:
+            del self._clients[fd]
+            self._server.unwatch(fd)
+            client.socket.close()
+        self._waiters = [w for w in self._waiters if w.client is not client]
+        self._listen()
+
+    def _ready(self, client: Client, events: int) -> None:
+        if events & select.POLLOUT:
+            self._flush(client)
+        if events & ~select.POLLOUT:
+            self._read(client)
+
+    def _read(self, client: Client) -> None:
+        try:
+            data = client.socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(client)
+            return
+        client.input += data
+        while (end := client.input.find(b"\n")) >= 0:
+            line = bytes(client.input[:end])
+            del client.input[: end + 1]
+            self._request(client, line)
+            if client.socket.fileno() < 0:
+                return
+        if len(client.input) > MAX_LINE:
+            self._fail(client, None, "usage", f"a request has at most {MAX_LINE} bytes")
+            self._drop(client)
+
+    def _send(self, client: Client, message: dict[str, Any]) -> None:
+        if client.socket.fileno() < 0:
+            return
+        client.output += json.dumps(message).encode() + b"\n"
+        self._flush(client)
+
+    def _flush(self, client: Client) -> None:
+        try:
+            while client.output:
+                sent = client.socket.send(client.output)
+                del client.output[:sent]
+        except BlockingIOError:
+            if len(client.output) > _MAX_BACKLOG:
+                self._drop(client)
+                return
+        except OSError:
+            self._drop(client)
+            return
+        wanted = select.POLLIN | (select.POLLOUT if client.output else 0)
+        self._server.watch(client.socket.fileno(), lambda events, c=client: self._ready(c, events), wanted)  # type: ignore[misc]
+
+    def _fail(self, client: Client, request: Any, kind: str, message: str) -> None:
+        self._send(client, {"id": request, "ok": False, "error": {"kind": kind, "message": message}})
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def _request(self, client: Client, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            self._fail(client, None, "usage", "a request is one JSON object on one line")
+            return
+        if not isinstance(message, dict):
+            self._fail(client, None, "usage", "a request is one JSON object on one line")
+            return
+        request = message.get("id")
+        if not isinstance(request, int | str | None):
+            request = None
+        message["id"] = request
+        command = self._commands.get(message["cmd"]) if isinstance(message.get("cmd"), str) else None
+        if command is None:
+            self._fail(client, request, "usage", f"no such command; there are {', '.join(sorted(self._commands))}")
+            return
+        try:
+            result = command(client, message)
+        except UsageError as error:
+            self._fail(client, request, "usage", str(error))
+        except NotDeliveredError as error:
+            self._fail(client, request, "state", str(error))
+        except SdeiError as error:
+            self._fail(client, request, "internal", str(error))
+        else:
+            if result is not None:
+                self._send(client, {"id": request, "ok": True, "result": result})
+
+    def _hello(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        return {"protocol": PROTOCOL, "pid": os.getpid(), "epoch": self._server.firmware.epoch, **self._about}
+
+    def _status(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        return self._server.status() | {"name": self._about.get("name")}
+
+    def _trace(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        limit = _integer(message, "limit", 0, _MAX_COUNT, default=100)
+        notes = list(self._server.notes)[-limit:] if limit else []
+        return {"records": [readable(note) for note in notes]}
+
+    def _events(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        client.events = True
+        self._listen()
+        return {}
+
+    def _shutdown(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        self._server.stop()
+        return {}
+
+    def _why(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        event, pe = self._target(message)
+        return {"reason": self._server.firmware.dispatcher.why_pending(event, pe)}
+
+    def _target(self, message: dict[str, Any]) -> tuple[int, int | None]:
+        event = _integer(message, "event", 0, 0xFFFF_FFFF)
+        pe = None if message.get("vcpu") is None else _integer(message, "vcpu", 0, 0xFFFF_FFFF)
+        return event, pe
+
+    def _inject(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        event, pe = self._target(message)
+        wait = message.get("wait", False)
+        if not isinstance(wait, bool):
+            raise UsageError("wait is true or false")
+        server = self._server
+        description = server.firmware.dispatcher.describe(event)
+        if not wait:
+            outcome = server.trigger(event, pe)
+            reason = server.firmware.dispatcher.why_pending(event, pe)
+            return {"outcome": "merged" if outcome is Trigger.MERGED else "queued", "reason": reason}
+        # For a shared event the PE is a wish: another one may take it.
+        where = None if description.type is EventType.SHARED else pe
+        waiter = _Waiter(client, message.get("id"), event, where, server.clock())
+        self._waiters.append(waiter)
+        self._listen()
+        try:
+            server.trigger(event, pe)
+        except SdeiError:
+            self._forget(waiter)
+            raise
+        return None
+
+    # ---- what happens in the guest -----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Be told of what happens only while somebody wants to know: it costs on the hot path."""
+        if self._waiters or any(client.events for client in self._clients.values()):
+            self._server.listen(self._happened)
+        else:
+            self._server.unlisten(self._happened)
+
+    def _forget(self, waiter: _Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        self._listen()
+
+    def _happened(self, record: dict[str, Any]) -> None:
+        if self._waiters and "event" in record:
+            self._progress(record["time_ns"], record["type"], record["pe"], record["event"])
+            if record["type"] == "transition" and record["to"] == UNREGISTERED:
+                self._gone(record["event"], record["pe"], record["cause"])
+        for client in list(self._clients.values()):
+            if client.events:
+                self._send(client, {"event": record})
+
+    def _progress(self, now: int, name: str, pe: int, event: int) -> None:
+        for waiter in list(self._waiters):
+            if waiter.event != event or (waiter.pe is not None and waiter.pe != pe):
+                continue
+            if name == "deliver":
+                if waiter.entry is None:
+                    waiter.entry = now
+                    waiter.pe = pe
+            elif name == "complete" and waiter.entry is not None:
+                self._forget(waiter)
+                result = {
+                    "outcome": "completed",
+                    "reason": None,
+                    "vcpu": pe,
+                    "entry_ns": waiter.entry - waiter.start,
+                    "complete_ns": now - waiter.start,
+                }
+                self._send(waiter.client, {"id": waiter.id, "ok": True, "result": result})
+
+    def _gone(self, event: int, pe: int, cause: str) -> None:
+        """The event was unregistered, by whatever cause: its handler will never start or complete."""
+        for waiter in list(self._waiters):
+            if waiter.event == event and waiter.pe in (None, pe):
+                self._forget(waiter)
+                what = _ENDS.get(cause, "the guest unregistered it")
+                when = "before its handler started" if waiter.entry is None else "while its handler ran"
+                self._fail(waiter.client, waiter.id, "state", f"event {event:#x}: {what} {when}")
+
+
+def _integer(message: dict[str, Any], name: str, low: int, high: int, *, default: int | None = None) -> int:
+    value = message.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{name} is a number from {low} to {high}")
+    return value

@@ -1,0 +1,201 @@
+"""What the backend did, kept where a `kill -9` cannot reach it.
+
+The firmware is deterministic, so its inputs are all there is to keep: each frame that changes state is copied here
+*before* it is
+handled, each trigger before it is made pending. A backend that is started again loads the last checkpoint, runs the
+inputs that came after it, and knows the state and the answer of each frame: whatever the guest has not taken yet is
+written again, and nothing is done twice. When the journal is full, a checkpoint (a JSON document) replaces it.
+
+The file is a mapping in the run directory; it lives in the page cache, so it survives the process, which is what it
+is for. It is not meant to survive the machine.
+
+    header | checkpoint 0 | checkpoint 1 | records
+
+A checkpoint takes effect by one 8-byte store (its slot, generation and length in one word would not fit, so: the
+generation word, whose parity names the slot). Records belong to a generation, so a new checkpoint empties the journal
+by the same store.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import zlib
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.errors import ProtocolError
+from qemu_sdei.monitor.layout import HEAD_WORDS, MAX_OPS, OP_WORDS
+
+MAGIC: Final = 0x314E_524A_4945_4453  # "SDEIJRN1"
+RECORDS: Final = 1024
+"""256 KiB of frames: they stay in a core's L2 cache."""
+FULL: Final = RECORDS // 2
+OVERFLOW: Final = RECORDS - 8
+_HEADER_WORDS: Final = 512  # one page
+_CHECKPOINT_SIZE: Final = 4 << 20
+_OPS_WORDS: Final = OP_WORDS * MAX_OPS
+_WHOLE: Final = slice(None)
+
+
+class Record(IntEnum):
+    """What a record is."""
+
+    INPUT = 1
+    """A frame that the firmware handled; running it again gives the same answer."""
+    OUTCOME = 2
+    """A frame as it was after handling; it is not run again."""
+    TRIGGER = 3
+    """The host made an event pending: body words 0, 1 = event, PE + 1 (0: none)."""
+    OPS = 4
+    """Micro-operations of the frame in the record that follows."""
+
+
+class _H(IntEnum):
+    MAGIC = 0
+    GENERATION = 1
+    COUNT = 2
+    """Records of generation COUNT_GENERATION; one word holds both: count | generation << 32."""
+    LENGTH0 = 4
+    CRC0 = 5
+    LENGTH1 = 6
+    CRC1 = 7
+
+
+class Journal:
+    """The journal of one guest.
+
+    Attributes:
+        count: records since the last checkpoint. At FULL it is time for the next; at OVERFLOW it must be now.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal at `path`, making an empty one if there is none.
+
+        Raises:
+            ProtocolError: the file is not a journal of this version.
+        """
+        record_words = HEAD_WORDS
+        size = _HEADER_WORDS * 8 + 2 * _CHECKPOINT_SIZE + RECORDS * (record_words + 1) * 8
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            found = os.fstat(fd).st_size
+            if found not in (0, size):
+                raise ProtocolError(
+                    f"journal {path} has {found} bytes, not {size}: it is damaged or of another version"
+                )
+            if found == 0:
+                os.ftruncate(fd, size)
+            self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        finally:
+            os.close(fd)
+        self._bytes = memoryview(self._map)
+        words = self._bytes.cast("Q")
+        self._header = words[:_HEADER_WORDS]
+        self._commit = words[_H.COUNT : _H.COUNT + 1]
+        records = (_HEADER_WORDS * 8 + 2 * _CHECKPOINT_SIZE) // 8
+        self._tags = words[records : records + RECORDS]
+        bodies = records + RECORDS
+        self._bodies = [words[bodies + i * record_words : bodies + (i + 1) * record_words] for i in range(RECORDS)]
+        if self._header[_H.MAGIC] == 0:
+            self._header[_H.MAGIC] = MAGIC
+        if self._header[_H.MAGIC] != MAGIC:
+            raise ProtocolError(
+                f"journal {path} begins with {self._header[_H.MAGIC]:#x}: not a journal of this version"
+            )
+        self._epoch = self._header[_H.GENERATION] << 32
+        count = self._header[_H.COUNT]
+        self.count = count & 0xFFFF_FFFF if count >> 32 == self._header[_H.GENERATION] else 0
+        if self.count > RECORDS:
+            raise ProtocolError(f"journal {path} claims {self.count} records of {RECORDS}")
+
+    def append(self, kind: int, cpu: int, seq: int, head: memoryview) -> None:
+        """Keep one record: the head of a frame, HEAD_WORDS. It counts from the moment of the last store here, and not
+        before.
+        """
+        at = self.count
+        self._bodies[at][_WHOLE] = head
+        self._tags[at] = seq << 16 | kind << 12 | cpu
+        self.count = at = at + 1
+        self._commit[0] = self._epoch | at
+
+    def append_ops(self, cpu: int, seq: int, head: memoryview, ops: memoryview) -> None:
+        """Keep a frame that brings the results of micro-operations. They stand in records before it; all count at
+        once.
+        """
+        at = self.count
+        for start in range(0, _OPS_WORDS, HEAD_WORDS):
+            part = ops[start : start + HEAD_WORDS]
+            self._bodies[at][: len(part)] = part
+            self._tags[at] = Record.OPS << 12
+            at += 1
+        self.count = at
+        self.append(Record.INPUT, cpu, seq, head)
+
+    def trigger(self, event: int, pe: int | None) -> None:
+        """Keep a trigger."""
+        at = self.count
+        body = self._bodies[at]
+        body[0] = event
+        body[1] = 0 if pe is None else pe + 1
+        self._tags[at] = Record.TRIGGER << 12
+        self.count = at = at + 1
+        self._commit[0] = self._epoch | at
+
+    def records(self) -> Iterator[tuple[int, int, int, memoryview, list[int] | None]]:
+        """(kind, cpu, sequence number, head, micro-operations if it has any) of each record since the checkpoint."""
+        ops: list[int] = []
+        for body, tag in zip(self._bodies[: self.count], self._tags, strict=False):
+            kind = tag >> 12 & 0xF
+            if kind == Record.OPS:
+                ops += body.tolist()
+                continue
+            yield kind, tag & 0xFFF, tag >> 16, body, ops[:_OPS_WORDS] if len(ops) >= _OPS_WORDS else None
+            ops = []
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace all records by `state`.
+
+        Raises:
+            ProtocolError: the document is larger than a slot.
+        """
+        data = json.dumps(state, separators=(",", ":")).encode()
+        if len(data) > _CHECKPOINT_SIZE:
+            raise ProtocolError(f"state of {len(data)} bytes does not fit into a checkpoint of {_CHECKPOINT_SIZE}")
+        generation = self._header[_H.GENERATION] + 1
+        slot = generation & 1
+        start = _HEADER_WORDS * 8 + slot * _CHECKPOINT_SIZE
+        self._bytes[start : start + len(data)] = data
+        self._header[_H.LENGTH0 + 2 * slot] = len(data)
+        self._header[_H.CRC0 + 2 * slot] = zlib.crc32(data, generation & 0xFFFF_FFFF)
+        self._header[_H.GENERATION] = generation
+        self._epoch = generation << 32
+        self.count = 0
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None when there has been none.
+
+        Raises:
+            ProtocolError: it is damaged.
+        """
+        generation = self._header[_H.GENERATION]
+        if generation == 0:
+            return None
+        slot = generation & 1
+        length = self._header[_H.LENGTH0 + 2 * slot]
+        if length > _CHECKPOINT_SIZE:
+            raise ProtocolError(f"journal: checkpoint of {length} bytes")
+        start = _HEADER_WORDS * 8 + slot * _CHECKPOINT_SIZE
+        data = bytes(self._bytes[start : start + length])
+        if zlib.crc32(data, generation & 0xFFFF_FFFF) != self._header[_H.CRC0 + 2 * slot]:
+            raise ProtocolError("journal: the checkpoint's checksum is wrong")
+        try:
+            state = json.loads(data)
+        except ValueError as error:
+            raise ProtocolError(f"journal: the checkpoint is no JSON document: {error}") from None
+        if not isinstance(state, dict):
+            raise ProtocolError("journal: the checkpoint is no object")
+        return state

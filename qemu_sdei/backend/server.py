@@ -1,0 +1,550 @@
+"""The loop that serves a guest: sees frames, journals, has the firmware answer them, rings.
+
+Two ways of waiting. While calls come thick and fast it watches the SEQ words and the monitor does not ring (about a
+microsecond a call); after a while without news it says so in the window and sleeps until the doorbell, a client or
+the supervisor wakes it. How long "a while" is adapts: it grows when watching pays and shrinks when it does not,
+because cores are few and a watcher takes one from the guest.
+
+One thread: nothing here needs a lock, and a trigger from a client is just another input between two frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+from qemu_sdei.backend.firmware import Firmware
+from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
+from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.doorbell import Doorbell
+from qemu_sdei.monitor.layout import FRAME_WORDS, HEAD_WORDS, AnswerFlag, Header, Kind, Word
+from qemu_sdei.monitor.window import Window
+from qemu_sdei.sdei import constants as sdei
+from qemu_sdei.services import psci
+from qemu_sdei.smccc.ids import FUNCTION_MASK
+
+_SPIN_MIN: Final = 400
+_SPIN_MAX: Final = 4000
+"""Looks at the SEQ words without news before going to sleep; a look takes some 60 ns."""
+_SPIN_YIELD: Final = 32
+_SPIN_KICK: Final = 500
+"""The same while a kick is on its way, with a sched_yield between looks: its frame comes within a few dozen
+microseconds, or the CPU is busy in EL3.
+"""
+_SOCKETS_EVERY: Final = 256
+"""Frames after which a busy loop looks at its sockets."""
+_SECOND_LOOK_MS: Final = 2
+_LONGEST_SLEEP_MS: Final = 1000
+_MAX_SEQ: Final = 1 << 47
+"""No monitor gets there, and the journal has 48 bits for it."""
+TRACE_LENGTH: Final = 4096
+
+Callback = Callable[[int], None]
+Note = tuple[int, str, int, dict[str, Any]] | tuple[int, str, int, int, int, int]
+"""Time in ns, name, PE, and details; for a transition, of which there are many: event, old and new state."""
+Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
+"""Handler, journal mode, result if it is always the same, and how often each PE called."""
+UNKNOWN: Final = -1
+Listener = Callable[[dict[str, Any]], None]
+_KINDS: Final = {"DISPATCH": "deliver", "COMPLETE": "complete"}
+_NAMES: Final = {
+    **{int(f): f"SDEI_{f.name}" for f in sdei.Function},
+    **{int(f): f.name for f in psci.Function},
+    0x8000_0000: "SMCCC_VERSION",
+    0x8000_0001: "SMCCC_ARCH_FEATURES",
+    0x8000_0002: "SMCCC_ARCH_SOC_ID",
+    0x8000_3FFF: "SMCCC_ARCH_WORKAROUND_3",
+    0x8000_7FFF: "SMCCC_ARCH_WORKAROUND_2",
+    0x8000_8000: "SMCCC_ARCH_WORKAROUND_1",
+    # What a stock Linux asks for and does not get here.
+    0x8400_0005: "MIGRATE",
+    0x8400_0007: "MIGRATE_INFO_UP_CPU",
+    0x8400_000E: "SYSTEM_SUSPEND",
+    0x8400_0050: "TRNG_VERSION",
+    0x8400_0051: "TRNG_FEATURES",
+    0x8400_0052: "TRNG_GET_UUID",
+    0x8400_0053: "TRNG_RND",
+    0xC500_0020: "PV_TIME_FEATURES",
+    0xC500_0021: "PV_TIME_ST",
+    0x8600_FF01: "VENDOR_HYP_CALL_UID",
+}
+
+
+class Server:
+    """Serves one guest until QEMU goes away or somebody calls `stop`.
+
+    Attributes:
+        calls: how often each function was called, per PE, since the backend started to serve this guest; under UNKNOWN
+            what nobody serves.
+        notes: the newest things worth telling (time in ns, name, PE, details).
+        listeners: called with each note as it happens.
+    """
+
+    def __init__(
+        self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, clock: Callable[[], int]
+    ) -> None:
+        self.window = window
+        self.doorbell = doorbell
+        self.firmware = firmware
+        self.journal = journal
+        self.clock = clock
+        self.calls: dict[int, list[int]] = {}
+        self.notes: deque[Note] = deque(maxlen=TRACE_LENGTH)
+        self.listeners: list[Listener] = []
+        self.rejected = 0
+        self._seen = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
+        """SEQ words as last looked at."""
+        self._last = [0] * window.nr_cpus
+        """Sequence number of the newest good frame of each PE."""
+        self._frames = window.frames
+        self._contexts = window.contexts
+        self._heads = [frame[layout.HEAD] for frame in window.frames]
+        self._entries: dict[int, Entry] = {}
+        self._keep = journal.append
+        self._kicks = firmware.kicks
+        self._room = False
+        """The journal is full."""
+        self._attention = firmware.dispatcher.attention
+        self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
+        self._kicked = bytearray(window.nr_cpus)
+        self._stopping = False
+        self._trace: TextIO | None = None
+        self._poll = select.poll()
+        self._handlers: dict[int, Callback] = {}
+        self._fence = threading.Lock()
+        self._spin = _SPIN_MIN
+        self._heard = False
+        """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
+        self.watch(doorbell.fileno(), self._doorbell_event)
+
+    # ---- descriptors ------------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, callback: Callback, events: int = select.POLLIN) -> None:
+        """Call `callback(revents)` when `fd` is ready."""
+        self._handlers[fd] = callback
+        self._poll.register(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget `fd`."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def stop(self) -> None:
+        """End `run` at the next turn."""
+        self._stopping = True
+
+    def _doorbell_event(self, events: int) -> None:
+        self._heard = True
+        if not self.doorbell.drain():
+            self.unwatch(self.doorbell.fileno())
+            self.stop()
+
+    # ---- the loop
+    # -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve. Returns when QEMU closed the doorbell or after `stop`."""
+        self.firmware.note = self._note
+        self.firmware.record = self._record_outcome
+        self.firmware.dispatcher.on_transition = self._transition_hook()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000)  # the hot path keeps nothing; a collection there would be a hiccup of milliseconds
+        seq, seen, poll_word = self.window.seq, self._seen, self.window.header
+        cpus = range(self.window.nr_cpus)
+        sched_yield = os.sched_yield
+        frame = self._frame if self._trace is None else self._traced_frame
+        quiet = 0
+        since_sockets = 0
+        poll_word[Header.POLL] = 1
+        while not self._stopping:
+            if seq != seen:
+                for pe in cpus:
+                    s = seq[pe]
+                    if s != seen[pe]:
+                        frame(pe, s)
+                        since_sockets += 1
+                if quiet > 64 and self._spin < _SPIN_MAX:
+                    self._spin += self._spin >> 2
+                quiet = 0
+                if since_sockets >= _SOCKETS_EVERY:
+                    since_sockets = 0
+                    self._sockets(0)
+                continue
+            quiet += 1
+            if quiet < _SPIN_YIELD:
+                continue
+            if quiet < _SPIN_KICK and 1 in self._kicked:
+                sched_yield()  # who takes the ring may have been woken on this core
+                continue
+            if quiet < self._spin:
+                continue
+            # Nothing came: stop watching, and look once more, because a frame may have been posted by somebody who
+            # still saw us watch.
+            poll_word[Header.POLL] = 0
+            with self._fence:  # a locked instruction: the store above is visible before the load below
+                pass
+            if seq != seen:
+                poll_word[Header.POLL] = 1
+                continue
+            if self._spin > _SPIN_MIN:
+                self._spin -= self._spin >> 2
+            self._sleep()
+            poll_word[Header.POLL] = 1
+            quiet = 0
+            since_sockets = 0
+
+    def _sleep(self) -> None:
+        """Wait for a descriptor, or for news that nobody rang for.
+
+        On a host whose locks order less than x86's the fence above may not do; by the time a short sleep is over the
+        store has long been seen. A connection that QEMU has not accepted yet carries nothing, and what the guest rings
+        meanwhile is lost: so until it has rung once, sleeps are short. And a guest that writes into the window where it
+        must not can have its own rings left out: so no sleep is without end.
+        """
+        if self._trace is not None:
+            self._trace.flush()
+        limit = _SECOND_LOOK_MS
+        while not self._sockets(limit) and self.window.seq == self._seen:
+            self.window.header[Header.POLL] = 0
+            limit = _LONGEST_SLEEP_MS if self._heard else min(2 * limit, _LONGEST_SLEEP_MS)
+
+    def _sockets(self, timeout_ms: int | None) -> bool:
+        ready = self._poll.poll(timeout_ms)
+        for fd, events in ready:
+            callback = self._handlers.get(fd)
+            if callback is not None:
+                callback(events)
+        return bool(ready)
+
+    # ---- one frame
+    # ------------------------------------------------------------------------------------------------------
+
+    def _frame(self, pe: int, s: int) -> None:
+        """One frame. Numbers in place of names here and there: this runs a million times a second, and a name costs
+        30 ns.
+        """
+        self._seen[pe] = s
+        frame = self._frames[pe]
+        last = self._last
+        if s != last[pe] + 1 and not self._adopt(pe, s, frame):
+            return
+        last[pe] = s
+        firmware = self.firmware
+        if frame[8] == 2:  # Word.KIND, Kind.SMC
+            entry = self._entries.get(frame[10])  # Word.FUNCTION
+            handler, mode, constant, counts = entry if entry is not None else self._entry(frame[10])
+            counts[pe] += 1
+            if constant is not None:
+                frame[18] = constant  # Word.X0
+                frame[1] = 0  # Word.FLAGS
+                frame[0] = s  # Word.ACK
+                return
+            # What is kept is what cannot be done twice. Where an event is due, even a call that only asks, or that
+            # nobody serves, ends with a delivery.
+            if mode == 1 or (mode != 2 and self._attention[pe]):
+                self._keep(1, pe, s, self._heads[pe])
+                if self.journal.count >= FULL:
+                    self._room = True
+            firmware.call(pe, frame, self._contexts[pe], handler, mode == 2)
+        else:
+            self._rare(pe, s, frame, frame[8])
+        frame[0] = s
+        if self._kicks:
+            self._send_kicks()
+        if self._room:
+            self._make_room()
+
+    def _entry(self, function: int) -> Entry:
+        """What a call of `function` (x0 as it came) needs; kept for the next time if somebody serves it."""
+        number = function & FUNCTION_MASK
+        entry = self._entries.get(number)
+        if entry is not None:
+            return entry
+        found = self.firmware.find(number)
+        if found is None:
+            return None, 3, None, self.calls.setdefault(UNKNOWN, [0] * self.window.nr_cpus)
+        constant = None if self._trace is not None else self.firmware.constants.get(number)
+        counts = self.calls.setdefault(number, [0] * self.window.nr_cpus)
+        self._entries[number] = entry = (*found, constant, counts)
+        return entry
+
+    def trace_to(self, file: TextIO) -> None:
+        """Write one JSON object a line for each call and each thing that happens. For this run of `run`, and slower."""
+        self._trace = file
+        self._entries.clear()
+        self.listen(self._write_trace)
+
+    def _write_trace(self, record: dict[str, Any]) -> None:
+        assert self._trace is not None
+        self._trace.write(json.dumps(record) + "\n")
+
+    def _traced_frame(self, pe: int, s: int) -> None:
+        frame = self._frames[pe]
+        call = frame[Word.KIND] == Kind.SMC
+        function = frame[Word.FUNCTION]
+        arguments = frame[Word.X0 + 1 : Word.X0 + 6].tolist()
+        pc = frame[Word.PC]
+        self._frame(pe, s)
+        if call:
+            record = {"function": function_name(function & FUNCTION_MASK), "id": function, "args": arguments, "pc": pc}
+            went_on = frame[Word.PC] == pc
+            self._write_trace(
+                {"time_ns": self.clock(), "type": "call", "pe": pe, **record, "x0": frame[Word.X0] if went_on else None}
+            )
+
+    def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> None:
+        firmware = self.firmware
+        if kind in (Kind.KICK, Kind.INTERRUPT):
+            self._kicked[pe] = 0
+            self._heard = True
+        boots = firmware.boots(pe, frame)
+        if kind == Kind.RESET and pe == 0:
+            for cpu in range(self.window.nr_cpus):
+                self._kicked[cpu] = 0
+        elif not boots:
+            if kind == Kind.OPS:
+                self.journal.append_ops(pe, s, self._heads[pe], frame[layout.OPS])
+            else:
+                self._keep(Record.INPUT, pe, s, self._heads[pe])
+            self._room = self.journal.count >= FULL
+        firmware.handle(pe, frame, self.window.contexts[pe])
+        if boots:
+            self.checkpoint({pe: frame})
+            if not self._heard:
+                firmware.kicks.append(pe)  # when it comes back as a frame, QEMU has accepted our connection
+
+    def _adopt(self, pe: int, s: int, frame: memoryview) -> bool:
+        """A number that does not follow the last one. Good if this is the first that we see of a guest that ran
+        before; else somebody other than the monitor wrote it, and the frame is left alone (the CPU's own next
+        frame follows the last good number).
+        """
+        if frame[Word.KIND] == Kind.RESET and s < _MAX_SEQ:
+            return True  # what was posted before the reset is void, forged numbers and all
+        if self._last[pe] == 0 and s != frame[Word.ACK] and frame[Word.DONE] + 1 == s < _MAX_SEQ:
+            return True
+        self._note(
+            "reject", pe, why=f"sequence number {s:#x} after {self._last[pe]:#x} is not the monitor's; frame ignored"
+        )
+        return False
+
+    def _send_kicks(self) -> None:
+        """Interrupt the PEs that the firmware asks for. One kick for each PE may be on its way: its KICK frame ends
+        it.
+        """
+        kicks = self.firmware.kicks
+        rang = False
+        for pe in kicks:
+            if not self._kicked[pe]:
+                self._kicked[pe] = 1
+                self.window.kick[pe] = self.window.kick[pe] + 1 & 0xFFFF_FFFF_FFFF_FFFF
+                rang = True
+        kicks.clear()
+        if rang:
+            self.doorbell.ring()
+
+    def _record_outcome(self, pe: int, frame: memoryview, words: tuple[int, ...]) -> None:
+        """A service that may not be run twice has given its result: it counts from here on, and before the frame
+        shows it.
+        """
+        body = self._outcome
+        body[:] = frame[layout.HEAD]
+        for n, word in enumerate(words, Word.X0 - Word.KIND):
+            body[n] = word & 0xFFFF_FFFF_FFFF_FFFF
+        self.journal.append(Record.OUTCOME, pe, self._last[pe], body)
+        self._room = self.journal.count >= FULL
+
+    # ---- state
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """The journal is full: a checkpoint, as soon as there can be one."""
+        if self.firmware.busy:
+            if self.journal.count < OVERFLOW:
+                return
+            self.firmware.abandon()
+        self._room = False
+        self.checkpoint()
+
+    def checkpoint(self, answers: dict[int, memoryview] | None = None) -> None:
+        """Replace the journal by the state as it is. `answers`: frames that are answered but not acknowledged yet."""
+        self.journal.checkpoint(
+            {
+                "firmware": self.firmware.snapshot(),
+                "last": list(self._last),
+                "delivered": self.firmware.delivered,
+                "calls": {str(f): counts for f, counts in self.calls.items()},
+                "answers": {str(pe): frame.tolist() for pe, frame in (answers or {}).items()},
+            }
+        )
+
+    def recover(self) -> bool:
+        """Take up the service of a guest where an earlier backend left it. Returns False when there was none.
+
+        Whatever the guest has not taken yet is written again; then every CPU is kicked once, because kicks may have
+        been lost.
+
+        Raises:
+            ProtocolError: the journal is damaged.
+        """
+        state = self.journal.load()
+        if state is None:
+            return False
+        firmware, window = self.firmware, self.window
+        try:
+            firmware.restore(state["firmware"])
+            firmware.delivered = int(state["delivered"])
+            last = [int(n) for n in state["last"]]
+            for function, counts in state["calls"].items():
+                if len(counts) != window.nr_cpus:
+                    raise ValueError("calls of another number of CPUs")
+                self.calls[int(function)] = [int(n) for n in counts]
+            answers: dict[int, tuple[int, list[int]]] = {
+                int(pe): (last[int(pe)], [int(w) for w in words]) for pe, words in state["answers"].items()
+            }
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise ProtocolError(f"journal: checkpoint: {error!r}") from None
+        scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
+        contexts = [frame[layout.CONTEXT] for frame in scratch]
+        for kind, pe, s, body, ops in self.journal.records():
+            if kind == Record.TRIGGER:
+                self._replay_trigger(body[0], body[1])
+                continue
+            if pe >= window.nr_cpus:
+                raise ProtocolError(f"journal: record of CPU {pe}")
+            frame = scratch[pe]
+            frame[layout.HEAD] = body
+            if ops is not None:
+                for word, value in enumerate(ops, Word.OPS):
+                    frame[word] = value
+            if kind == Record.INPUT:
+                firmware.handle(pe, frame, contexts[pe])
+            else:
+                firmware.finish(pe, frame, contexts[pe])
+            last[pe] = s
+            answers[pe] = (s, frame.tolist())
+            firmware.kicks.clear()
+        self._last = last
+        self._seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
+        for pe in range(window.nr_cpus):
+            self._take_up(pe, answers.get(pe))
+        firmware.kicks[:] = range(window.nr_cpus)
+        self._send_kicks()
+        return True
+
+    def _replay_trigger(self, event: int, target: int) -> None:
+        with contextlib.suppress(SdeiError):
+            self.firmware.trigger(event, target - 1 if target else None)
+
+    def _take_up(self, pe: int, answer: tuple[int, list[int]] | None) -> None:
+        """Finish the last exchange of a PE, if the guest still waits for it."""
+        frame, s = self.window.frames[pe], self.window.seq[pe]
+        if answer is not None and answer[0] == s:
+            if frame[Word.ACK] != s:
+                words = answer[1]
+                # The journal does not keep X18..X30: they are only ever answered (ALL) with what the firmware put
+                # there.
+                end = Word.X30 if words[Word.FLAGS] & AnswerFlag.ALL else Word.X17
+                for word in (*range(Word.PC, end + 1), *range(Word.OPS, FRAME_WORDS), Word.FLAGS):
+                    frame[word] = words[word]
+                frame[Word.ACK] = s
+        else:
+            # Calls that keep no state leave no record: the acknowledgement is all that is known of them.
+            self._last[pe] = max(self._last[pe], frame[Word.ACK])
+        self._seen[pe] = self._last[pe]
+
+    def trigger(self, event: int, pe: int | None) -> Any:
+        """Inject an event. Raises what `Dispatcher.trigger` raises."""
+        if self.journal.count >= FULL:
+            self._make_room()
+        self.journal.trigger(event, pe)
+        try:
+            return self.firmware.trigger(event, pe)
+        finally:
+            if self.firmware.kicks:
+                self._send_kicks()
+
+    def status(self) -> dict[str, Any]:
+        """Where everything stands, JSON-able: see docs/internals.md, "Control socket"."""
+        firmware = self.firmware
+        sdei = firmware.dispatcher.status()
+        pes = [
+            entry
+            | {
+                "power": firmware.psci.power[pe].name.lower().removeprefix("on_"),
+                "calls": {function_name(f): counts[pe] for f, counts in sorted(self.calls.items()) if counts[pe]},
+            }
+            for pe, entry in enumerate(sdei["pes"])
+        ]
+        counts = {
+            "calls": sum(map(sum, self.calls.values())),
+            "delivered": firmware.delivered,
+            "completed": firmware.delivered - sum(len(pe["running"]) for pe in sdei["pes"]),
+            "rejected": self.rejected,
+        }
+        return {"epoch": firmware.epoch, "pes": pes, "events": sdei["events"], "counts": counts}
+
+    # ---- telling
+    # --------------------------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` called with each thing that happens, in the form of `readable`."""
+        if listener not in self.listeners:
+            self.listeners.append(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Stop that."""
+        if listener in self.listeners:
+            self.listeners.remove(listener)
+
+    def _transition_hook(self) -> Callable[[int, int, int, int, str], None]:
+        """What the dispatcher calls for each transition, twice for each event: a closure is a third cheaper than a
+        method.
+        """
+        append, clock, listeners, tell = self.notes.append, self.clock, self.listeners, self._tell
+
+        def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
+            note = (clock(), cause, pe, event, old, new)
+            append(note)
+            if listeners:
+                tell(note)
+
+        return transition
+
+    def _note(self, name: str, pe: int, **details: Any) -> None:
+        note = (self.clock(), name, pe, details)
+        self.notes.append(note)
+        if name == "reject":
+            self.rejected += 1
+        if self.listeners:
+            self._tell(note)
+
+    def _tell(self, note: Note) -> None:
+        record = readable(note)
+        for listener in list(self.listeners):
+            listener(record)
+
+
+def readable(note: Note) -> dict[str, Any]:
+    """A note as people and programs get it."""
+    now, name, pe, *rest = note
+    if isinstance(rest[0], dict):
+        return {"time_ns": now, "type": name, "pe": pe, **rest[0]}
+    event, old, new = rest
+    kind = _KINDS.get(name, "transition")
+    return {"time_ns": now, "type": kind, "pe": pe, "event": event, "from": old, "to": new, "cause": name}
+
+
+def function_name(function: int) -> str:
+    """Name of a function id, or the id in hex."""
+    if function == UNKNOWN:
+        return "unknown"
+    return _NAMES.get(function) or _NAMES.get(function & ~0x4000_0000) or f"{function:#010x}"

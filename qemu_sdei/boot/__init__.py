@@ -1,0 +1,21 @@
+"""What is in RAM when the first instruction of the guest runs."""
+
+from __future__ import annotations
+
+from qemu_sdei.boot import flat, linux
+from qemu_sdei.boot.config import BootConfig, Entry
+
+__all__ = ["BootConfig", "Entry", "check", "load"]
+
+
+def check(config: BootConfig) -> None:
+    """Find what is wrong with files and memory before a guest is started; raises UsageError."""
+    if config.kind == "linux":
+        linux.check(config)
+    else:
+        flat.check(config)
+
+
+def load(ram: memoryview, config: BootConfig) -> Entry:
+    """Load what `config` describes into `ram`: see `linux.load` and `flat.load`."""
+    return linux.load(ram, config) if config.kind == "linux" else flat.load(ram, config)

@@ -1,0 +1,94 @@
+"""`BootConfig`: what to boot, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, NamedTuple, get_type_hints
+
+from qemu_sdei.errors import UsageError
+
+BUILTIN: Final = "builtin:"
+"""Starts a `kernel` that the package carries: `builtin:selftest` is the flat binary `qemu_sdei/data/selftest.bin`."""
+
+MAX_APPEND: Final = 2047
+"""Bytes of a command line: arm64's COMMAND_LINE_SIZE less the NUL. Linux cuts what is longer without a word."""
+
+
+class Entry(NamedTuple):
+    """How the boot CPU starts; all other registers are 0.
+
+    Documentation/arch/arm64/booting.rst, "Call the kernel image".
+    """
+
+    pc: int
+    x0: int
+    """Physical address of the device tree."""
+    x1: int
+    """0 for Linux; physical address of the NUL-terminated command line for a flat binary."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootConfig:
+    """What to load into guest RAM at a RESET frame, and where that RAM is."""
+
+    kind: Literal["linux", "flat"]
+    kernel: str
+    """Path of the kernel or binary, or `builtin:NAME` (flat only)."""
+    initrd: str | None = None
+    append: str = ""
+    """The kernel command line."""
+    conduit: Literal["smc", "hvc"] = "smc"
+    sdei: bool = True
+    """Announce SDEI in the device tree. (PSCI always is: without it there are no secondary CPUs and no power-off.)"""
+    ram_base: int = 0x4000_0000
+    ram_size: int = 1 << 30
+    """Bytes of RAM that QEMU has, the hidden part included."""
+    hidden_size: int = 0x20_0000
+    """Bytes at the top of RAM that the guest is not told of: from `layout.window_base()` to the end of RAM."""
+    nr_cpus: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linux", "flat"):
+            raise UsageError(f"boot kind {self.kind!r}: give 'linux' or 'flat'")
+        if self.conduit not in ("smc", "hvc"):
+            raise UsageError(f"conduit {self.conduit!r}: give 'smc' or 'hvc'")
+        if "\0" in self.append:
+            raise UsageError("the kernel command line has a NUL character in it: take it out")
+        try:
+            length = len(self.append.encode(errors="surrogateescape"))
+        except UnicodeEncodeError:
+            raise UsageError("the kernel command line has characters that are no text: take them out") from None
+        if length > MAX_APPEND:
+            raise UsageError(f"the kernel command line has {length} bytes, Linux reads {MAX_APPEND}: make it shorter")
+        if self.usable_size <= 0:
+            raise UsageError(f"{self.ram_size:#x} bytes of memory leave nothing to the guest: give it more memory")
+
+    @property
+    def usable_size(self) -> int:
+        """Bytes of RAM that the guest is told of."""
+        return self.ram_size - self.hidden_size
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BootConfig:
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            UsageError: a key is unknown or missing, or a value has the wrong type.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(value) - known):
+            raise UsageError(f"boot configuration: unknown key {unknown[0]!r}")
+        if missing := {"kind", "kernel"} - set(value):
+            raise UsageError(f"boot configuration: no {sorted(missing)[0]!r} in it")
+        hints = get_type_hints(cls)
+        for name, item in value.items():
+            wanted = hints[name]
+            good = {int: (int,), bool: (bool,), str: (str,), (str | None): (str, type(None))}.get(wanted, (str,))
+            if not isinstance(item, good) or (wanted is int and isinstance(item, bool)):
+                raise UsageError(f"boot configuration: {name} cannot be {item!r}")
+        return cls(**value)

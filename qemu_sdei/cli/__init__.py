@@ -1,0 +1,114 @@
+"""The `qemu-sdei` command: one file a subcommand, each with `register(subparsers)` and `run(args) -> exit code`.
+
+Exit codes: 0 done, 1 it went wrong, 2 the user's input cannot be (one line says why), 255 the guest panicked,
+128+N ended by signal N. `run ... -- COMMAND` returns the command's own status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+from qemu_sdei import __version__
+from qemu_sdei.cli.signals import Terminated, catching_signals
+from qemu_sdei.errors import GuestError, SdeiError, UsageError
+
+COMMANDS: Final = (
+    "run",
+    "selftest",
+    "conformance",
+    "demo",
+    "inject",
+    "status",
+    "list",
+    "doctor",
+    "qemu-args",
+    "backend",
+    "completion",
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the whole usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` and exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line's parser."""
+    parser = Parser(
+        prog="qemu-sdei",
+        description="Firmware services (SDEI, PSCI, SMCCC) for Arm guests on stock QEMU, and events from the host.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"qemu-sdei {__version__}")
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, parser_class=Parser)
+    for name in COMMANDS:
+        import_module(f"qemu_sdei.cli.{name.replace('-', '_')}_command").register(subparsers)
+    return parser
+
+
+def _open_standard_files() -> None:
+    """Open /dev/null where a standard file is closed, so that no file of ours gets its number."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - as long as the process
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return the exit code."""
+    _open_standard_files()
+    words = sys.argv[1:] if argv is None else list(argv)
+    command: list[str] | None = None
+    if "--" in words and words[0] == "run":
+        # Everything behind it is the guest's: argparse must not look at it.
+        split = words.index("--")
+        words, command = words[:split], words[split + 1 :]
+    try:
+        args, unknown = make_parser().parse_known_args(words)
+        if unknown:
+            _refuse(args.subcommand, unknown)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 2
+    args.guest_command = command
+    return _guarded(args)
+
+
+def _refuse(subcommand: str, unknown: list[str]) -> NoReturn:
+    """As argparse itself does it, but with the name of the subcommand whose help is wanted now."""
+    parser = Parser(prog=f"qemu-sdei {subcommand}")
+    hint = ""
+    if subcommand == "run" and not unknown[0].startswith("-"):
+        hint = f"; for a command in the guest: run [options] -- {' '.join(unknown)}"
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    try:
+        with catching_signals():
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
+    except UsageError as error:
+        print(f"qemu-sdei: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except GuestError as error:
+        print(f"qemu-sdei: {error}", file=sys.stderr)
+        return error.exit_code
+    except SdeiError as error:
+        print(f"qemu-sdei: {error}", file=sys.stderr)
+        return error.exit_code
+    except Terminated as end:
+        return 128 + end.number
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141

@@ -1,0 +1,108 @@
+"""`qemu-sdei conformance`: goes through the rules of SDEI with a bare-metal guest, and says which do not hold."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.cli.options import add_machine_options, machine_options
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.conformance import Report, Result
+
+_TRACE_SHOWN = 12
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "conformance",
+        help="go through the rules of SDEI with a bare-metal guest",
+        description="Run the conformance suite on the Python firmware and print a table of its scenarios; of those "
+        "that failed, what was expected, what came, and the calls and trace before it. Exit code 0 if and only if none "
+        "failed. docs/reference/conformance.md lists the scenarios, and says how to run them on other firmware.",
+    )
+    parser.add_argument(
+        "--filter", default="", metavar="F", help="scenarios by number, range or group, such as 13,20-25,bind"
+    )
+    parser.add_argument("--tap", action="store_true", help="print TAP 13")
+    add_machine_options(parser, smp=4)
+    parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, metavar="S", help="give up after S seconds (default: 300)"
+    )
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei import conformance
+
+    if args.tap and args.json:
+        raise UsageError("--tap and --json: choose one")
+    options = replace(machine_options(args), append=args.append)
+    with Progress(args.quiet) as progress:
+        report = conformance.run(options, scenarios=args.filter, progress=progress, timeout=args.timeout)
+    if args.tap:
+        sys.stdout.write(conformance.write_tap(report.results))
+    elif args.json:
+        print_json(_document(report))
+    else:
+        _print(report, args.verbose)
+    return 0 if report.ok else 1
+
+
+def _document(report: Report) -> dict[str, Any]:
+    from qemu_sdei.conformance import Outcome
+
+    return {
+        "ok": report.ok,
+        "passed": report.count(Outcome.PASS),
+        "failed": report.count(Outcome.FAIL),
+        "skipped": report.count(Outcome.SKIP),
+        "seconds": round(report.seconds, 3),
+        "starts": report.starts,
+        "firmware": list(report.firmware),
+        "results": [asdict(result) for result in report.results],
+    }
+
+
+def _print(report: Report, verbose: int) -> None:
+    from qemu_sdei.conformance import Outcome
+
+    for line in report.firmware:
+        print(line)
+    rows = [(r.number, r.outcome.value, r.name, r.source, _remark(r)) for r in report.results]
+    print_table("", ("", "result", "scenario", "source", "remark"), rows)
+    for result in report.results:
+        if result.outcome is Outcome.FAIL:
+            _print_failure(result, verbose)
+    counts = [(Outcome.PASS, "passed"), (Outcome.FAIL, "failed"), (Outcome.SKIP, "skipped")]
+    print(", ".join(f"{report.count(outcome)} {word}" for outcome, word in counts) + f" in {report.seconds:.1f} s")
+
+
+def _remark(result: Result) -> str:
+    if result.reason:
+        return result.reason
+    return "; ".join(result.notes)
+
+
+def _print_failure(result: Result, verbose: int) -> None:
+    print(f"{result.number} {result.name} ({result.source})")
+    for key, value in result.details.items():
+        if isinstance(value, str):
+            print(f"    {key + ':':10} {value}")
+        else:
+            print(f"    {key}:")
+            for item in value:
+                print(f"        {item}")
+    if result.trace:
+        print("    trace:")
+        for record in result.trace if verbose else result.trace[-_TRACE_SHOWN:]:
+            print("        " + " ".join(f"{key}={value}" for key, value in record.items()))
+    print()

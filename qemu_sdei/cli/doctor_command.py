@@ -1,0 +1,59 @@
+"""`qemu-sdei doctor`: what of the environment is there, what is missing, what to do."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "doctor",
+        help="say what is missing on this machine, and what to do",
+        description="Look for everything that guests, tests and builds use. Exit code 0 when guests can run.",
+    )
+    parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to look at (default: the one on PATH)")
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei.machine.environment import check
+
+    findings = check(None if args.qemu is None else Path(args.qemu))
+    good = all(finding.ok for finding in findings)
+    if args.json:
+        print_json(
+            {
+                "ok": good,
+                "findings": [
+                    {"name": f.name, "found": f.found, "needed": f.needed, "ok": f.ok, "why": f.why, "remedy": f.remedy}
+                    for f in findings
+                ],
+            }
+        )
+        return 0 if good else 1
+    print_table(
+        "",
+        ["what", "state", "found"],
+        (
+            [
+                finding.name,
+                "ok" if finding.found is not None else "missing" if finding.needed else "absent",
+                finding.found or "",
+            ]
+            for finding in findings
+        ),
+    )
+    for finding in findings:
+        if finding.found is None:
+            need = "needed" if finding.needed else "optional"
+            print(f"{finding.name} ({need}: {finding.why}): {finding.remedy}")
+    if good:
+        print("guests can run here")
+    return 0 if good else 1

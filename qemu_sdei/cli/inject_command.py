@@ -1,0 +1,156 @@
+"""`qemu-sdei inject`: trigger an SDEI event in a running guest, once or many times, and measure it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.client import ControlClient, Injection
+
+MAX_COUNT: Final = 10_000_000
+_OUTCOMES: Final = {"merged": "merged with one that was pending"}
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "inject",
+        help="inject an SDEI event into a running guest",
+        description="Trigger an SDEI event on a vCPU of a running guest. With --wait, return when the guest's handler "
+        "completed it and print the latency. An event that cannot be delivered is an error that says why.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
+    parser.add_argument("--event", required=True, metavar="E", help="number (0x100) or name of the event")
+    parser.add_argument("--vcpu", type=int, required=True, metavar="N", help="vCPU, from 0")
+    parser.add_argument("--count", type=int, default=1, metavar="C", help="how many times (default: 1)")
+    parser.add_argument("--rate", type=float, metavar="R", help="at most R a second (default: as fast as it goes)")
+    parser.add_argument("--wait", action="store_true", help="wait for each event's completion by the guest's handler")
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="S", help="longest wait for one (default: 5)")
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    if not 1 <= args.count <= MAX_COUNT:
+        raise UsageError(f"--count {args.count} is not possible: give 1 to {MAX_COUNT}")
+    if args.rate is not None and not 0 < args.rate < math.inf:
+        raise UsageError("--rate must be more than 0 a second")
+    if not 0 < args.timeout < math.inf:
+        raise UsageError("--timeout must be more than 0 seconds")
+    if args.vcpu < 0:
+        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    from qemu_sdei import rundir
+    from qemu_sdei.machine.client import ControlClient
+
+    guest = rundir.find(args.name)
+    with ControlClient(guest.control) as client:
+        client.hello()
+        event = event_number(args.event, client)
+        began = time.monotonic()
+        results: list[Injection] = []
+        try:
+            _inject(client, event, args, results)
+        finally:
+            # What was done before an error, or before Ctrl-C, is told too.
+            if results:
+                _report(args, event, results, time.monotonic() - began)
+    return 0
+
+
+def event_number(text: str, client: ControlClient) -> int:
+    """The number of the event that `text` is the number or the name of. Raises `UsageError`."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        pass
+    names = {str(event["name"]): int(event["event"]) for event in client.status()["events"]}
+    if text not in names:
+        raise UsageError(f"there is no event named {text!r}; this guest has {', '.join(names)}")
+    return names[text]
+
+
+def _inject(client: ControlClient, event: int, args: argparse.Namespace, results: list[Injection]) -> None:
+    began = told = time.monotonic()
+    # For somebody who looks on only: a line a second would be too much of it in a log.
+    with Progress(args.quiet or args.json or not sys.stderr.isatty()) as progress:
+        if args.wait:
+            progress(f"waiting for the handler of event {event:#x} on vCPU {args.vcpu}")
+        for number in range(args.count):
+            if args.rate is not None:
+                wait = began + number / args.rate - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
+            results.append(client.inject(event, args.vcpu, wait=args.wait, timeout=args.timeout))
+            if (now := time.monotonic()) - told >= 1:
+                told = now
+                progress(f"{number + 1} of {args.count} injected")
+
+
+def percentiles(values: Sequence[int]) -> dict[str, float]:
+    """Minimum, median, 99th percentile and maximum of `values` (nanoseconds), in microseconds."""
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] / 1000
+
+    return {"min": ordered[0] / 1000, "median": at(0.5), "p99": at(0.99), "max": ordered[-1] / 1000}
+
+
+def _report(args: argparse.Namespace, event: int, results: list[Injection], elapsed: float) -> None:
+    outcomes = Counter(result.outcome for result in results)
+    latencies = {
+        name: percentiles(values)
+        for name, values in (
+            ("entry", [r.entry_ns for r in results if r.entry_ns is not None]),
+            ("complete", [r.complete_ns for r in results if r.complete_ns is not None]),
+        )
+        if values
+    }
+    last = results[-1]
+    if args.json:
+        print_json(
+            {
+                "guest": args.name,
+                "event": event,
+                "vcpu": args.vcpu,
+                "count": len(results),
+                "outcomes": dict(outcomes),
+                "reason": last.reason,
+                "seconds": round(elapsed, 6),
+                "latency_us": latencies,
+            }
+        )
+        return
+    if args.quiet:
+        return
+    what = f"event {event:#x} on vCPU {args.vcpu}"
+    if len(results) == 1:
+        if latencies:
+            entry, complete = latencies["entry"]["min"], latencies["complete"]["min"]
+            print(f"{what}: completed; handler entered after {entry:.0f} µs, completed after {complete:.0f} µs")
+        else:
+            print(f"{what}: {_OUTCOMES.get(last.outcome, last.outcome)}" + (f" ({last.reason})" if last.reason else ""))
+        return
+    counts = ", ".join(f"{count} {_OUTCOMES.get(outcome, outcome)}" for outcome, count in sorted(outcomes.items()))
+    print(f"{what}: {len(results)} injected in {elapsed:.3f} s ({len(results) / max(elapsed, 1e-9):.0f}/s): {counts}")
+    if last.reason:
+        print(f"the last one is not delivered yet: {last.reason}")
+    if latencies:
+        print_table(
+            "",
+            ["latency, µs", "min", "median", "p99", "max"],
+            [
+                [{"entry": "handler entered", "complete": "completed"}[name], *(f"{v:.1f}" for v in values.values())]
+                for name, values in latencies.items()
+            ],
+        )

@@ -1,0 +1,80 @@
+"""`qemu-sdei list`: the guests of this user that run now."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+from qemu_sdei.config import GuestConfig, format_size
+from qemu_sdei.errors import ProtocolError, SdeiError
+
+_TIMEOUT: Final = 1.0
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "list",
+        help="list running guests",
+        description="List the guests of this user that run now, and remove what guests left that were killed.",
+    )
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei import rundir
+
+    guests = [_describe(guest) for guest in rundir.running()]
+    if args.json:
+        print_json({"guests": guests})
+    elif guests:
+        print_table(
+            "",
+            ["name", "pid", "vCPUs", "memory", "cpu", "boots", "backend", "what"],
+            (
+                [
+                    g["name"],
+                    g["pid"],
+                    g["vcpus"],
+                    g["memory"],
+                    g["cpu"],
+                    g["epoch"],
+                    g["backend_pid"] or "-",
+                    g["kernel"],
+                ]
+                for g in guests
+            ),
+        )
+    elif not args.quiet:
+        print("no guest is running")
+    return 0
+
+
+def _describe(guest: Any) -> dict[str, Any]:
+    from qemu_sdei import rundir
+    from qemu_sdei.machine.client import ControlClient
+
+    facts: dict[str, Any] = {
+        "name": guest.name,
+        "pid": guest.pid,
+        "directory": str(guest.path),
+        "vcpus": None,
+        "memory": None,
+        "cpu": None,
+        "kernel": None,
+        "epoch": None,
+        "backend_pid": None,
+    }
+    try:
+        config = GuestConfig.from_json((guest.path / rundir.CONFIG).read_bytes())
+        facts |= {"vcpus": config.nr_cpus, "memory": format_size(config.ram_size), "cpu": config.cpu}
+        facts["kernel"] = config.boot.get("kernel")
+        with ControlClient(guest.control, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
+            hello = client.hello()
+        facts |= {"epoch": hello.get("epoch"), "backend_pid": hello.get("pid")}
+    except (OSError, ProtocolError, SdeiError):
+        pass  # it is just starting or ending; what is known is shown
+    return facts

@@ -1,0 +1,104 @@
+"""Options that describe a guest, shared by the commands that start one."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from qemu_sdei.errors import UsageError
+from qemu_sdei.machine.options import GuestOptions
+
+
+def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> None:
+    """Add what concerns the machine and its firmware; `smp` is the default number of vCPUs."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--smp", type=int, default=smp, metavar="N", help=f"vCPUs, 1 to 512 (default: {smp})")
+    group.add_argument("--memory", "-m", default="1G", metavar="M", help="RAM, with M or G (default: 1G)")
+    group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
+    group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
+    group.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
+    group.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
+    group = parser.add_argument_group("firmware")
+    group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
+    group.add_argument("--sdei-version", metavar="M.N", help="what SDEI_VERSION answers (default: 1.1)")
+    group.add_argument("--no-sdei", action="store_true", help="do not announce SDEI to the guest")
+    group.add_argument(
+        "--service", action="append", default=[], metavar="FILE", help="Python file with SMCCC services of your own"
+    )
+
+
+def add_guest_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a Linux guest of ours takes beside."""
+    group = parser.add_argument_group("what to boot")
+    group.add_argument("--kernel", metavar="K", help="arm64 Image (default: Debian's stock kernel)")
+    group.add_argument("--series", metavar="S", help="which of Debian's kernels, such as 6.1 or 6.12")
+    group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
+    group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
+    group.add_argument("--append", default="", metavar="WORDS", help="added to the kernel command line")
+    group.add_argument("--dt", action="store_true", help="boot by device tree (the default)")
+    group.add_argument(
+        "--file", action="append", default=[], metavar="PATH[:GUEST]", help="put a file into our own initramfs"
+    )
+    group = parser.add_argument_group("how to run it")
+    group.add_argument("--memory-path", metavar="DIR", help="keep RAM in a file there (default: in memory, no file)")
+    group.add_argument(
+        "--qemu-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="added to QEMU's command line, several words too: --qemu-arg='-device X'",
+    )
+    group.add_argument(
+        "--boot-timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="give up after S seconds of silent console while booting",
+    )
+
+
+def machine_options(args: argparse.Namespace) -> GuestOptions:
+    """`GuestOptions` from what `add_machine_options` added."""
+    return GuestOptions(
+        smp=args.smp,
+        memory=args.memory,
+        cpu=args.cpu,
+        virtualization=args.virtualization,
+        name=args.name,
+        qemu=args.qemu,
+        profile=args.events,
+        sdei_version=args.sdei_version,
+        sdei=not args.no_sdei,
+        services=args.service,
+    )
+
+
+def guest_options(args: argparse.Namespace) -> GuestOptions:
+    """`GuestOptions` from what both functions added. Raises `UsageError`."""
+    from dataclasses import replace
+
+    try:
+        qemu_args = [word for argument in args.qemu_arg for word in shlex.split(argument)]
+    except ValueError as error:
+        raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
+    if not args.boot_timeout > 0:
+        raise UsageError("--boot-timeout must be more than 0 seconds")
+    return replace(
+        machine_options(args),
+        kernel=args.kernel,
+        series=args.series,
+        initrd=args.initrd,
+        busybox=args.busybox,
+        append=args.append,
+        command=args.guest_command,
+        files=dict(_file(text) for text in args.file),
+        memory_path=args.memory_path,
+        qemu_args=qemu_args,
+        stall_timeout=args.boot_timeout,
+    )
+
+
+def _file(text: str) -> tuple[str, Path]:
+    path, _, target = text.partition(":")
+    return (target or Path(path).name), Path(path)

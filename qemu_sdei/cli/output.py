@@ -1,0 +1,122 @@
+"""What the commands print: progress, tables, JSON. `rich` is loaded only for a table on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+_TICK: Final = 0.2
+_SPIN: Final = "|/-\\"
+
+
+def add_verbosity(parser: argparse.ArgumentParser, *, json_output: bool = False) -> None:
+    """Add `-v`, `-q` and, where there is output to read, `--json`."""
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    if json_output:
+        parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+class Progress:
+    """Shows on standard error what takes its time: one changing line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._tty = sys.stderr.isatty()
+        self._text = ""
+        self._since = 0.0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, text: str) -> None:
+        """What is being done now."""
+        if self._quiet:
+            return
+        with self._lock:
+            self._text = text
+            self._since = time.monotonic()
+            if not self._tty:
+                print(f"qemu-sdei: {text}", file=sys.stderr, flush=True)
+                return
+            self._draw(0)
+        if self._thread is None:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._tick, daemon=True)
+            self._thread.start()
+
+    def _draw(self, turn: int) -> None:
+        elapsed = time.monotonic() - self._since
+        seconds = f" {elapsed:.0f} s" if elapsed >= 1 else ""
+        sys.stderr.write(f"\r\x1b[K{_SPIN[turn % 4]} {self._text[:100]}{seconds}")
+        sys.stderr.flush()
+
+    def _tick(self) -> None:
+        turn = 0
+        while not self._stop.wait(_TICK):
+            turn += 1
+            with self._lock:
+                if not self._stop.is_set():
+                    self._draw(turn)
+
+    def done(self) -> None:
+        """Take the line away: something else is printed now."""
+        if self._thread is None:
+            return
+        with self._lock:
+            self._stop.set()
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        self._thread.join(1)
+        self._thread = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, one line to a terminal's taste when it is one."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: with lines and colour on a terminal, as plain aligned text elsewhere."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+        for column in columns:
+            table.add_column(column)
+        for row in cells:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        Console().print(table)
+        return
+    if title:
+        print(title)
+    widths = [max(len(column), *(len(row[n]) for row in cells), 0) for n, column in enumerate(columns)]
+    for row in [list(columns), *cells]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print()
+
+
+_STYLES: Final = {
+    "on": "green",
+    "ok": "green",
+    "off": "dim",
+    "missing": "red",
+    "yes": "green",
+    "no": "dim",
+    "not ok": "red",
+}

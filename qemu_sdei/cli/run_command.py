@@ -1,0 +1,177 @@
+"""`qemu-sdei run`: boot a guest; run a command in it, or a script beside it, or give its console to the user."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.cli.options import add_guest_options, add_machine_options, guest_options
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.errors import GuestPanicError, UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.machine.options import GuestOptions
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "run",
+        help="boot a guest: with a command, a script, or its console",
+        usage="%(prog)s [options] [-- COMMAND ...]",
+        description="Boot an arm64 kernel on the Python firmware. With a COMMAND, run it in the guest, print "
+        "its output and return its exit status (255: the guest panicked); without one, connect the terminal to the "
+        "guest's console.",
+    )
+    add_guest_options(parser)
+    add_machine_options(parser)
+    parser.add_argument("--timeout", type=float, metavar="S", help="give up on COMMAND after S seconds, boot included")
+    parser.add_argument("--script", metavar="FILE", help="run a Python file here, with the running guest as `guest`")
+    parser.add_argument("--trace", metavar="FILE", help="write a record per firmware call there")
+    parser.add_argument("--dry-run", action="store_true", help="print QEMU's command line, start nothing")
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from dataclasses import replace
+
+    options = replace(guest_options(args), trace=args.trace)
+    if args.guest_command == []:
+        raise UsageError("there is no command behind --")
+    if args.guest_command is not None and args.script is not None:
+        raise UsageError("a command and a --script were both given: give one of them")
+    if args.timeout is not None and not 0 < args.timeout < math.inf:
+        raise UsageError("--timeout must be more than 0 seconds")
+    for option, given in (("--json", args.json and not args.dry_run), ("--timeout", args.timeout is not None)):
+        if given and args.guest_command is None:
+            raise UsageError(f"{option} is for a command in the guest: give one behind --")
+    if args.dry_run:
+        return _dry_run(options, args.json)
+    script = None if args.script is None else _load_script(args.script)
+    # Only now: a wrong option is told without it.
+    from qemu_sdei.machine.guest import Guest
+
+    with Progress(args.quiet) as progress:
+        guest = Guest(options, progress=progress)
+        try:
+            if script is not None:
+                return _run_script(guest, script, args, progress)
+            if args.guest_command is not None:
+                return _run_command(guest, args, progress)
+            return _interact(guest, args, progress)
+        finally:
+            guest.close()
+
+
+def _dry_run(options: GuestOptions, as_json: bool) -> int:
+    from qemu_sdei import rundir
+    from qemu_sdei.machine.options import BUILTIN
+    from qemu_sdei.machine.plan import check_kernel, check_machine
+    from qemu_sdei.machine.qemu import command_line, fd_wiring
+
+    if options.kernel is not None and not str(options.kernel).startswith(BUILTIN):
+        check_kernel(options.kernel)
+    qemu, size = check_machine(options)
+    monitor = rundir.base_path() / (options.name or "guest") / rundir.MONITOR
+    words = command_line(
+        str(qemu),
+        nr_cpus=options.smp,
+        ram_size=size,
+        cpu=options.cpu,
+        virtualization=options.virtualization,
+        # Which numbers the descriptors will have is known only then.
+        wiring=fd_wiring(str(monitor), ram=3, doorbell=4, console=5, qmp=6),
+        reboot=options.command is None,
+        extra=options.qemu_args,
+    )
+    if as_json:
+        print_json({"command": words})
+    else:
+        print(shlex.join(words))
+        if sys.stdout.isatty():
+            print("(descriptors 3 to 6 are passed by qemu-sdei; for a QEMU of your own see `qemu-sdei qemu-args`)")
+    return 0
+
+
+def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
+    def output(text: str) -> None:
+        progress.done()
+        if not args.json:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def boot_log(text: str) -> None:
+        progress.done()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    guest.start()
+    if not args.verbose:
+        progress("booting")
+    result = guest.wait_command(output, args.timeout, boot_log=boot_log if args.verbose else None)
+    progress.done()
+    if args.json:
+        print_json({"status": result.status, "output": result.output})
+    return result.status
+
+
+def _load_script(path: str) -> CodeType:
+    file = Path(path)
+    try:
+        return compile(file.read_bytes(), str(file), "exec")
+    except OSError as error:
+        raise UsageError(f"script {path} cannot be read: {error.strerror}") from None
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise UsageError(f"script {path}{f', line {line}' if line else ''}: {getattr(error, 'msg', error)}") from None
+
+
+def _run_script(guest: Guest, script: CodeType, args: argparse.Namespace, progress: Progress) -> int:
+    if args.verbose:
+        guest.attach(_to_stderr)
+    guest.start()
+    progress.done()
+    namespace = {"__name__": "__main__", "__file__": script.co_filename, "guest": guest}
+    try:
+        exec(script, namespace)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _to_stderr(data: bytes) -> None:
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()
+
+
+def _interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
+    from qemu_sdei.cli.terminal import Session
+
+    watched = not args.quiet and sys.stdin.isatty()
+    session = Session(guest, b"qemu-sdei: Ctrl-] ends this guest\r\n" if watched else b"")
+    try:
+        guest.start()
+        progress.done()
+        if watched:
+            print(f"qemu-sdei: guest {guest.name!r} is running; Ctrl-] ends it", file=sys.stderr)
+        ended = session.run()
+    finally:
+        session.close()
+    if ended:
+        end = guest.wait_off(1)
+        if not args.quiet:
+            print(f"\nqemu-sdei: the guest ended ({end.reason})", file=sys.stderr)
+    elif not args.quiet:
+        print("\nqemu-sdei: ending the guest", file=sys.stderr)
+    return GuestPanicError.exit_code if guest.console_text.panicked else 0

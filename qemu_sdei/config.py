@@ -1,0 +1,147 @@
+"""What a guest is, in data: the `guest.json` that the machine side writes and the backend reads.
+
+Importable by every room: nothing here knows of QEMU, processes or files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from qemu_sdei.errors import ProtocolError, UsageError
+
+RAM_BASE: Final = 0x4000_0000
+"""Where RAM begins on QEMU's `virt` machine."""
+MIN_RAM: Final = 64 << 20
+"""A stock kernel with a small initrd does not come up with less."""
+MAX_RAM: Final = 255 << 30
+"""QEMU's `virt` moves its upper devices beyond this, where the monitor does not look for them."""
+MAX_CPUS: Final = 512
+"""What QEMU's `virt` machine takes at most with a GICv3."""
+MAX_CONFIG: Final = 1 << 20
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,31}")
+
+_UNITS: Final = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Size in bytes of `text` as QEMU's `-m` writes it: a number with K, M or G; MiB without a suffix.
+
+    Raises `UsageError`.
+    """
+    match = re.fullmatch(r"([0-9]{1,15})(?:([KMG])(?:i?B)?)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"memory size {text!r} is not understood: write a number with M or G, such as 512M or 2G")
+    return int(match[1]) * _UNITS[(match[2] or "").upper()]
+
+
+def format_size(size: int) -> str:
+    """`size` bytes as a person writes it: 1G, 1536M, 1048568K; always exact where `parse_size` can be."""
+    for unit in "GMK":
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return f"{size}B"
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can be a guest's name. Raises `UsageError`."""
+    if NAME_PATTERN.fullmatch(name) is None:
+        raise UsageError(
+            f"guest name {name!r} cannot be used: 1 to 32 of A-Z a-z 0-9 . _ - are allowed, and no . or - at the start"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class GuestConfig:
+    """All that the backend must know of a guest to serve it.
+
+    `boot` is the JSON form of `qemu_sdei.boot.config.BootConfig`; this module does not look into it.
+    """
+
+    name: str
+    nr_cpus: int
+    cpu: str
+    """QEMU's `-cpu` argument."""
+    ram_size: int
+    """Bytes, the window included."""
+    boot: dict[str, Any] = field(default_factory=dict)
+    ram_base: int = RAM_BASE
+    ram_path: str | None = None
+    """RAM as a file by path; None when the backend gets a descriptor (`--ram-fd`)."""
+    virtualization: bool = False
+    """The guest has EL2 for its own use."""
+    profile: str | None = None
+    """TOML file that says which SDEI events the machine has; None for the built-in set."""
+    sdei_version: str | None = None
+    """What SDEI_VERSION answers, such as "1.0"; None for the newest that is implemented."""
+    services: tuple[str, ...] = ()
+    """Python files with the user's own SMCCC services."""
+    trace: str | None = None
+    """File that receives one JSON record per firmware call and delivery."""
+
+    def __post_init__(self) -> None:
+        if NAME_PATTERN.fullmatch(self.name) is None:
+            raise ProtocolError(f"guest configuration: bad name {self.name!r}")
+        if not 1 <= self.nr_cpus <= MAX_CPUS:
+            raise ProtocolError(f"guest configuration: nr_cpus is {self.nr_cpus}, not 1..{MAX_CPUS}")
+        if not MIN_RAM <= self.ram_size <= MAX_RAM or self.ram_size % 4096:
+            raise ProtocolError(f"guest configuration: ram_size is {self.ram_size:#x}")
+        if self.ram_base < 0 or self.ram_base % (2 << 20):
+            raise ProtocolError(f"guest configuration: ram_base is {self.ram_base:#x}")
+        if self.sdei_version is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", self.sdei_version) is None:
+            raise ProtocolError(f"guest configuration: sdei_version is {self.sdei_version!r}, not MAJOR.MINOR")
+
+    def to_json(self) -> str:
+        """The configuration as `guest.json` holds it."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> GuestConfig:
+        """Read what `to_json` wrote; every field is checked, unknown ones are refused. Raises `ProtocolError`."""
+        if len(text) > MAX_CONFIG:
+            raise ProtocolError("guest configuration: more than 1 MiB")
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"guest configuration: not JSON ({error})") from None
+        if not isinstance(data, dict):
+            raise ProtocolError("guest configuration: not a JSON object")
+        known = {f.name for f in fields(cls)}
+        for name in data:
+            if name not in known:
+                raise ProtocolError(f"guest configuration: unknown field {name!r}")
+        for name, kind in _KINDS.items():
+            if name not in data:
+                if name in _REQUIRED:
+                    raise ProtocolError(f"guest configuration: field {name!r} is missing")
+                continue
+            value = data[name]
+            # bool is an int to isinstance, and a JSON true is no CPU count.
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ProtocolError(f"guest configuration: field {name!r} has the wrong type")
+        if "services" in data:
+            if not all(isinstance(path, str) for path in data["services"]):
+                raise ProtocolError("guest configuration: field 'services' has the wrong type")
+            data["services"] = tuple(data["services"])
+        return cls(**data)
+
+
+_OPTIONAL_STR: Final = (str, type(None))
+_KINDS: Final[dict[str, Any]] = {
+    "name": str,
+    "nr_cpus": int,
+    "cpu": str,
+    "ram_size": int,
+    "boot": dict,
+    "ram_base": int,
+    "ram_path": _OPTIONAL_STR,
+    "virtualization": bool,
+    "profile": _OPTIONAL_STR,
+    "sdei_version": _OPTIONAL_STR,
+    "services": list,
+    "trace": _OPTIONAL_STR,
+}
+_REQUIRED: Final = {"name", "nr_cpus", "cpu", "ram_size"}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * An SDEI client for stock arm64 kernels: registers events, prints what an event interrupted, and keeps counts and the
+ * newest record per CPU and event in /proc/sdei_test for scripts. README.md beside this file describes the interface.
+ */
+#include <linux/cpumask.h>
+#include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/printk.h>
+
+#include "sdei_test.h"
+
+static unsigned int events[MAX_EVENTS] = { 0 };
+static unsigned int nr_events = 1;
+module_param_array(events, uint, &nr_events, 0444);
+MODULE_PARM_DESC(events, "event numbers to register and enable (default: 0)");
+
+unsigned int verbose = 10;
+module_param(verbose, uint, 0644);
+MODULE_PARM_DESC(verbose, "full dumps a second at most, over all CPUs; other events are only counted (default: 10)");
+
+struct kernel_functions kernel;
+u64 sdei_version;
+static unsigned long (*lookup)(const char *name);
+
+static bool __init find(void *function, const char *name)
+{
+	unsigned long address = lookup(name);
+
+	if (!address)
+		pr_err("SDEI TEST: this kernel has no %s (is CONFIG_ARM_SDE_INTERFACE set?)\n", name);
+	*(unsigned long *)function = address;
+	return address;
+}
+
+static int __init find_kernel_functions(void)
+{
+	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	int err = register_kprobe(&probe);
+
+	if (err) {
+		pr_err("SDEI TEST: kallsyms_lookup_name not found, error %d (are CONFIG_KPROBES and CONFIG_KALLSYMS set?)\n",
+		       err);
+		return err;
+	}
+	lookup = (void *)probe.addr;
+	unregister_kprobe(&probe);
+
+	if (find(&kernel.call, "invoke_sdei_fn") && find(&kernel.event_register, "sdei_event_register") &&
+	    find(&kernel.event_unregister, "sdei_event_unregister") && find(&kernel.event_enable, "sdei_event_enable") &&
+	    find(&kernel.event_disable, "sdei_event_disable") &&
+	    find(&kernel.event_context, "sdei_api_event_context") && find(&kernel.cpu_logical_map, "cpu_logical_map"))
+		return 0;
+	return -ENOENT;
+}
+
+static void unregister_all(void)
+{
+	unsigned int slot;
+	int err;
+
+	for (slot = 0; slot < nr_slots; slot++) {
+		err = slots[slot].registered ? unregister_event(slots[slot].event) : 0;
+		if (err)
+			pr_err("SDEI TEST: SDEI event (0x%x) not unregistered: error %d\n", slots[slot].event, err);
+	}
+}
+
+static int __init register_and_enable(u32 event)
+{
+	int err = register_event(event);
+
+	if (err) {
+		pr_err("sdei_init: SDEI event (0x%x) not registered: error %d\n", event, err);
+		return err;
+	}
+	pr_info("sdei_init: SDEI event (0x%x) registered\n", event);
+	err = set_enabled(event, true);
+	if (err) {
+		pr_err("sdei_init: SDEI event (0x%x) not enabled: error %d\n", event, err);
+		return err;
+	}
+	pr_info("sdei_init: SDEI event (0x%x) enabled\n", event);
+	return 0;
+}
+
+static int __init sdei_init(void)
+{
+	unsigned int i;
+	int cpu, err = find_kernel_functions();
+
+	if (err)
+		return err;
+	err = kernel.call(SDEI_1_0_FN_SDEI_VERSION, 0, 0, 0, 0, 0, &sdei_version);
+	if (err) {
+		pr_err("SDEI TEST: the firmware offers no SDEI to this kernel (SDEI_VERSION: error %d)\n", err);
+		return -ENODEV;
+	}
+	pr_info("SDEI TEST: Version %llu.%llu, Vendor 0x%llx\n", SDEI_VERSION_MAJOR(sdei_version),
+		SDEI_VERSION_MINOR(sdei_version), SDEI_VERSION_VENDOR(sdei_version));
+
+	counters = alloc_percpu(struct cpu_counters);
+	if (!counters)
+		return -ENOMEM;
+	for_each_possible_cpu(cpu)
+		for (i = 0; i < MAX_EVENTS; i++)
+			seqcount_init(&per_cpu_ptr(counters, cpu)->of[i].sequence);
+
+	mutex_lock(&slots_lock);
+	for (i = 0; i < nr_events && !err; i++)
+		err = register_and_enable(events[i]);
+	if (!err)
+		err = proc_start();
+	if (err) {
+		unregister_all();
+		free_percpu(counters);
+	}
+	mutex_unlock(&slots_lock);
+	return err;
+}
+
+static void __exit sdei_exit(void)
+{
+	proc_stop();
+	mutex_lock(&slots_lock);
+	unregister_all();
+	mutex_unlock(&slots_lock);
+	free_percpu(counters);
+}
+
+module_init(sdei_init);
+module_exit(sdei_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("SDEI test client of qemu-sdei");

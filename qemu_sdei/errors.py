@@ -1,0 +1,81 @@
+"""The whole exception tree of the project.
+
+`UsageError` is what a user can put right: the command line prints its one line and exits with 2, with no traceback.
+`GuestError` and below are about a guest that went away or did not do what was asked: they carry what a person needs
+to find out why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class SdeiError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(SdeiError):
+    """The user asked for something that cannot be; the message says what and what to do (exit code 2)."""
+
+    exit_code = 2
+
+
+class ProtocolError(SdeiError):
+    """A peer (guest, backend, client, file) sent something that is not of the protocol's form."""
+
+
+class GuestError(SdeiError):
+    """Something went wrong with a running guest."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: list[str] | None = None,
+        console: list[str] | None = None,
+        trace: Path | None = None,
+        output: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.command = command or []
+        self.console = console or []
+        self.trace = trace
+        self.output = output
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.command:
+            lines.append("  command line: " + " ".join(self.command))
+        if self.output:
+            lines.append("  QEMU said: " + self.output.strip())
+        if self.console:
+            lines.append("  last console lines:")
+            lines += ["    " + line for line in self.console]
+        if self.trace is not None:
+            lines.append(f"  logs and trace: {self.trace}")
+        return "\n".join(lines)
+
+
+class LaunchError(GuestError):
+    """QEMU or the backend did not come up."""
+
+
+class LostGuestError(GuestError):
+    """QEMU ended while something was still wanted from the guest."""
+
+
+class GuestPanicError(GuestError):
+    """The guest's kernel panicked (exit code 255)."""
+
+    exit_code = 255
+
+
+class GuestTimeoutError(GuestError):
+    """A wait reached its limit; the message says what was waited for."""
+
+
+class NotDeliveredError(SdeiError):
+    """An injected event was not delivered; the message says why (unregistered, disabled, masked, ...)."""

@@ -1,0 +1,257 @@
+"""Client of a backend's control socket: one JSON object a line, request and answer.
+
+Synchronous and small, so that the command line starts quickly. A backend that is just being restarted by its supervisor
+is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.errors import GuestTimeoutError, LostGuestError, NotDeliveredError, ProtocolError, SdeiError, UsageError
+
+MAX_LINE: Final = 1 << 20
+PROTOCOL: Final = 1
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds that a backend has to come back."""
+_RETRY: Final = 0.05
+# Asking again changes nothing, so these survive a restart of the backend in between.
+_REPEATABLE: Final = frozenset({"hello", "status", "trace", "why"})
+
+_ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError}
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What became of an injected event."""
+
+    event: int
+    vcpu: int
+    outcome: str
+    """`queued`: pending or being delivered; `merged`: it was pending already; `completed`: the handler completed it."""
+    reason: str | None = None
+    """Why it is not delivered yet."""
+    entry_ns: int | None = None
+    """Nanoseconds from the trigger to the handler's entry."""
+    complete_ns: int | None = None
+    """Nanoseconds from the trigger to the handler's completion."""
+
+
+class ControlClient:
+    """A connection to one backend; not for use by several threads at once."""
+
+    def __init__(self, path: Path, *, timeout: float = 10.0, connect_timeout: float = CONNECT_TIMEOUT) -> None:
+        """`path` is the control socket; `timeout` is what an answer may take, in seconds."""
+        self.path = path
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self._socket: socket.socket | None = None
+        self._buffer = bytearray()
+        self._number = 0
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; the next request connects again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._buffer.clear()
+
+    def _connect(self) -> socket.socket:
+        if self._socket is not None and self._hung_up(self._socket):
+            self.close()
+        if self._socket is not None:
+            return self._socket
+        deadline = time.monotonic() + self.connect_timeout
+        while True:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(self.timeout)
+            try:
+                connection.connect(str(self.path))
+            except OSError as error:
+                connection.close()
+                if not self.path.parent.is_dir():
+                    raise LostGuestError("the guest is gone") from None
+                if time.monotonic() >= deadline:
+                    raise LostGuestError(
+                        f"the backend does not answer at {self.path} ({error.strerror or error}), "
+                        f"tried for {self.connect_timeout:g} s"
+                    ) from None
+                time.sleep(_RETRY)
+            else:
+                self._socket = connection
+                return connection
+
+    @staticmethod
+    def _hung_up(connection: socket.socket) -> bool:
+        """Whether the backend is known to be gone before anything is asked of it: then nothing can be half done."""
+        # With a timeout Python waits for data before it even tries: MSG_DONTWAIT alone would wait that long.
+        connection.setblocking(False)
+        try:
+            return not connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _line(self, deadline: float, what: str) -> bytes:
+        connection = self._socket
+        if connection is None:
+            raise ConnectionResetError
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > MAX_LINE:
+                self.close()
+                raise ProtocolError("the backend's answer is longer than 1 MiB")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.close()
+                raise GuestTimeoutError(f"the backend did not answer {what} in time")
+            connection.settimeout(left)
+            try:
+                data = connection.recv(1 << 16)
+            except TimeoutError:
+                continue
+            if not data:
+                raise ConnectionResetError
+            self._buffer += data
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def request(
+        self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Send one request and return its result. `timeout`: seconds for the answer, in place of the client's.
+
+        Raises:
+            UsageError, NotDeliveredError, SdeiError: what the backend said (kinds usage, state, internal).
+            LostGuestError: the backend is gone. `GuestTimeoutError`: it did not answer.
+            ProtocolError: what it answered is not of the protocol's form.
+        """
+        limit = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                return self._exchange(command, arguments or {}, max(deadline - time.monotonic(), 0.1))
+            except OSError:
+                self.close()
+                if command not in _REPEATABLE:
+                    raise LostGuestError(
+                        f"the connection to the backend broke during {command}: whether it was carried out is not known"
+                    ) from None
+                if time.monotonic() >= deadline:
+                    raise LostGuestError(f"the backend went away during {command}") from None
+
+    def _exchange(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+        connection = self._connect()
+        self._number += 1
+        number = self._number
+        line = json.dumps({"id": number, "cmd": command, **arguments}).encode() + b"\n"
+        if len(line) > MAX_LINE:
+            raise UsageError(f"request {command} is longer than 1 MiB")
+        deadline = time.monotonic() + timeout
+        connection.settimeout(timeout)
+        connection.sendall(line)
+        while True:
+            answer = _parse(self._line(deadline, command))
+            # Events of a subscription, and the answer to a request that was given up, are passed over.
+            if "event" not in answer and answer.get("id") == number:
+                break
+        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+            return dict(answer["result"])
+        error = answer.get("error")
+        if answer.get("ok") is not False or not isinstance(error, dict):
+            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
+        raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
+
+    # What the backend offers
+
+    def hello(self) -> dict[str, Any]:
+        """Who serves: {pid, name, nr_cpus, epoch, protocol}. Raises `SdeiError` if it speaks another protocol."""
+        result = self.request("hello")
+        if result.get("protocol") != PROTOCOL:
+            raise SdeiError(
+                f"the guest's backend speaks protocol {result.get('protocol')}, this command {PROTOCOL}: "
+                "use the version that the guest was started with"
+            )
+        return result
+
+    def status(self) -> dict[str, Any]:
+        """The state of the guest's vCPUs and events (see docs/internals.md)."""
+        return self.request("status")
+
+    def trace(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest trace records, oldest first."""
+        records = self.request("trace", {"limit": limit}).get("records")
+        if not isinstance(records, list):
+            raise ProtocolError("the backend's answer to trace is not of the protocol's form")
+        return records
+
+    def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
+        """Trigger `event` on `vcpu`; with `wait`, return when its handler completed, `timeout` seconds at most.
+
+        Raises:
+            UsageError: there is no such event or vCPU.
+            NotDeliveredError: it cannot be delivered, or was not within `timeout`; the message says why.
+        """
+        target = {"event": event, "vcpu": vcpu}
+        if wait:
+            try:
+                result = self.request("inject", {**target, "wait": True}, timeout=timeout)
+            except GuestTimeoutError:
+                reason = self.request("why", target).get("reason") or "its handler has not completed"
+                raise NotDeliveredError(
+                    f"event {event:#x} on vCPU {vcpu} was not completed within {timeout:g} s: {reason}"
+                ) from None
+        else:
+            result = self.request("inject", {**target, "wait": False})
+        return Injection(
+            event=event,
+            vcpu=vcpu,
+            outcome=str(result.get("outcome", "queued")),
+            reason=result.get("reason"),
+            entry_ns=result.get("entry_ns"),
+            complete_ns=result.get("complete_ns"),
+        )
+
+    def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+        """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).
+
+        Ends when the guest does, or after `timeout` seconds.
+        """
+        self.request("events")
+        deadline = time.monotonic() + (timeout if timeout is not None else 10**9)
+        while True:
+            try:
+                message = _parse(self._line(deadline, "events"))
+            except (OSError, GuestTimeoutError):
+                return
+            if isinstance(message.get("event"), dict):
+                yield message["event"]
+
+    def shutdown(self) -> None:
+        """Ask the backend to end, and its supervisor to end the guest with it."""
+        with contextlib.suppress(LostGuestError):
+            self.request("shutdown")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the backend's answer is no JSON") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("the backend's answer is no JSON object")
+    return message

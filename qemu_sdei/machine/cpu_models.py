@@ -1,0 +1,77 @@
+"""Which CPU models this QEMU has, and the nearest ones to a name that it has not."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from qemu_sdei.errors import UsageError
+
+_TIMEOUT = 20.0
+# 32-bit models: no AArch64 kernel runs there. A name that is not listed here is QEMU's to judge.
+_AARCH32 = re.compile(r"arm\d+.*|cortex-(a(5|7|8|9|12|15|17)|m\d+|r[4578]f?|r52)|pxa.*|sa11\d\d|ti9.*")
+
+
+def cache_directory() -> Path:
+    """Where this program keeps what can be made again."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache") / "qemu-sdei"
+
+
+def cpu_models(qemu: Path) -> list[str]:
+    """The 64-bit CPU models of `qemu` (`-cpu help`), remembered for as long as that file does not change.
+
+    Empty when QEMU does not say: it then judges the name itself.
+    """
+    try:
+        stat = qemu.resolve().stat()
+        key = f"{qemu.resolve()} {stat.st_mtime_ns} {stat.st_size}"
+    except OSError:
+        return []
+    cache = cache_directory() / "cpu-models.json"
+    try:
+        known = json.loads(cache.read_bytes())
+        if isinstance(known, dict) and known.get("qemu") == key and isinstance(known.get("models"), list):
+            return [str(model) for model in known["models"]]
+    except (OSError, ValueError):
+        pass
+    try:
+        out = subprocess.run(
+            [str(qemu), "-machine", "virt", "-cpu", "help"],
+            capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, check=False,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return []
+    names = re.findall(r"^\s+([A-Za-z0-9][\w.-]*)", out, re.MULTILINE)
+    models = [name for name in names if _AARCH32.fullmatch(name) is None]
+    if models:
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
+            temporary.write_text(json.dumps({"qemu": key, "models": models}))
+            temporary.replace(cache)
+        except OSError:
+            pass  # only slower the next time
+    return models
+
+
+def check_cpu(cpu: str, qemu: Path) -> None:
+    """Raise `UsageError` with the nearest names when `qemu` has no such 64-bit CPU model.
+
+    Properties after a comma are QEMU's to judge.
+    """
+    name = cpu.partition(",")[0]
+    models = cpu_models(qemu)
+    if not models or name in models:
+        return
+    if _AARCH32.fullmatch(name):
+        raise UsageError(f"CPU model {name!r} is a 32-bit one; a 64-bit kernel needs one of: {', '.join(models)}")
+    near = difflib.get_close_matches(name.lower(), models, n=3, cutoff=0.5)
+    raise UsageError(
+        f"unknown CPU model {name!r}; "
+        + (f"nearest: {', '.join(near)}" if near else f"this QEMU has: {', '.join(models)}")
+    )

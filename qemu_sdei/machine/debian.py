@@ -1,0 +1,341 @@
+"""Debian's own arm64 kernels and busybox, from the user's package mirror, kept in the user's cache directory.
+
+Everything lies below `$XDG_CACHE_HOME/qemu-sdei` (default `~/.cache/qemu-sdei`): `debs/` packages, `kernels/RELEASE/`
+what was taken from them, `apt-ARCHITECTURE/` a private apt (see `qemu_sdei.machine.apt`), `index.json` what is there.
+What is in the index is used without asking anybody, so that the second time works without a network.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+from qemu_sdei.errors import UsageError
+from qemu_sdei.machine.apt import WHAT_ELSE, Apt
+from qemu_sdei.machine.cpu_models import cache_directory
+from qemu_sdei.machine.options import Progress, no_progress
+
+METAPACKAGE: Final = "linux-image-arm64"
+"""Depends on the release's default kernel; `linux-image-SERIES-arm64` on that of another series."""
+
+_LOCK_TIMEOUT: Final = 1800.0
+_EXTRACT_TIMEOUT: Final = 300.0
+
+Got = TypeVar("Got")
+
+
+@dataclass(frozen=True)
+class KernelFiles:
+    """A Debian kernel in the cache."""
+
+    series: str
+    """Such as "6.1"."""
+    release: str
+    """What `uname -r` says, such as "6.1.0-56-arm64"."""
+    package: str
+    version: str
+    """The package's version."""
+    image: Path
+    config: Path | None
+    """The kernel's .config, if the package has it."""
+
+
+class DebianCache:
+    """Gets Debian packages and keeps them. Safe against other processes that use the same directory."""
+
+    def __init__(self, directory: Path | None = None, *, progress: Progress = no_progress) -> None:
+        self.directory = directory or cache_directory()
+        self._progress = progress
+        self._apts: dict[str, Apt] = {}
+
+    def kernel(self, series: str | None = None, *, refresh: bool = False) -> KernelFiles:
+        """The kernel of a series such as "6.1", or the release's default one; downloaded if it is not here yet.
+
+        `refresh` asks the mirror for a newer one first. Kernels that were there before stay.
+
+        Raises:
+            UsageError: it is not here and cannot be had; the message says why and what to do.
+        """
+        if series is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", series):
+            raise UsageError(f"kernel series {series!r}: give two numbers, such as 6.1")
+        if not refresh and (found := self._indexed_kernel(series)):
+            return found
+        with self._locked():
+            if not refresh and (found := self._indexed_kernel(series)):
+                return found
+            apt = self._apt("arm64")
+
+            def get() -> tuple[str, str, Path]:
+                package, version = self._find_kernel(apt, series)
+                return package, version, self._deb(apt, package, version)
+
+            package, version, deb = _with_lists(apt, get, refresh)
+            release = package.removeprefix("linux-image-")
+            image, config = self._extract_kernel(deb, release)
+            found = KernelFiles(_series(release), release, package, version, image, config)
+            index = self._index()
+            index["kernels"][found.series] = asdict(found) | {
+                "image": str(image.relative_to(self.directory)),
+                "config": str(config.relative_to(self.directory)) if config else None,
+            }
+            if series is None:
+                index["default"] = found.series
+            self._write_index(index)
+            return found
+
+    def busybox(self, *, refresh: bool = False) -> Path:
+        """A statically linked arm64 busybox.
+
+        Raises:
+            UsageError: it is not here and cannot be had.
+        """
+        if not refresh and (found := self._indexed_file("busybox")):
+            return found
+        with self._locked():
+            if not refresh and (found := self._indexed_file("busybox")):
+                return found
+            apt = self._apt("arm64")
+
+            def get() -> tuple[str, Path]:
+                version = apt.show("busybox-static").get("Version")
+                if not version:
+                    raise UsageError(f"your Debian package sources have no busybox-static for arm64: {WHAT_ELSE}")
+                return version, self._deb(apt, "busybox-static", version)
+
+            version, deb = _with_lists(apt, get, refresh)
+            target = self.directory / "busybox" / _safe(version)
+            files = _extract(deb, re.compile(r"\./(?:usr/)?bin/(busybox)"), target, last="busybox")
+            index = self._index()
+            index["busybox"] = str(files["busybox"].relative_to(self.directory))
+            self._write_index(index)
+            return files["busybox"]
+
+    def download(self, package: str, version: str, architecture: str = "arm64") -> Path:
+        """A package of exactly this version, as a .deb file. `architecture` "all" is looked for beside arm64.
+
+        Raises:
+            UsageError: it is not here and cannot be had.
+        """
+        if known := self._indexed_deb(package, version):
+            return known
+        with self._locked():
+            apt = self._apt("arm64" if architecture == "all" else architecture)
+            return _with_lists(apt, lambda: self._deb(apt, package, version))
+
+    def cached_kernels(self) -> list[KernelFiles]:
+        """The newest kernel of each series in the cache; asks nobody."""
+        found = (self._indexed_kernel(series) for series in sorted(self._index()["kernels"], key=_numbers))
+        return [kernel for kernel in found if kernel is not None]
+
+    def cached_busybox(self) -> Path | None:
+        """The busybox in the cache, if there is one; asks nobody."""
+        return self._indexed_file("busybox")
+
+    # Finding and downloading; the lock is held.
+
+    def _apt(self, architecture: str) -> Apt:
+        if architecture not in self._apts:
+            directory = self.directory / f"apt-{_safe(architecture)}"
+            self._apts[architecture] = Apt(directory, architecture, self._progress)
+        return self._apts[architecture]
+
+    def _find_kernel(self, apt: Apt, series: str | None) -> tuple[str, str]:
+        """Name and version of the package that the series' metapackage depends on."""
+        metapackages = [METAPACKAGE] + ([f"linux-image-{series}-arm64"] if series else [])
+        for metapackage in metapackages:
+            depends = apt.show(metapackage).get("Depends", "")
+            for name, version in re.findall(r"(linux-image-[\w.+~-]+) \(= ([\w.+~:-]+)\)", depends):
+                if series is None or _series(name.removeprefix("linux-image-")) == series:
+                    return name, version
+        have = {_series(name.removeprefix("linux-image-")) for name in apt.names("linux-image-") if "arm64" in name}
+        known = ", ".join(sorted(have - {""}, key=_numbers)) or "no kernels at all"
+        wanted = f"series {series}" if series else METAPACKAGE
+        raise UsageError(
+            f"your Debian package sources have no arm64 kernel of {wanted} (they have {known}): {WHAT_ELSE}"
+        )
+
+    def _deb(self, apt: Apt, package: str, version: str) -> Path:
+        if known := self._indexed_deb(package, version):
+            return known
+        self._progress(f"downloading {package} {version}")
+        path = apt.download(package, version, self.directory / "debs")
+        index = self._index()
+        index["debs"][f"{package}={version}"] = path.name
+        self._write_index(index)
+        return path
+
+    def _extract_kernel(self, deb: Path, release: str) -> tuple[Path, Path | None]:
+        self._progress(f"unpacking {release}")
+        target = self.directory / "kernels" / release
+        name = re.escape(release)
+        files = _extract(deb, re.compile(rf"\./boot/(vmlinuz-{name}|config-{name})"), target, last=f"vmlinuz-{release}")
+        return files[f"vmlinuz-{release}"], files.get(f"config-{release}")
+
+    # The index.
+
+    def _index(self) -> dict[str, Any]:
+        """What `index.json` says; an empty index if it is not there or damaged: then things are fetched again."""
+        try:
+            index = json.loads((self.directory / "index.json").read_bytes())
+        except (OSError, ValueError):
+            index = None
+        if not isinstance(index, dict):
+            index = {}
+        for name in ("kernels", "debs"):
+            if not isinstance(index.get(name), dict):
+                index[name] = {}
+        return index
+
+    def _write_index(self, index: dict[str, Any]) -> None:
+        _write(self.directory / "index.json", json.dumps(index, indent=1, sort_keys=True).encode() + b"\n")
+
+    def _indexed_kernel(self, series: str | None) -> KernelFiles | None:
+        index = self._index()
+        try:
+            entry = index["kernels"][index["default"] if series is None else series]
+            image, config = self.directory / entry["image"], entry["config"]
+            known = KernelFiles(**entry | {"image": image, "config": self.directory / config if config else None})
+        except (TypeError, KeyError):
+            return None
+        return known if image.is_file() else None
+
+    def _indexed_file(self, name: str) -> Path | None:
+        path = self._index().get(name)
+        return self.directory / path if isinstance(path, str) and (self.directory / path).is_file() else None
+
+    def _indexed_deb(self, package: str, version: str) -> Path | None:
+        name = self._index()["debs"].get(f"{package}={version}")
+        path = self.directory / "debs" / str(name)
+        return path if name and path.is_file() else None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the cache's lock; what fails on the file system inside becomes a UsageError."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with (self.directory / "lock").open("a") as lock:
+                self._lock(lock)
+                yield
+        except OSError as error:
+            raise UsageError(
+                f"the cache {self.directory} cannot be used: {error.strerror or error}: "
+                "make room or set XDG_CACHE_HOME to another directory"
+            ) from None
+
+    def _lock(self, lock: IO[str]) -> None:
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        told = False
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            if not told:
+                self._progress("waiting for another qemu-sdei that is downloading")
+                told = True
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    f"another qemu-sdei holds {self.directory}/lock for {_LOCK_TIMEOUT:.0f} s: end it, or {WHAT_ELSE}"
+                )
+            time.sleep(0.2)
+
+
+def kernel(series: str | None = None, *, refresh: bool = False, progress: Progress = no_progress) -> KernelFiles:
+    """`DebianCache.kernel` of the user's cache."""
+    return DebianCache(progress=progress).kernel(series, refresh=refresh)
+
+
+def busybox(*, refresh: bool = False, progress: Progress = no_progress) -> Path:
+    """`DebianCache.busybox` of the user's cache."""
+    return DebianCache(progress=progress).busybox(refresh=refresh)
+
+
+def _with_lists(apt: Apt, action: Callable[[], Got], refresh: bool = False) -> Got:
+    """Do something that needs package lists; once more with new ones if it fails with older ones.
+
+    Old lists name what the mirror has replaced since, and lack what is new.
+    """
+    are_new = apt.update(0 if refresh else apt.LISTS_AGE)
+    try:
+        return action()
+    except UsageError:
+        if are_new:
+            raise
+    apt.update(0)
+    return action()
+
+
+def _series(release: str) -> str:
+    """The first two numbers of a release: 6.1 of 6.1.0-56-arm64 and of 6.1-arm64; "" if it has none at its start."""
+    found = re.match(r"\d+\.\d+", release)
+    return found[0] if found else ""
+
+
+def _numbers(series: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", series)]
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.+~-]", "_", name)
+
+
+def _write(path: Path, data: bytes | IO[bytes], mode: int = 0o644) -> None:
+    """Put a file in its place at once: nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                while piece := data.read(1 << 20):
+                    file.write(piece)
+        Path(part).chmod(mode)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str) -> dict[str, Path]:
+    """Write the files of a package whose names match into `target`, by their group 1, until `last` was seen.
+
+    A kernel's package begins with what is in /boot: not to unpack its 4000 modules saves seconds.
+    """
+    import tarfile  # here: most runs find all in the index
+
+    found: dict[str, Path] = {}
+    process = subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", str(deb)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdout is not None
+    deadline = time.monotonic() + _EXTRACT_TIMEOUT
+    try:
+        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            for member in archive:
+                match = wanted.fullmatch(member.name)
+                if match and member.isfile() and (data := archive.extractfile(member)):
+                    _write(target / match[1], data, 0o755 if member.mode & 0o100 else 0o644)
+                    found[match[1]] = target / match[1]
+                    if match[1] == last:
+                        return found
+                if time.monotonic() > deadline:
+                    break
+    except (tarfile.TarError, EOFError) as error:
+        raise UsageError(f"{deb} is damaged ({error}): delete it and try again") from None
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    raise UsageError(f"{deb} has no {last} in it: delete it and try again, or {WHAT_ELSE}")

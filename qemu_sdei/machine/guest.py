@@ -1,0 +1,313 @@
+"""A running guest as a context manager: what tests, scripts and the command line use.
+
+```
+with Guest(GuestOptions(smp=2)) as guest:
+    print(guest.run("uname -r").output)
+    guest.inject(event=0, vcpu=1, wait=True)
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from qemu_sdei import rundir as files
+from qemu_sdei.errors import LostGuestError, SdeiError, UsageError
+from qemu_sdei.machine import memory
+from qemu_sdei.machine.client import ControlClient, Injection
+from qemu_sdei.machine.guest_console import GuestConsole
+from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
+from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.machine.supervisor import PowerOff, Supervisor
+from qemu_sdei.rundir import RunDirectory
+
+T = TypeVar("T")
+
+_CLOSE_LIMIT: Final = 20.0
+"""Seconds that ending everything may take; each step in it has a smaller limit of its own."""
+_QMP_TIMEOUT: Final = 30.0
+
+
+class Guest(GuestConsole):
+    """A guest from `start` to `close`; `with` does both.
+
+    Methods may be called from any one thread. Every wait has a limit, and ends early when the guest panics
+    (`GuestPanicError`), or its QEMU ends (`LostGuestError`).
+    """
+
+    def __init__(self, options: GuestOptions | None = None, *, progress: Progress = no_progress) -> None:
+        """Describe a guest. Nothing happens before `start`; `progress` is told what takes long."""
+        super().__init__(options or GuestOptions())
+        self._progress = progress
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._supervisor: Supervisor | None = None
+        self._directory: RunDirectory | None = None
+        self._ram_fd: int | None = None
+        self._client: ControlClient | None = None
+        self._sink: Callable[[bytes], None] | None = None
+
+    def __enter__(self) -> Guest:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Life
+
+    def start(self) -> None:
+        """Start QEMU and the backend; return when both answer (the guest boots on).
+
+        Raises:
+            UsageError: the options cannot be. `LaunchError`: QEMU or the backend did not come up. Nothing is left then.
+        """
+        if self._loop is not None:
+            raise SdeiError("this Guest was started before: make a new one")
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        plan = self._plan = prepare(self.options, self._progress)
+        directory = self._directory = RunDirectory.create(self.options.name)
+        initrd = plan.initrd
+        if plan.busybox is not None:
+            initrd = self._write(files.INITRD, self._initramfs(plan.busybox))
+        config = guest_config(plan, directory.name, initrd)
+        check_boot(config)
+        self._write(files.CONFIG, config.to_json().encode())
+        self._write(files.MONITOR, monitor_image(plan))
+        where = self.options.memory_path
+        self._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))
+        self._loop = asyncio.new_event_loop()
+        # A daemon: should `close` never be called, the end of this process ends QEMU and the backend by itself.
+        self._thread = threading.Thread(target=self._run_loop, name=f"guest {directory.name}", daemon=True)
+        self._thread.start()
+        self._supervisor = Supervisor(plan, directory, self._ram_fd, self.console_text)
+        self._supervisor.attach(self._sink)
+        self._progress("starting QEMU and the backend")
+        limit = self.options.start_timeout
+        self._call(self._supervisor.start(limit), limit + _CLOSE_LIMIT)
+        self._client = ControlClient(directory / files.CONTROL)
+
+    def _write(self, name: str, data: bytes) -> Path:
+        assert self._directory is not None
+        path = self._directory / name
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
+            ) from None
+        return path
+
+    def _initramfs(self, busybox: Path) -> bytes:
+        from qemu_sdei.boot import initramfs
+
+        extra = {
+            name: (Path(path).read_bytes(), Path(path).stat().st_mode & 0o777)
+            for name, path in self.options.files.items()
+        }
+        command = None if self.options.command is None else list(self.options.command)
+        return initramfs.build(busybox.read_bytes(), command=command, nonce=self._nonce, extra_files=extra)
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Run `work` in the event loop and wait for it."""
+        assert self._loop is not None
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the guest, whatever it is doing, and leave nothing of it; does nothing the second time."""
+        try:
+            self._close()
+        except BaseException:
+            # A signal's exception came in the middle of it: finish first. Every step can be done again.
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        try:
+            if self._client is not None:
+                self._client.close()
+            if self._supervisor is not None and self._loop is not None and self._loop.is_running():
+                with contextlib.suppress(TimeoutError):
+                    self._call(self._supervisor.stop(), _CLOSE_LIMIT)
+        finally:
+            if self._loop is not None and self._thread is not None and self._thread.is_alive():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(_CLOSE_LIMIT)
+                if not self._thread.is_alive():
+                    self._loop.close()
+            if self._ram_fd is not None:
+                os.close(self._ram_fd)
+                self._ram_fd = None
+            if self._directory is not None:
+                self._directory.remove()
+            self.console_text.close()
+
+    def _running(self) -> Supervisor:
+        if self._supervisor is None or self._plan is None:
+            raise SdeiError("the guest is not started: use it in a `with`, or call start()")
+        return self._supervisor
+
+    @property
+    def name(self) -> str:
+        """The guest's name, for `qemu-sdei inject NAME`."""
+        self._running()
+        assert self._directory is not None
+        return self._directory.name
+
+    @property
+    def command_line(self) -> list[str]:
+        """QEMU's command line."""
+        return self._running().command
+
+    @property
+    def qemu_pid(self) -> int | None:
+        """Process id of QEMU."""
+        return self._running().qemu_pid
+
+    @property
+    def backend_pid(self) -> int | None:
+        """Process id of the backend that serves now; another one after it was killed."""
+        return self._running().backend_pid
+
+    @property
+    def backend_starts(self) -> int:
+        """How often a backend was started: 1 when it never died."""
+        return self._running().backend_starts
+
+    # Console (see also GuestConsole)
+
+    def write(self, text: str | bytes) -> None:
+        """Type at the guest's console."""
+        supervisor = self._running()
+        assert self._loop is not None
+        data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+        with contextlib.suppress(RuntimeError):  # the loop is closed: so is the console
+            self._loop.call_soon_threadsafe(supervisor.write, data)
+
+    def attach(self, sink: Callable[[bytes], None] | None) -> None:
+        """Have the console's raw bytes given to `sink` too, in another thread; it must not block. None ends it."""
+        self._sink = sink
+        if self._supervisor is not None:
+            self._supervisor.attach(sink)
+
+    # Firmware
+
+    def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
+        """Trigger SDEI event `event` on vCPU `vcpu`; with `wait`, return when its handler completed.
+
+        Raises:
+            UsageError: no such event or vCPU. `NotDeliveredError`: it is not delivered; the message says why.
+        """
+        return self._control().inject(event, vcpu, wait=wait, timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
+        return self._control().status()
+
+    def trace(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest trace records of the backend, oldest first."""
+        return self._control().trace(limit)
+
+    def client(self) -> ControlClient:
+        """A connection of its own to the backend's control socket, for another thread or for events."""
+        self._control()
+        assert self._directory is not None
+        return ControlClient(self._directory / files.CONTROL)
+
+    def _control(self) -> ControlClient:
+        supervisor = self._running()
+        with self.console_text.changed:
+            over = supervisor.power_off
+        if over is not None or self._client is None:
+            raise LostGuestError("the guest has ended" + (f" ({over.reason})" if over else ""))
+        return self._client
+
+    # Machine
+
+    def qmp(self, command: str, **arguments: object) -> Any:
+        """Execute a QMP command and return what it returns. An underscore in a name stands for QMP's hyphen.
+
+        Raises `GuestError` with QEMU's words, `LostGuestError` when QEMU is gone.
+        """
+        words = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self._call(self._running().execute(command, words), _QMP_TIMEOUT)
+
+    def reset(self) -> None:
+        """Press the machine's reset button (QMP `system_reset`); the guest knows nothing of it before.
+
+        Returns when the machine was reset. Raises as `qmp`, and `GuestTimeoutError`.
+        """
+        supervisor = self._running()
+        boots = len(self.resets)
+        self.qmp("system_reset")
+        with self.console_text.changed:
+            done = self.console_text.changed.wait_for(lambda: len(supervisor.resets) != boots, _QMP_TIMEOUT)
+        if not done:
+            raise self.console_text.timeout_error(f"the machine was not reset within {_QMP_TIMEOUT:g} s")
+
+    def poweroff(self, timeout: float = 30.0) -> PowerOff:
+        """Have the guest power itself off by its shell where it has one, else end QEMU; wait for it."""
+        supervisor = self._running()
+        assert self._plan is not None
+        if supervisor.power_off is None:
+            if self._plan.own_initramfs and self.options.command is None:
+                self.wait_shell()
+                self.write("poweroff -f\r")
+            else:
+                self.qmp("quit")
+        return self.wait_off(timeout)
+
+    def wait_off(self, timeout: float = 60.0) -> PowerOff:
+        """Wait until QEMU has ended, and say why it did.
+
+        Raises:
+            GuestTimeoutError: not within `timeout` seconds. `GuestPanicError`: the guest panicked and hangs.
+            LostGuestError: QEMU ended by an error or a signal.
+        """
+        supervisor = self._running()
+        deadline = time.monotonic() + timeout
+        with self.console_text.changed:
+            while supervisor.power_off is None:
+                if self.console_text.panicked:
+                    self.console_text.raise_if_over(0, "the guest to power off")
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self.console_text.timeout_error(f"the guest did not power off within {timeout:g} s")
+                self.console_text.changed.wait(min(left, 0.5))
+            if supervisor.power_off.returncode != 0:
+                self.console_text.raise_if_over(self.console_text.end, "the guest to power off")
+            return supervisor.power_off
+
+    @property
+    def power_off(self) -> PowerOff | None:
+        """How QEMU ended; None while it runs."""
+        return self._running().power_off
+
+    @property
+    def resets(self) -> list[dict[str, Any]]:
+        """QMP's RESET events so far: {guest, reason, position (of the console then)}."""
+        with self.console_text.changed:
+            return list(self._running().resets)

@@ -1,0 +1,64 @@
+"""What a user may ask of a guest: plain data (`plan.py` checks it and fills in defaults)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+BUILTIN: Final = "builtin:"
+Progress = Callable[[str], None]
+"""Receives one short line on what is being done now."""
+
+
+def no_progress(_: str) -> None:
+    """A `Progress` that says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestOptions:
+    """A guest as a user describes it. Everything has a default: Debian's stock kernel on 2 vCPUs."""
+
+    kernel: str | Path | None = None
+    """arm64 Image (also compressed), or `builtin:NAME` for a bare-metal guest of ours; None: Debian's stock kernel."""
+    series: str | None = None
+    """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. Only without `kernel`."""
+    initrd: str | Path | None = None
+    """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""
+    busybox: str | Path | None = None
+    """Static arm64 busybox for our own initramfs; None: Debian's."""
+    append: str = ""
+    """Added to the kernel command line; the last word of a name wins in Linux."""
+    smp: int = 2
+    memory: str | int = "1G"
+    """RAM: as QEMU's `-m` ("512M", "2G"), or an int in bytes."""
+    cpu: str = "cortex-a72"
+    command: Sequence[str] | None = None
+    """Run this in the guest in place of a shell, then power off."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files of the host that our initramfs carries too: path in the guest → path here."""
+    virtualization: bool = False
+    """The guest has EL2 for its own use; Linux then starts there."""
+    sdei: bool = True
+    """Announce SDEI to the guest."""
+    name: str | None = None
+    """Name for `qemu-sdei inject NAME` and the like; None: the first free of guest, guest-2, ..."""
+    profile: str | Path | None = None
+    """TOML file with the machine's SDEI events."""
+    sdei_version: str | None = None
+    services: Sequence[str | Path] = ()
+    """Python files with SMCCC services of the user's own."""
+    trace: str | Path | None = None
+    """Write a trace record per firmware call there."""
+    memory_path: str | Path | None = None
+    """Directory for the RAM file; None: RAM without any file."""
+    qemu: str | Path | None = None
+    qemu_args: Sequence[str] = ()
+    """Added to QEMU's command line."""
+    reboot: bool | None = None
+    """Whether a reset starts the guest again; None: only without `command`."""
+    stall_timeout: float = 60.0
+    """Seconds of silent console while booting after which a wait gives up."""
+    start_timeout: float = 30.0
+    """Seconds that QEMU and the backend have to come up."""

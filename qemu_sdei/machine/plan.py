@@ -1,0 +1,219 @@
+"""From options to a plan: checks that need nothing to be created, and defaults that have to be found."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
+from qemu_sdei.errors import UsageError
+from qemu_sdei.machine import memory
+from qemu_sdei.machine.cpu_models import check_cpu
+from qemu_sdei.machine.options import BUILTIN, GuestOptions, Progress, no_progress
+
+DEFAULT_APPEND: Final = "earlycon console=ttyAMA0"
+"""earlycon: a kernel that dies before its console driver is up still says something; the device tree tells it where."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Options that passed all checks, with every default filled in."""
+
+    options: GuestOptions
+    qemu: Path
+    ram_size: int
+    kernel: str
+    """Absolute path, or `builtin:NAME`."""
+    initrd: Path | None
+    busybox: Path | None
+    """Set when our own initramfs is to be built."""
+    append: str
+    reboot: bool
+
+    @property
+    def flat(self) -> bool:
+        """A bare-metal guest of ours, which is no Linux."""
+        return self.kernel.startswith(BUILTIN)
+
+    @property
+    def own_initramfs(self) -> bool:
+        """`Guest.run` and `command` work."""
+        return self.busybox is not None
+
+    def boot_json(self, initrd: Path | None) -> dict[str, Any]:
+        """The JSON form of the `BootConfig`, `initrd` being the file to load. Raises `UsageError`."""
+        from qemu_sdei.boot.config import BootConfig
+        from qemu_sdei.monitor.layout import window_base
+
+        end = RAM_BASE + self.ram_size
+        return BootConfig(
+            kind="flat" if self.flat else "linux",
+            kernel=self.kernel,
+            initrd=None if initrd is None else str(initrd),
+            append=self.append,
+            sdei=self.options.sdei,
+            ram_base=RAM_BASE,
+            ram_size=self.ram_size,
+            hidden_size=end - window_base(RAM_BASE, self.ram_size),
+            nr_cpus=self.options.smp,
+        ).to_json()
+
+
+def check_machine(options: GuestOptions) -> tuple[Path, int]:
+    """Check what concerns QEMU alone; return its path and the RAM size in bytes. Raises `UsageError`."""
+    from qemu_sdei.machine.environment import find_qemu
+
+    if not 1 <= options.smp <= MAX_CPUS:
+        raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
+    size = memory.ram_size(options.memory)
+    if options.name is not None:
+        check_name(options.name)
+    for path, what in ((options.profile, "event profile"), *((service, "service") for service in options.services)):
+        if path is not None:
+            readable_file(path, what)
+    if options.trace is not None:
+        writable_file(options.trace, "trace")
+    qemu = find_qemu(None if options.qemu is None else Path(options.qemu))
+    check_cpu(options.cpu, qemu.path)
+    return qemu.path, size
+
+
+def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
+    """Check `options` and find what they leave open: QEMU, Debian's kernel and busybox (these may be downloaded).
+
+    Raises:
+        UsageError: something of it cannot be; nothing was created.
+    """
+    builtin = isinstance(options.kernel, str) and options.kernel.startswith(BUILTIN)
+    if options.kernel is not None and options.series is not None:
+        raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
+    if builtin and (options.initrd is not None or options.command is not None):
+        raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
+    if options.command is not None and options.initrd is not None:
+        raise UsageError("a command runs in our own initramfs: leave out --initrd, or the command")
+    if options.command is not None and not options.command:
+        raise UsageError("the command to run is empty")
+    if options.files and options.initrd is not None:
+        raise UsageError("files can only be added to our own initramfs: leave out --initrd")
+    for path in options.files.values():
+        readable_file(path, "file for the guest")
+    kernel = None
+    if builtin:
+        kernel = str(options.kernel)
+    elif options.kernel is not None:
+        kernel = str(check_kernel(options.kernel))
+    initrd = None if options.initrd is None else readable_file(options.initrd, "initrd")
+    given_busybox = None if options.busybox is None else readable_file(options.busybox, "busybox")
+    qemu, size = check_machine(options)
+    memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
+
+    busybox = None
+    if not builtin:
+        from qemu_sdei.machine.debian import DebianCache
+
+        cache = DebianCache(progress=progress)
+        if kernel is None:
+            kernel = str(cache.kernel(options.series).image)
+        if initrd is None:
+            busybox = given_busybox or cache.busybox()
+    assert kernel is not None
+    append = options.append
+    if not builtin:
+        # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
+        words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
+        append = " ".join(word for word in words if word)
+    plan = Plan(
+        options=options,
+        qemu=qemu,
+        ram_size=size,
+        kernel=kernel,
+        initrd=initrd,
+        busybox=busybox,
+        append=append,
+        reboot=options.command is None if options.reboot is None else options.reboot,
+    )
+    plan.boot_json(initrd)  # so that a bad command line is known now
+    return plan
+
+
+def readable_file(path: str | Path, what: str) -> Path:
+    """The absolute path of the regular file `path`. Raises `UsageError`."""
+    file = Path(path).expanduser()
+    try:
+        if not file.is_file():
+            reason = (
+                "it is a directory" if file.is_dir() else "it is no regular file" if file.exists() else "no such file"
+            )
+            raise UsageError(f"{what} {file} cannot be read: {reason}")
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{what} {file} cannot be read: {error.strerror}") from None
+    return file.absolute()
+
+
+def writable_file(path: str | Path, what: str) -> None:
+    """Check that the file `path` can be written or made; it is not touched. Raises `UsageError`."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        reason = "it is a directory"
+    elif not (file.exists() or file.parent.is_dir()):
+        reason = f"there is no directory {file.parent}"
+    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+        reason = "permission denied"
+    else:
+        return
+    raise UsageError(f"{what} {file} cannot be written: {reason}")
+
+
+def check_kernel(path: str | Path) -> Path:
+    """The absolute path of the arm64 kernel `path`. Raises `UsageError`: it is none."""
+    from qemu_sdei.boot.image import KernelImage
+
+    file = readable_file(path, "kernel")
+    KernelImage.load(file)
+    return file
+
+
+def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | None = None) -> GuestConfig:
+    """The `guest.json` for `plan`. Raises `UsageError` when what is to be booted cannot be."""
+    options = plan.options
+
+    def absolute(path: str | Path | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    if options.sdei_version is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", options.sdei_version) is None:
+        raise UsageError(f"SDEI version {options.sdei_version!r} is not understood: write MAJOR.MINOR, such as 1.0")
+    return GuestConfig(
+        name=name,
+        nr_cpus=options.smp,
+        cpu=options.cpu,
+        ram_size=plan.ram_size,
+        ram_path=absolute(ram_path),
+        boot=plan.boot_json(initrd),
+        virtualization=options.virtualization,
+        profile=absolute(options.profile),
+        sdei_version=options.sdei_version,
+        services=tuple(str(Path(service).expanduser().absolute()) for service in options.services),
+        trace=absolute(options.trace),
+    )
+
+
+def monitor_image(plan: Plan) -> bytes:
+    """The EL3 monitor for `plan`."""
+    from qemu_sdei.monitor.image import patched
+    from qemu_sdei.monitor.layout import window_base
+
+    return patched(window_base(RAM_BASE, plan.ram_size), plan.options.smp)
+
+
+def check_boot(config: GuestConfig) -> None:
+    """Raise `UsageError` when kernel and initrd are not what they should be, or do not fit into the guest's memory."""
+    from qemu_sdei.boot import flat, linux
+    from qemu_sdei.boot.config import BootConfig
+
+    boot = BootConfig.from_json(config.boot)
+    (flat if boot.kind == "flat" else linux).check(boot)

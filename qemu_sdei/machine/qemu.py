@@ -1,0 +1,106 @@
+"""The QEMU command line: one place, pure, each odd option explained beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qemu_sdei.config import format_size
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How QEMU's ends of RAM, doorbell, console and QMP are given: by descriptor, or by path for a user's own QEMU."""
+
+    ram: str
+    """`mem-path` of the RAM backend."""
+    doorbell: str
+    """Options of the doorbell's socket chardev."""
+    console: Sequence[str]
+    qmp: Sequence[str] = ()
+    monitor: str = ""
+    """The monitor's image."""
+
+
+def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int) -> Wiring:
+    """Wiring by inherited descriptors: nothing of it has a name, so nothing of it can be left behind.
+
+    `doorbell` is a listening unix socket, `console` and `qmp` are one end of a socketpair each.
+    """
+    return Wiring(
+        # QEMU opens the path once more: a memfd has none of its own, but procfs has one for every descriptor.
+        ram=f"/proc/self/fd/{ram}",
+        doorbell=f"fd={doorbell}",
+        console=("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
+        qmp=("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
+        monitor=monitor,
+    )
+
+
+def machine_arguments(*, nr_cpus: int, ram_size: int, cpu: str, virtualization: bool, wiring: Wiring) -> list[str]:
+    """The options that make a `virt` machine one whose firmware we are; a user's own QEMU needs just these.
+
+    The order of `-serial` matters: the first is the guest's console, the second (secure) one the doorbell.
+    """
+    size = format_size(ram_size)
+    return [
+        "-machine",
+        # secure=on: the CPUs have EL3 and start there, PSCI is left to us, and secure flash, SRAM, UART and GPIO exist.
+        # gic-version=3: Group 0 interrupts reach EL3 as FIQ by the system registers; GICv2 has no such route per vCPU.
+        "virt,secure=on,gic-version=3"
+        # virtualization=on: the guest has EL2 for its own use.
+        + (",virtualization=on" if virtualization else "")
+        # memory-backend: RAM is the object below, which the backend maps as well.
+        + ",memory-backend=ram",
+        "-cpu",
+        cpu,
+        "-smp",
+        # maxcpus=2 with one CPU: for a machine that can never have two, TCG leaves out the guest's memory barriers. The
+        # other side of the monitor's is not a vCPU but a host process, so they are needed all the same.
+        str(nr_cpus) if nr_cpus > 1 else "1,maxcpus=2",
+        "-m",
+        size,
+        # share=on: what either side writes the other sees.
+        "-object",
+        f"memory-backend-file,id=ram,share=on,size={size},mem-path={wiring.ram}",
+        # The monitor lies in secure flash at 0, where every CPU comes out of reset.
+        "-bios",
+        wiring.monitor,
+        *wiring.console,
+        # server=on: the backend is the client, because it may die and come back while QEMU lives.
+        # wait=off: QEMU starts without it; the vCPUs wait in the monitor.
+        "-chardev",
+        f"socket,id=doorbell,{wiring.doorbell},server=on,wait=off",
+        "-serial",
+        "chardev:doorbell",
+        *wiring.qmp,
+    ]
+
+
+def command_line(
+    qemu: str,
+    *,
+    nr_cpus: int,
+    ram_size: int,
+    cpu: str,
+    virtualization: bool,
+    wiring: Wiring,
+    reboot: bool,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """The whole command line of a guest of ours.
+
+    `reboot`: the guest's resets are resets; otherwise they end QEMU. `extra` comes last, so that a user can override.
+    """
+    return [
+        qemu,
+        # A user's qemu.conf and QEMU's default devices (NIC, CD-ROM) would make the machine another one on each host.
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        *machine_arguments(nr_cpus=nr_cpus, ram_size=ram_size, cpu=cpu, virtualization=virtualization, wiring=wiring),
+        # With a command to run, a panic (panic=-1) or a reboot must end the guest, not start it again.
+        *(() if reboot else ("-no-reboot",)),
+        *extra,
+    ]

@@ -1,0 +1,392 @@
+"""What keeps a guest running: QEMU, the backend that is restarted when it dies, QMP, and the end of them all.
+
+Everything here runs in the guest's event loop (`guest.py` has the thread). Other threads read the public attributes
+under `console.changed`, which is notified when one of them changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei import rundir as files
+from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
+from qemu_sdei.machine import process
+from qemu_sdei.machine.console import Console
+from qemu_sdei.machine.console_link import ConsoleLink
+from qemu_sdei.machine.plan import Plan
+from qemu_sdei.machine.qemu import command_line, fd_wiring
+from qemu_sdei.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from qemu.qmp import QMPClient
+
+MAX_EARLY_DEATHS: Final = 5
+"""Deaths of the backend in a row, none of which answered its control socket, after which the guest is given up."""
+_GRACE: Final = 3.0
+"""Seconds that a process has to end by itself before it is killed."""
+_DRAIN: Final = 1.0
+"""Seconds to read what a dead QEMU left in its sockets."""
+_HELLO_RETRY: Final = 0.02
+
+# Errors of ours say what went wrong; qemu.qmp's log lines about the same would only stand in the way.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+logging.getLogger("qemu.qmp").propagate = False
+
+
+@dataclass(frozen=True)
+class PowerOff:
+    """How a guest's QEMU ended."""
+
+    reason: str
+    """QEMU's ShutdownCause, such as "guest-shutdown" or "host-signal"; "lost" when it died without one."""
+    guest: bool
+    """The guest itself asked for it."""
+    returncode: int
+    """QEMU's exit status; negative: the signal that killed it."""
+
+
+class Supervisor:
+    """One guest's processes. `start` once, then `stop`; both from the event loop."""
+
+    def __init__(self, plan: Plan, directory: RunDirectory, ram_fd: int, console: Console) -> None:
+        self.plan = plan
+        self.directory = directory
+        self.console = console
+        self.command: list[str] = []
+        """QEMU's command line."""
+        self.power_off: PowerOff | None = None
+        self.failure: GuestError | UsageError | None = None
+        """Why the guest was given up by us."""
+        self.resets: list[dict[str, Any]] = []
+        """QMP RESET events: {guest, reason, position}, `position` being the console's end then."""
+        self.backend_starts = 0
+        self.qmp: QMPClient | None = None
+        self._ram_fd = ram_fd
+        self._qemu: process.Child | None = None
+        self._backend: process.Child | None = None
+        self._link: ConsoleLink | None = None
+        self._sink: Callable[[bytes], None] | None = None
+        self._shutdown: dict[str, Any] | None = None
+        self._stopping = False
+        self._qemu_output = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()
+        self._backend_ready = asyncio.Event()
+
+    @property
+    def qemu_pid(self) -> int | None:
+        """Process id of QEMU once it is started."""
+        return None if self._qemu is None else self._qemu.pid
+
+    @property
+    def backend_pid(self) -> int | None:
+        """Process id of the backend that serves now."""
+        return None if self._backend is None else self._backend.pid
+
+    # Start
+
+    async def start(self, timeout: float) -> None:
+        """Start both processes and wait until QMP and the backend answer, `timeout` seconds at most.
+
+        Raises `LaunchError`, or `UsageError` where the backend found that the user's input cannot be.
+        """
+        await self._start_qemu()
+        self._tasks.append(asyncio.create_task(self._keep_backend()))
+        self._tasks.append(asyncio.create_task(self._watch_qemu()))
+        ready = asyncio.create_task(self._wait_ready())
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({ready, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                end = self.power_off
+                if self.failure is None and end is not None and end.guest and end.returncode == 0:
+                    return  # a guest that had little to do: it was up, and has ended by itself
+                raise self.failure or self._launch_error()
+            if not ready.done():
+                late = "QMP" if self.qmp is None else "the backend"
+                log = process.log_tail(self.directory / files.BACKEND_LOG)
+                raise LaunchError(
+                    f"{late} did not answer within {timeout:g} s" + (f"; the backend said: {log}" if log else ""),
+                    command=self.command,
+                    output=process.log_tail(self.directory / files.QEMU_LOG),
+                )
+            ready.result()
+        finally:
+            ended.cancel()
+            ready.cancel()
+            await asyncio.gather(ready, ended, return_exceptions=True)
+
+    async def _wait_ready(self) -> None:
+        await asyncio.gather(self._connect_qmp(), self._backend_ready.wait())
+
+    async def _start_qemu(self) -> None:
+        options = self.plan.options
+        path = self.directory / files.DOORBELL
+        with contextlib.ExitStack() as ours:
+            # We listen, QEMU inherits: the backend can connect from the first moment on.
+            doorbell = ours.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            doorbell.bind(str(path))
+            doorbell.listen(1)
+            console, console_end = socket.socketpair()
+            ours.enter_context(console_end)
+            qmp, qmp_end = socket.socketpair()
+            ours.enter_context(qmp_end)
+            fds = (self._ram_fd, doorbell.fileno(), console_end.fileno(), qmp_end.fileno())
+            self.command = command_line(
+                str(self.plan.qemu),
+                nr_cpus=options.smp,
+                ram_size=self.plan.ram_size,
+                cpu=options.cpu,
+                virtualization=options.virtualization,
+                wiring=fd_wiring(
+                    str(self.directory / files.MONITOR), ram=fds[0], doorbell=fds[1], console=fds[2], qmp=fds[3]
+                ),
+                reboot=self.plan.reboot,
+                extra=options.qemu_args,
+            )
+            self._qmp_socket = qmp
+            console.setblocking(False)
+            link = self._link = ConsoleLink(self.console, self.directory / files.CONSOLE_LOG)
+            link.sink = self._sink
+            await asyncio.get_running_loop().create_connection(lambda: link, sock=console)
+            try:
+                self._qemu = process.Child(
+                    self.command,
+                    pass_fds=fds,
+                    log=self.directory / files.QEMU_LOG,
+                    stdin_pipe=False,
+                    die_with_parent=True,
+                )
+            except OSError as error:
+                raise LaunchError(f"QEMU cannot be started: {error}", command=self.command) from None
+
+    def write(self, data: bytes) -> None:
+        """Type `data` at the guest's console; buffered, never blocks."""
+        if self._link is not None:
+            self._link.write(data)
+
+    def attach(self, sink: Callable[[bytes], None] | None) -> None:
+        """Have the console's raw bytes given to `sink` too (in the event loop: it must not block)."""
+        self._sink = sink
+        if self._link is not None:
+            self._link.sink = sink
+
+    # QMP
+
+    async def _connect_qmp(self) -> None:
+        # Imported only now: QEMU already starts meanwhile.
+        from qemu.qmp import QMPClient, QMPError
+
+        client = QMPClient("qemu-sdei")
+        self._tasks.append(asyncio.create_task(self._watch_events(client)))
+        try:
+            await client.connect(self._qmp_socket)
+        except (QMPError, OSError, EOFError):
+            await self._ended.wait()  # QEMU went away; its own words say why
+            return
+        self.qmp = client
+
+    async def _watch_events(self, client: QMPClient) -> None:
+        with client.listener(("SHUTDOWN", "RESET")) as listener:
+            async for event in listener:
+                data = dict(event.get("data", {}))  # type: ignore[call-overload]
+                if event["event"] == "SHUTDOWN":
+                    self._shutdown = data
+                else:
+                    self._on_reset(data)
+
+    def _on_reset(self, data: dict[str, Any]) -> None:
+        with self.console.changed:
+            self.resets.append({**data, "position": self.console.end})
+            self.console.forget_panic()
+            self.console.changed.notify_all()
+
+    # Backend
+
+    async def _keep_backend(self) -> None:
+        early_deaths = 0
+        log = self.directory / files.BACKEND_LOG
+        command = [
+            sys.executable,
+            "-m",
+            "qemu_sdei.backend",
+            str(self.directory.path),
+            "--ram-fd",
+            str(self._ram_fd),
+            "--lifeline",
+        ]
+        while not self._stopping:
+            before = process.log_size(log)
+            try:
+                # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.
+                backend = process.Child(
+                    command, pass_fds=(self._ram_fd,), log=log, stdin_pipe=True, die_with_parent=False
+                )
+            except OSError as error:
+                self._give_up(LaunchError(f"the backend cannot be started: {error}", command=command))
+                return
+            self._backend = backend
+            self.backend_starts += 1
+            if self._stopping:
+                return
+            hello = asyncio.create_task(self._wait_hello())
+            returncode = await backend.wait()
+            answered = hello.done() and not hello.cancelled()
+            hello.cancel()
+            if self._stopping:
+                return
+            if returncode == 0:  # told to by a client's `shutdown`
+                self._qemu_signal(signal.SIGTERM)
+                return
+            said = process.log_tail(log, before)
+            if returncode == UsageError.exit_code and not answered and said:
+                self._give_up(UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: ")))
+                return
+            early_deaths = 0 if answered else early_deaths + 1
+            if early_deaths >= MAX_EARLY_DEATHS:
+                what = process.describe_exit(returncode)
+                self._give_up(
+                    LaunchError(
+                        f"the backend {what} {early_deaths} times in a row before it served anything"
+                        + (f"; it said: {said}" if said else ""),
+                        command=command,
+                        console=self.console.last_lines(),
+                    )
+                )
+                return
+
+    async def _wait_hello(self) -> None:
+        """Return when the backend answers `hello` on its control socket."""
+        path = str(self.directory / files.CONTROL)
+        while True:
+            with contextlib.suppress(OSError, ValueError, EOFError):
+                reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
+                try:
+                    writer.write(b'{"id": 0, "cmd": "hello"}\n')
+                    line = await reader.readline()
+                    if line and json.loads(line).get("ok") is True:
+                        self._backend_ready.set()
+                        return
+                finally:
+                    writer.close()
+            await asyncio.sleep(_HELLO_RETRY)
+
+    def _give_up(self, failure: GuestError | UsageError) -> None:
+        self.failure = failure
+        self._qemu_signal(signal.SIGKILL)
+
+    # End
+
+    def _launch_error(self) -> LaunchError | UsageError:
+        assert self.power_off is not None
+        options = self.plan.options
+        # With nothing but our own words it would be our fault.
+        users = bool(options.qemu_args) or "," in options.cpu
+        if users and self.power_off.returncode > 0 and (reasons := process.complaints(self._qemu_output)):
+            return UsageError(f"QEMU does not take what it was given by --cpu or --qemu-arg: {'; '.join(reasons)}")
+        return LaunchError(
+            f"QEMU {process.describe_exit(self.power_off.returncode)} before the guest was up",
+            command=self.command,
+            output=self._qemu_output,
+        )
+
+    def _lost(self) -> GuestError:
+        if isinstance(self.failure, GuestError):
+            return self.failure
+        assert self.power_off is not None
+        end = self.power_off
+        if end.returncode == 0:
+            lines = [] if end.reason == "guest-shutdown" else self.console.last_lines()
+            return LostGuestError(f"the guest ended ({end.reason})", console=lines)
+        return LostGuestError(
+            f"QEMU {process.describe_exit(end.returncode)}",
+            command=self.command,
+            output=self._qemu_output,
+            console=self.console.last_lines(),
+        )
+
+    def _qemu_signal(self, number: signal.Signals) -> None:
+        if self._qemu is not None:
+            self._qemu.kill(number)
+
+    async def _watch_qemu(self) -> None:
+        assert self._qemu is not None
+        assert self._link is not None
+        returncode = await self._qemu.wait()
+        self._stopping = True
+        # What it wrote last is still in the sockets.
+        waits = [asyncio.ensure_future(self._link.lost)]
+        if self.qmp is not None:
+            waits.append(asyncio.ensure_future(self._drain_qmp()))
+        await asyncio.wait(waits, timeout=_DRAIN)
+        self._qemu_output = process.log_tail(self.directory / files.QEMU_LOG)
+        reason = "lost" if returncode else "unknown"
+        cause = self._shutdown or {}
+        await self._end_backend()
+        with self.console.changed:
+            self.power_off = PowerOff(str(cause.get("reason", reason)), bool(cause.get("guest", False)), returncode)
+            self.console.close(self._lost)
+        self._ended.set()
+
+    async def _drain_qmp(self) -> None:
+        assert self.qmp is not None
+        with contextlib.suppress(Exception):
+            # Returns, or raises, once the connection is down; all events before that were delivered.
+            while self.qmp.runstate.name == "RUNNING":
+                await self.qmp.runstate_changed()
+        with contextlib.suppress(Exception):
+            await self.qmp.disconnect()
+        await asyncio.sleep(0)
+
+    async def _end_backend(self) -> None:
+        backend = self._backend
+        if backend is None:
+            return
+        # It ends by itself once QEMU has, and writes its trace to the end. What the end of its standard input tells it
+        # to remove is gone already.
+        self.directory.remove()
+        backend.close_stdin()
+        await backend.end(_GRACE)
+
+    async def stop(self) -> None:
+        """End both processes and forget the run directory; returns when nothing of the guest is left."""
+        self._stopping = True
+        if self._qemu is not None and self._tasks:
+            self._qemu_signal(signal.SIGTERM)
+            await self._qemu.end(_GRACE)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._qemu is not None:
+            self._qemu.kill()
+        await self._end_backend()
+        if self._link is not None:
+            self._link.close()
+        self.console.close(self._lost if self.power_off is not None else None)
+
+    async def execute(self, command: str, arguments: dict[str, object]) -> object:
+        """Execute a QMP command.
+
+        Raises `LostGuestError` when QEMU is gone, `GuestError` with QEMU's words when it refuses.
+        """
+        from qemu.qmp import ExecuteError, QMPError
+
+        if self.qmp is None:
+            raise LostGuestError(f"QMP command {command}: QEMU is gone")
+        try:
+            return await self.qmp.execute(command, arguments or None)
+        except ExecuteError as error:
+            raise GuestError(f"QMP command {command}: {error}") from None
+        except (QMPError, OSError, EOFError) as error:
+            raise LostGuestError(f"QMP command {command}: QEMU went away ({error})") from None

@@ -1,0 +1,233 @@
+"""Run directories: where a running guest's sockets and logs lie, who owns it, and how leftovers go away.
+
+`$XDG_RUNTIME_DIR/qemu-sdei/NAME/`, else `/tmp/qemu-sdei-UID/NAME/`, mode 0700. The owner holds a `flock` on
+`NAME/lock` for as long as it lives, so that the kernel itself says whether a directory is in use; the pid in that file
+is for people only. Whoever creates or removes a directory holds `.lock` of the base directory meanwhile: no two of them
+mix up their directories.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qemu_sdei.config import NAME_PATTERN, check_name
+from qemu_sdei.errors import UsageError
+
+SUN_PATH_MAX: Final = 107
+"""Bytes in `sockaddr_un.sun_path` (unix(7)) without the final NUL."""
+
+LOCK: Final = "lock"
+CONFIG: Final = "guest.json"
+CONTROL: Final = "control.sock"
+DOORBELL: Final = "doorbell.sock"
+MONITOR: Final = "monitor.bin"
+INITRD: Final = "initrd.img"
+CONSOLE_LOG: Final = "console.log"
+BACKEND_LOG: Final = "backend.log"
+QEMU_LOG: Final = "qemu.log"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A guest whose owner lives."""
+
+    name: str
+    path: Path
+    pid: int | None
+    """Process id of the owner, where its lock file says so."""
+
+    @property
+    def control(self) -> Path:
+        """The control socket."""
+        return self.path / CONTROL
+
+
+def base_path() -> Path:
+    """The directory that holds all run directories of this user; it need not exist."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and Path(runtime).is_absolute() and Path(runtime).is_dir():
+        return Path(runtime) / "qemu-sdei"
+    return Path(f"/tmp/qemu-sdei-{os.getuid()}")  # made 0700, and its owner is checked
+
+
+def check_socket_path(path: Path, what_to_do: str) -> None:
+    """Raise `UsageError` when no unix socket can have this path."""
+    length = len(os.fsencode(path))
+    if length > SUN_PATH_MAX:
+        raise UsageError(f"socket path is too long ({length} bytes, the limit is {SUN_PATH_MAX}): {path}; {what_to_do}")
+
+
+def _make_base() -> Path:
+    base = base_path()
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        info = base.lstat()
+    except OSError as error:
+        raise UsageError(f"run directory {base} cannot be used ({error.strerror}); set XDG_RUNTIME_DIR") from None
+    # In /tmp anyone could have made it first and would then own our sockets.
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise UsageError(f"{base} is not a directory of yours with mode 0700; remove it or set XDG_RUNTIME_DIR")
+    return base
+
+
+@contextmanager
+def _base_locked(base: Path) -> Iterator[None]:
+    fd = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock of run directory `path`, or None while another process holds it."""
+    fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        text = (path / LOCK).read_text()[:20].strip()
+    except (OSError, ValueError):
+        return None
+    return int(text) if text.isdigit() else None
+
+
+class RunDirectory:
+    """A run directory that this process owns, from `create` to `remove`."""
+
+    def __init__(self, name: str, path: Path, lock: int) -> None:
+        self.name = name
+        self.path = path
+        self._lock: int | None = lock
+
+    @classmethod
+    def create(cls, name: str | None = None) -> RunDirectory:
+        """Make and lock the run directory of guest `name` (default: the first free of guest, guest-2, ...).
+
+        Raises `UsageError`: bad or taken name, path too long for a socket, base directory unusable.
+        """
+        wanted = check_name(name) if name is not None else None
+        _check_length(base_path() / (wanted or "guest"))
+        base = _make_base()
+        with _base_locked(base):
+            number = 1
+            while True:
+                candidate = wanted or ("guest" if number == 1 else f"guest-{number}")
+                path = base / candidate
+                lock = _claim(path)
+                if lock is not None:
+                    return cls(candidate, path, lock)
+                if wanted is not None:
+                    pid = _owner(path)
+                    raise UsageError(
+                        f"guest name {wanted!r} is taken by process {pid if pid is not None else '?'}; "
+                        "use another --name, or end that guest first"
+                    )
+                number += 1
+
+    def remove(self) -> None:
+        """Remove the directory and give up the lock; does nothing the second time."""
+        if self._lock is None:
+            return
+        with _base_locked(self.path.parent):
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+
+def _check_length(path: Path) -> None:
+    check_socket_path(path / DOORBELL, "set XDG_RUNTIME_DIR to a shorter directory or use a shorter --name")
+
+
+def _claim(path: Path) -> int | None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UsageError(f"{path} is in the way and is no run directory; remove it")
+    if path.is_dir():
+        lock = _try_lock(path)
+        if lock is None:
+            return None
+        # Left by an owner that was killed.
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+    path.mkdir(mode=0o700)
+    lock = _try_lock(path)
+    assert lock is not None  # nobody else can have seen the new directory: the base is locked
+    os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
+
+
+def remove_if_dead(path: Path, patience: float = 2.0) -> bool:
+    """Remove run directory `path` unless a living owner holds it; True when it is gone.
+
+    For a backend whose supervisor vanished: the name may already belong to a new guest, which this leaves alone.
+    `patience`: seconds to try; the kernel closes the files of a dying process one after another, the lock perhaps last.
+    """
+    deadline = time.monotonic() + patience
+    try:
+        while True:
+            with _base_locked(path.parent):
+                lock = _try_lock(path)
+                if lock is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(lock)
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+    except FileNotFoundError:
+        return True
+
+
+def running() -> list[Running]:
+    """The guests of this user whose owner lives, by name; what dead owners left is removed on the way."""
+    base = base_path()
+    found: list[Running] = []
+    try:
+        with _base_locked(base):
+            for path in sorted(base.iterdir()):
+                if NAME_PATTERN.fullmatch(path.name) is None or path.is_symlink() or not path.is_dir():
+                    continue
+                lock = _try_lock(path)
+                if lock is None:
+                    found.append(Running(path.name, path, _owner(path)))
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(lock)
+    except (FileNotFoundError, PermissionError, NotADirectoryError):
+        return []
+    return found
+
+
+def find(name: str) -> Running:
+    """The running guest `name`, or the directory that `name` is a path of (`qemu-args --dir`). Raises `UsageError`."""
+    guests = running()
+    for guest in guests:
+        if guest.name == name:
+            return guest
+    path = Path(name)
+    if (path / CONFIG).is_file():
+        return Running(path.name, path.absolute(), _owner(path))
+    if "/" in name:
+        raise UsageError(f"{name} holds no {CONFIG}: give the directory that `qemu-sdei qemu-args --dir` wrote")
+    check_name(name)
+    names = ", ".join(guest.name for guest in guests)
+    raise UsageError(f"no guest named {name!r} is running; " + (f"running: {names}" if names else "none is running"))

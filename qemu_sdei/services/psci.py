@@ -1,0 +1,235 @@
+"""PSCI 1.1 (Arm DEN0022): power states of CPUs and of the system.
+
+The service decides; what it decides is carried out through `PowerControl`, which the firmware implements: parking a
+CPU, letting one go, the secure GPIO that powers QEMU's machine off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+from qemu_sdei.errors import ProtocolError
+from qemu_sdei.sdei.context import X0
+from qemu_sdei.smccc.ids import Owner
+from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Service
+
+_M32: Final = 0xFFFF_FFFF
+_SMC64: Final = 0x4000_0000
+_AFFINITY_MASK: Final = 0xFF_00FF_FFFF
+VERSION_1_1: Final = 0x1_0001
+
+
+class Code(IntEnum):
+    """Return codes (DEN0022 5.2.2)."""
+
+    SUCCESS = 0
+    NOT_SUPPORTED = -1
+    INVALID_PARAMETERS = -2
+    DENIED = -3
+    ALREADY_ON = -4
+    ON_PENDING = -5
+    INTERNAL_FAILURE = -6
+    NOT_PRESENT = -7
+    DISABLED = -8
+    INVALID_ADDRESS = -9
+
+
+class Power(IntEnum):
+    """Power state of a CPU, with the values of AFFINITY_INFO (DEN0022 5.1.8)."""
+
+    ON = 0
+    OFF = 1
+    ON_PENDING = 2
+
+
+class Function(IntEnum):
+    """Function ids, in their 32-bit form (DEN0022 5.1)."""
+
+    PSCI_VERSION = 0x8400_0000
+    CPU_SUSPEND = 0x8400_0001
+    CPU_OFF = 0x8400_0002
+    CPU_ON = 0x8400_0003
+    AFFINITY_INFO = 0x8400_0004
+    MIGRATE_INFO_TYPE = 0x8400_0006
+    SYSTEM_OFF = 0x8400_0008
+    SYSTEM_RESET = 0x8400_0009
+    PSCI_FEATURES = 0x8400_000A
+    SYSTEM_RESET2 = 0x8400_0012
+
+
+_BOTH_WIDTHS: Final = (Function.CPU_SUSPEND, Function.CPU_ON, Function.AFFINITY_INFO, Function.SYSTEM_RESET2)
+SMCCC_VERSION_ID: Final = 0x8000_0000
+
+
+class PowerControl(Protocol):
+    """What PSCI needs done."""
+
+    def start_cpu(self, pe: int) -> None:
+        """Interrupt a CPU that waits in the monitor, so that it can be sent to its entry point."""
+
+    def stop_cpu(self, pe: int) -> None:
+        """The calling CPU does not return: it waits in the monitor."""
+
+    def standby(self, pe: int) -> None:
+        """The calling CPU waits for an interrupt before it returns."""
+
+    def system_off(self) -> None:
+        """Power the machine off."""
+
+    def system_reset(self) -> None:
+        """Reset the machine."""
+
+
+class Psci(Service):
+    """The PSCI service.
+
+    Attributes:
+        power: state of each CPU.
+        entry: for a CPU in ON_PENDING, its (entry point, context id).
+    """
+
+    name = "psci"
+    ranges = (FunctionRange(Owner.STANDARD, 0x00, 0x1F),)
+    journal = JournalMode.INPUT
+    reads = frozenset(
+        (
+            *(Function.PSCI_VERSION, Function.MIGRATE_INFO_TYPE, Function.PSCI_FEATURES),
+            *(Function.AFFINITY_INFO, Function.AFFINITY_INFO | _SMC64),
+        )
+    )
+
+    def __init__(self, affinities: Sequence[int], control: PowerControl, implemented: Callable[[int], bool]) -> None:
+        self._index = {affinity: pe for pe, affinity in enumerate(affinities)}
+        self._control = control
+        self._implemented = implemented
+        self.power = [Power.OFF] * len(affinities)
+        self.entry: list[tuple[int, int] | None] = [None] * len(affinities)
+
+    def reset(self) -> None:
+        """System reset: CPU 0 is on, all others off."""
+        self.power[:] = [Power.OFF] * len(self.power)
+        self.power[0] = Power.ON
+        self.entry[:] = [None] * len(self.power)
+
+    def handlers(self) -> dict[int, Handler]:
+        """The calls by function id, both widths where both exist."""
+        table: dict[int, Handler] = {
+            Function.PSCI_VERSION: self._version,
+            Function.CPU_SUSPEND: self._cpu_suspend,
+            Function.CPU_OFF: self._cpu_off,
+            Function.CPU_ON: self._cpu_on,
+            Function.AFFINITY_INFO: self._affinity_info,
+            Function.MIGRATE_INFO_TYPE: self._migrate_info_type,
+            Function.SYSTEM_OFF: self._system_off,
+            Function.SYSTEM_RESET: self._system_reset,
+            Function.PSCI_FEATURES: self._features,
+            Function.SYSTEM_RESET2: self._system_reset2,
+        }
+        for function in _BOTH_WIDTHS:
+            table[function | _SMC64] = table[function]
+        return table
+
+    def _argument(self, regs: memoryview, n: int) -> int:
+        value: int = regs[X0 + n]
+        return value if regs[X0] & _SMC64 else value & _M32
+
+    def _pe(self, affinity: int, wide: bool) -> int | None:
+        """PE of a target affinity (DEN0022 5.1.4: bits that MPIDR gives no meaning must be zero; software passes them
+        all the same).
+        """
+        return self._index.get(affinity & (_AFFINITY_MASK if wide else 0xFF_FFFF))
+
+    def _version(self, pe: int, regs: memoryview) -> int:
+        return VERSION_1_1
+
+    def _cpu_suspend(self, pe: int, regs: memoryview) -> int:
+        """5.1.6. Standby states only, in the original format: StateType (bit 16) must be 0."""
+        state = regs[X0 + 1] & _M32
+        if state & ~0x0301_FFFF or state & 1 << 16:
+            return Code.INVALID_PARAMETERS
+        self._control.standby(pe)
+        return Code.SUCCESS
+
+    def _cpu_off(self, pe: int, regs: memoryview) -> None:
+        self.power[pe] = Power.OFF
+        self.entry[pe] = None
+        self._control.stop_cpu(pe)
+
+    def _cpu_on(self, pe: int, regs: memoryview) -> int:
+        target = self._pe(self._argument(regs, 1), bool(regs[X0] & _SMC64))
+        if target is None:
+            return Code.INVALID_PARAMETERS
+        state = self.power[target]
+        if state is Power.ON:
+            return Code.ALREADY_ON
+        if state is Power.ON_PENDING:
+            return Code.ON_PENDING
+        entry = self._argument(regs, 2)
+        if entry & 3:
+            return Code.INVALID_ADDRESS
+        self.power[target] = Power.ON_PENDING
+        self.entry[target] = (entry, self._argument(regs, 3))
+        self._control.start_cpu(target)
+        return Code.SUCCESS
+
+    def started(self, pe: int) -> tuple[int, int] | None:
+        """The CPU stands in the monitor: where it is to go on (entry point, context id), or None when nobody asked
+        for it.
+        """
+        entry = self.entry[pe]
+        if self.power[pe] is not Power.ON_PENDING or entry is None:
+            return None
+        self.power[pe] = Power.ON
+        self.entry[pe] = None
+        return entry
+
+    def _affinity_info(self, pe: int, regs: memoryview) -> int:
+        """5.1.8. Only affinity level 0 is known (PSCI 1.0 allows that)."""
+        if self._argument(regs, 2) != 0:
+            return Code.INVALID_PARAMETERS
+        target = self._pe(self._argument(regs, 1), bool(regs[X0] & _SMC64))
+        return Code.INVALID_PARAMETERS if target is None else self.power[target]
+
+    def _migrate_info_type(self, pe: int, regs: memoryview) -> int:
+        return 2  # 5.1.10: no Trusted OS that would need migrating
+
+    def _system_off(self, pe: int, regs: memoryview) -> None:
+        self._control.system_off()
+
+    def _system_reset(self, pe: int, regs: memoryview) -> None:
+        self._control.system_reset()
+
+    def _system_reset2(self, pe: int, regs: memoryview) -> int | None:
+        """5.1.14. Only SYSTEM_WARM_RESET; vendor resets (bit 31) are not defined here."""
+        if regs[X0 + 1] & _M32 != 0:
+            return Code.INVALID_PARAMETERS
+        self._control.system_reset()
+        return None
+
+    def _features(self, pe: int, regs: memoryview) -> int:
+        """5.1.15. No function here has feature flags: CPU_SUSPEND in the original format, no OS-initiated mode."""
+        function = regs[X0 + 1] & _M32
+        if function == SMCCC_VERSION_ID or self._implemented(function):
+            return Code.SUCCESS
+        return Code.NOT_SUPPORTED
+
+    def snapshot(self) -> dict[str, Any]:
+        """State for the journal and for migration."""
+        return {"power": [int(p) for p in self.power], "entry": [list(e) if e else None for e in self.entry]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            ProtocolError: it is damaged, or of a guest with another number of CPUs.
+        """
+        try:
+            power = [Power(p) for p in state["power"]]
+            entry = [(int(e[0]), int(e[1])) if e else None for e in state["entry"]]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ProtocolError(f"psci state: {error!r}") from None
+        if len(power) != len(self.power) or len(entry) != len(power):
+            raise ProtocolError(f"psci state of {len(power)} CPUs; the guest has {len(self.power)}")
+        self.power[:], self.entry[:] = power, entry

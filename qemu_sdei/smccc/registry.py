@@ -1,0 +1,142 @@
+"""Which service answers which function id."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Final
+
+from qemu_sdei.errors import UsageError
+from qemu_sdei.smccc.ids import FUNCTION_MASK, NOT_SUPPORTED, SMC64
+from qemu_sdei.smccc.regs import WORD_MASK, X0, X17, Regs
+from qemu_sdei.smccc.service import Call, FunctionRange, Handler, Result, Running, Service, Steps
+
+_X1: Final = X0 + 1
+_W_MASK: Final = 0xFFFF_FFFF
+_MAX_RESULTS: Final = X17 - X0 + 1
+
+
+class Registry:
+    """The services of one guest."""
+
+    def __init__(self) -> None:
+        self.table: Final[dict[int, Handler]] = {}
+        """Handlers of built-in services by function id (`W0 & FUNCTION_MASK`): for owners who cannot wait for `lookup`.
+        """
+        self._services: list[Service] = []
+        self._spans: list[tuple[int, int, Service, FunctionRange]] = []
+        self._callers: list[tuple[int, int, Handler]] = []
+
+    def register(self, service: Service) -> None:
+        """Add a service.
+
+        Raises:
+            UsageError: a range that cannot be, that another service has already (both are named), or no range at all;
+                a handler outside the ranges. Nothing is registered then.
+        """
+        if not service.ranges:
+            raise UsageError(f"service {service.title}: it has no ranges: say which functions it answers")
+        spans: list[tuple[int, int, Service, FunctionRange]] = []
+        for functions in service.ranges:
+            try:
+                functions.check()
+            except UsageError as error:
+                raise UsageError(f"service {service.title}: {error}") from None
+            for first, last in functions.spans():
+                for other_first, other_last, other, other_functions in self._spans + spans:
+                    if first <= other_last and other_first <= last:
+                        raise UsageError(
+                            f"service {service.title} ({functions}) overlaps service {other.title} ({other_functions})"
+                        )
+                spans.append((first, last, service, functions))
+        handlers = service.handlers()
+        for function in handlers:
+            if not any(first <= function <= last for first, last, *_ in spans):
+                raise UsageError(f"service {service.title}: handler for {function:#x}, which is not in its ranges")
+        self.table.update(handlers)
+        self._services.append(service)
+        self._spans += spans
+        if type(service).call is not Service.call:
+            caller = _caller(service)
+            self._callers += [(first, last, caller) for first, last, *_ in spans]
+
+    def lookup(self, function: int) -> Handler | None:
+        """What answers a function id (its upper half and the SVE hint are ignored); None: answer NOT_SUPPORTED."""
+        function &= FUNCTION_MASK
+        handler = self.table.get(function)
+        if handler is None:
+            for first, last, caller in self._callers:
+                if first <= function <= last:
+                    return caller
+        return handler
+
+    def implemented(self, function: int) -> bool:
+        """Is there anything behind a function id? A user's service counts with the whole of its ranges."""
+        return self.lookup(function) is not None
+
+    def service_of(self, function: int) -> Service | None:
+        """The service whose range a function id lies in."""
+        function &= FUNCTION_MASK
+        for first, last, service, _ in self._spans:
+            if first <= function <= last:
+                return service
+        return None
+
+    def __iter__(self) -> Iterator[Service]:
+        """The services, in the order in which they were registered."""
+        return iter(self._services)
+
+    def __len__(self) -> int:
+        """How many services there are."""
+        return len(self._services)
+
+
+def _caller(service: Service) -> Handler:
+    """`service.call` in the form of a handler."""
+
+    def handler(pe: int, regs: Regs) -> tuple[int, ...] | Running:
+        function = regs[X0] & FUNCTION_MASK
+        args = regs[_X1:].tolist()
+        if function & SMC64:
+            call = Call(pe, function, tuple(args), 64)
+        else:
+            call = Call(pe, function, tuple([arg & _W_MASK for arg in args]), 32)
+        result = service.call(call)
+        if isinstance(result, Generator):
+            return _finish(service, result)
+        return _words(service, result)
+
+    return handler
+
+
+def _finish(service: Service, steps: Steps) -> Running:
+    """Drive `steps` to its end. It holds no registers: those that it ends with may be others than it began with."""
+    return _words(service, (yield from steps))
+
+
+def _words(service: Service, result: object) -> tuple[int, ...]:
+    """x0, x1, ... of a result. Everything is checked first: a wrong result changes nothing.
+
+    Raises:
+        UsageError: the service returned what is no `Result`.
+    """
+    if result is None:
+        return (NOT_SUPPORTED,)
+    words: tuple[object, ...] = result if isinstance(result, tuple) else (result,)
+    if not 1 <= len(words) <= _MAX_RESULTS:
+        raise UsageError(
+            f"service {service.title}: call() returned {len(words)} values; x0..x17 are 1 to {_MAX_RESULTS}"
+        )
+    return tuple(_checked(service, word) for word in words)
+
+
+def _checked(service: Service, word: object) -> int:
+    if not isinstance(word, int):
+        raise UsageError(
+            f"service {service.title}: call() returned a {type(word).__name__}; int, tuple or None is wanted"
+        )
+    if not -(1 << 63) <= word <= WORD_MASK:
+        raise UsageError(f"service {service.title}: call() returned a number that does not fit in 64 bits")
+    return int(word)
+
+
+__all__ = ["Call", "FunctionRange", "Handler", "Registry", "Result", "Running", "Service", "Steps"]

@@ -1,0 +1,167 @@
+"""Starts the guests that are measured: on the Python backend, on the C floor, on plain QEMU, all by the same code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qemu_sdei import rundir
+from qemu_sdei.boot import flat
+from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.config import RAM_BASE, GuestConfig
+from qemu_sdei.errors import GuestTimeoutError, LostGuestError
+from qemu_sdei.machine.qemu import Wiring, command_line
+from qemu_sdei.monitor import image, layout
+from qemu_sdei.monitor.window import Window
+
+CPU: Final = "cortex-a72"
+
+
+@dataclass
+class Running:
+    """A guest under measurement."""
+
+    directory: Path
+    qemu: subprocess.Popen[bytes]
+    backend: subprocess.Popen[bytes] | None
+    started: float
+    """time.monotonic() just before QEMU was started."""
+
+    def console(self) -> str:
+        """The console's text so far."""
+        return (self.directory / "console").read_text(errors="replace")
+
+    def expect(self, pattern: str, timeout: float) -> re.Match[str]:
+        """Wait for console text; the file is looked at every millisecond."""
+        limit = time.monotonic() + timeout
+        while True:
+            match = re.search(pattern, self.console())
+            if match:
+                return match
+            if self.qemu.poll() is not None and not re.search(pattern, self.console()):
+                raise LostGuestError(f"QEMU ended before {pattern!r}", console=self.console().splitlines()[-20:])
+            if time.monotonic() > limit:
+                raise GuestTimeoutError(f"no {pattern!r} within {timeout} s", console=self.console().splitlines()[-20:])
+            time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def guest(qemu: str, boot: BootConfig, *, floor: Path | None = None, injections: int = 0) -> Iterator[Running]:
+    """A guest on the Python backend, or on the C floor when `floor` names its binary."""
+    directory = Path(tempfile.mkdtemp(prefix="qemu-sdei-bench-"))
+    ram_fd = os.memfd_create("ram")
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        os.ftruncate(ram_fd, boot.ram_size)
+        window = layout.window_base(RAM_BASE, boot.ram_size)
+        (directory / "monitor.bin").write_bytes(image.patched(window, boot.nr_cpus))
+        (directory / "console").touch()
+        config = GuestConfig(name="bench", nr_cpus=boot.nr_cpus, cpu=CPU, ram_size=boot.ram_size, boot=boot.to_json())
+        (directory / rundir.CONFIG).write_text(config.to_json())
+        wiring = Wiring(
+            ram=f"/proc/self/fd/{ram_fd}",
+            doorbell=f"path={directory / rundir.DOORBELL}",
+            console=("-chardev", f"file,id=console,path={directory / 'console'}", "-serial", "chardev:console"),
+            monitor=str(directory / "monitor.bin"),
+        )
+        command = command_line(
+            qemu,
+            nr_cpus=boot.nr_cpus,
+            ram_size=boot.ram_size,
+            cpu=CPU,
+            virtualization=False,
+            wiring=wiring,
+            reboot=False,
+        )
+        started = time.monotonic()
+        backend = None
+        if floor is None:
+            backend = subprocess.Popen(
+                [sys.executable, "-m", "qemu_sdei.backend", str(directory), "--ram-fd", str(ram_fd)], pass_fds=[ram_fd]
+            )
+            processes.append(backend)
+        machine = subprocess.Popen(command, pass_fds=[ram_fd], stderr=subprocess.DEVNULL)
+        processes.append(machine)
+        if floor is not None:
+            backend = _start_floor(floor, directory, ram_fd, boot, window, injections)
+            processes.append(backend)
+        yield Running(directory, machine, backend, started)
+    finally:
+        _end(processes)
+        os.close(ram_fd)
+        shutil.rmtree(directory)
+
+
+def _start_floor(
+    floor: Path, directory: Path, ram_fd: int, boot: BootConfig, window: int, injections: int
+) -> subprocess.Popen[bytes]:
+    """The floor can only answer: the guest is loaded here, once CPU 0 waits in its RESET frame."""
+    view = Window(ram_fd, RAM_BASE, boot.ram_size, boot.nr_cpus)
+    limit = time.monotonic() + 10
+    while view.seq[0] == 0:
+        if time.monotonic() > limit:
+            raise GuestTimeoutError("CPU 0 posted no RESET frame within 10 s")
+        time.sleep(0.001)
+    entry = flat.load(view.ram, boot)
+    view.close()
+    arguments = [entry.pc, entry.x0, entry.x1, injections]
+    path = f"/proc/self/fd/{ram_fd}"
+    return subprocess.Popen(
+        [
+            str(floor),
+            path,
+            str(window - RAM_BASE),
+            str(boot.nr_cpus),
+            str(directory / rundir.DOORBELL),
+            *map(str, arguments),
+        ],
+        pass_fds=[ram_fd],
+        stdout=(directory / "floor.out").open("wb"),
+    )
+
+
+@contextlib.contextmanager
+def plain(qemu: str, kernel: Path, initrd: Path, append: str, memory: int, cpus: int) -> Iterator[Running]:
+    """The same kernel on QEMU alone: its direct kernel boot, its built-in PSCI."""
+    directory = Path(tempfile.mkdtemp(prefix="qemu-sdei-bench-"))
+    (directory / "console").touch()
+    command = [
+        *(qemu, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "virt,gic-version=3", "-cpu", CPU),
+        *(
+            "-smp",
+            str(cpus),
+            "-m",
+            str(memory >> 20),
+            "-kernel",
+            str(kernel),
+            "-initrd",
+            str(initrd),
+            "-append",
+            append,
+        ),
+        *("-chardev", f"file,id=console,path={directory / 'console'}", "-serial", "chardev:console", "-no-reboot"),
+    ]
+    started = time.monotonic()
+    machine = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield Running(directory, machine, None, started)
+    finally:
+        _end([machine])
+        shutil.rmtree(directory)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()

@@ -1,0 +1,250 @@
+"""`scripts/bench`: what the Python firmware costs, each figure beside a reference that ran a moment before or after
+it.
+
+The references are a C program on the same window (the floor: what carrying a frame costs when nobody decides
+anything) and plain QEMU. Absolute figures are this machine's and this moment's; the ratios are what to look at. Runs
+of the two sides alternate, and the medians of all rounds are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei import rundir
+from qemu_sdei.boot import initramfs
+from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.config import RAM_BASE
+from qemu_sdei.machine.client import ControlClient
+from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.monitor import layout
+from scripts.benchlib import launch
+
+RAM: Final = 256 << 20
+LINUX_RAM: Final = 1 << 30
+HERE: Final = Path(__file__).parent
+
+Figures = list[dict[str, float]]
+"""One entry a round: figure by name, in ns."""
+
+
+def boot_config(append: str, cpus: int = 1) -> BootConfig:
+    """The bench guest, with its command line."""
+    hidden = RAM_BASE + RAM - layout.window_base(RAM_BASE, RAM)
+    return BootConfig(
+        kind="flat", kernel="builtin:bench", append=append, ram_size=RAM, hidden_size=hidden, nr_cpus=cpus
+    )
+
+
+def build_floor(directory: Path) -> Path:
+    """Compile the C side with the host's compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        sys.exit("scripts/bench: no C compiler for this host: install gcc")
+    out = directory / "floor"
+    include = HERE.parent.parent / "guest" / "monitor"
+    subprocess.run([compiler, "-O2", f"-I{include}", "-o", str(out), str(HERE / "floor.c")], check=True)
+    return out
+
+
+def guest_figures(qemu: str, append: str, name: str, floor: Path | None) -> dict[str, float]:
+    """Median and p99 in ns that the bench guest prints."""
+    with launch.guest(qemu, boot_config(append), floor=floor) as guest:
+        match = guest.expect(rf"{name}: .*median_ns=(\d+) p99_ns=(\d+)", 60)
+        return {"median": float(match[1]), "p99": float(match[2])}
+
+
+def inject_python(qemu: str, count: int, cpus: int) -> dict[str, float]:
+    """Latencies of `inject` into an idle guest, as the backend measures them: trigger to handler entry, and to
+    COMPLETE.
+    """
+    entry: list[float] = []
+    complete: list[float] = []
+    with launch.guest(qemu, boot_config(f"mode=idle smp={cpus}", cpus)) as guest:
+        guest.expect("idle: ready", 20)
+        with ControlClient(guest.directory / rundir.CONTROL) as client:
+            for _ in range(count):
+                time.sleep(0.002)
+                result = client.inject(0, cpus - 1, wait=True)
+                entry.append(result.entry_ns or 0)
+                complete.append(result.complete_ns or 0)
+    return figures("entry", entry) | figures("complete", complete)
+
+
+def inject_floor(qemu: str, count: int, cpus: int, floor: Path) -> dict[str, float]:
+    """The same, measured in the C program."""
+    with launch.guest(qemu, boot_config(f"mode=idle smp={cpus}", cpus), floor=floor, injections=count) as guest:
+        assert guest.backend is not None
+        guest.backend.wait(60)
+        text = (guest.directory / "floor.out").read_text()
+    values: dict[str, float] = {}
+    for line in text.splitlines():
+        name, median, p99 = line.split()
+        kind = name.removeprefix("inject_")
+        values[f"{kind}_median"] = float(median.split("=")[1])
+        values[f"{kind}_p99"] = float(p99.split("=")[1])
+    return values
+
+
+def figures(name: str, values: list[float]) -> dict[str, float]:
+    """Median and p99."""
+    ordered = sorted(values)
+    return {f"{name}_median": statistics.median(ordered), f"{name}_p99": ordered[len(ordered) * 99 // 100]}
+
+
+def idle_share(qemu: str, seconds: float) -> float:
+    """Share of a core that the backend of an idle Linux-less guest takes, from its CPU time."""
+    with launch.guest(qemu, boot_config("mode=idle smp=2", 2)) as guest:
+        guest.expect("idle: ready", 20)
+        time.sleep(0.2)
+        assert guest.backend is not None
+        before = cpu_seconds(guest.backend.pid)
+        time.sleep(seconds)
+        return (cpu_seconds(guest.backend.pid) - before) / seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def boot_times(qemu: str, rounds: int, directory: Path, say: Callable[[str], None]) -> dict[str, float]:
+    """Seconds from starting QEMU to the shell of our initramfs, ours and plain QEMU's, alternating."""
+    cache = DebianCache()
+    kernel = cache.kernel(None).image
+    nonce = "bench"
+    archive = directory / "initrd"
+    archive.write_bytes(initramfs.build(cache.busybox().read_bytes(), command=None, nonce=nonce))
+    append = "console=ttyAMA0 quiet panic=-1"
+    hidden = RAM_BASE + LINUX_RAM - layout.window_base(RAM_BASE, LINUX_RAM)
+    config = BootConfig(
+        kind="linux", kernel=str(kernel), initrd=str(archive), append=append,
+        ram_size=LINUX_RAM, hidden_size=hidden, nr_cpus=2,
+    )  # fmt: skip
+    marker = f"qemu-sdei:{nonce}:shell"
+    ours: list[float] = []
+    theirs: list[float] = []
+    for n in range(rounds):
+        say(f"boot, round {n + 1} of {rounds}")
+        with launch.plain(qemu, kernel, archive, append, LINUX_RAM, 2) as guest:
+            guest.expect(marker, 120)
+            theirs.append(time.monotonic() - guest.started)
+        with launch.guest(qemu, config) as guest:
+            guest.expect(marker, 120)
+            ours.append(time.monotonic() - guest.started)
+    return {"python": statistics.median(ours), "plain": statistics.median(theirs)}
+
+
+class Table:
+    """The rows that are printed."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, what: str, unit: str, python: float, reference: float, aim: str = "") -> None:
+        """One figure; `reference` 0: there is none."""
+        ratio = python / reference if reference else None
+        self.rows.append(
+            {"what": what, "unit": unit, "python": python, "reference": reference, "ratio": ratio, "aim": aim}
+        )
+
+    def add_medians(self, what: str, key: str, python: Figures, reference: Figures, aim: str = "") -> None:
+        """Medians over rounds of one figure, from ns to us."""
+        values = [statistics.median(round_[key] for round_ in side) / 1000 for side in (python, reference)]
+        self.add(what, "us", values[0], values[1], aim)
+
+    def print(self) -> None:
+        """For people."""
+        print(f"{'':46}{'Python':>10}{'C / plain':>11}{'ratio':>8}  aim")
+        for row in self.rows:
+            ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            unit = f"{row['aim']} [{row['unit']}]" if row["unit"] else row["aim"]
+            print(f"{row['what']:46}{row['python']:>10.3f}{row['reference']:>11.3f}{ratio:>8}  {unit}")
+
+
+def say(text: str) -> None:
+    """Progress: one line that changes on a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def measure_calls(qemu: str, floor: Path, rounds: int, scale: int, table: Table) -> None:
+    """SDEI_VERSION in a loop and out of the blue; an event signalled to oneself and completed."""
+    for label, append, key, aim in (
+        ("SDEI_VERSION, hot", f"mode=hot count={200000 // scale}", "hot", "<= 1.5x"),
+        ("SDEI_VERSION, cold", f"mode=cold count={400 // scale} gap_us=2000", "cold", ""),
+        ("SIGNAL to COMPLETE", f"mode=signal count={50000 // scale}", "signal", "<= 5 us"),
+    ):
+        python: Figures = []
+        c: Figures = []
+        for n in range(rounds):
+            say(f"{label}, round {n + 1} of {rounds}")
+            c.append(guest_figures(qemu, append, key, floor))
+            python.append(guest_figures(qemu, append, key, None))
+        table.add_medians(f"{label}: median", "median", python, c, aim)
+        table.add_medians(f"{label}: p99", "p99", python, c)
+
+
+def measure_injections(qemu: str, floor: Path, rounds: int, scale: int, table: Table) -> None:
+    """Events from the host into an idle guest: the last vCPU takes them."""
+    for cpus in (1, 2):
+        python: Figures = []
+        c: Figures = []
+        for n in range(rounds):
+            say(f"inject, {cpus} vCPU(s), round {n + 1} of {rounds}")
+            c.append(inject_floor(qemu, 300 // scale, cpus, floor))
+            python.append(inject_python(qemu, 300 // scale, cpus))
+        for key, aim in (
+            ("entry_median", "<= 50 us"),
+            ("entry_p99", ""),
+            ("complete_median", ""),
+            ("complete_p99", ""),
+        ):
+            table.add_medians(f"inject into vCPU {cpus - 1}: {key.replace('_', ' ')}", key, python, c, aim)
+
+
+def main() -> int:
+    """Run everything and print a table, or JSON."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="What the Python firmware costs, as ratios.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement (default 5)")
+    parser.add_argument("--quick", action="store_true", help="fewer calls, two rounds, no boot")
+    parser.add_argument("--qemu", default="qemu-system-aarch64")
+    options = parser.parse_args()
+    rounds = 2 if options.quick else options.rounds
+    scale = 10 if options.quick else 1
+    table = Table()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        floor = build_floor(directory)
+        measure_calls(options.qemu, floor, rounds, scale, table)
+        measure_injections(options.qemu, floor, rounds, scale, table)
+        say("idle guest")
+        table.add("backend of an idle guest: share of a core", "", idle_share(options.qemu, 5), 0, "0")
+        if not options.quick:
+            boot = boot_times(options.qemu, rounds, directory, say)
+            table.add("boot to shell (reference: plain QEMU)", "s", boot["python"], boot["plain"], "<= 1.03x")
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"rows": table.rows, "load": os.getloadavg()}, indent=2))
+    else:
+        table.print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

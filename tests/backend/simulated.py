@@ -1,0 +1,148 @@
+"""A guest without QEMU: the monitor's half of the frame protocol in Python, so that a backend can be stopped at any
+line.
+
+Only for what real QEMU cannot produce: a crash between two given stores, forged frames. It does what
+guest/monitor/monitor.S does: fill the frame, post SEQ, take the answer when ACK says so, set DONE.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+from qemu_sdei.backend.firmware import Firmware, affinity
+from qemu_sdei.backend.journal import Journal
+from qemu_sdei.backend.server import Server
+from qemu_sdei.boot.config import Entry
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
+from qemu_sdei.monitor.ops import MicroOp, write_phys
+from qemu_sdei.monitor.window import Window
+from qemu_sdei.smccc.service import Service
+
+RAM_BASE = 0x4000_0000
+RAM_SIZE = 4 << 20
+EL1H = 0x3C5
+ENTRY = Entry(pc=0x4020_0000, x0=0x4800_0000, x1=0)
+
+
+class SimulatedBoot:
+    """Nothing to load; before a second boot one micro-operation, as the real loader's."""
+
+    def clear(self) -> list[MicroOp]:
+        return [write_phys(0x0902_0010, 0)]
+
+    def load(self) -> Entry:
+        return ENTRY
+
+
+class SilentDoorbell:
+    """Counts rings."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+
+    def fileno(self) -> int:
+        return 0  # registered, never polled
+
+    def ring(self) -> None:
+        self.rings += 1
+
+    def drain(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class SimulatedGuest:
+    """RAM with a window, and CPUs that post frames."""
+
+    def __init__(self, nr_cpus: int, directory: Path) -> None:
+        self.nr_cpus = nr_cpus
+        self.journal_path = directory / "journal"
+        fd = os.memfd_create("test-ram")
+        os.ftruncate(fd, RAM_SIZE)
+        self.window = Window(fd, RAM_BASE, RAM_SIZE, nr_cpus)
+        os.close(fd)
+        self.kicks_seen = [0] * nr_cpus
+        self.parked = [False] * nr_cpus
+        self.x18 = 0
+
+    def server(self, services: tuple[Service, ...] = ()) -> Server:
+        """A new backend for this guest, as after a restart."""
+        ticks = itertools.count()
+        firmware = Firmware(self.nr_cpus, boot=SimulatedBoot(), services=services)
+        bell = SilentDoorbell()
+        server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
+        server._heard = True  # its doorbell cannot fail
+        server.firmware.note = server._note
+        server.firmware.record = server._record_outcome
+        firmware.dispatcher.on_transition = server._transition_hook()
+        return server
+
+    def post(self, pe: int, kind: int) -> None:
+        """Post what lies in the frame."""
+        frame = self.window.frames[pe]
+        frame[Word.KIND] = kind
+        if kind not in (Kind.OPS, Kind.INTERRUPT):  # of the latter it is the INTID, set by who posts it
+            frame[Word.VECTOR] = 8 if kind in (Kind.SMC, Kind.EXCEPTION) else 0
+        frame[Word.MPIDR_EL1] = 1 << 31 | affinity(pe)
+        self.window.seq[pe] += 1
+
+    def reset(self, pe: int) -> None:
+        """The CPU comes out of reset."""
+        frame = self.window.frames[pe]
+        for word in (*range(Word.FUNCTION, Word.PC), *range(Word.PC, Word.X30 + 1)):
+            frame[word] = 0
+        self.parked[pe] = False
+        self.post(pe, Kind.RESET)
+
+    def smc(self, pe: int, function: int, *arguments: int) -> None:
+        """The guest executes `smc #0`."""
+        frame = self.window.frames[pe]
+        frame[Word.X0] = frame[Word.FUNCTION] = function
+        for n, value in enumerate(arguments, 1):
+            frame[Word.X0 + n] = value & 0xFFFF_FFFF_FFFF_FFFF
+        frame[Word.PC] = frame[Word.PC] + 4 & 0xFFFF_FFFF_FFFF_FFFF
+        self.post(pe, Kind.SMC)
+
+    def waiting(self, pe: int) -> bool:
+        """Whether the CPU waits for an answer."""
+        return bool(self.window.frames[pe][Word.ACK] != self.window.seq[pe])
+
+    def take(self, pe: int) -> list[int]:
+        """Take the answer as the monitor does. Returns FLAGS, PC, PSTATE, X0..X17."""
+        frame = self.window.frames[pe]
+        assert not self.waiting(pe), f"CPU {pe} was not answered"
+        frame[Word.DONE] = self.window.seq[pe]
+        flags = frame[Word.FLAGS]
+        self.parked[pe] = bool(flags & AnswerFlag.PARK)
+        return [flags, *self.window.contexts[pe].tolist()]
+
+    def take_kicks(self) -> list[int]:
+        """CPUs that the host kicked since the last look; each posts a KICK frame."""
+        kicked = []
+        for pe in range(self.nr_cpus):
+            if self.window.kick[pe] != self.kicks_seen[pe]:
+                self.kicks_seen[pe] = self.window.kick[pe]
+                kicked.append(pe)
+        return kicked
+
+
+def serve(server: Server) -> None:
+    """The server's loop while there is news. A reset's own micro-operations are done here, as the monitor does them."""
+    window = server.window
+    while True:
+        while window.seq != server._seen:
+            for pe in range(window.nr_cpus):
+                s = window.seq[pe]
+                if s != server._seen[pe]:
+                    server._frame(pe, s)
+        frame, s = window.frames[0], window.seq[0]
+        waits = frame[Word.KIND] == Kind.RESET and frame[Word.ACK] == s != frame[Word.DONE]
+        if not (waits and frame[Word.FLAGS] & AnswerFlag.REPOST):
+            return
+        frame[Word.DONE] = s
+        frame[Word.KIND] = Kind.OPS
+        window.seq[0] = s + 1

@@ -1,0 +1,579 @@
+"""The control socket: what a client may ask, and that no client can stop, slow down for good, or break the backend.
+
+The server's loop is driven turn by turn in this process: a client's bytes are in its socket as soon as they are sent,
+so nothing waits.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qemu_sdei.backend import control as module
+from qemu_sdei.backend.control import Control
+from qemu_sdei.backend.server import Server
+from qemu_sdei.machine import client as machine_client
+from qemu_sdei.monitor.layout import Kind
+from qemu_sdei.sdei.constants import Function
+from qemu_sdei.services.psci import Function as Psci
+from tests.backend.simulated import SimulatedGuest, serve
+
+SHARED, PRIVATE = 0x200, 0x100
+HANDLER = 0x4300_0000
+TURNS = 10_000
+
+
+class Backend:
+    """A backend whose loop the test turns by hand, and the guest that it serves."""
+
+    def __init__(self, directory: Path) -> None:
+        self.guest = SimulatedGuest(2, directory)
+        self.server: Server = self.guest.server()
+        self.server.unwatch(self.server.doorbell.fileno())  # the simulated one stands for no real descriptor
+        self.path = directory / "s"
+        self.control = Control(self.server, self.path, {"name": "tester", "nr_cpus": 2})
+
+    def turn(self) -> None:
+        """Let the loop do all that there is to do now."""
+        for _ in range(TURNS):
+            if not self.server._sockets(0):
+                return
+        raise AssertionError("the loop finds work without end")
+
+    def boot(self) -> None:
+        for pe in (0, 1):
+            self.guest.reset(pe)
+        serve(self.server)
+        self.guest.take(0)
+        self.guest.take(1)
+
+    def call(self, pe: int, function: int, *arguments: int) -> list[int]:
+        self.guest.smc(pe, function, *arguments)
+        serve(self.server)
+        return self.guest.take(pe)
+
+    def enable(self, event: int, pe: int = 0) -> None:
+        """Register and enable an event, its handler's only CPU being unmasked."""
+        assert self.call(pe, Function.EVENT_REGISTER, event, HANDLER, 0, 0, 0)[3] == 0
+        assert self.call(pe, Function.EVENT_ENABLE, event)[3] == 0
+        assert self.call(pe, Function.PE_UNMASK)[3] == 0
+
+    def start_cpu_1(self) -> None:
+        assert self.call(0, Psci.CPU_ON, 1, 0x4020_0000, 0)[3] == 0
+        assert self.kick() == [1]
+
+    def kick(self) -> list[int]:
+        """Have the CPUs that were kicked take what there is for them."""
+        kicked = self.guest.take_kicks()
+        for pe in kicked:
+            self.guest.post(pe, Kind.KICK)
+            serve(self.server)
+            self.guest.take(pe)
+        return kicked
+
+
+class Peer:
+    """A client that says exactly what the test wants."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(str(backend.path))
+        self.socket.setblocking(False)
+        backend.turn()  # so that the queue of those who wait to be accepted never fills
+        self.input = b""
+        self.closed = False
+        """The backend has hung up."""
+
+    def send(self, data: bytes) -> None:
+        """Send, letting the backend read what it will; it may hang up meanwhile."""
+        while data and not self.closed:
+            try:
+                data = data[self.socket.send(data) :]
+            except BlockingIOError:
+                self.backend.turn()
+            except (BrokenPipeError, ConnectionResetError):
+                self.closed = True
+        self.backend.turn()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that the backend has said since the last look."""
+        while not self.closed:
+            self.backend.turn()
+            try:
+                data = self.socket.recv(1 << 20)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            self.closed = not data
+            self.input += data
+        *whole, self.input = self.input.split(b"\n")
+        return [json.loads(line) for line in whole]
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        self.send(json.dumps(message).encode() + b"\n")
+        (answer,) = self.lines()
+        return answer
+
+    def result(self, **message: Any) -> dict[str, Any]:
+        answer = self.ask(**message)
+        assert answer["ok"] is True, answer
+        return dict(answer["result"])
+
+    def error(self, **message: Any) -> tuple[str, str]:
+        answer = self.ask(**message)
+        assert answer["ok"] is False, answer
+        return answer["error"]["kind"], answer["error"]["message"]
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    backend = Backend(tmp_path)
+    backend.boot()
+    yield backend
+    backend.control.close()
+
+
+@pytest.fixture
+def peer(backend: Backend) -> Peer:
+    return Peer(backend)
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+def test_hello_says_who_serves(peer: Peer) -> None:
+    answer = peer.ask(id=7, cmd="hello")
+    assert answer["id"] == 7
+    hello = answer["result"]
+    assert {"name": "tester", "nr_cpus": 2, "epoch": 1, "protocol": machine_client.PROTOCOL}.items() <= hello.items()
+    assert hello["pid"] > 0
+
+
+def test_client_and_server_speak_one_protocol() -> None:
+    assert (machine_client.PROTOCOL, machine_client.MAX_LINE) == (module.PROTOCOL, module.MAX_LINE)
+
+
+def test_status_shows_power_masks_events_and_counts(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    status = peer.result(cmd="status")
+    assert [pe["power"] for pe in status["pes"]] == ["on", "off"]
+    assert [pe["masked"] for pe in status["pes"]] == [False, True]
+    assert status["pes"][0]["calls"] == {"SDEI_EVENT_REGISTER": 1, "SDEI_EVENT_ENABLE": 1, "SDEI_PE_UNMASK": 1}
+    (software,) = (event for event in status["events"] if event["event"] == 0)
+    assert [instance["enabled"] for instance in software["instances"]] == [True, False]
+    assert status["counts"] == {"calls": 3, "delivered": 0, "completed": 0, "rejected": 0}
+    assert status["name"] == "tester"
+
+
+def test_inject_makes_the_event_pending_and_a_second_one_merges(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    assert peer.result(cmd="inject", event=0, vcpu=0) == {"outcome": "queued", "reason": None}
+    assert peer.result(cmd="inject", event=0, vcpu=0) == {"outcome": "merged", "reason": None}
+    assert backend.kick() == [0]
+    assert peer.result(cmd="status")["pes"][0]["running"] == [0]
+
+
+def test_inject_says_what_stands_in_the_way(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    backend.call(0, Function.PE_MASK)
+    answer = peer.result(cmd="inject", event=0, vcpu=0)
+    assert answer["outcome"] == "queued"
+    assert "PE 0 is masked" in answer["reason"]
+    assert answer["reason"] == peer.result(cmd="why", event=0, vcpu=0)["reason"]
+    assert peer.result(cmd="why", event=PRIVATE, vcpu=0) == {
+        "reason": "event 0x100 (private-a) is not registered on PE 0"
+    }
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize(
+    ("request_", "kind", "message"),
+    [
+        ({"event": 77, "vcpu": 0}, "usage", "there is no event 0x4d"),
+        ({"event": 0, "vcpu": 9}, "usage", "there is no PE 9"),
+        ({"event": 0}, "usage", "private: say for which PE"),
+        ({"vcpu": 0}, "usage", "event is a number"),
+        ({"event": "0", "vcpu": 0}, "usage", "event is a number"),
+        ({"event": -1, "vcpu": 0}, "usage", "event is a number"),
+        ({"event": 1 << 40, "vcpu": 0}, "usage", "event is a number"),
+        ({"event": 0, "vcpu": 0.5}, "usage", "vcpu is a number"),
+        ({"event": False, "vcpu": 0}, "usage", "event is a number"),
+        ({"event": 0, "vcpu": 0}, "state", "event 0x0 (software) is not registered on PE 0"),
+        ({"event": 0, "vcpu": 1}, "state", "PE 1 is off"),
+        ({"event": SHARED}, "state", "not registered"),
+    ],
+)
+def test_inject_errors_say_what_is_wrong(
+    peer: Peer, request_: dict[str, Any], kind: str, message: str, wait: bool
+) -> None:
+    before = peer.result(cmd="status")
+    got = peer.error(cmd="inject", wait=wait, **request_)
+    assert got[0] == kind
+    assert message in got[1]
+    assert peer.result(cmd="status") == before
+
+
+def test_trace_gives_the_newest_records_oldest_first(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    records = peer.result(cmd="trace")["records"]
+    assert [record["type"] for record in records[:2]] == ["reset", "power"]
+    assert (
+        records[-1].items()
+        >= {"type": "transition", "pe": 0, "event": 0, "from": 1, "to": 3, "cause": "ENABLE"}.items()
+    )
+    assert [record["time_ns"] for record in records] == sorted(record["time_ns"] for record in records)
+    assert peer.result(cmd="trace", limit=1)["records"] == records[-1:]
+    assert peer.result(cmd="trace", limit=0)["records"] == []
+    assert peer.error(cmd="trace", limit=-1)[0] == "usage"
+    assert peer.error(cmd="trace", limit="all")[0] == "usage"
+
+
+def test_shutdown_ends_the_loop(backend: Backend, peer: Peer) -> None:
+    assert peer.result(cmd="shutdown") == {}
+    backend.server.run()  # returns at once, or this test times out
+
+
+def test_only_the_user_may_connect(backend: Backend) -> None:
+    assert stat.S_IMODE(backend.path.stat().st_mode) & 0o077 == 0
+
+
+def test_close_hangs_up_and_leaves_no_socket(backend: Backend, peer: Peer) -> None:
+    peer.result(cmd="hello")
+    backend.control.close()
+    assert peer.lines() == []
+    assert peer.closed
+    assert not backend.path.exists()
+
+
+def test_a_socket_that_a_killed_backend_left_is_replaced(backend: Backend) -> None:
+    again = Control(backend.server, backend.path, {})
+    try:
+        assert Peer(backend).result(cmd="hello")["epoch"] == 1
+    finally:
+        again.close()
+
+
+# ---- waiting for a handler ------------------------------------------------------------------------------------------
+
+
+def test_wait_is_answered_when_the_handler_completes(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    peer.send(b'{"id": 3, "cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n')
+    assert peer.lines() == []
+    assert backend.kick() == [0]
+    assert peer.lines() == []
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    (answer,) = peer.lines()
+    assert (answer["id"], answer["ok"]) == (3, True)
+    result = answer["result"]
+    assert (result["outcome"], result["vcpu"]) == ("completed", 0)
+    assert 0 < result["entry_ns"] < result["complete_ns"]
+
+
+def test_wait_is_for_the_run_that_it_asked_for(backend: Backend, peer: Peer) -> None:
+    """An injection while the handler runs pends: the end of the running one is not its own."""
+    backend.enable(0)
+    peer.result(cmd="inject", event=0, vcpu=0)
+    backend.kick()
+    peer.send(b'{"cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n')
+    backend.call(0, Function.EVENT_COMPLETE, 0)  # the answer enters the handler again
+    assert peer.lines() == []
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    assert [answer["ok"] for answer in peer.lines()] == [True]
+
+
+def test_all_who_wait_for_a_merged_event_are_answered(backend: Backend) -> None:
+    backend.enable(0)
+    peers = [Peer(backend) for _ in range(3)]
+    for n, peer in enumerate(peers):
+        peer.send(json.dumps({"id": n, "cmd": "inject", "event": 0, "vcpu": 0, "wait": True}).encode() + b"\n")
+    backend.kick()
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    assert [[answer["id"] for answer in peer.lines()] for peer in peers] == [[0], [1], [2]]
+
+
+def test_wait_on_another_cpu_or_event_is_not_answered(backend: Backend, peer: Peer) -> None:
+    backend.start_cpu_1()
+    backend.enable(0, 0)
+    backend.enable(0, 1)
+    backend.enable(PRIVATE, 0)
+    peer.send(b'{"cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n')
+    backend.call(0, Function.PE_MASK)
+    for event, pe in ((PRIVATE, 0), (0, 1)):
+        Peer(backend).result(cmd="inject", event=event, vcpu=pe)
+    backend.kick()
+    backend.call(1, Function.EVENT_COMPLETE, 0)
+    assert peer.lines() == []
+
+
+def test_wait_for_a_shared_event_that_another_cpu_takes(backend: Backend, peer: Peer) -> None:
+    """The CPU of the request is a preference only; who took the event is in the answer."""
+    backend.start_cpu_1()
+    backend.enable(SHARED, 0)
+    backend.call(1, Function.PE_UNMASK)
+    backend.call(0, Function.PE_MASK)
+    peer.send(b'{"cmd": "inject", "event": 512, "vcpu": 0, "wait": true}\n')
+    assert backend.kick() == [1]
+    backend.call(1, Function.EVENT_COMPLETE, 0)
+    (answer,) = peer.lines()
+    assert (answer["result"]["outcome"], answer["result"]["vcpu"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize("entered", [False, True])
+@pytest.mark.parametrize("end", ["reset", "CPU off", "unregister"])
+def test_wait_for_what_will_never_come_ends_with_a_reason(
+    backend: Backend, peer: Peer, end: str, entered: bool
+) -> None:
+    pe = 1
+    backend.start_cpu_1()
+    backend.enable(0, pe)
+    if not entered:
+        backend.call(pe, Function.PE_MASK)
+    peer.send(b'{"id": 1, "cmd": "inject", "event": 0, "vcpu": 1, "wait": true}\n')
+    assert backend.kick() == ([pe] if entered else [])
+    if end == "reset":
+        backend.boot()
+    elif end == "CPU off":
+        backend.call(pe, Psci.CPU_OFF)
+    else:
+        backend.call(pe, Function.EVENT_UNREGISTER, 0)
+        if entered:  # it goes when its handler has completed, and completed it has then
+            backend.call(pe, Function.EVENT_COMPLETE, 0)
+    (answer,) = peer.lines()
+    if entered and end != "reset":  # DEN0054 6.5.4: CPU_OFF completes running handlers
+        assert answer["result"]["outcome"] == "completed"
+        return
+    why = {"reset": "the machine was reset", "CPU off": "its CPU went off", "unregister": "the guest unregistered it"}[
+        end
+    ]
+    assert answer["error"] == {
+        "kind": "state",
+        "message": f"event 0x0: {why} {'while its handler ran' if entered else 'before its handler started'}",
+    }
+    assert not backend.server.listeners, "nobody waits any more"
+
+
+def test_a_client_that_vanishes_while_it_waits_leaves_nothing(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    vanished = Peer(backend)
+    vanished.send(b'{"cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n' * 3)
+    vanished.socket.close()
+    backend.turn()
+    assert not backend.server.listeners
+    backend.kick()
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    assert peer.result(cmd="status")["counts"]["completed"] == 1
+
+
+def test_a_client_that_vanishes_at_the_moment_of_the_answer(backend: Backend, peer: Peer) -> None:
+    """The backend learns of it by its own write, with more answers to the same client still to come."""
+    backend.enable(0)
+    vanished = Peer(backend)
+    vanished.send(b'{"cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n' * 3)
+    peer.send(b'{"id": 9, "cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n')
+    vanished.socket.close()
+    backend.kick()
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    assert [(answer["id"], answer["ok"]) for answer in peer.lines()] == [(9, True)]
+
+
+# ---- events ---------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_streamed_as_they_happen(backend: Backend, peer: Peer) -> None:
+    backend.enable(0)
+    assert peer.result(id=1, cmd="events") == {}
+    Peer(backend).result(cmd="inject", event=0, vcpu=0)
+    backend.kick()
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    backend.call(0, 0xC300_1234)
+    backend.boot()
+    events = [line["event"] for line in peer.lines()]
+    assert [event["type"] for event in events] == ["deliver", "complete", "unknown", "transition", "reset", "power"]
+    assert events[0].items() >= {"event": 0, "pe": 0, "from": 3, "to": 7}.items()
+    assert events[2]["function"] == 0xC300_1234
+
+
+def test_a_subscriber_may_go_on_asking(backend: Backend, peer: Peer) -> None:
+    peer.result(cmd="events")
+    backend.call(0, 0xC300_0000)
+    assert [line["event"]["type"] for line in peer.lines()] == ["unknown"]
+    assert peer.result(cmd="hello")["name"] == "tester"
+
+
+def test_nobody_listening_costs_nothing(backend: Backend, peer: Peer) -> None:
+    peer.result(cmd="events")
+    assert backend.server.listeners
+    peer.socket.close()
+    backend.turn()
+    assert not backend.server.listeners
+
+
+# ---- clients that do not behave -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"hello",
+        b"[]",
+        b"null",
+        b'"status"',
+        b"{",
+        b'{"cmd": }',
+        b"\xff\xfe\x00\x00",
+        b"\x00",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"1" * 5000,
+        b'{"cmd": null}',
+        b'{"cmd": ["hello"]}',
+        b'{"cmd": "HELLO"}',
+        b'{"cmd": "hello\\u0000"}',
+        b'{"cmd": "__class__"}',
+        b'{"id": 1}',
+        b'{"id": {"a": 1}, "cmd": "nothing"}',
+        b'{"id": NaN, "cmd": "inject", "event": NaN, "vcpu": Infinity}',
+        b'{"id": 1, "cmd": "inject", "event": 0, "vcpu": 0, "wait": 1}',
+        b'{"id": [Infinity], "cmd": "inject", "event": 1e999, "vcpu": 0, "wait": true}',
+    ],
+    ids=range(22),
+)
+def test_a_request_that_makes_no_sense_gets_one_usage_error(backend: Backend, line: bytes) -> None:
+    peer = Peer(backend)
+    peer.send(line + b"\n")
+    (answer,) = peer.lines()
+    assert answer["ok"] is False
+    assert answer["error"]["kind"] == "usage"
+    assert isinstance(answer["id"], int | None)
+    assert peer.result(id=2, cmd="hello"), "and the next request is served"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["hello", "inject"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    messages=st.lists(
+        st.fixed_dictionaries(
+            {"cmd": st.sampled_from(["hello", "status", "inject", "why", "trace", "events", "shut"])},
+            optional={
+                "id": JSON,
+                "event": st.sampled_from([0, PRIVATE, SHARED, 0x324]) | JSON,
+                "vcpu": st.sampled_from([0, 1]) | JSON,
+                "wait": st.booleans() | JSON,
+                "limit": JSON,
+            },
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_request_breaks_the_backend(
+    tmp_path_factory: pytest.TempPathFactory, messages: list[dict[str, Any]]
+) -> None:
+    backend = Backend(tmp_path_factory.mktemp("b"))
+    backend.boot()
+    backend.enable(0)
+    peer = Peer(backend)
+    for message in messages:
+        peer.send(json.dumps(message).encode() + b"\n")
+        backend.kick()
+    for line in peer.lines():
+        assert "event" in line or line["ok"] is True or line["error"]["kind"] in ("usage", "state")
+    assert Peer(backend).result(cmd="hello")["name"] == "tester"
+    backend.control.close()
+
+
+def test_requests_may_come_in_pieces_or_many_at_once(backend: Backend, peer: Peer) -> None:
+    for byte in b'{"id": 1, "cmd": "hello"}':
+        peer.send(bytes([byte]))
+    assert peer.lines() == []
+    peer.send(b"\n")
+    assert [answer["id"] for answer in peer.lines()] == [1]
+    peer.send(b"".join(b'{"id": %d, "cmd": "hello"}\n' % n for n in range(2000)))
+    assert [answer["id"] for answer in peer.lines()] == list(range(2000))
+
+
+def test_half_a_request_disturbs_nobody(backend: Backend, peer: Peer) -> None:
+    half = Peer(backend)
+    half.send(b'{"id": 1, "cmd": "shutdow')
+    assert peer.result(cmd="hello")
+    half.socket.close()
+    assert peer.result(cmd="hello")
+    assert not backend.server._stopping
+
+
+def test_a_request_without_end_is_hung_up_on(backend: Backend, peer: Peer) -> None:
+    endless = Peer(backend)
+    endless.send(b"x" * (module.MAX_LINE + 200_000))
+    answers = endless.lines()
+    assert endless.closed
+    assert [answer["error"]["kind"] for answer in answers] in ([], ["usage"])  # a reset may overtake what was said last
+    assert peer.result(cmd="hello")
+
+
+def test_more_clients_than_there_is_room_for(backend: Backend) -> None:
+    peers = [Peer(backend) for _ in range(module._MAX_CLIENTS)]
+    for peer in peers:
+        assert peer.result(cmd="hello")
+    late = Peer(backend)
+    assert late.lines() == []
+    assert late.closed
+    peers[0].socket.close()
+    backend.turn()
+    assert Peer(backend).result(cmd="hello"), "there is room again"
+    assert peers[-1].result(cmd="hello")
+
+
+def test_a_client_that_does_not_read_is_hung_up_on_and_holds_nobody_up(backend: Backend, peer: Peer) -> None:
+    deaf = Peer(backend)
+    deaf.send(b'{"cmd": "events"}\n')
+    for _ in range(100_000):
+        backend.call(0, 0xC300_0000)
+        if not backend.server.listeners:
+            break
+    else:
+        raise AssertionError("the backend keeps for ever what nobody reads")
+    assert peer.result(cmd="hello")
+
+
+def test_a_client_that_reads_late_gets_everything(backend: Backend) -> None:
+    late = Peer(backend)
+    late.send(b'{"cmd": "events"}\n')
+    count = 5000  # more than a socket holds
+    for _ in range(count):
+        backend.call(0, 0xC300_0000)
+    assert len(late.lines()) == 1 + count
+
+
+def test_a_client_that_only_sends_is_hung_up_on(backend: Backend, peer: Peer) -> None:
+    greedy = Peer(backend)
+    for _ in range(200):
+        backend.call(0, 0xC300_0000)
+    request = b'{"cmd": "trace", "limit": 1000}\n' * 1000
+    for _ in range(20):
+        greedy.send(request)
+        if greedy.closed:
+            break
+    assert greedy.closed
+    assert peer.result(cmd="hello")

@@ -1,0 +1,53 @@
+"""What to boot, as data that goes through JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from qemu_sdei.boot.config import MAX_APPEND, BootConfig
+from qemu_sdei.errors import UsageError
+
+
+def test_it_survives_json() -> None:
+    config = BootConfig(
+        "linux", "/k", initrd="/i", append="quiet", conduit="hvc", sdei=False, ram_size=1 << 29, nr_cpus=7
+    )
+    assert BootConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_usable_memory_is_what_is_not_hidden() -> None:
+    assert BootConfig("linux", "/k", ram_size=1 << 30, hidden_size=0x40_0000).usable_size == (1 << 30) - 0x40_0000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "windows"}, "boot kind 'windows'"),
+        ({"conduit": "abc"}, "conduit 'abc'"),
+        ({"append": "a\0b"}, "NUL"),
+        ({"append": "x" * (MAX_APPEND + 1)}, "make it shorter"),
+        ({"append": "\ud800"}, "no text"),
+        ({"ram_size": 1 << 20}, "more memory"),
+        ({"ram_size": "1G"}, "ram_size cannot be '1G'"),
+        ({"nr_cpus": True}, "nr_cpus cannot be True"),
+        ({"sdei": 1}, "sdei cannot be 1"),
+        ({"initrd": 5}, "initrd cannot be 5"),
+        ({"kernel": None}, "kernel cannot be None"),
+        ({"surprise": 1}, "unknown key 'surprise'"),
+    ],
+)
+def test_what_cannot_be_is_said(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BootConfig.from_json(BootConfig("linux", "/k").to_json() | change)
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(UsageError, match="no 'kernel'"):
+        BootConfig.from_json({"kind": "linux"})
+
+
+def test_a_command_line_of_the_longest_length_is_taken() -> None:
+    assert BootConfig("linux", "/k", append="x" * MAX_APPEND).append

@@ -1,0 +1,44 @@
+"""The command as a user runs it: a process of its own, in a world of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of the test's own; pytest's are too long for a socket's path."""
+    path = Path(tempfile.mkdtemp(prefix="qs-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def command(runtime: Path) -> Command:
+    """Run `qemu-sdei` with the given words and return what it said. Keywords: `input`, `env`, `timeout`."""
+
+    def run(
+        *words: str, input: str = "", env: dict[str, str] | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "qemu_sdei", *words],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=os.environ | (env or {}),
+            check=False,
+        )
+
+    return run

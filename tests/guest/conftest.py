@@ -1,0 +1,31 @@
+"""Fixtures of the tests that boot guests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.machine.debian import DebianCache
+from tests.guest.guests import runtime_directory
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of the test's own, and this process's while the test runs."""
+    with runtime_directory() as path:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
+        yield path
+
+
+@pytest.fixture(scope="session")
+def linux() -> Path:
+    """Debian's default kernel; the test is skipped where it cannot be had without a download."""
+    if shutil.which("qemu-system-aarch64") is None:
+        pytest.skip("no qemu-system-aarch64")
+    cache = DebianCache()
+    if not cache.cached_kernels() or cache.cached_busybox() is None:
+        pytest.skip("no Debian kernel in the cache: `qemu-sdei run -- true` gets one")
+    return cache.kernel().image

@@ -1,0 +1,75 @@
+"""What the tests that boot guests share: worlds of their own, and looking for what was left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+LIMIT = 30.0
+"""Seconds that something which happens at once may take on a machine that is busy."""
+
+
+@contextmanager
+def runtime_directory() -> Iterator[Path]:
+    """A runtime directory of the test's own; pytest's are too long for a socket's path."""
+    path = Path(tempfile.mkdtemp(prefix="qs-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def command(
+    runtime: Path, *words: str, stdout: int | IO[bytes] = subprocess.PIPE, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Start `qemu-sdei` with the given words."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "qemu_sdei", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
+    )
+
+
+def processes(runtime: Path) -> list[int]:
+    """Processes whose command line names the runtime directory: QEMU and backends of its guests."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(runtime) in line:
+                found.append(int(entry.name))
+    return found
+
+
+def until(what: str, condition: object, limit: float = LIMIT) -> None:
+    """Wait until `condition()` is true; fail with `what` after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"{what}: not within {limit} s"
+        time.sleep(0.02)
+
+
+def left(runtime: Path) -> list[str]:
+    """Files below the runtime directory, but for the lock of the base directory."""
+    return sorted(
+        str(path.relative_to(runtime)) for path in runtime.rglob("*") if path.name not in ("qemu-sdei", ".lock")
+    )
+
+
+def check_nothing_left(runtime: Path) -> None:
+    """Fail unless all processes and files of guests in `runtime` are gone, or go at once."""
+    until("QEMU and backend end", lambda: not processes(runtime))
+    until(f"the run directory goes away (still there: {left(runtime)})", lambda: not left(runtime))

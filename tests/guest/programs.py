@@ -1,0 +1,61 @@
+"""Two user programs for Linux guests, put together here word by word, so that no compiler is needed.
+
+Each keeps known values in its registers and checks them for ever; one that has changed ends it with status 1.
+"""
+
+from __future__ import annotations
+
+import struct
+
+BASE = 0x40_0000
+_START = 0x1000
+"""Offset of the code in the file, and from `BASE`."""
+
+
+def value(register: int) -> int:
+    """What a program keeps in a register."""
+    return 0x80 + 3 * register
+
+
+A64_REGISTERS = range(1, 29)
+A32_REGISTERS = (*range(1, 13), 14)
+
+
+def spin_a64() -> bytes:
+    """An AArch64 ELF executable: x1..x28 hold `value`, x0 counts."""
+    words = [0xD280_0000 | value(n) << 5 | n for n in A64_REGISTERS]  # movz xn, #value
+    words.append(0xD280_0000)  # movz x0, #0
+    top = len(words)
+    fail = top + 2 * len(A64_REGISTERS) + 2
+    for n in A64_REGISTERS:
+        words.append(0xF100_001F | value(n) << 10 | n << 5)  # cmp xn, #value
+        words.append(0x5400_0001 | (fail - len(words)) << 5)  # b.ne fail
+    words.append(0x9100_0400)  # add x0, x0, #1
+    words.append(0x1400_0000 | (top - len(words)) & 0x3FF_FFFF)  # b top
+    words += [0xD280_0000 | 93 << 5 | 8, 0xD280_0020, 0xD400_0001]  # exit(1)
+    code = struct.pack(f"<{len(words)}I", *words)
+    header = struct.pack(
+        "<4s5B7x2HI3QI6H", b"\x7fELF", 2, 1, 1, 0, 0, 2, 183, 1, BASE + _START, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack("<2I6Q", 1, 5, 0, BASE, BASE, _START + len(code), _START + len(code), 0x1_0000)
+    return (header + segment).ljust(_START, b"\0") + code
+
+
+def spin_a32() -> bytes:
+    """An AArch32 ELF executable (A32 instructions): r1..r12 and lr hold `value`, r0 counts."""
+    words = [0xE3A0_0000 | n << 12 | value(n) for n in A32_REGISTERS]  # mov rn, #value
+    words.append(0xE3A0_0000)  # mov r0, #0
+    top = len(words)
+    fail = top + 2 * len(A32_REGISTERS) + 2
+    for n in A32_REGISTERS:
+        words.append(0xE350_0000 | n << 16 | value(n))  # cmp rn, #value
+        words.append(0x1A00_0000 | fail - len(words) - 2)  # bne fail
+    words.append(0xE280_0001)  # add r0, r0, #1
+    words.append(0xEA00_0000 | (top - len(words) - 2) & 0xFF_FFFF)  # b top
+    words += [0xE3A0_7001, 0xE3A0_0001, 0xEF00_0000]  # exit(1)
+    code = struct.pack(f"<{len(words)}I", *words)
+    header = struct.pack(
+        "<4s5B7x2HI3II6H", b"\x7fELF", 1, 1, 1, 0, 0, 2, 40, 1, BASE + _START, 52, 0, 0x0500_0000, 52, 32, 1, 0, 0, 0
+    )
+    segment = struct.pack("<8I", 1, 0, BASE, BASE, _START + len(code), _START + len(code), 5, 0x1_0000)
+    return (header + segment).ljust(_START, b"\0") + code

@@ -1,0 +1,189 @@
+"""The conformance suite on our firmware, on firmware without SDEI, and told wrong things of the machine."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from acpi import fdt
+from qemu_sdei.conformance import Outcome, Report, run
+from qemu_sdei.conformance.tap import Parser, Result
+from qemu_sdei.guestbuild import Layout
+from qemu_sdei.machine.options import GuestOptions
+from tests.guest.guests import command
+from tests.guest.test_bare_metal import ENTRY, QEMU, SHIM, shim
+
+pytestmark = [
+    pytest.mark.guest,
+    pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64"),
+]
+
+ELSEWHERE = {55, *range(87, 98)}
+"""Scenarios that no bare-metal client can express."""
+NEEDS = {2: "a 1.0 firmware", 7: "firmware without SDEI", 39: "a CPU with PAN", 83: "a power-down state"}
+"""Scenarios that skip with our firmware's defaults."""
+
+TF_A_LIKE = """
+[sdei]
+version = "1.0"
+vendor = 0
+strict_signal = true
+[slots]
+private = 2
+shared = 3
+[[event]]
+number = 0
+name = "software"
+signalable = true
+[[event]]
+number = 0x40
+name = "private"
+"""
+
+
+def results(report: Report) -> dict[int, Result]:
+    return {result.number: result for result in report.results}
+
+
+def check(report: Report, skipped: set[int]) -> None:
+    """All passed but those that are `skipped`; each scenario is told once."""
+    found = results(report)
+    assert len(report.results) == len(found) == 97
+    assert not [result.reason for result in found.values() if result.outcome is Outcome.FAIL]
+    assert {number for number, result in found.items() if result.outcome is Outcome.SKIP} == skipped | ELSEWHERE
+    assert all(result.source for result in found.values())
+    assert report.starts == 1
+
+
+@pytest.mark.parametrize(
+    ("cpu", "virtualization", "smp"),
+    [("cortex-a72", False, 4), ("cortex-a72", True, 4), ("max", False, 4), ("max", True, 2), ("cortex-a72", False, 8)],
+    ids=["EL1", "EL2", "max", "max-EL2", "eight-CPUs"],
+)
+def test_our_firmware_conforms(cpu: str, virtualization: bool, smp: int) -> None:
+    report = run(GuestOptions(cpu=cpu, virtualization=virtualization, smp=smp, memory="128M"))
+    check(report, set(NEEDS) - ({39} if cpu == "max" else set()))
+    assert not [result.notes for result in report.results if result.notes], "tried with each kind of event"
+
+
+def test_one_cpu_leaves_out_what_needs_two() -> None:
+    report = run(GuestOptions(smp=1, memory="128M"))
+    for result in report.results:
+        assert result.outcome is not Outcome.FAIL, result.reason
+    assert report.count(Outcome.PASS) > 50
+
+
+def test_a_firmware_configured_as_tf_a(tmp_path: Path) -> None:
+    """1.0, vendor 0, SIGNAL refused to those that are not ready, no static shared event: shared is the bound SPI."""
+    events = tmp_path / "events.toml"
+    events.write_text(TF_A_LIKE)
+    report = run(GuestOptions(smp=4, memory="128M", profile=events))
+    check(report, (set(NEEDS) - {2}) | {32, 33, 74, 77})
+    assert "shared event" in " ".join(results(report)[78].notes)
+
+
+def test_events_are_found_by_asking() -> None:
+    """The last of two equal words counts, and event 0 as `none` of each leaves the search to the guest."""
+    words = "private=0 critical=0 shared=0 shared_critical=0"
+    report = run(GuestOptions(smp=2, memory="128M", append=words), scenarios="76-78,26")
+    assert {result.outcome for result in report.results} == {Outcome.PASS}
+    assert "events: private 0x100, critical 0x103, shared 0x200, shared critical 0x202" in report.firmware[1]
+
+
+def test_any_subset_in_any_order() -> None:
+    generator = random.Random(3)
+    numbers = [n for n in range(1, 87) if n not in ELSEWHERE | set(NEEDS)]
+    for _ in range(3):
+        chosen = generator.sample(numbers, 12)
+        report = run(GuestOptions(smp=3, memory="128M"), scenarios=",".join(map(str, chosen)))
+        assert [result.number for result in report.results] == chosen
+        assert {result.outcome for result in report.results} == {Outcome.PASS}
+
+
+def test_what_does_not_conform_is_told(runtime: Path) -> None:
+    """The suite is told that a private event is shared: GET_INFO says something else than the rules then."""
+    done = command(runtime, "conformance", "-q", "--memory", "128M", "--filter", "26,25", "--append", "shared=0x101")
+    output = done.communicate(timeout=100)[0].decode()
+    assert done.returncode == 1
+    assert "1 passed, 1 failed, 0 skipped in " in output
+    for text in (
+        "26  not ok",
+        "    call:      EVENT_GET_INFO(0x101, 0x0)\n",
+        "    expected:  1\n",
+        "    got:       0 (SUCCESS)\n",
+        "    subject:   shared event 0x101\n",
+        "    where:     state.c:",
+        "        CPU 0: EVENT_GET_INFO(0x101, 0x0) = 0\n",
+        "    trace:\n",
+        "type=power pe=0 state=on",
+    ):
+        assert text in output, text
+
+
+def test_output_for_programs(runtime: Path) -> None:
+    done = command(runtime, "conformance", "-q", "--memory", "128M", "--filter", "1,2", "--json")
+    document = json.loads(done.communicate(timeout=100)[0])
+    assert done.returncode == 0
+    assert (document["ok"], document["passed"], document["failed"], document["skipped"]) == (True, 1, 0, 1)
+    assert document["results"][0] | {"name": ""} == {
+        "number": 1,
+        "name": "",
+        "source": "ACS18, LNX",
+        "outcome": "ok",
+        "reason": "",
+        "details": {},
+        "notes": [],
+        "trace": [],
+    }
+    done = command(runtime, "conformance", "-q", "--memory", "128M", "--filter", "12,1", "--tap")
+    lines = done.communicate(timeout=100)[0].decode().splitlines()
+    assert lines[:3] == ["TAP version 13", "1..97", "ok 1 - " + lines[2].partition(" - ")[2]]
+    assert [line.split()[1] for line in lines[2:]] == [str(n) for n in range(1, 98)]
+
+
+def foreign(folder: Path, start: bytes, *machine: str) -> dict[int, Result]:
+    """The guest on QEMU's own PSCI, which has no SDEI, by HVC."""
+    (folder / "shim").write_bytes(start)
+    options = ["-M", "virt,gic-version=3", "-cpu", "cortex-a72", "-smp", "2", "-m", "64", "-display", "none"]
+    options += ["-nodefaults", "-no-reboot", "-serial", "stdio", *machine]
+    options += ["-device", f"loader,file={folder}/shim,addr={SHIM:#x},cpu-num=0,force-raw=on"]
+    options += ["-device", f"loader,file={Layout().data}/conformance.bin,addr={ENTRY:#x},force-raw=on"]
+    done = subprocess.run([QEMU or "", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    parser = Parser()
+    return {item.number: item for item in [*parser.feed(done.stdout), *parser.finish()] if isinstance(item, Result)}
+
+
+def test_firmware_without_sdei(tmp_path: Path) -> None:
+    found = foreign(tmp_path, shim("conduit=hvc smp=2"))
+    assert found[7].outcome is Outcome.PASS
+    assert {result.reason for number, result in found.items() if number not in ELSEWHERE | {7}} == {
+        "the firmware has no SDEI"
+    }
+
+
+def test_words_from_the_device_tree(tmp_path: Path) -> None:
+    """As a boot loader enters it that knows of no command line in x1."""
+    root = fdt.Node("")
+    root.ensure("cpus").ensure("cpu@0").set_text("device_type", "cpu")
+    root.ensure("chosen").set_text("stdout-path", "/pl011")
+    root.ensure("chosen").set_text("bootargs", "conduit=hvc smp=2 filter=7,12")
+    tree = 0x4018_0000
+    (tmp_path / "dtb").write_bytes(fdt.flatten(fdt.Tree(root)))
+    words = (
+        0xD2A0_0000 | (tree >> 16) << 5,
+        0xAA1F_03E1,
+        0xD2A0_0000 | (ENTRY >> 16) << 5 | 2,
+        0xF280_0000 | 2,
+        0xD61F_0040,
+    )
+    start = b"".join(word.to_bytes(4, "little") for word in words)  # movz x0; mov x1, xzr; movz, movk x2; br x2
+    found = foreign(tmp_path, start, "-device", f"loader,file={tmp_path}/dtb,addr={tree:#x},force-raw=on")
+    assert found[7].outcome is Outcome.PASS
+    assert found[12].reason == "the firmware has no SDEI"
+    assert found[13].reason == "not selected"

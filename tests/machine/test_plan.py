@@ -1,0 +1,71 @@
+"""Options that cannot be are told before anything is created."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.errors import UsageError
+from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
+
+pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
+
+SELFTEST = GuestOptions(kernel="builtin:selftest")
+
+
+def test_the_embedded_guest_needs_nothing_else() -> None:
+    plan = prepare(SELFTEST)
+    assert plan.flat
+    assert not plan.own_initramfs
+    config = guest_config(plan, "guest", None)
+    check_boot(config)
+    assert (config.nr_cpus, config.ram_size, config.boot["kind"]) == (2, 1 << 30, "flat")
+    assert len(monitor_image(plan)) > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (replace(SELFTEST, smp=0), "0 vCPUs are not possible: give 1 to 512"),
+        (replace(SELFTEST, smp=513), "513 vCPUs"),
+        (replace(SELFTEST, memory="32M"), "too small"),
+        (replace(SELFTEST, cpu="cortex-a73x"), "nearest: "),
+        (replace(SELFTEST, name="a/b"), "guest name"),
+        (replace(SELFTEST, initrd="x"), "is no Linux"),
+        (replace(SELFTEST, command=["true"]), "is no Linux"),
+        (replace(SELFTEST, series="6.1"), "give one of them"),
+        (replace(SELFTEST, profile="/nonexistent"), "event profile /nonexistent cannot be read: no such file"),
+        (replace(SELFTEST, services=["/nonexistent"]), "service /nonexistent"),
+        (replace(SELFTEST, qemu="/nonexistent"), "does not exist"),
+        (replace(SELFTEST, append="x" * 5000), "command line"),
+        (replace(SELFTEST, memory_path="/nonexistent"), "--memory-path"),
+        (GuestOptions(kernel="/nonexistent"), "kernel /nonexistent cannot be read: no such file"),
+        (GuestOptions(kernel="/"), "directory|regular"),
+        (GuestOptions(kernel="/dev/null"), "regular"),
+        (GuestOptions(kernel="/bin/sh"), "arm64 Image"),
+        (GuestOptions(initrd="/nonexistent"), "initrd /nonexistent"),
+        (GuestOptions(initrd="/bin/sh", command=["true"]), "own initramfs"),
+        (GuestOptions(command=[]), "empty"),
+        (GuestOptions(files={"x": Path("/nonexistent")}), "file for the guest"),
+    ],
+)
+def test_what_cannot_be(options: GuestOptions, what: str) -> None:
+    with pytest.raises(UsageError, match=what) as error:
+        prepare(options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["", "1", "x.y", "1.0.0"])
+def test_an_sdei_version_that_is_none(version: str) -> None:
+    with pytest.raises(UsageError, match=r"MAJOR\.MINOR"):
+        guest_config(prepare(replace(SELFTEST, sdei_version=version)), "guest", None)
+
+
+def test_an_embedded_guest_that_does_not_exist() -> None:
+    plan = prepare(replace(SELFTEST, kernel="builtin:nothing"))
+    with pytest.raises(UsageError, match=r"there are: .*builtin:selftest"):
+        check_boot(guest_config(plan, "guest", None))

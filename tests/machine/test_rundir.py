@@ -1,0 +1,152 @@
+"""Run directories: names that are taken, owners that died, directories of other people."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei import rundir
+from qemu_sdei.errors import UsageError
+from qemu_sdei.rundir import RunDirectory
+
+OWNER = """
+import sys
+from qemu_sdei.rundir import RunDirectory
+RunDirectory.create(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def owner(name: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns the run directory of guest `name`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_run_directory_is_private_and_goes_with_its_owner(runtime: Path) -> None:
+    directory = RunDirectory.create("one")
+    assert directory.path == runtime / "qemu-sdei" / "one"
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    assert directory.path.parent.stat().st_mode & 0o777 == 0o700
+    assert [(guest.name, guest.pid) for guest in rundir.running()] == [("one", os.getpid())]
+    directory.remove()
+    directory.remove()
+    assert not directory.path.exists()
+    assert rundir.running() == []
+
+
+def test_a_taken_name_says_by_whom(runtime: Path) -> None:
+    with owner("mine") as process:
+        with pytest.raises(UsageError, match=rf"'mine' is taken by process {process.pid}"):
+            RunDirectory.create("mine")
+
+
+def test_without_a_name_the_first_free_one_is_taken(runtime: Path) -> None:
+    names = [RunDirectory.create(), RunDirectory.create()]
+    with owner("guest-3"):
+        names.append(RunDirectory.create())
+    assert [directory.name for directory in names] == ["guest", "guest-2", "guest-4"]
+    for directory in names:
+        directory.remove()
+
+
+def test_what_a_killed_owner_left_is_removed_by_the_next_look(runtime: Path) -> None:
+    with owner("gone") as process:
+        process.kill()
+        process.wait()
+        left = runtime / "qemu-sdei" / "gone"
+        assert left.is_dir()
+        assert rundir.running() == []
+        assert not left.exists()
+
+
+def test_the_name_of_a_killed_owner_is_free_again(runtime: Path) -> None:
+    with owner("again") as process:
+        process.kill()
+        process.wait()
+        (runtime / "qemu-sdei" / "again" / "old").write_text("old")
+        directory = RunDirectory.create("again")
+        assert not (directory / "old").exists()
+        directory.remove()
+
+
+def test_an_orphan_does_not_remove_the_new_guest_of_its_name(runtime: Path) -> None:
+    with owner("name"):
+        path = runtime / "qemu-sdei" / "name"
+        assert not rundir.remove_if_dead(path, patience=0)
+        assert path.is_dir()
+    assert rundir.remove_if_dead(path)
+    assert not path.exists()
+    assert rundir.remove_if_dead(path)
+
+
+def test_a_path_that_no_socket_can_have(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = runtime / ("d" * 90)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    with pytest.raises(UsageError, match=r"socket path is too long .* set XDG_RUNTIME_DIR"):
+        RunDirectory.create()
+    assert list(long.iterdir()) == []
+
+
+def test_a_base_directory_that_is_open_to_others_is_refused(runtime: Path) -> None:
+    base = runtime / "qemu-sdei"
+    base.mkdir(mode=0o777)
+    base.chmod(0o777)
+    with pytest.raises(UsageError, match="not a directory of yours with mode 0700"):
+        RunDirectory.create()
+
+
+def test_a_base_directory_that_is_a_link_is_refused(runtime: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (runtime / "qemu-sdei").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="not a directory of yours"):
+        RunDirectory.create()
+
+
+@pytest.mark.parametrize("make", [lambda p: p.write_text(""), lambda p: p.symlink_to("/")])
+def test_something_else_in_the_way_is_left_alone(runtime: Path, make: object) -> None:
+    RunDirectory.create("x").remove()
+    path = runtime / "qemu-sdei" / "guest"
+    make(path)  # type: ignore[operator]
+    with pytest.raises(UsageError, match="in the way"):
+        RunDirectory.create("guest")
+    assert rundir.running() == []
+    assert path.exists()
+
+
+def test_no_runtime_directory_means_one_in_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", "relative", "/nonexistent"):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+        assert rundir.base_path() == Path(f"/tmp/qemu-sdei-{os.getuid()}")
+
+
+def test_find_names_what_runs(runtime: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no guest named 'a' is running; none is running"):
+        rundir.find("a")
+    with owner("b"):
+        assert rundir.find("b").control == runtime / "qemu-sdei" / "b" / "control.sock"
+        with pytest.raises(UsageError, match="running: b"):
+            rundir.find("a")
+    with pytest.raises(UsageError, match=r"holds no guest\.json"):
+        rundir.find(str(tmp_path))
+    (tmp_path / rundir.CONFIG).write_text("{}")
+    assert rundir.find(str(tmp_path)).control == tmp_path / "control.sock"
+    with pytest.raises(UsageError, match="cannot be used"):
+        rundir.find("no such\nname")
