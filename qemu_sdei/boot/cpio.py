@@ -59,7 +59,8 @@ def archive(nodes: Iterable[Node]) -> bytes:
     Later nodes of the same path replace earlier ones.
 
     Raises:
-        UsageError: a path is empty, absolute above the root ("..") or holds a NUL, or a file is larger than 4 GiB.
+        UsageError: a path is empty, absolute above the root ("..") or holds a NUL, is that of a directory and of a
+            file at once, or a file is larger than 4 GiB.
     """
     tree: dict[str, Node] = {}
     for node in nodes:
@@ -70,7 +71,10 @@ def archive(nodes: Iterable[Node]) -> bytes:
                 raise UsageError(f"initramfs: {node.path!r} lies below {parent!r}, which is no directory")
         if len(node.data) > MAX_FILE:
             raise UsageError(f"initramfs: {node.path!r} is larger than 4 GiB")
-        tree["/".join(parts)] = node
+        path = "/".join(parts)
+        if path in tree and stat.S_ISDIR(tree[path].mode) and not stat.S_ISDIR(node.mode):
+            raise UsageError(f"initramfs: {node.path!r} is a directory already and cannot be a file too")
+        tree[path] = node
     out = bytearray()
     for number, (path, node) in enumerate(tree.items(), start=1):
         _append(out, number, path.encode(), node)

@@ -44,15 +44,15 @@ def request(command: str, nonce: str) -> list[str]:
     The command goes over as base64: no quoting, no length limit, and its echo cannot be mistaken for output. It runs in
     the shell itself (a `cd` or a variable stays, an `exit` ends the shell), its standard input is /dev/null.
     `command` keeps a syntax error from ending the line. Both markers are printed twice: a kernel message can come in
-    the middle of one.
+    the middle of one. And by a process of their own: SIGCHLD interrupts what the shell itself writes.
     """
     text = base64.b64encode(command.encode(errors="surrogateescape")).decode()
     lines = ["Q="]
     lines += [f"Q=${{Q}}{text[at : at + _CHUNK]}" for at in range(0, len(text), _CHUNK)]
     show = rf"\036{_PREFIX}:{nonce}:%s\036\n"
     lines.append(
-        f"printf '{show}' begin begin; command eval \"$(echo $Q|base64 -d)\" </dev/null;"
-        f" Q=$?; printf '\\n{show}{show}' exit:$Q exit:$Q"
+        f"(printf '{show}' begin begin); command eval \"$(echo $Q|base64 -d)\" </dev/null;"
+        f" Q=$?; (printf '\\n{show}{show}' exit:$Q exit:$Q)"
     )
     return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import struct
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -131,6 +132,7 @@ def test_archives_hold_what_was_put_in_and_are_the_same_every_time(files: dict[s
     except UsageError:  # one path below a file of the same name, or only dots
         return
     found = entries(archive)
-    wanted = {path: data for path, data in files.items() if stat.S_ISREG(found.get(path, (0,))[0])}
+    # "a", "a/." and "a//" name one file: the last one given stays.
+    wanted = {str(PurePosixPath(path)).lstrip("/"): data for path, data in files.items()}
     assert {path: found[path][1] for path in wanted} == wanted
     assert archive == cpio.archive(nodes)
