@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from acpi.errors import DtError
-from acpi.fdt import Node, flatten, parse
+from acpi.fdt import Node, flatten, parse, total_size
 
 Conduit = Literal["smc", "hvc"]
 
@@ -47,19 +47,9 @@ def patch(
     root = tree.root
     root.children = [node for node in root.children if not _is_secure(node)]
     _clip_memory(root, *memory)
-    cpus = [node for node in (root.child("cpus") or Node("")).children if node.text("device_type") == "cpu"]
-    if len(cpus) != nr_cpus:
-        raise DtError(f"the device tree has {len(cpus)} CPUs, not {nr_cpus}")
-    if psci:
-        for cpu in cpus:
-            cpu.set_text("enable-method", "psci")
-        node = root.ensure("psci")
-        node.set_text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
-        node.set_text("method", conduit)
-    if sdei:
-        node = root.ensure("firmware").ensure("sdei")
-        node.set_text("compatible", "arm,sdei-1.0")
-        node.set_text("method", conduit)
+    if (count := len(_cpus(root))) != nr_cpus:
+        raise DtError(f"the device tree has {count} CPUs, not {nr_cpus}")
+    announce(root, conduit=conduit, sdei=sdei, psci=psci)
     chosen = root.ensure("chosen")
     chosen.properties["bootargs"] = _command_line(bootargs)
     for name, index in (("linux,initrd-start", 0), ("linux,initrd-end", 1)):
@@ -68,6 +58,46 @@ def patch(
         else:
             chosen.properties[name] = initrd[index].to_bytes(8, "big")
     return flatten(tree)
+
+
+def announce(root: Node, *, conduit: Conduit, sdei: bool = True, psci: bool = True) -> None:
+    """Add the firmware's nodes to the tree below `root`, or set right those that are there.
+
+    Args:
+        root: the root node of any tree; it is changed. One without CPUs gets the nodes alone.
+        conduit: `method` of `/psci` and `/firmware/sdei`.
+        sdei: add `/firmware/sdei` (Documentation/devicetree/bindings/arm/firmware/sdei.txt).
+        psci: add `/psci` and set `enable-method` on every CPU (bindings/arm/psci.yaml, arm/cpus.yaml).
+    """
+    if psci:
+        for cpu in _cpus(root):
+            cpu.set_text("enable-method", "psci")
+        node = root.ensure("psci")
+        node.set_text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
+        node.set_text("method", conduit)
+    if sdei:
+        node = root.ensure("firmware").ensure("sdei")
+        node.set_text("compatible", "arm,sdei-1.0")
+        node.set_text("method", conduit)
+
+
+def merge(dtb: bytes, *, conduit: Conduit, sdei: bool = True, psci: bool = True) -> bytes:
+    """Return the blob `dtb`, of whatever machine, with the firmware's nodes in it; the rest stays as it is.
+
+    Where they are there already, the result is `dtb` itself, byte for byte (without what follows its end).
+
+    Raises:
+        DtError: the tree is damaged.
+    """
+    tree = parse(dtb)
+    before = flatten(tree)
+    announce(tree.root, conduit=conduit, sdei=sdei, psci=psci)
+    after = flatten(tree)
+    return bytes(dtb[: total_size(dtb)]) if after == before else after
+
+
+def _cpus(root: Node) -> list[Node]:
+    return [node for node in (root.child("cpus") or Node("")).children if node.text("device_type") == "cpu"]
 
 
 def _command_line(text: str) -> bytes:

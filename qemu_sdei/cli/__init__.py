@@ -25,6 +25,7 @@ COMMANDS: Final = (
     "status",
     "list",
     "doctor",
+    "dt",
     "qemu-args",
     "backend",
     "completion",
