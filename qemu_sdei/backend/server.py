@@ -22,13 +22,12 @@ from typing import Any, Final, TextIO
 
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
+from qemu_sdei.backend.names import UNKNOWN, function_name
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import FRAME_WORDS, HEAD_WORDS, AnswerFlag, Header, Kind, Word
 from qemu_sdei.monitor.window import Window
-from qemu_sdei.sdei import constants as sdei
-from qemu_sdei.services import psci
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
 _SPIN_MIN: Final = 400
@@ -52,30 +51,8 @@ Note = tuple[int, str, int, dict[str, Any]] | tuple[int, str, int, int, int, int
 """Time in ns, name, PE, and details; for a transition, of which there are many: event, old and new state."""
 Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
 """Handler, journal mode, result if it is always the same, and how often each PE called."""
-UNKNOWN: Final = -1
 Listener = Callable[[dict[str, Any]], None]
 _KINDS: Final = {"DISPATCH": "deliver", "COMPLETE": "complete"}
-_NAMES: Final = {
-    **{int(f): f"SDEI_{f.name}" for f in sdei.Function},
-    **{int(f): f.name for f in psci.Function},
-    0x8000_0000: "SMCCC_VERSION",
-    0x8000_0001: "SMCCC_ARCH_FEATURES",
-    0x8000_0002: "SMCCC_ARCH_SOC_ID",
-    0x8000_3FFF: "SMCCC_ARCH_WORKAROUND_3",
-    0x8000_7FFF: "SMCCC_ARCH_WORKAROUND_2",
-    0x8000_8000: "SMCCC_ARCH_WORKAROUND_1",
-    # What a stock Linux asks for and does not get here.
-    0x8400_0005: "MIGRATE",
-    0x8400_0007: "MIGRATE_INFO_UP_CPU",
-    0x8400_000E: "SYSTEM_SUSPEND",
-    0x8400_0050: "TRNG_VERSION",
-    0x8400_0051: "TRNG_FEATURES",
-    0x8400_0052: "TRNG_GET_UUID",
-    0x8400_0053: "TRNG_RND",
-    0xC500_0020: "PV_TIME_FEATURES",
-    0xC500_0021: "PV_TIME_ST",
-    0x8600_FF01: "VENDOR_HYP_CALL_UID",
-}
 
 
 class Server:
@@ -541,10 +518,3 @@ def readable(note: Note) -> dict[str, Any]:
     event, old, new = rest
     kind = _KINDS.get(name, "transition")
     return {"time_ns": now, "type": kind, "pe": pe, "event": event, "from": old, "to": new, "cause": name}
-
-
-def function_name(function: int) -> str:
-    """Name of a function id, or the id in hex."""
-    if function == UNKNOWN:
-        return "unknown"
-    return _NAMES.get(function) or _NAMES.get(function & ~0x4000_0000) or f"{function:#010x}"

@@ -11,7 +11,8 @@ import itertools
 import os
 from pathlib import Path
 
-from qemu_sdei.backend.firmware import Firmware, affinity
+from qemu_sdei.backend.exchange import affinity
+from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
 from qemu_sdei.backend.server import Server
 from qemu_sdei.boot.config import Entry

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.backend.firmware import affinity
+from qemu_sdei.backend.exchange import affinity
 from qemu_sdei.monitor.layout import MAX_CPUS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci

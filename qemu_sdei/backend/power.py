@@ -1,0 +1,172 @@
+"""Power states as a frame's answer: reset and boot of the machine, CPUs that start, stop, wait, and the GPIO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from qemu_sdei.backend.exchange import PARK, Exchange
+from qemu_sdei.boot.config import Entry
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
+from qemu_sdei.monitor.ops import MicroOp, encode, write_phys, write_sysreg
+from qemu_sdei.sdei.context import PC, PSTATE, X0
+from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.pstate import CpuFeatures
+from qemu_sdei.services.psci import Power, Psci
+from qemu_sdei.services.sdei import Sdei
+from qemu_sdei.smccc.arch import ArchService
+from qemu_sdei.smccc.service import Service
+
+DAIF: Final = 0x3C0
+_ALL: Final = int(AnswerFlag.ALL)
+_GPIO_POWEROFF: Final = 0
+_GPIO_RESET: Final = 1
+_SCTLR_RESET: Final = {1: 0x30D0_0800, 2: 0x30C5_0830}
+"""RES1 bits only: MMU and caches off."""
+
+
+class Boot(Protocol):
+    """What fills guest RAM at a reset of CPU 0."""
+
+    def clear(self) -> list[MicroOp]:
+        """What must be done before RAM that a guest has run from is filled again."""
+
+    def load(self) -> Entry:
+        """Fill RAM. Returns where CPU 0 starts."""
+
+
+class PowerFirmware(Exchange):
+    """An `Exchange` whose CPUs can be powered: it is PSCI's `PowerControl`."""
+
+    def __init__(
+        self, nr_cpus: int, client_el: int, profile: Profile, services: Sequence[Service], boot: Boot | None
+    ) -> None:
+        super().__init__(nr_cpus, client_el, profile)
+        self.psci = Psci(self.affinities, self, self.registry.implemented)
+        self._power = self.psci.power
+        for service in (ArchService(self.registry), self.psci, Sdei(self.dispatcher), *services):
+            self.registry.register(service)
+        self.open_services()
+        self.id_registers: dict[str, int] = {}
+        self._boot = boot
+
+    def _kick(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """The CPU was interrupted because there may be something for it, or it waits in the monitor and has been
+        woken.
+        """
+        if self.psci.power[pe] is Power.ON:
+            self.finish(pe, frame, regs)
+            return
+        start = self.psci.started(pe)
+        if start is None:
+            self._flags |= PARK
+            self.finish(pe, frame, regs)
+        else:
+            self._start(pe, frame, regs, *start)
+
+    def _reset(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """DEN0022 6.4: CPU 0 boots, the others wait until they are asked for. CPU 0's reset is the machine's."""
+        self._steps.pop(pe, None)
+        self.ownership.forget(pe)
+        if pe == 0:
+            if self._boot is not None and self.epoch > 0:
+                # Now, not when CPU 0 boots: the others come out of reset meanwhile, and what they were to do is void.
+                self.psci.reset()
+                self.dispatcher.reset()
+                self.ownership.reset()
+                frame[Word.FLAGS] = encode(frame, self._boot.clear()) | AnswerFlag.REPOST
+            else:
+                self._boot_machine(frame, regs)
+            return
+        # What CPU_ON asked of it may be of the time before this very reset, whose frame of CPU 0 is still to come. Only
+        # a kick starts a CPU: CPU 0 passes kicks on, and none from before its own reset.
+        if self.psci.power[pe] is Power.ON_PENDING:
+            self.kicks.append(pe)
+        self._park(frame)
+
+    def _boot_machine(self, frame: memoryview, regs: memoryview) -> None:
+        self._reset_machine(frame)
+        entry = self._boot.load() if self._boot is not None else Entry(0, 0, 0)
+        self._start(0, frame, regs, entry.pc, entry.x0, entry.x1)
+
+    def _reset_machine(self, frame: memoryview) -> None:
+        self.epoch += 1
+        self._steps.clear()
+        self.kicks.clear()
+        self._flags = 0
+        self._ops.clear()
+        names = layout.RESET_REGISTERS
+        self.id_registers = {name: frame[Word.ID_REGISTERS + i] for i, name in enumerate(names)}
+        self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
+        self.dispatcher.reset()
+        self.ownership.reset()
+        for service in self.registry:
+            service.reset()
+        if self.note is not None:
+            self.note("reset", 0, epoch=self.epoch)
+
+    def _start(self, pe: int, frame: memoryview, regs: memoryview, entry: int, x0: int, x1: int = 0) -> None:
+        """Send a CPU to `entry` in the state that PSCI (DEN0022 6.4.3) and the Linux boot protocol ask for."""
+        for word in range(Word.X0, Word.X30 + 1):
+            frame[word] = 0
+        regs[PC] = entry
+        regs[PSTATE] = self.client_el << 2 | 1 | DAIF
+        regs[X0] = x0
+        regs[X0 + 1] = x1
+        # A CPU that was on before has its MMU still on.
+        self._ops.append(write_sysreg(SysReg.SCTLR_EL1, _SCTLR_RESET[1]))
+        if self.client_el == 2:
+            self._ops.append(write_sysreg(SysReg.SCTLR_EL2, _SCTLR_RESET[2]))
+            self._ops.append(write_sysreg(SysReg.HCR_EL2, 0))
+        self._flags |= _ALL
+        self.dispatcher.power_on(pe)
+        self._claims += self.ownership.gic.owned_by(pe)
+        if self.note is not None:
+            self.note("power", pe, state="on", entry=entry)
+        self.finish(pe, frame, regs)
+
+    def boots(self, pe: int, frame: memoryview) -> bool:
+        """Whether answering this frame ends in a boot of the machine, which is not replayed but checkpointed.
+
+        It does so for CPU 0's RESET frame of the first boot; later boots begin with micro-operations, and it is the
+        frame that brings their end. VECTOR tells it from a service's: a reset is not taken through one.
+        """
+        if pe != 0:
+            return False
+        if frame[Word.KIND] == Kind.RESET:
+            return self._boot is None or self.epoch == 0
+        return bool(frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0 and pe not in self.ownership.jobs)
+
+    # ---- PowerControl: what PSCI asks for ---------------------------------------------------------------------------
+
+    def start_cpu(self, pe: int) -> None:
+        """See `PowerControl`."""
+        self.kicks.append(pe)
+
+    def stop_cpu(self, pe: int) -> None:
+        """See `PowerControl`."""
+        self.dispatcher.power_off(pe)
+        self._flags |= PARK
+        if self.note is not None:
+            self.note("power", pe, state="off")
+
+    def standby(self, pe: int) -> None:
+        """See `PowerControl`."""
+        self._flags |= int(AnswerFlag.WFI)
+
+    def system_off(self) -> None:
+        """See `PowerControl`."""
+        self._pull_pin(_GPIO_POWEROFF)
+
+    def system_reset(self) -> None:
+        """See `PowerControl`."""
+        self._pull_pin(_GPIO_RESET)
+
+    def _pull_pin(self, pin: int) -> None:
+        gpio = layout.POWER_GPIO
+        self._ops.append(write_phys(gpio + 0x400, 3, 4))  # GPIODIR: both pins are outputs
+        self._ops.append(write_phys(gpio + (4 << pin), 1 << pin, 4))  # GPIODATA, masked by the address
+        self._flags |= PARK
+        if self.note is not None:
+            self.note("off" if pin == _GPIO_POWEROFF else "resetting", 0)
