@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei.backend.server import Server, readable
+from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.telling import readable
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import EventType

@@ -10,23 +10,22 @@ One thread: nothing here needs a lock, and a trigger from a client is just anoth
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
+from qemu_sdei.backend import recovery, report
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN, function_name
-from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.backend.telling import Telling
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.layout import FRAME_WORDS, HEAD_WORDS, AnswerFlag, Header, Kind, Word
+from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
@@ -44,39 +43,29 @@ _SECOND_LOOK_MS: Final = 2
 _LONGEST_SLEEP_MS: Final = 1000
 _MAX_SEQ: Final = 1 << 47
 """No monitor gets there, and the journal has 48 bits for it."""
-TRACE_LENGTH: Final = 4096
 
 Callback = Callable[[int], None]
-Note = tuple[int, str, int, dict[str, Any]] | tuple[int, str, int, int, int, int]
-"""Time in ns, name, PE, and details; for a transition, of which there are many: event, old and new state."""
 Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
 """Handler, journal mode, result if it is always the same, and how often each PE called."""
-Listener = Callable[[dict[str, Any]], None]
-_KINDS: Final = {"DISPATCH": "deliver", "COMPLETE": "complete"}
 
 
-class Server:
+class Server(Telling):
     """Serves one guest until QEMU goes away or somebody calls `stop`.
 
     Attributes:
         calls: how often each function was called, per PE, since the backend started to serve this guest; under UNKNOWN
             what nobody serves.
-        notes: the newest things worth telling (time in ns, name, PE, details).
-        listeners: called with each note as it happens.
     """
 
     def __init__(
         self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, clock: Callable[[], int]
     ) -> None:
+        super().__init__(clock)
         self.window = window
         self.doorbell = doorbell
         self.firmware = firmware
         self.journal = journal
-        self.clock = clock
         self.calls: dict[int, list[int]] = {}
-        self.notes: deque[Note] = deque(maxlen=TRACE_LENGTH)
-        self.listeners: list[Listener] = []
-        self.rejected = 0
         self._seen = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
         """SEQ words as last looked at."""
         self._last = [0] * window.nr_cpus
@@ -340,7 +329,6 @@ class Server:
         self._room = self.journal.count >= FULL
 
     # ---- state
-    # ------------------------------------------------------------------------------------------------------------
 
     def _make_room(self) -> None:
         """The journal is full: a checkpoint, as soon as there can be one."""
@@ -350,93 +338,6 @@ class Server:
             self.firmware.abandon()
         self._room = False
         self.checkpoint()
-
-    def checkpoint(self, answers: dict[int, memoryview] | None = None) -> None:
-        """Replace the journal by the state as it is. `answers`: frames that are answered but not acknowledged yet."""
-        self.journal.checkpoint(
-            {
-                "firmware": self.firmware.snapshot(),
-                "last": list(self._last),
-                "delivered": self.firmware.delivered,
-                "calls": {str(f): counts for f, counts in self.calls.items()},
-                "answers": {str(pe): frame.tolist() for pe, frame in (answers or {}).items()},
-            }
-        )
-
-    def recover(self) -> bool:
-        """Take up the service of a guest where an earlier backend left it. Returns False when there was none.
-
-        Whatever the guest has not taken yet is written again; then every CPU is kicked once, because kicks may have
-        been lost.
-
-        Raises:
-            ProtocolError: the journal is damaged.
-        """
-        state = self.journal.load()
-        if state is None:
-            return False
-        firmware, window = self.firmware, self.window
-        try:
-            firmware.restore(state["firmware"])
-            firmware.delivered = int(state["delivered"])
-            last = [int(n) for n in state["last"]]
-            for function, counts in state["calls"].items():
-                if len(counts) != window.nr_cpus:
-                    raise ValueError("calls of another number of CPUs")
-                self.calls[int(function)] = [int(n) for n in counts]
-            answers: dict[int, tuple[int, list[int]]] = {
-                int(pe): (last[int(pe)], [int(w) for w in words]) for pe, words in state["answers"].items()
-            }
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise ProtocolError(f"journal: checkpoint: {error!r}") from None
-        scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
-        contexts = [frame[layout.CONTEXT] for frame in scratch]
-        for kind, pe, s, body, ops in self.journal.records():
-            if kind == Record.TRIGGER:
-                self._replay_trigger(body[0], body[1])
-                continue
-            if pe >= window.nr_cpus:
-                raise ProtocolError(f"journal: record of CPU {pe}")
-            frame = scratch[pe]
-            frame[layout.HEAD] = body
-            if ops is not None:
-                for word, value in enumerate(ops, Word.OPS):
-                    frame[word] = value
-            if kind == Record.INPUT:
-                firmware.handle(pe, frame, contexts[pe])
-            else:
-                firmware.finish(pe, frame, contexts[pe])
-            last[pe] = s
-            answers[pe] = (s, frame.tolist())
-            firmware.kicks.clear()
-        self._last = last
-        self._seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
-        for pe in range(window.nr_cpus):
-            self._take_up(pe, answers.get(pe))
-        firmware.kicks[:] = range(window.nr_cpus)
-        self._send_kicks()
-        return True
-
-    def _replay_trigger(self, event: int, target: int) -> None:
-        with contextlib.suppress(SdeiError):
-            self.firmware.trigger(event, target - 1 if target else None)
-
-    def _take_up(self, pe: int, answer: tuple[int, list[int]] | None) -> None:
-        """Finish the last exchange of a PE, if the guest still waits for it."""
-        frame, s = self.window.frames[pe], self.window.seq[pe]
-        if answer is not None and answer[0] == s:
-            if frame[Word.ACK] != s:
-                words = answer[1]
-                # The journal does not keep X18..X30: they are only ever answered (ALL) with what the firmware put
-                # there.
-                end = Word.X30 if words[Word.FLAGS] & AnswerFlag.ALL else Word.X17
-                for word in (*range(Word.PC, end + 1), *range(Word.OPS, FRAME_WORDS), Word.FLAGS):
-                    frame[word] = words[word]
-                frame[Word.ACK] = s
-        else:
-            # Calls that keep no state leave no record: the acknowledgement is all that is known of them.
-            self._last[pe] = max(self._last[pe], frame[Word.ACK])
-        self._seen[pe] = self._last[pe]
 
     def trigger(self, event: int, pe: int | None) -> Any:
         """Inject an event. Raises what `Dispatcher.trigger` raises."""
@@ -449,72 +350,14 @@ class Server:
             if self.firmware.kicks:
                 self._send_kicks()
 
+    def checkpoint(self, answers: dict[int, memoryview] | None = None) -> None:
+        """See `recovery.checkpoint`."""
+        recovery.checkpoint(self, answers)
+
+    def recover(self) -> bool:
+        """See `recovery.recover`."""
+        return recovery.recover(self)
+
     def status(self) -> dict[str, Any]:
-        """Where everything stands, JSON-able: see docs/internals.md, "Control socket"."""
-        firmware = self.firmware
-        sdei = firmware.dispatcher.status()
-        pes = [
-            entry
-            | {
-                "power": firmware.psci.power[pe].name.lower().removeprefix("on_"),
-                "calls": {function_name(f): counts[pe] for f, counts in sorted(self.calls.items()) if counts[pe]},
-            }
-            for pe, entry in enumerate(sdei["pes"])
-        ]
-        counts = {
-            "calls": sum(map(sum, self.calls.values())),
-            "delivered": firmware.delivered,
-            "completed": firmware.delivered - sum(len(pe["running"]) for pe in sdei["pes"]),
-            "rejected": self.rejected,
-        }
-        return {"epoch": firmware.epoch, "pes": pes, "events": sdei["events"], "counts": counts}
-
-    # ---- telling
-    # --------------------------------------------------------------------------------------------------------------
-
-    def listen(self, listener: Listener) -> None:
-        """Have `listener` called with each thing that happens, in the form of `readable`."""
-        if listener not in self.listeners:
-            self.listeners.append(listener)
-
-    def unlisten(self, listener: Listener) -> None:
-        """Stop that."""
-        if listener in self.listeners:
-            self.listeners.remove(listener)
-
-    def _transition_hook(self) -> Callable[[int, int, int, int, str], None]:
-        """What the dispatcher calls for each transition, twice for each event: a closure is a third cheaper than a
-        method.
-        """
-        append, clock, listeners, tell = self.notes.append, self.clock, self.listeners, self._tell
-
-        def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
-            note = (clock(), cause, pe, event, old, new)
-            append(note)
-            if listeners:
-                tell(note)
-
-        return transition
-
-    def _note(self, name: str, pe: int, **details: Any) -> None:
-        note = (self.clock(), name, pe, details)
-        self.notes.append(note)
-        if name == "reject":
-            self.rejected += 1
-        if self.listeners:
-            self._tell(note)
-
-    def _tell(self, note: Note) -> None:
-        record = readable(note)
-        for listener in list(self.listeners):
-            listener(record)
-
-
-def readable(note: Note) -> dict[str, Any]:
-    """A note as people and programs get it."""
-    now, name, pe, *rest = note
-    if isinstance(rest[0], dict):
-        return {"time_ns": now, "type": name, "pe": pe, **rest[0]}
-    event, old, new = rest
-    kind = _KINDS.get(name, "transition")
-    return {"time_ns": now, "type": kind, "pe": pe, "event": event, "from": old, "to": new, "cause": name}
+        """See `report.status`."""
+        return report.status(self)

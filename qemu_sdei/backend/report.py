@@ -1,0 +1,31 @@
+"""Where everything stands, for the control socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.backend.names import function_name
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.server import Server
+
+
+def status(server: Server) -> dict[str, Any]:
+    """Where everything stands, JSON-able: see docs/internals.md, "Control socket"."""
+    firmware = server.firmware
+    sdei = firmware.dispatcher.status()
+    pes = [
+        entry
+        | {
+            "power": firmware.psci.power[pe].name.lower().removeprefix("on_"),
+            "calls": {function_name(f): counts[pe] for f, counts in sorted(server.calls.items()) if counts[pe]},
+        }
+        for pe, entry in enumerate(sdei["pes"])
+    ]
+    counts = {
+        "calls": sum(map(sum, server.calls.values())),
+        "delivered": firmware.delivered,
+        "completed": firmware.delivered - sum(len(pe["running"]) for pe in sdei["pes"]),
+        "rejected": server.rejected,
+    }
+    return {"epoch": firmware.epoch, "pes": pes, "events": sdei["events"], "counts": counts}
