@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from qemu_sdei.machine.options import GuestOptions
 def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> None:
     """Add what concerns the machine and its firmware; `smp` is the default number of vCPUs."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--smp", type=int, default=smp, metavar="N", help=f"vCPUs, 1 to 512 (default: {smp})")
+    group.add_argument(
+        "--smp",
+        default=str(smp),
+        metavar="N[,T]",
+        help=f"vCPUs, 1 to 512, and how they lie if that matters: 6,sockets=2,cores=3 (default: {smp})",
+    )
     group.add_argument("--memory", "-m", default="1G", metavar="M", help="RAM, with M or G (default: 1G)")
     group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
     group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
@@ -59,9 +65,13 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
 
 
 def machine_options(args: argparse.Namespace) -> GuestOptions:
-    """`GuestOptions` from what `add_machine_options` added."""
+    """`GuestOptions` from what `add_machine_options` added. Raises `UsageError`."""
+    count, _, topology = args.smp.partition(",")
+    if not re.fullmatch("-?[0-9]{1,9}", count):
+        raise UsageError(f"--smp {args.smp!r} is no number of vCPUs: give 1 to 512")
     return GuestOptions(
-        smp=args.smp,
+        smp=int(count),
+        topology=topology,
         memory=args.memory,
         cpu=args.cpu,
         virtualization=args.virtualization,

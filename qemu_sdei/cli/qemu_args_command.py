@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         _write(directory / rundir.CONFIG, config.to_json().encode())
     words = machine_arguments(
         nr_cpus=options.smp,
+        topology=options.topology,
         ram_size=size,
         cpu=options.cpu,
         virtualization=options.virtualization,

@@ -84,6 +84,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
     words = command_line(
         str(qemu),
         nr_cpus=options.smp,
+        topology=options.topology,
         ram_size=size,
         cpu=options.cpu,
         virtualization=options.virtualization,

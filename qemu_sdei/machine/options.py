@@ -31,6 +31,8 @@ class GuestOptions:
     append: str = ""
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = 2
+    topology: str = ""
+    """How the vCPUs lie, in the words of QEMU's `-smp`: "sockets=2,cores=3,threads=1". "" leaves it to QEMU."""
     memory: str | int = "1G"
     """RAM: as QEMU's `-m` ("512M", "2G"), or an int in bytes."""
     cpu: str = "cortex-a72"

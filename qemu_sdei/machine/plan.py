@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
 
     if not 1 <= options.smp <= MAX_CPUS:
         raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
+    check_topology(options)
     size = memory.ram_size(options.memory)
     if options.name is not None:
         check_name(options.name)
@@ -79,6 +81,26 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     qemu = find_qemu(None if options.qemu is None else Path(options.qemu))
     check_cpu(options.cpu, qemu.path)
     return qemu.path, size
+
+
+def check_topology(options: GuestOptions) -> None:
+    """Check that the levels of `topology` are QEMU's and that there are just enough of them. Raises `UsageError`."""
+    if not options.topology:
+        return
+    levels: dict[str, int] = {}
+    for word in options.topology.split(","):
+        level, _, count = word.partition("=")
+        if (
+            level not in ("sockets", "clusters", "cores", "threads")
+            or level in levels
+            or not re.fullmatch("[0-9]{1,3}", count)
+        ):
+            raise UsageError(
+                f"the CPU topology {word!r} is not understood: write it as QEMU's -smp, such as 6,sockets=2,cores=3"
+            )
+        levels[level] = int(count)
+    if math.prod(levels.values()) != options.smp:
+        raise UsageError(f"{options.topology} makes {math.prod(levels.values())} vCPUs, not {options.smp}")
 
 
 def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:

@@ -37,7 +37,9 @@ def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int) 
     )
 
 
-def machine_arguments(*, nr_cpus: int, ram_size: int, cpu: str, virtualization: bool, wiring: Wiring) -> list[str]:
+def machine_arguments(
+    *, nr_cpus: int, ram_size: int, cpu: str, virtualization: bool, wiring: Wiring, topology: str = ""
+) -> list[str]:
     """The options that make a `virt` machine one whose firmware we are; a user's own QEMU needs just these.
 
     The order of `-serial` matters: the first is the guest's console, the second (secure) one the doorbell.
@@ -57,7 +59,7 @@ def machine_arguments(*, nr_cpus: int, ram_size: int, cpu: str, virtualization: 
         "-smp",
         # maxcpus=2 with one CPU: for a machine that can never have two, TCG leaves out the guest's memory barriers. The
         # other side of the monitor's is not a vCPU but a host process, so they are needed all the same.
-        str(nr_cpus) if nr_cpus > 1 else "1,maxcpus=2",
+        ",".join(filter(None, (str(nr_cpus), topology))) if nr_cpus > 1 else "1,maxcpus=2",
         "-m",
         size,
         # share=on: what either side writes the other sees.
@@ -86,6 +88,7 @@ def command_line(
     virtualization: bool,
     wiring: Wiring,
     reboot: bool,
+    topology: str = "",
     extra: Sequence[str] = (),
 ) -> list[str]:
     """The whole command line of a guest of ours.
@@ -99,7 +102,14 @@ def command_line(
         "-nodefaults",
         "-display",
         "none",
-        *machine_arguments(nr_cpus=nr_cpus, ram_size=ram_size, cpu=cpu, virtualization=virtualization, wiring=wiring),
+        *machine_arguments(
+            nr_cpus=nr_cpus,
+            ram_size=ram_size,
+            cpu=cpu,
+            virtualization=virtualization,
+            wiring=wiring,
+            topology=topology,
+        ),
         # With a command to run, a panic (panic=-1) or a reboot must end the guest, not start it again.
         *(() if reboot else ("-no-reboot",)),
         *extra,

@@ -144,6 +144,7 @@ class Supervisor:
             self.command = command_line(
                 str(self.plan.qemu),
                 nr_cpus=options.smp,
+                topology=options.topology,
                 ram_size=self.plan.ram_size,
                 cpu=options.cpu,
                 virtualization=options.virtualization,

@@ -40,6 +40,12 @@ def test_a_commands_output_and_status_are_its_own(
     check_nothing_left(runtime)
 
 
+def test_topology(runtime: Path) -> None:
+    ids = "cat /sys/devices/system/cpu/cpu[0-9]/topology/physical_package_id"
+    code, out, _ = run(runtime, "run", "-q", "--smp", "6,sockets=2,cores=3", "--", ids)
+    assert (code, out.split()) == (0, ["0", "0", "0", "1", "1", "1"])
+
+
 def test_json(runtime: Path) -> None:
     code, out, _ = run(runtime, "run", "-q", "--json", "--", "echo hi; false")
     assert code == 1
