@@ -15,7 +15,7 @@ from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, OpResult, encode, write_sysreg
 from qemu_sdei.sdei.constants import DENIED
 from qemu_sdei.sdei.constants import Function as SdeiFunction
-from qemu_sdei.sdei.context import PSTATE, X0, new_regs
+from qemu_sdei.sdei.context import PC, PSTATE, X0, new_regs
 from qemu_sdei.sdei.dispatcher import Dispatcher
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.services.psci import Function as PsciFunction
@@ -33,6 +33,10 @@ _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 NOT_SUPPORTED: Final = _M64
 """As x0 holds it."""
 PARK: Final = int(AnswerFlag.PARK)
+DAIF: Final = 0x3C0
+_ALL: Final = int(AnswerFlag.ALL)
+_SCTLR_RESET: Final = {1: 0x30D0_0800, 2: 0x30C5_0830}
+"""RES1 bits only: MMU and caches off."""
 _REGISTER: Final = int(SdeiFunction.EVENT_REGISTER)
 
 Handler = Callable[[int, memoryview], Any]
@@ -81,6 +85,8 @@ class Exchange:
         self._sctlr = int(Word.SCTLR_EL1 if client_el == 1 else Word.SCTLR_EL2)
         self._flags = 0
         self._ops: list[MicroOp] = []
+        self._wake: tuple[int, int] | None = None
+        """(entry point, x0) at which the caller comes up, in place of returning."""
         self._steps: dict[int, tuple[Steps, int]] = {}
         """Services that wait for micro-operations: generator and number of operations asked for."""
         self.table: dict[int, tuple[Handler, int]] = {}
@@ -171,13 +177,14 @@ class Exchange:
 
     def finish(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         """The call is done: deliver what has become deliverable, and carry out what was asked for besides."""
-        dispatcher = self.dispatcher
-        resume = dispatcher.resume
-        if resume is not None:
-            dispatcher.resume = None
+        if self.dispatcher.resume is not None:
+            elr, spsr = self.dispatcher.take_resume(regs, frame[self._sctlr], frame[Word.HCR_EL2])
             one = self.client_el == 1
-            self._ops.append(write_sysreg(SysReg.ELR_EL1 if one else SysReg.ELR_EL2, resume[0]))
-            self._ops.append(write_sysreg(SysReg.SPSR_EL1 if one else SysReg.SPSR_EL2, resume[1]))
+            self._ops.append(write_sysreg(SysReg.ELR_EL1 if one else SysReg.ELR_EL2, elr))
+            self._ops.append(write_sysreg(SysReg.SPSR_EL1 if one else SysReg.SPSR_EL2, spsr))
+        if self._wake is not None:
+            self._enter(frame, regs, *self._wake)
+            self._wake = None
         if self._claims:
             job = Job(self._flags, list(self._ops), is_call=frame[Word.KIND] == Kind.SMC)
             if job.is_call and frame[Word.FUNCTION] & FUNCTION_MASK == _REGISTER:
@@ -185,6 +192,21 @@ class Exchange:
             self._settle(pe, frame, regs, job, ())
         else:
             self._end(pe, frame, regs)
+
+    def _enter(self, frame: memoryview, regs: memoryview, entry: int, x0: int, x1: int = 0) -> None:
+        """The CPU goes on at `entry`, in the state that PSCI (DEN0022 6.4.3) and the Linux boot protocol ask for."""
+        for word in range(Word.X0, Word.X30 + 1):
+            frame[word] = 0
+        regs[PC] = entry
+        regs[PSTATE] = self.client_el << 2 | 1 | DAIF
+        regs[X0] = x0
+        regs[X0 + 1] = x1
+        # A CPU that was on before has its MMU still on.
+        self._ops.append(write_sysreg(SysReg.SCTLR_EL1, _SCTLR_RESET[1]))
+        if self.client_el == 2:
+            self._ops.append(write_sysreg(SysReg.SCTLR_EL2, _SCTLR_RESET[2]))
+            self._ops.append(write_sysreg(SysReg.HCR_EL2, 0))
+        self._flags |= _ALL
 
     def _end(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         flags = self._flags

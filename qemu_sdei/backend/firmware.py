@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from qemu_sdei.backend.exchange import NOT_SUPPORTED, OUTCOME, Steps
+from qemu_sdei.backend.exchange import DAIF, NOT_SUPPORTED, OUTCOME, Steps
 from qemu_sdei.backend.gic import LOOKED
-from qemu_sdei.backend.power import DAIF, Boot, PowerFirmware
+from qemu_sdei.backend.power import Boot, PowerFirmware
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word

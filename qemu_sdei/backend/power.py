@@ -8,9 +8,8 @@ from typing import Final, Protocol
 from qemu_sdei.backend.exchange import PARK, Exchange
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
-from qemu_sdei.monitor.ops import MicroOp, encode, write_phys, write_sysreg
-from qemu_sdei.sdei.context import PC, PSTATE, X0
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
+from qemu_sdei.monitor.ops import MicroOp, encode, write_phys
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.services.psci import Power, Psci
@@ -18,12 +17,8 @@ from qemu_sdei.services.sdei import Sdei
 from qemu_sdei.smccc.arch import ArchService
 from qemu_sdei.smccc.service import Service
 
-DAIF: Final = 0x3C0
-_ALL: Final = int(AnswerFlag.ALL)
 _GPIO_POWEROFF: Final = 0
 _GPIO_RESET: Final = 1
-_SCTLR_RESET: Final = {1: 0x30D0_0800, 2: 0x30C5_0830}
-"""RES1 bits only: MMU and caches off."""
 
 
 class Boot(Protocol):
@@ -95,6 +90,7 @@ class PowerFirmware(Exchange):
         self._steps.clear()
         self.kicks.clear()
         self._flags = 0
+        self._wake = None
         self._ops.clear()
         names = layout.RESET_REGISTERS
         self.id_registers = {name: frame[Word.ID_REGISTERS + i] for i, name in enumerate(names)}
@@ -107,19 +103,8 @@ class PowerFirmware(Exchange):
             self.note("reset", 0, epoch=self.epoch)
 
     def _start(self, pe: int, frame: memoryview, regs: memoryview, entry: int, x0: int, x1: int = 0) -> None:
-        """Send a CPU to `entry` in the state that PSCI (DEN0022 6.4.3) and the Linux boot protocol ask for."""
-        for word in range(Word.X0, Word.X30 + 1):
-            frame[word] = 0
-        regs[PC] = entry
-        regs[PSTATE] = self.client_el << 2 | 1 | DAIF
-        regs[X0] = x0
-        regs[X0 + 1] = x1
-        # A CPU that was on before has its MMU still on.
-        self._ops.append(write_sysreg(SysReg.SCTLR_EL1, _SCTLR_RESET[1]))
-        if self.client_el == 2:
-            self._ops.append(write_sysreg(SysReg.SCTLR_EL2, _SCTLR_RESET[2]))
-            self._ops.append(write_sysreg(SysReg.HCR_EL2, 0))
-        self._flags |= _ALL
+        """Send a CPU that was off to `entry`."""
+        self._enter(frame, regs, entry, x0, x1)
         self.dispatcher.power_on(pe)
         self._claims += self.ownership.gic.owned_by(pe)
         if self.note is not None:
@@ -154,6 +139,18 @@ class PowerFirmware(Exchange):
     def standby(self, pe: int) -> None:
         """See `PowerControl`."""
         self._flags |= int(AnswerFlag.WFI)
+
+    def suspend(self, pe: int, entry: int, context: int) -> None:
+        """See `PowerControl`. There is no state of being suspended: the answer is to wait in EL3, then come up."""
+        self.dispatcher.suspended(pe)
+        self._wake = (entry, context)
+        self._flags |= int(AnswerFlag.WFI)
+        if self.note is not None:
+            self.note("power", pe, state="suspended", entry=entry)
+
+    def in_handler(self, pe: int) -> bool:
+        """See `PowerControl`."""
+        return bool(self.dispatcher.running(pe))
 
     def system_off(self) -> None:
         """See `PowerControl`."""

@@ -178,7 +178,10 @@ class Dispatcher(Interrupts):
         return None
 
     def _do_complete_and_resume(self, pe: int, regs: Regs) -> int | None:
-        """As if an exception had been taken from the interrupted context, with x1 in place of the vector (5.2.2)."""
+        """As if an exception had been taken from the interrupted context, with x1 in place of the vector (5.2.2).
+
+        PSTATE is left to `take_resume`.
+        """
         if regs[PSTATE] & EL_MASK != self._client:
             return NOT_SUPPORTED
         p = self._pes[pe]
@@ -187,11 +190,9 @@ class Dispatcher(Interrupts):
         if not depth or not valid_address(address):
             return DENIED
         frame = p.frames[depth - 1]
-        pstate = frame[PSTATE]
-        self.resume = (frame[PC], pstate)
+        self.resume = (frame[PC], frame[PSTATE])
         regs[WHOLE] = frame
         regs[PC] = address
-        regs[PSTATE] = self._entry(pstate, self.sctlr[pe], self.hcr_el2[pe])
         self._complete_innermost(p)
         return None
 

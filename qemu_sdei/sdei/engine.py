@@ -53,13 +53,11 @@ class Engine:
         "_slots",
         "attention",
         "client_el",
-        "hcr_el2",
         "interrupts",
         "kicks",
         "on_transition",
         "profile",
         "resume",
-        "sctlr",
     )
 
     def __init__(
@@ -87,12 +85,9 @@ class Engine:
         """(INTID, PE or ANY_PE for an SPI) of bound interrupts of which the GIC may now have to be told something: the
         owner asks `wanted` for each, and clears the list."""
         self.resume: tuple[int, int] | None = None
-        """(ELR_ELc, SPSR_ELc) that a COMPLETE_AND_RESUME wants written to the CPU; the owner does it and sets None."""
+        """(ELR_ELc, SPSR_ELc) that a COMPLETE_AND_RESUME wants written to the CPU: the owner asks `take_resume` in the
+        same frame, before `dispatch`."""
         self.on_transition: TransitionHook | None = None
-        self.sctlr: Final = [0] * len(masked)
-        """SCTLR_ELc of each PE as `dispatch` was last told: COMPLETE_AND_RESUME goes by it. The owner may write it."""
-        self.hcr_el2: Final = [0] * len(masked)
-        """HCR_EL2, likewise."""
         self._interruptible: Final = interruptible_modes(client_el)
         self._features = features
         self._entry = entry_pstate(self._features, client_el)
@@ -146,8 +141,6 @@ class Engine:
             The event's number, or None if nothing is to be delivered.
         """
         p = self._pes[pe]
-        self.sctlr[pe] = sctlr
-        self.hcr_el2[pe] = hcr_el2
         best = self._best(p)
         if best is None:
             self.attention[pe] = 0
@@ -180,6 +173,21 @@ class Engine:
         if self.on_transition is not None:
             self.on_transition(number, pe, old, best.state, _NAME_DISPATCH)
         return number
+
+    def take_resume(self, regs: Regs, sctlr: int, hcr_el2: int) -> tuple[int, int]:
+        """The second half of COMPLETE_AND_RESUME (5.2.2): PSTATE, by what SCTLR_ELc and HCR_EL2 are now.
+
+        The handler may have changed them since it was entered, and an exception goes by what they are when it is taken.
+
+        Returns:
+            What the owner writes to (ELR_ELc, SPSR_ELc).
+        """
+        resume = self.resume
+        if resume is None:
+            raise ValueError("no COMPLETE_AND_RESUME is under way")
+        self.resume = None
+        regs[PSTATE] = self._entry(resume[1], sctlr, hcr_el2)
+        return resume
 
     def _best(self, p: ProcessingElement) -> Instance | None:
         """The instance that `p` would take now: critical before normal, then the lowest number."""
@@ -305,7 +313,6 @@ class Engine:
             if inst.state != UNREGISTERED:
                 self._apply(inst, Action.PE_RESET, pe)
                 inst.clear()
-        self.sctlr[pe] = self.hcr_el2[pe] = 0
 
     def suspended(self, pe: int) -> None:
         """Wake-up from a CPU_SUSPEND that powered the PE down: masked; all else is kept (6.5.2, ACS45)."""
@@ -340,4 +347,3 @@ class Engine:
         self.attention[:] = bytes(len(self._pes))
         self.kicks.clear()
         self.resume = None
-        self.sctlr[:] = self.hcr_el2[:] = [0] * len(self._pes)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from qemu_sdei.sdei.pe import ProcessingElement
 
 FORMAT: Final = "qemu-sdei sdei state"
-VERSION: Final = 2
-"""1: without `bound`."""
+VERSION: Final = 3
+"""1: without `bound`. 1 and 2: with `resume`, `sctlr` and `hcr_el2`, which had no meaning between two frames."""
 
-_TOP: Final = frozenset(("format", "version", "client_el", "features", "profile", "resume", "bound", "pes", "shared"))
-_PE: Final = frozenset(("affinity", "on", "masked", "sctlr", "hcr_el2", "frames", "events"))
+_TOP: Final = frozenset(("format", "version", "client_el", "features", "profile", "bound", "pes", "shared"))
+_PE: Final = frozenset(("affinity", "on", "masked", "frames", "events"))
 _FRAME: Final = frozenset(("event", "context"))
 _PRIVATE: Final = frozenset(("event", "state", "pending", "entry", "argument"))
 _SHARED: Final = _PRIVATE | {"target"}
@@ -40,15 +40,12 @@ def snapshot_of(engine: Interrupts) -> Document:
         "client_el": engine.client_el,
         "features": asdict(engine.features),
         "profile": _profile(engine),
-        "resume": None if engine.resume is None else list(engine.resume),
         "bound": [[number, slot.intid] for number, slot in engine._slots.items() if slot.intid],
         "pes": [
             {
                 "affinity": p.affinity,
                 "on": p.on,
                 "masked": p.masked,
-                "sctlr": engine.sctlr[p.index],
-                "hcr_el2": engine.hcr_el2[p.index],
                 "frames": [
                     {"event": inst.number, "context": frame.tolist()}
                     for inst, frame in zip(p.running, p.frames, strict=False)
@@ -99,14 +96,11 @@ class _InstancePlan(NamedTuple):
 class _PePlan(NamedTuple):
     on: bool
     masked: bool
-    sctlr: int
-    hcr_el2: int
     frames: list[tuple[Instance, list[int]]]
 
 
 class _Plan(NamedTuple):
     features: CpuFeatures
-    resume: tuple[int, int] | None
     bound: dict[int, int]
     pes: list[_PePlan]
     instances: list[_InstancePlan]
@@ -117,14 +111,11 @@ def restore_into(engine: Interrupts, document: object) -> None:
     plan = _check(engine, document)
     engine._wipe()
     engine.features = plan.features
-    engine.resume = plan.resume
     for number, intid in plan.bound.items():
         engine._slots[number].intid = intid
     for p, pe in zip(engine._pes, plan.pes, strict=True):
         p.on = pe.on
         p.masked = pe.masked
-        engine.sctlr[p.index] = pe.sctlr
-        engine.hcr_el2[p.index] = pe.hcr_el2
         for (inst, words), frame in zip(pe.frames, p.frames, strict=False):
             for index, word in enumerate(words):
                 frame[index] = word
@@ -144,22 +135,14 @@ def restore_into(engine: Interrupts, document: object) -> None:
 
 
 def _check(engine: Interrupts, document: object) -> _Plan:
-    if isinstance(document, dict) and type(document.get("version")) is int and document["version"] == 1:
-        document = {"bound": []} | document
-    top = _dict(document, _TOP, "document")
-    if top["format"] != FORMAT or type(top["version"]) is not int or top["version"] not in (1, VERSION):
+    top = _dict(_current(document), _TOP, "document")
+    if top["format"] != FORMAT or type(top["version"]) is not int or not 1 <= top["version"] <= VERSION:
         raise ProtocolError(f"SDEI state: not a version 1 to {VERSION} document of this program")
     if type(top["client_el"]) is not int or top["client_el"] != engine.client_el:
         raise ProtocolError(f"SDEI state: for another client EL than EL{engine.client_el}")
     if top["profile"] != _profile(engine):
         raise ProtocolError("SDEI state: for another machine description (events, version or slots differ)")
     features = _features(top["features"])
-    resume = None
-    if top["resume"] is not None:
-        words = _list(top["resume"], "resume")
-        if len(words) != 2:
-            raise ProtocolError("SDEI state: resume: must be two words")
-        resume = (_word(words[0], "resume"), _word(words[1], "resume"))
     bound = _check_bound(engine, top["bound"])
     pes = _list(top["pes"], "pes")
     if len(pes) != len(engine._pes):
@@ -174,7 +157,20 @@ def _check(engine: Interrupts, document: object) -> _Plan:
     for plan in instances:
         if plan.inst.slot is not None and plan.inst.number not in bound:
             raise ProtocolError(f"SDEI state: event {plan.inst.number:#x} is registered without a bound interrupt")
-    return _Plan(features, resume, bound, pe_plans, instances)
+    return _Plan(features, bound, pe_plans, instances)
+
+
+def _current(document: object) -> object:
+    """A document of an older version as one of this version; what is none is left to be refused."""
+    if not isinstance(document, dict) or type(document.get("version")) is not int or document["version"] >= VERSION:
+        return document
+    document = {"bound": []} | {key: value for key, value in document.items() if key != "resume"}
+    if isinstance(document.get("pes"), list):
+        document["pes"] = [
+            {key: value for key, value in pe.items() if key not in ("sctlr", "hcr_el2")} if isinstance(pe, dict) else pe
+            for pe in document["pes"]
+        ]
+    return document
 
 
 def _check_bound(engine: Interrupts, document: object) -> dict[int, int]:
@@ -201,8 +197,6 @@ def _check_pe(engine: Engine, p: ProcessingElement, document: object, instances:
     plan = _PePlan(
         on=_bool(pe["on"], where),
         masked=_bool(pe["masked"], where),
-        sctlr=_word(pe["sctlr"], where),
-        hcr_el2=_word(pe["hcr_el2"], where),
         frames=[_check_frame(engine, p, frame, where) for frame in _list(pe["frames"], where)],
     )
     private = _list(pe["events"], where)

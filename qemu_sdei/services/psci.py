@@ -56,10 +56,20 @@ class Function(IntEnum):
     SYSTEM_OFF = 0x8400_0008
     SYSTEM_RESET = 0x8400_0009
     PSCI_FEATURES = 0x8400_000A
+    SYSTEM_SUSPEND = 0x8400_000E
     SYSTEM_RESET2 = 0x8400_0012
 
 
-_BOTH_WIDTHS: Final = (Function.CPU_SUSPEND, Function.CPU_ON, Function.AFFINITY_INFO, Function.SYSTEM_RESET2)
+_BOTH_WIDTHS: Final = (
+    *(Function.CPU_SUSPEND, Function.CPU_ON, Function.AFFINITY_INFO),
+    *(Function.SYSTEM_SUSPEND, Function.SYSTEM_RESET2),
+)
+_POWER_DOWN: Final = 1 << 16
+"""StateType of power_state in the original format (5.4.2)."""
+_STATE_FIELDS: Final = 0x0301_FFFF
+"""StateID, StateType, PowerLevel; all else is reserved."""
+_LEVELS: Final = 3
+"""Power levels: CPU, cluster, system."""
 SMCCC_VERSION_ID: Final = 0x8000_0000
 
 
@@ -74,6 +84,12 @@ class PowerControl(Protocol):
 
     def standby(self, pe: int) -> None:
         """The calling CPU waits for an interrupt before it returns."""
+
+    def suspend(self, pe: int, entry: int, context: int) -> None:
+        """The calling CPU loses its context: it waits for an interrupt and comes up at `entry` with x0 = `context`."""
+
+    def in_handler(self, pe: int) -> bool:
+        """Whether an SDEI handler runs on the calling CPU."""
 
     def system_off(self) -> None:
         """Power the machine off."""
@@ -125,6 +141,7 @@ class Psci(Service):
             Function.SYSTEM_OFF: self._system_off,
             Function.SYSTEM_RESET: self._system_reset,
             Function.PSCI_FEATURES: self._features,
+            Function.SYSTEM_SUSPEND: self._system_suspend,
             Function.SYSTEM_RESET2: self._system_reset2,
         }
         for function in _BOTH_WIDTHS:
@@ -144,13 +161,37 @@ class Psci(Service):
     def _version(self, pe: int, regs: memoryview) -> int:
         return VERSION_1_1
 
-    def _cpu_suspend(self, pe: int, regs: memoryview) -> int:
-        """5.1.6. Standby states only, in the original format: StateType (bit 16) must be 0."""
+    def _cpu_suspend(self, pe: int, regs: memoryview) -> int | None:
+        """5.1.2, power_state in the original format. Every StateID is taken: nothing here is deeper than anything else.
+
+        Returns None for a power-down: the CPU comes up at its entry point, as after CPU_ON. Refused in an SDEI handler
+        (DEN0054 6.5.4), which must not be left this way.
+        """
         state = regs[X0 + 1] & _M32
-        if state & ~0x0301_FFFF or state & 1 << 16:
+        if state & ~_STATE_FIELDS or state >> 24 >= _LEVELS:
             return Code.INVALID_PARAMETERS
-        self._control.standby(pe)
-        return Code.SUCCESS
+        if not state & _POWER_DOWN:
+            if self._control.in_handler(pe):
+                return Code.DENIED
+            self._control.standby(pe)
+            return Code.SUCCESS
+        return self._suspend(pe, regs, 2)
+
+    def _suspend(self, pe: int, regs: memoryview, first: int) -> int | None:
+        """Power the calling CPU down. Argument `first`: where it comes up; the next: its context id."""
+        entry = self._argument(regs, first)
+        if entry & 3:
+            return Code.INVALID_ADDRESS
+        if self._control.in_handler(pe):
+            return Code.DENIED
+        self._control.suspend(pe, entry, self._argument(regs, first + 1))
+        return None
+
+    def _system_suspend(self, pe: int, regs: memoryview) -> int | None:
+        """5.1.19: CPU_SUSPEND to the deepest state, for the last CPU that is on."""
+        if any(power is not Power.OFF for other, power in enumerate(self.power) if other != pe):
+            return Code.DENIED
+        return self._suspend(pe, regs, 1)
 
     def _cpu_off(self, pe: int, regs: memoryview) -> None:
         self.power[pe] = Power.OFF
@@ -209,7 +250,9 @@ class Psci(Service):
         return None
 
     def _features(self, pe: int, regs: memoryview) -> int:
-        """5.1.15. No function here has feature flags: CPU_SUSPEND in the original format, no OS-initiated mode."""
+        """5.1.15. Flags exist for CPU_SUSPEND only, and are 0: the original format (bit 1), no OS-initiated mode (bit
+        0).
+        """
         function = regs[X0 + 1] & _M32
         if function == SMCCC_VERSION_ID or self._implemented(function):
             return Code.SUCCESS

@@ -16,7 +16,7 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
 from qemu_sdei.backend.server import Server
 from qemu_sdei.boot.config import Entry
-from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
+from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Kind, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.service import Service
@@ -69,6 +69,8 @@ class SimulatedGuest:
         self.kicks_seen = [0] * nr_cpus
         self.parked = [False] * nr_cpus
         self.x18 = 0
+        self.id_registers: dict[str, int] = {}
+        """What CPUs show of their ID registers at their next reset; 0 if not named."""
 
     def server(self, services: tuple[Service, ...] = ()) -> Server:
         """A new backend for this guest, as after a restart."""
@@ -96,6 +98,8 @@ class SimulatedGuest:
         frame = self.window.frames[pe]
         for word in (*range(Word.FUNCTION, Word.PC), *range(Word.PC, Word.X30 + 1)):
             frame[word] = 0
+        for n, name in enumerate(RESET_REGISTERS):
+            frame[Word.ID_REGISTERS + n] = self.id_registers.get(name, 0)
         self.parked[pe] = False
         self.post(pe, Kind.RESET)
 

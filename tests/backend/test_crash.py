@@ -22,6 +22,7 @@ from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.monitor.ops import read_phys
 from qemu_sdei.sdei.constants import Function
+from qemu_sdei.sdei.pstate import SCTLR_SPAN
 from qemu_sdei.services.psci import Function as Psci
 from qemu_sdei.smccc.service import Call, FunctionRange, JournalMode, Service, Steps
 from tests.backend.simulated import SimulatedGuest, serve
@@ -164,6 +165,7 @@ class World:
 def scenario(world: World) -> None:
     """Boot, both CPUs on, events in most states, services with state, CPU off and on, a reset."""
     guest = world.guest
+    guest.id_registers["ID_AA64MMFR1_EL1"] = 1 << 20  # PAN
     for pe in (0, 1):
         guest.reset(pe)
         world.exchange(pe)
@@ -180,6 +182,7 @@ def scenario(world: World) -> None:
     world.trigger(0, 0)
     world.call(0, 0xC300_0000, 6)
     world.call(0, Function.EVENT_COMPLETE, 0)
+    guest.window.frames[0][Word.SCTLR_EL1] = SCTLR_SPAN  # by the handler
     world.call(0, Function.EVENT_COMPLETE_AND_RESUME, 0x4400_0280)
     world.call(0, Function.PE_MASK)
     world.call(0, Function.EVENT_SIGNAL, 0, 1)
@@ -190,7 +193,17 @@ def scenario(world: World) -> None:
     world.kicks()
     world.call(1, Function.EVENT_UNREGISTER, 0)
     world.call(1, Function.EVENT_COMPLETE, 0)
+    world.call(1, Function.PE_UNMASK)
+    world.call(1, Psci.CPU_SUSPEND | 0x4000_0000, 1 << 16, 0x4500_0000, 0x77)
+    world.trigger(0, 0)
+    world.kicks()
+    world.call(1, Function.PE_MASK)
+    world.call(0, Psci.SYSTEM_SUSPEND | 0x4000_0000, 0x4500_0000, 0x78)
     world.call(1, Psci.CPU_OFF)
+    world.call(0, Psci.SYSTEM_SUSPEND | 0x4000_0000, 0x4500_0000, 0x78)
+    world.call(0, Function.PE_UNMASK)
+    world.call(0, Psci.CPU_SUSPEND | 0x4000_0000, 1 << 16, 0x4500_0000, 0x79)
+    world.call(0, Function.EVENT_COMPLETE, 0)
     world.call(0, Psci.AFFINITY_INFO, 1, 0)
     world.call(0, 0xC300_0000, 7)
     for pe in (1, 0):

@@ -25,7 +25,7 @@ pytestmark = [
 
 ELSEWHERE = {55, *range(87, 98)}
 """Scenarios that no bare-metal client can express."""
-NEEDS = {2: "a 1.0 firmware", 7: "firmware without SDEI", 39: "a CPU with PAN", 83: "a power-down state"}
+NEEDS = {2: "a 1.0 firmware", 7: "firmware without SDEI", 39: "a CPU with PAN"}
 """Scenarios that skip with our firmware's defaults."""
 
 TF_A_LIKE = """

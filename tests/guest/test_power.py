@@ -224,6 +224,6 @@ def test_standby_lasts_until_an_interrupt_comes() -> None:
     assert end == OFF
 
 
-def test_powerdown_suspend_is_refused() -> None:
-    console, _ = call("function=0xc4000001 a1=0x10000 a2=0x40200000")
+def test_a_power_level_that_is_not_there_is_refused() -> None:
+    console, _ = call("function=0xc4000001 a1=0x3010000 a2=0x40200000")
     assert console.startswith("call: x0=0xfffffffffffffffe ")

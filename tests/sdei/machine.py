@@ -72,6 +72,8 @@ class Machine:
         self.hold_kicks = False
         self.sctlr = 0
         self.hcr_el2 = 0
+        self.resumed: tuple[int, int] | None = None
+        """ELR and SPSR that the last COMPLETE_AND_RESUME wanted written."""
         for pe, regs in enumerate(self.regs):
             regs[PSTATE] = client_el << 2 | 1
             regs[PC] = CALL_PC + 0x1000 * pe
@@ -96,6 +98,8 @@ class Machine:
 
     def frame(self, pe: int) -> int | None:
         """What ends every frame."""
+        if self.dispatcher.resume is not None:
+            self.resumed = self.dispatcher.take_resume(self.regs[pe], self.sctlr, self.hcr_el2)
         if not self.dispatcher.attention[pe]:
             return None
         event = self.dispatcher.dispatch(pe, self.regs[pe], self.sctlr, self.hcr_el2)

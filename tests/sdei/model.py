@@ -70,6 +70,8 @@ class Model:
         self.shared |= {n: ModelEvent(n, True, False, False, None, slot=True) for n, shared in self.slots if shared}
         self.private = [self._fresh(pe) for pe in range(pes)]
         self.resume: tuple[int, int] | None = None
+        self.span = False
+        """SCTLR_EL1.SPAN, as it is now."""
 
     def _fresh(self, pe: int) -> dict[int, ModelEvent]:
         events = {n: ModelEvent(n, False, c, s, pe) for n, shared, c, s in self.kinds if not shared}
@@ -118,10 +120,10 @@ class Model:
             return event.number
         return None
 
-    @staticmethod
-    def taken(pstate: int) -> int:
-        """PSTATE after an exception to EL1 on an Armv8.0 CPU: EL1h, DAIF, the flags."""
-        return (pstate & 0xF0000000) + 0x3C5
+    def taken(self, pstate: int) -> int:
+        """PSTATE after an exception to EL1 on a CPU with PAN: EL1h, DAIF, the flags, PAN if SCTLR_EL1.SPAN is 0."""
+        pan = 1 << 22 if not self.span else pstate & 1 << 22
+        return (pstate & 0xF0000000) + pan + 0x3C5
 
     def finish(self, pe: int) -> list[int]:
         """The innermost handler ends; what it had interrupted."""

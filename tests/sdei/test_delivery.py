@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from qemu_sdei.sdei import CpuFeatures
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.context import PC, PSTATE, WORD_MASK, X0
+from qemu_sdei.sdei.pstate import PAN, SCTLR_DSSBS, SCTLR_SPAN, SSBS
 from tests.sdei.machine import (
     ARGUMENT,
     CALL_PC,
@@ -191,7 +193,7 @@ def test_complete_without_a_handler(function: Function, address: int) -> None:
     machine = Machine()
     assert machine(0, function, address) == DENIED
     assert machine.regs[0][PC] == CALL_PC
-    assert machine.dispatcher.resume is None
+    assert machine.resumed is None
 
 
 def test_complete_and_resume() -> None:
@@ -202,7 +204,7 @@ def test_complete_and_resume() -> None:
         machine.regs[0][index] = 0x5555
     assert machine(0, Function.EVENT_COMPLETE_AND_RESUME, 0xFFFF_8000_0000_0480) is None
     assert machine.regs[0].tolist() == [0xFFFF_8000_0000_0480, 0x6000_0005 | DAIF, *values[X0:]]
-    assert machine.dispatcher.resume == (values[PC], 0x6000_0000)
+    assert machine.resumed == (values[PC], 0x6000_0000)
     assert machine.status(0, PRIVATE) == 3
 
 
@@ -213,7 +215,21 @@ def test_resume_pstate_follows_the_entry_rule_not_the_handler() -> None:
     machine.regs[0][PSTATE] = 0x7000_0005
     assert machine(0, Function.EVENT_COMPLETE_AND_RESUME, 0x1000) is None
     assert machine.regs[0][PSTATE] == 0x8000_0005 | DAIF
-    assert machine.dispatcher.resume == (0xFFFF_8000_1234_5678, 0x8030_0C10)
+    assert machine.resumed == (0xFFFF_8000_1234_5678, 0x8030_0C10)
+
+
+@pytest.mark.parametrize(("entered", "resumed"), [(0, SCTLR_SPAN), (SCTLR_SPAN, 0)])
+def test_resume_goes_by_sctlr_as_it_is_then(entered: int, resumed: int) -> None:
+    """The handler may have written SCTLR_EL1: an exception goes by what it is when it is taken."""
+    machine = Machine(features=CpuFeatures(pan=True, ssbs=True))
+    machine.sctlr = entered
+    interrupt(machine, pstate=0x6000_0000)
+    assert bool(machine.regs[0][PSTATE] & PAN) is (entered == 0)
+    machine.sctlr = resumed | SCTLR_DSSBS
+    assert machine(0, Function.EVENT_COMPLETE_AND_RESUME, 0x1000) is None
+    assert machine.regs[0][PSTATE] == 0x6000_0005 | DAIF | SSBS | (PAN if resumed == 0 else 0)
+    assert machine.resumed is not None
+    assert machine.resumed[1] == 0x6000_0000
 
 
 @pytest.mark.parametrize("address", [0, 1, 0x1002, 1 << 60])
@@ -222,7 +238,7 @@ def test_resume_at_a_bad_address(address: int) -> None:
     machine = Machine()
     values = interrupt(machine)
     assert machine(0, Function.EVENT_COMPLETE_AND_RESUME, address) == DENIED
-    assert machine.dispatcher.resume is None
+    assert machine.resumed is None
     assert machine.status(0, PRIVATE) == 7
     assert machine(0, Function.EVENT_COMPLETE, 0) is None
     assert machine.regs[0].tolist() == values
@@ -250,7 +266,7 @@ def test_next_event_is_stacked_on_the_resume_context() -> None:
     assert machine(0, Function.EVENT_COMPLETE_AND_RESUME, 0x4000) is None
     assert machine.deliveries == [(0, PRIVATE), (0, PRIVATE_2)]
     assert [machine.x(0, 2), machine.x(0, 3)] == [0x4000, 0x8000_0005 | DAIF]
-    assert machine.dispatcher.resume == (values[PC], values[PSTATE])
+    assert machine.resumed == (values[PC], values[PSTATE])
 
 
 def test_enable_result_is_part_of_the_interrupted_context() -> None:

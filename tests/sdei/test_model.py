@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from qemu_sdei.errors import NotDeliveredError, UsageError
-from qemu_sdei.sdei import Dispatcher, EventType, Priority
+from qemu_sdei.sdei import CpuFeatures, Dispatcher, EventType, Priority
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.context import new_regs
 from qemu_sdei.sdei.interrupts import Wanted
+from qemu_sdei.sdei.pstate import SCTLR_SPAN
 from tests.sdei.machine import small_profile
 from tests.sdei.model import Model
 
@@ -76,10 +77,15 @@ class AgainstModel(RuleBasedStateMachine):
         self.counter = 0
         self.routes: list[str] = []
 
+    @property
+    def sctlr(self) -> int:
+        """SCTLR_EL1 as it is now: guests change it, in handlers too."""
+        return SCTLR_SPAN if self.model.span else 0
+
     @staticmethod
     def fresh() -> Dispatcher:
         """The machine's dispatcher."""
-        return Dispatcher(PROFILE, range(PES), max_intid=40, reserved_intids=(40,))
+        return Dispatcher(PROFILE, range(PES), features=CpuFeatures(pan=True), max_intid=40, reserved_intids=(40,))
 
     @initialize(
         off=st.sampled_from([None, None, None, 0, 1, 2]),
@@ -101,6 +107,7 @@ class AgainstModel(RuleBasedStateMachine):
         """A call on both sides: same result, same registers, same delivery."""
         regs = self.regs[pe]
         self.counter += 1
+        self.model.span = self.counter % 3 == 0
         for index in range(2, 20):
             regs[index] = self.counter << 8 | index
         for index, arg in enumerate(args, 3):
@@ -112,14 +119,16 @@ class AgainstModel(RuleBasedStateMachine):
         if result is not None:
             regs[2] = mirror[2] = result & WORD
         assert self.dispatcher.resume == self.model.resume
-        self.dispatcher.resume = self.model.resume = None
+        if self.model.resume is not None:
+            assert self.dispatcher.take_resume(regs, self.sctlr, 0) == self.model.resume
+            self.model.resume = None
         self.frame(pe, mirror)
 
     def frame(self, pe: int, mirror: list[int]) -> None:
         """The end of a frame: delivery, or none, on both sides alike; kicks are noted."""
         regs = self.regs[pe]
         expected = self.model.dispatch(pe, mirror)
-        event = self.dispatcher.dispatch(pe, regs, 0, 0) if self.dispatcher.attention[pe] else None
+        event = self.dispatcher.dispatch(pe, regs, self.sctlr, 0) if self.dispatcher.attention[pe] else None
         assert event == expected
         assert regs.tolist() == mirror
         self.kicked.discard(pe)

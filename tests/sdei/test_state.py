@@ -10,7 +10,7 @@ import pytest
 
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei import CpuFeatures, Dispatcher, Profile
-from qemu_sdei.sdei.constants import SHARED_SLOTS, Function
+from qemu_sdei.sdei.constants import PRIVATE_SLOTS, SHARED_SLOTS, Function
 from tests.sdei.machine import (
     BUSY_FEATURES,
     PRIVATE,
@@ -92,14 +92,23 @@ def test_restore_replaces_what_was_there() -> None:
     assert machine.dispatcher.kicks == []
 
 
-def test_resume_is_part_of_it() -> None:
-    """A snapshot between COMPLETE_AND_RESUME and the owner's writing of ELR/SPSR."""
-    machine = Machine()
-    machine.run(0, PRIVATE)
-    assert machine(0, Function.EVENT_COMPLETE_AND_RESUME, 0x4000) is None
-    again = Dispatcher(Profile.default(), range(2))
-    again.restore(machine.dispatcher.snapshot())
-    assert again.resume == machine.dispatcher.resume is not None
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_document_is_read(version: int) -> None:
+    """What newer ones do not have any more had no meaning between two frames."""
+    machine = busy()
+    if version == 1:
+        for event in (PRIVATE_SLOTS, SHARED_SLOTS):
+            assert machine(2, Function.EVENT_UNREGISTER, event) == 0
+            assert machine(2, Function.INTERRUPT_RELEASE, event) == 0
+    document = machine.dispatcher.snapshot()
+    old = copy.deepcopy(document) | {"version": version, "resume": None}
+    if version == 1:
+        del old["bound"]
+    for pe in old["pes"]:
+        pe |= {"sctlr": 7, "hcr_el2": 0}
+    again = fresh()
+    again.restore(old)
+    assert again.snapshot() == document
 
 
 @pytest.mark.parametrize(
@@ -205,7 +214,7 @@ def huge_word(d: Any) -> None:
 
 
 def endless_word(d: Any) -> None:
-    d["pes"][0]["sctlr"] = 10**6000
+    shared_event(d, SHARED_2)["argument"] = 10**6000
 
 
 def negative_word(d: Any) -> None:
@@ -225,7 +234,7 @@ def version_true(d: Any) -> None:
 
 
 def later_version(d: Any) -> None:
-    d["version"] = 3
+    d["version"] = 4
 
 
 def bound_twice(d: Any) -> None:
@@ -258,10 +267,6 @@ def bound_text(d: Any) -> None:
 
 def registered_but_unbound(d: Any) -> None:
     d["bound"] = []
-
-
-def half_a_resume(d: Any) -> None:
-    d["resume"] = [1]
 
 
 def key_missing(d: Any) -> None:
@@ -302,8 +307,8 @@ def feature_unknown(d: Any) -> None:
         (negative_word, "64-bit word"),
         (off_and_unmasked, "is off, but not without state"),
         (off_with_events, "is off, but not without state"),
-        (version_true, "not a version 1 to 2 document"),
-        (later_version, "not a version 1 to 2 document"),
+        (version_true, "not a version 1 to 3 document"),
+        (later_version, "not a version 1 to 3 document"),
         (bound_twice, "interrupt 34 is there twice"),
         (slot_twice, "event 0x40ff0100 or interrupt 35 is there twice"),
         (bound_of_the_other_type, "cannot be bound to"),
@@ -312,7 +317,6 @@ def feature_unknown(d: Any) -> None:
         (half_a_binding, "pairs of event and interrupt"),
         (bound_text, "bound: a list is missing"),
         (registered_but_unbound, "registered without a bound interrupt"),
-        (half_a_resume, "two words"),
         (key_missing, "must be an object with"),
         (key_too_many, "PE 0: must be an object with"),
         (feature_unknown, "features: must be an object with"),

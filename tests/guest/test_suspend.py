@@ -1,0 +1,52 @@
+"""Linux sleeps: suspend to idle and to RAM, with events registered and arriving (conformance 89)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.guest.client import Client
+from tests.guest.guests import until
+from tests.guest.test_power import linux
+
+pytestmark = pytest.mark.guest
+
+Status = list[dict[str, Any]]
+"""Of each PE."""
+
+
+def sleep(client: Client, state: str, asleep: Callable[[Status], bool]) -> None:
+    """Write `state` to /sys/power/state; the clock wakes the guest two seconds later. When it is `asleep`, inject into
+    each CPU that is on: it is masked, so the event waits until the guest is awake.
+    """
+    guest = client.guest
+    delivered = guest.status()["counts"]["delivered"]
+    with ThreadPoolExecutor(1) as pool:
+        command = f"echo +2 >/sys/class/rtc/rtc0/wakealarm; echo {state} >/sys/power/state"
+        done = pool.submit(client.shell, command)
+        until("the guest is asleep", lambda: asleep(guest.status()["pes"]))
+        on = [pe for pe, entry in enumerate(guest.status()["pes"]) if entry["on"]]
+        for pe in on:
+            guest.inject(0, pe)
+        done.result(30)
+    until("the events are handled", lambda: guest.status()["counts"]["completed"] >= delivered + len(on))
+
+
+@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.slow)])
+def test_events_survive_sleep(series: str) -> None:
+    """Registrations and enables are kept; what was injected meanwhile is delivered once, after waking."""
+    with linux(series, smp=2) as client:
+        client.load("verbose=0")
+        sleep(client, "freeze", lambda pes: all(pe["masked"] and pe["on"] for pe in pes))
+        assert [client.count(cpu) for cpu in (0, 1)] == [(1, 1), (1, 1)]
+        sleep(client, "mem", lambda pes: "SYSTEM_SUSPEND" in pes[0]["calls"])
+        assert client.count(0) == (2, 2)
+        calls = client.guest.status()["pes"][0]["calls"]
+        assert calls["SYSTEM_SUSPEND"] == 1
+        for cpu in (0, 1):
+            client.guest.inject(0, cpu, wait=True)
+        assert client.count(0) == (3, 3)
+        assert client.shell("cat /sys/devices/system/cpu/online").strip() == "0-1"
