@@ -44,15 +44,16 @@ ALLOWED: Final[dict[int, frozenset[int]]] = {
     Sdei.PRIVATE_RESET: _u64(0, -3),
     Sdei.SHARED_RESET: _u64(0, -3),
     Psci.PSCI_VERSION: _u64(0x1_0001),
-    Psci.CPU_SUSPEND: _u64(0, -2),
+    Psci.CPU_SUSPEND: _u64(0, -2, -3, -9),
     Psci.CPU_ON: _u64(0, -2, -4, -5, -9),
     Psci.AFFINITY_INFO: _u64(0, 1, 2, -2),
     Psci.MIGRATE_INFO_TYPE: _u64(2),
     Psci.PSCI_FEATURES: _u64(0, -1),
+    Psci.SYSTEM_SUSPEND: _u64(-3, -9),
     Psci.SYSTEM_RESET2: _u64(-2),
 }
 """Results of an ordinary return, by function id. EVENT_CONTEXT's is checked against the context itself."""
-for _both in (Psci.CPU_SUSPEND, Psci.CPU_ON, Psci.AFFINITY_INFO, Psci.SYSTEM_RESET2):
+for _both in (Psci.CPU_SUSPEND, Psci.CPU_ON, Psci.AFFINITY_INFO, Psci.SYSTEM_SUSPEND, Psci.SYSTEM_RESET2):
     ALLOWED[_both | SMC64] = ALLOWED[_both]
 
 _WEIGHTS: Final = {
@@ -115,6 +116,8 @@ _FIRST: Final = {
     Sdei.EVENT_SIGNAL: (0, 0, 0, 0x100),
     Sdei.FEATURES: (0, 1, 2),
     Psci.CPU_ON: _TARGETS,
+    Psci.CPU_SUSPEND: (0, 1 << 16, 1 << 16, 1 << 16 | 2, 0x0101_0000, 3 << 24),
+    Psci.SYSTEM_SUSPEND: CODE,
     Psci.AFFINITY_INFO: _TARGETS,
     Psci.PSCI_FEATURES: tuple(ALLOWED),
     Psci.SYSTEM_RESET2: (0, 1, 1 << 31),
