@@ -1,0 +1,104 @@
+"""The tables that announce our firmware: SDEI, HEST with sources that are notified by SDEI, and AGDI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from acpi.errors import TableError
+from acpi.table import Oem, Table
+from acpi.tables.agdi import Agdi
+from acpi.tables.gas import Gas
+from acpi.tables.hest import Ghes, GhesV2, Hest, Notification
+from acpi.tables.sdei import Sdei
+
+MIN_BLOCK: Final = 20
+"""Bytes of a Generic Error Status Block without entries (ACPI 6.5 18.3.2.7.1)."""
+
+
+@dataclass(frozen=True)
+class GhesSource:
+    """A generic hardware error source whose errors are made known by an SDEI event."""
+
+    event: int
+    """SDEI event number, not 0."""
+    status_address: int
+    """Physical address, a multiple of 8, of the 8 bytes that hold the address of the error status block."""
+    block_length: int
+    """Bytes of the error status block, at least 20."""
+    read_ack_address: int | None = None
+    """Physical address, a multiple of 8, of the 8-byte read-ack register; None for a source of type 9, without one."""
+
+
+def own_tables(
+    *,
+    oem: Oem | None = None,
+    sdei: bool = True,
+    ghes: Sequence[GhesSource] = (),
+    agdi_event: int | None = None,
+) -> list[Table]:
+    """The tables that announce our firmware, in the order SDEI, HEST, AGDI.
+
+    Args:
+        oem: OEM and creator fields of all of them.
+        sdei: whether there is an SDEI table. Without it Linux does not look for SDEI.
+        ghes: the error sources; their ids count from 0. Without any there is no HEST.
+        agdi_event: SDEI event that asks for a diagnostic dump and reset; None for no AGDI.
+
+    Raises:
+        TableError: an event is 0 or used twice, an address is misaligned, a block is too short.
+    """
+    oem = oem or Oem()
+    tables: list[Table] = [Sdei(oem=oem)] if sdei else []
+    users: dict[int, str] = {}
+    if ghes:
+        sources = []
+        for number, source in enumerate(ghes):
+            _claim(users, source.event, "HEST", f"sources[{number}].notification.vector")
+            sources.append(_source(number, source))
+        tables.append(Hest(sources=tuple(sources), oem=oem))
+    if agdi_event is not None:
+        _claim(users, agdi_event, "AGDI", "sdei_event")
+        tables.append(Agdi.by_sdei(agdi_event, oem=oem))
+    return tables
+
+
+def _claim(users: dict[int, str], event: int, signature: str, field: str) -> None:
+    if event == 0:
+        raise TableError(
+            "event 0 is the software-signalled one (DEN0054 5.1.14): take an event that the platform signals",
+            signature=signature, field=field,
+        )  # fmt: skip
+    if event in users:
+        raise TableError(f"event {event:#x} is already that of {users[event]}", signature=signature, field=field)
+    users[event] = f"{signature} {field}"
+
+
+def _source(number: int, source: GhesSource) -> Ghes:
+    field = f"sources[{number}]"
+    addresses = [("error_status_address", source.status_address)]
+    if source.read_ack_address is not None:
+        addresses.append(("read_ack", source.read_ack_address))
+    for name, address in addresses:
+        if address <= 0 or address % 8:
+            raise TableError(
+                f"{address:#x} is no address of 8 bytes: it must be a multiple of 8 and not 0",
+                signature="HEST", field=f"{field}.{name}.address",
+            )  # fmt: skip
+    if source.block_length < MIN_BLOCK:
+        raise TableError(
+            f"an error status block has at least {MIN_BLOCK} bytes, not {source.block_length}",
+            signature="HEST", field=f"{field}.block_length",
+        )  # fmt: skip
+    status = Gas.memory(source.status_address)
+    notification = Notification.sdei(source.event)
+    if source.read_ack_address is None:
+        return Ghes(
+            source_id=number, max_raw_length=source.block_length, error_status_address=status,
+            notification=notification, block_length=source.block_length,
+        )  # fmt: skip
+    return GhesV2(
+        source_id=number, max_raw_length=source.block_length, error_status_address=status,
+        notification=notification, block_length=source.block_length, read_ack=Gas.memory(source.read_ack_address),
+    )  # fmt: skip

@@ -1,0 +1,21 @@
+"""BERT: where firmware left the errors of the boot before (ACPI 6.5 18.3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from acpi.layout import u32, u64
+from acpi.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bert(Table):
+    """The Boot Error Record Table: 48 bytes, revision 1."""
+
+    SIGNATURE: ClassVar[str] = "BERT"
+
+    region_length: int = u32("Boot Error Region Length")
+    """Bytes; an error status block fits in."""
+    region_address: int = u64("Boot Error Region")
+    """Physical address of a Generic Error Status Block."""
