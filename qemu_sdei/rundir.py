@@ -34,6 +34,8 @@ INITRD: Final = "initrd.img"
 CONSOLE_LOG: Final = "console.log"
 BACKEND_LOG: Final = "backend.log"
 QEMU_LOG: Final = "qemu.log"
+STATE: Final = "state.json"
+"""The state document of a guest that is being handed over."""
 
 
 @dataclass(frozen=True)

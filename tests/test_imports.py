@@ -18,10 +18,11 @@ RANK = {
     "monitor": 2,
     "services": 2,
     "backend": 3,
-    "machine": 4,
-    "conformance": 5,
-    "cli": 6,
-    "__main__": 7,
+    "migration": 4,
+    "machine": 5,
+    "conformance": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 """A room imports rooms of lower rank only, and never one of its own rank."""
 COMMON = {"errors", "config", "rundir", "guestbuild"}

@@ -1,8 +1,8 @@
-"""`python -m qemu_sdei.backend RUNDIR [--ram-fd N] [--lifeline]`: the process that serves one guest.
+"""`python -m qemu_sdei.backend RUNDIR [--ram-fd N] [--lifeline] [--incoming]`: the process that serves one guest.
 
 Started by the machine side for its own guests, and by `qemu-sdei backend` for a QEMU that somebody else runs. With
 `--lifeline` the end of standard input means that the supervisor is gone: the run directory is removed and the process
-ends.
+ends. With `--incoming` it waits for a guest that arrives by migration.
 
 Imports are few on purpose: a guest waits for this process from its first instruction on.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from qemu_sdei import rundir
 from qemu_sdei.backend.control import Control
+from qemu_sdei.backend.document import machine_of
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
 from qemu_sdei.backend.loader import Loader
@@ -44,17 +45,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("rundir", type=Path)
     parser.add_argument("--ram-fd", type=int)
     parser.add_argument("--lifeline", action="store_true")
+    parser.add_argument("--incoming", action="store_true")
     parser.add_argument("--doorbell-timeout", type=float, default=_DOORBELL_TIMEOUT)
     options = parser.parse_args(argv)
     try:
-        return serve(options.rundir, options.ram_fd, options.lifeline, options.doorbell_timeout)
+        return serve(options.rundir, options.ram_fd, options.lifeline, options.doorbell_timeout, options.incoming)
     except SdeiError as error:
         print(f"qemu-sdei backend: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
-def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout: float) -> int:
-    """Serve the guest of a run directory."""
+def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout: float, incoming: bool = False) -> int:
+    """Serve the guest of a run directory. `incoming`: it arrives by migration, and is not touched before."""
     config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
     profile = Profile.load(Path(config.profile)) if config.profile else Profile.default()
     if config.sdei_version:
@@ -65,7 +67,6 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
     if fd is None:
         raise SdeiError("no guest RAM: neither --ram-fd nor ram_path in guest.json")
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
-    window.announce()
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
@@ -76,6 +77,7 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
     journal = Journal(directory / JOURNAL)
     doorbell = Doorbell(str(directory / rundir.DOORBELL), doorbell_timeout)
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
+    server.machine = machine_of(config)
     orphaned: list[bool] = []
 
     def supervisor_event(_events: int) -> None:
@@ -90,7 +92,11 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
     trace = Path(config.trace).open("a") if config.trace else None  # noqa: SIM115 - for the life of the process
     if trace is not None:
         server.trace_to(trace)
-    server.recover()
+    if not server.recover():
+        if incoming:
+            server.held = True
+        else:
+            window.announce()
     control = Control(server, directory / rundir.CONTROL, {"name": config.name, "nr_cpus": config.nr_cpus})
     try:
         server.run()

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei.backend.handover import Handover
 from qemu_sdei.backend.server import Server
 from qemu_sdei.backend.telling import readable
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
@@ -66,6 +67,7 @@ class Control:
         self._path = path
         self._clients: dict[int, Client] = {}
         self._waiters: list[_Waiter] = []
+        self._handover = Handover(server, path.parent, self._send, self._perform)
         self._commands: dict[str, Command] = {
             "hello": self._hello,
             "status": self._status,
@@ -73,7 +75,9 @@ class Control:
             "why": self._why,
             "trace": self._trace,
             "events": self._events,
+            "moved": self._moved,
             "shutdown": self._shutdown,
+            **self._handover.commands,
         }
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -120,6 +124,7 @@ class Control:
             self._server.unwatch(fd)
             client.socket.close()
         self._waiters = [w for w in self._waiters if w.client is not client]
+        self._handover.dropped(client)
         self._listen()
 
     def _ready(self, client: Client, events: int) -> None:
@@ -192,6 +197,12 @@ class Control:
         if command is None:
             self._fail(client, request, "usage", f"no such command; there are {', '.join(sorted(self._commands))}")
             return
+        if not self._handover.defers(client, message):
+            self._perform(client, message)
+
+    def _perform(self, client: Client, message: dict[str, Any]) -> None:
+        request = message["id"]
+        command = self._commands[message["cmd"]]
         try:
             result = command(client, message)
         except UsageError as error:
@@ -222,6 +233,20 @@ class Control:
 
     def _shutdown(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         self._server.stop()
+        return {}
+
+    def _moved(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        name, control = message.get("name"), message.get("control")
+        if not isinstance(name, str) or not isinstance(control, str):
+            raise UsageError("moved wants the name and the control socket of where the guest is now")
+        self._handover.moved(client, name, control)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            what = f"event {waiter.event:#x}: the guest moved to {name} meanwhile, and its handler completes there"
+            self._fail(waiter.client, waiter.id, "state", what)
+        for other in list(self._clients.values()):
+            if other is not client:
+                self._send(other, {"moved": {"name": name, "control": control}})
         return {}
 
     def _why(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, Final, TextIO
 
 from qemu_sdei.backend import recovery, report
 from qemu_sdei.backend.firmware import Firmware
+from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN, function_name
 from qemu_sdei.backend.telling import Telling
@@ -87,6 +88,12 @@ class Server(Telling):
         self._handlers: dict[int, Callback] = {}
         self._fence = threading.Lock()
         self._spin = _SPIN_MIN
+        self.held = False
+        """No frame is answered: the guest stands still, because it is to be written down or has not come yet."""
+        self.machine: dict[str, Any] = {}
+        """What a state document must be of: see `document.machine_of`."""
+        self.hold_point: HoldPoint | None = None
+        self._holding = False
         self._heard = False
         """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
         self.watch(doorbell.fileno(), self._doorbell_event)
@@ -127,7 +134,9 @@ class Server(Telling):
         seq, seen, poll_word = self.window.seq, self._seen, self.window.header
         cpus = range(self.window.nr_cpus)
         sched_yield = os.sched_yield
-        frame = self._frame if self._trace is None else self._traced_frame
+        if self.held:
+            self._hold_still()
+        frame = self._frame_function()
         quiet = 0
         since_sockets = 0
         poll_word[Header.POLL] = 1
@@ -144,6 +153,8 @@ class Server(Telling):
                 if since_sockets >= _SOCKETS_EVERY:
                     since_sockets = 0
                     self._sockets(0)
+                    frame = self._frame_function()
+                    poll_word[Header.POLL] = 1
                 continue
             quiet += 1
             if quiet < _SPIN_YIELD:
@@ -164,6 +175,7 @@ class Server(Telling):
             if self._spin > _SPIN_MIN:
                 self._spin -= self._spin >> 2
             self._sleep()
+            frame = self._frame_function()
             poll_word[Header.POLL] = 1
             quiet = 0
             since_sockets = 0
@@ -189,7 +201,72 @@ class Server(Telling):
             callback = self._handlers.get(fd)
             if callback is not None:
                 callback(events)
+        if self.held:
+            self._hold_still()
         return bool(ready)
+
+    # ---- standing still ---------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Answer no frame until `held` is taken back; what is posted waits, and triggers are not asked for."""
+        self.held = True
+        self.window.header[Header.POLL] = 0
+
+    def drain(self) -> None:
+        """Answer what is posted. For a guest whose vCPUs stand still, so that nothing new comes."""
+        for pe in range(self.window.nr_cpus):
+            s = self.window.seq[pe]
+            if s != self._seen[pe]:
+                self._frame(pe, s)
+
+    def _hold_still(self) -> None:
+        """Serve sockets only."""
+        if self._holding:
+            return
+        self._holding = True
+        while self.held and not self._stopping:
+            for fd, events in self._poll.poll():
+                callback = self._handlers.get(fd)
+                if callback is not None:
+                    callback(events)
+        self._holding = False
+
+    def _watched_frame(self, pe: int, s: int) -> None:
+        """As `_frame`, up to the hold point that somebody waits for."""
+        point = self.hold_point
+        if self.held:
+            return
+        if point is not None and point.before(self.firmware, pe, self._frames[pe]):
+            self._reached()
+            return
+        (self._frame if self._trace is None else self._traced_frame)(pe, s)
+        if point is not None and point.after(self.firmware):
+            self._reached()
+
+    def _reached(self) -> None:
+        self.hold_point = None
+        self.hold()
+        self._note("held", 0)
+
+    def _frame_function(self) -> Callable[[int, int], None]:
+        if self.hold_point is not None or self.held:
+            return self._watched_frame
+        return self._frame if self._trace is None else self._traced_frame
+
+    def answered(self, pe: int) -> int:
+        """Sequence number of the newest frame of a PE that was answered."""
+        return self._last[pe]
+
+    def take_over(self, answered: list[int]) -> None:
+        """Go on for a guest whose state and window were just filled in; `answered` as of the backend before this."""
+        self._last[:] = answered
+        for pe, s in enumerate(answered):
+            self._seen[pe] = s
+            self._kicked[pe] = 0
+        self.checkpoint()
+        # A kick, or the doorbell's byte for it, may have been lost on the way.
+        self.firmware.kicks[:] = range(self.window.nr_cpus)
+        self._send_kicks()
 
     # ---- one frame
     # ------------------------------------------------------------------------------------------------------

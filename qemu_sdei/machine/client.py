@@ -44,8 +44,18 @@ class Injection:
     """Nanoseconds from the trigger to the handler's completion."""
 
 
+class _MovedError(Exception):
+    """The guest has migrated, and what was asked was not done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+
 class ControlClient:
-    """A connection to one backend; not for use by several threads at once."""
+    """A connection to one guest's backend; not for use by several threads at once.
+
+    When the guest migrates, the connection follows it.
+    """
 
     def __init__(self, path: Path, *, timeout: float = 10.0, connect_timeout: float = CONNECT_TIMEOUT) -> None:
         """`path` is the control socket; `timeout` is what an answer may take, in seconds."""
@@ -55,6 +65,7 @@ class ControlClient:
         self._socket: socket.socket | None = None
         self._buffer = bytearray()
         self._number = 0
+        self._moved_to: Path | None = None
 
     def __enter__(self) -> ControlClient:
         return self
@@ -94,17 +105,33 @@ class ControlClient:
                 self._socket = connection
                 return connection
 
-    @staticmethod
-    def _hung_up(connection: socket.socket) -> bool:
-        """Whether the backend is known to be gone before anything is asked of it: then nothing can be half done."""
+    def _hung_up(self, connection: socket.socket) -> bool:
+        """Whether the backend is known to be gone before anything is asked of it: then nothing can be half done.
+
+        What lies there unread is the answer to a request that was given up, or word of where the guest has moved.
+        """
         # With a timeout Python waits for data before it even tries: MSG_DONTWAIT alone would wait that long.
         connection.setblocking(False)
+        gone = False
         try:
-            return not connection.recv(1, socket.MSG_PEEK)
+            while data := connection.recv(1 << 16):
+                self._buffer += data
+            gone = True
         except BlockingIOError:
-            return False
+            pass
         except OSError:
-            return True
+            gone = True
+        while (end := self._buffer.find(b"\n")) >= 0:
+            self._hear(_parse(bytes(self._buffer[:end])))
+            del self._buffer[: end + 1]
+        if gone and self._moved_to is not None:
+            self.path, self._moved_to = self._moved_to, None
+        return gone
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        """Take note if this is word that the guest has moved."""
+        if isinstance(message.get("moved"), dict):
+            self._moved_to = Path(str(message["moved"].get("control")))
 
     def _line(self, deadline: float, what: str) -> bytes:
         connection = self._socket
@@ -145,8 +172,15 @@ class ControlClient:
         while True:
             try:
                 return self._exchange(command, arguments or {}, max(deadline - time.monotonic(), 0.1))
+            except _MovedError as moved:
+                self.close()
+                self.path, self._moved_to = moved.path, None
             except OSError:
                 self.close()
+                if self._moved_to is not None:
+                    # Told before it hung up: what it had not answered by then it has not done.
+                    self.path, self._moved_to = self._moved_to, None
+                    continue
                 if command not in _REPEATABLE:
                     raise LostGuestError(
                         f"the connection to the backend broke during {command}: whether it was carried out is not known"
@@ -166,6 +200,7 @@ class ControlClient:
         connection.sendall(line)
         while True:
             answer = _parse(self._line(deadline, command))
+            self._hear(answer)
             # Events of a subscription, and the answer to a request that was given up, are passed over.
             if "event" not in answer and answer.get("id") == number:
                 break
@@ -174,6 +209,8 @@ class ControlClient:
         error = answer.get("error")
         if answer.get("ok") is not False or not isinstance(error, dict):
             raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
+        if error.get("kind") == "moved":
+            raise _MovedError(Path(str(error.get("control"))))
         raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
 
     # What the backend offers
@@ -229,15 +266,23 @@ class ControlClient:
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).
 
-        Ends when the guest does, or after `timeout` seconds.
+        Ends when the guest does, or after `timeout` seconds. While it migrates, events may be missed.
         """
         self.request("events")
         deadline = time.monotonic() + (timeout if timeout is not None else 10**9)
         while True:
             try:
                 message = _parse(self._line(deadline, "events"))
-            except (OSError, GuestTimeoutError):
+            except GuestTimeoutError:
                 return
+            except OSError:
+                self.close()
+                if self._moved_to is None:
+                    return
+                self.path, self._moved_to = self._moved_to, None
+                self.request("events")
+                continue
+            self._hear(message)
             if isinstance(message.get("event"), dict):
                 yield message["event"]
 

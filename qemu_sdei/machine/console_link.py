@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,7 @@ from qemu_sdei.machine.console import Console
 
 LOG_LIMIT: Final = 16 << 20
 """Bytes of console.log: the runtime directory is small, and in memory."""
+_DRAIN_TURNS: Final = 1000
 
 
 class ConsoleLink(asyncio.Protocol):
@@ -50,6 +53,18 @@ class ConsoleLink(asyncio.Protocol):
         """Type `data` at the guest's console; buffered, never blocks."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until everything that lies in the socket was read; for a QEMU that writes nothing any more."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        fd: int = self._transport.get_extra_info("socket").fileno()
+        waiting = bytearray(4)
+        for _ in range(_DRAIN_TURNS):
+            fcntl.ioctl(fd, termios.FIONREAD, waiting)
+            if not any(waiting):
+                return
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """Hang up."""

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qemu_sdei import rundir as files
+from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient, Injection
 from qemu_sdei.machine.guest_console import GuestConsole
+from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.machine.supervisor import PowerOff, Supervisor
+from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report, no_report
 from qemu_sdei.rundir import RunDirectory
 
 T = TypeVar("T")
@@ -33,6 +36,8 @@ T = TypeVar("T")
 _CLOSE_LIMIT: Final = 20.0
 """Seconds that ending everything may take; each step in it has a smaller limit of its own."""
 _QMP_TIMEOUT: Final = 30.0
+_MIGRATION_EXTRA: Final = 60.0
+"""Seconds, beside the waits that have limits of their own."""
 
 
 class Guest(GuestConsole):
@@ -53,6 +58,8 @@ class Guest(GuestConsole):
         self._ram_fd: int | None = None
         self._client: ControlClient | None = None
         self._sink: Callable[[bytes], None] | None = None
+        self._config: GuestConfig | None = None
+        self._mover: Mover | None = None
 
     def __enter__(self) -> Guest:
         self.start()
@@ -93,8 +100,10 @@ class Guest(GuestConsole):
         # A daemon: should `close` never be called, the end of this process ends QEMU and the backend by itself.
         self._thread = threading.Thread(target=self._run_loop, name=f"guest {directory.name}", daemon=True)
         self._thread.start()
+        self._config = config
         self._supervisor = Supervisor(plan, directory, self._ram_fd, self.console_text)
         self._supervisor.attach(self._sink)
+        self._mover = Mover(self)
         self._progress("starting QEMU and the backend")
         limit = self.options.start_timeout
         self._call(self._supervisor.start(limit), limit + _CLOSE_LIMIT)
@@ -151,7 +160,7 @@ class Guest(GuestConsole):
                 self._client.close()
             if self._supervisor is not None and self._loop is not None and self._loop.is_running():
                 with contextlib.suppress(TimeoutError):
-                    self._call(self._supervisor.stop(), _CLOSE_LIMIT)
+                    self._call(self._stop(), _CLOSE_LIMIT)
         finally:
             if self._loop is not None and self._thread is not None and self._thread.is_alive():
                 self._loop.call_soon_threadsafe(self._loop.stop)
@@ -164,6 +173,12 @@ class Guest(GuestConsole):
             if self._directory is not None:
                 self._directory.remove()
             self.console_text.close()
+
+    async def _stop(self) -> None:
+        assert self._supervisor is not None
+        if self._mover is not None:
+            await self._mover.cancel()
+        await self._supervisor.stop()
 
     def _running(self) -> Supervisor:
         if self._supervisor is None or self._plan is None:
@@ -245,6 +260,38 @@ class Guest(GuestConsole):
             raise LostGuestError("the guest has ended" + (f" ({over.reason})" if over else ""))
         return self._client
 
+    # Migration
+
+    def migrate(
+        self,
+        name: str | None = None,
+        *,
+        route: str = SHARED,
+        verify: bool = True,
+        hold: Hold | None = None,
+        timeout: float = 120.0,
+        report: Report = no_report,
+    ) -> MigrationResult:
+        """Move the running guest to a new QEMU and a new backend on this host; this object is the guest there then.
+
+        Args:
+            name: its name there; None: the first free of guest, guest-2, ...
+            route: "shared": both QEMUs map the same RAM; "copy": it is sent to new memory.
+            verify: where RAM is copied, compare and repair it before the guest goes on.
+            hold: migrate when an event is in a given state.
+            timeout: seconds that QEMU may take for the transfer.
+            report: is told of progress, in another thread.
+
+        Raises:
+            UsageError: it cannot be done. `GuestError`: it did not work, and the guest goes on where it was;
+            `LostGuestError`: it does not.
+        """
+        self._running()
+        options = MigrationOptions(route, verify, hold, timeout)
+        assert self._mover is not None
+        wait = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
+        return self._call(self._mover.migrate(name, options, report), wait)
+
     # Machine
 
     def qmp(self, command: str, **arguments: object) -> Any:
@@ -260,11 +307,10 @@ class Guest(GuestConsole):
 
         Returns when the machine was reset. Raises as `qmp`, and `GuestTimeoutError`.
         """
-        supervisor = self._running()
         boots = len(self.resets)
         self.qmp("system_reset")
         with self.console_text.changed:
-            done = self.console_text.changed.wait_for(lambda: len(supervisor.resets) != boots, _QMP_TIMEOUT)
+            done = self.console_text.changed.wait_for(lambda: len(self._running().resets) != boots, _QMP_TIMEOUT)
         if not done:
             raise self.console_text.timeout_error(f"the machine was not reset within {_QMP_TIMEOUT:g} s")
 
@@ -287,19 +333,19 @@ class Guest(GuestConsole):
             GuestTimeoutError: not within `timeout` seconds. `GuestPanicError`: the guest panicked and hangs.
             LostGuestError: QEMU ended by an error or a signal.
         """
-        supervisor = self._running()
         deadline = time.monotonic() + timeout
         with self.console_text.changed:
-            while supervisor.power_off is None:
+            # Looked up each time: the guest may migrate meanwhile.
+            while (off := self._running().power_off) is None:
                 if self.console_text.panicked:
                     self.console_text.raise_if_over(0, "the guest to power off")
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self.console_text.timeout_error(f"the guest did not power off within {timeout:g} s")
                 self.console_text.changed.wait(min(left, 0.5))
-            if supervisor.power_off.returncode != 0:
+            if off.returncode != 0:
                 self.console_text.raise_if_over(self.console_text.end, "the guest to power off")
-            return supervisor.power_off
+            return off
 
     @property
     def power_off(self) -> PowerOff | None:

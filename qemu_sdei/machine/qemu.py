@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from qemu_sdei.config import format_size
+
+INCOMING: Final = ("-incoming", "defer", "-S")
+"""QEMU waits for a guest that arrives by migration, and for `cont` before it runs it."""
 
 
 @dataclass(frozen=True)

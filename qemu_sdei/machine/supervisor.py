@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
@@ -23,7 +24,7 @@ from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.console_link import ConsoleLink
 from qemu_sdei.machine.plan import Plan
-from qemu_sdei.machine.qemu import command_line, fd_wiring
+from qemu_sdei.machine.qemu import INCOMING, command_line, fd_wiring
 from qemu_sdei.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ class PowerOff:
 class Supervisor:
     """One guest's processes. `start` once, then `stop`; both from the event loop."""
 
-    def __init__(self, plan: Plan, directory: RunDirectory, ram_fd: int, console: Console) -> None:
+    def __init__(
+        self, plan: Plan, directory: RunDirectory, ram_fd: int, console: Console, *, incoming: bool = False
+    ) -> None:
+        """`incoming`: the guest arrives by migration; until then QEMU and the backend wait for it."""
         self.plan = plan
         self.directory = directory
         self.console = console
@@ -70,6 +74,13 @@ class Supervisor:
         """QMP RESET events: {guest, reason, position}, `position` being the console's end then."""
         self.backend_starts = 0
         self.qmp: QMPClient | None = None
+        self.carries = not incoming
+        """The guest is here: the end of these processes is its end."""
+        self._may_restart = asyncio.Event()
+        self._may_restart.set()
+        self._held_input: bytearray | None = None
+        self._console_end: socket.socket | None = None
+        self._incoming = incoming
         self._ram_fd = ram_fd
         self._qemu: process.Child | None = None
         self._backend: process.Child | None = None
@@ -152,9 +163,12 @@ class Supervisor:
                     str(self.directory / files.MONITOR), ram=fds[0], doorbell=fds[1], console=fds[2], qmp=fds[3]
                 ),
                 reboot=self.plan.reboot,
-                extra=options.qemu_args,
+                extra=(*options.qemu_args, *(INCOMING if self._incoming else ())),
             )
             self._qmp_socket = qmp
+            # Kept, so that what QEMU has not read of it by the time that the guest moves away can be taken back.
+            self._console_end = console_end.dup()
+            self._console_end.setblocking(False)
             console.setblocking(False)
             link = self._link = ConsoleLink(self.console, self.directory / files.CONSOLE_LOG)
             link.sink = self._sink
@@ -172,7 +186,9 @@ class Supervisor:
 
     def write(self, data: bytes) -> None:
         """Type `data` at the guest's console; buffered, never blocks."""
-        if self._link is not None:
+        if self._held_input is not None:
+            self._held_input += data
+        elif self._link is not None:
             self._link.write(data)
 
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
@@ -211,6 +227,52 @@ class Supervisor:
             self.console.forget_panic()
             self.console.changed.notify_all()
 
+    # Migration
+
+    @property
+    def name(self) -> str:
+        """The guest's name."""
+        return self.directory.name
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    def suspend(self) -> None:
+        """The guest is being handed over: a backend that dies is not replaced, and what is typed is kept."""
+        self._may_restart.clear()
+        self._held_input = bytearray()
+
+    def resume(self) -> None:
+        """The guest goes on here after all."""
+        self.carries = True
+        self._may_restart.set()
+        held, self._held_input = self._held_input, None
+        if held:
+            self.write(bytes(held))
+
+    async def inherit(self, source: Supervisor) -> None:
+        """The guest is about to go on here and not at `source`: take over its console and history."""
+        if source._link is not None:
+            await source._link.drain()
+        with contextlib.suppress(OSError):
+            log = (source.path / files.CONSOLE_LOG).read_bytes()
+            (self.path / files.CONSOLE_LOG).write_bytes(log)
+        self.resets = source.resets
+        self.attach(source._sink)
+        self.write(source._unread_input() + bytes(source._held_input or b""))
+        source.carries, self.carries = False, True
+
+    def _unread_input(self) -> bytes:
+        """What was typed and QEMU has not read."""
+        data = b""
+        if self._console_end is not None:
+            with contextlib.suppress(OSError):
+                while part := self._console_end.recv(1 << 16):
+                    data += part
+        return data
+
     # Backend
 
     async def _keep_backend(self) -> None:
@@ -224,8 +286,10 @@ class Supervisor:
             "--ram-fd",
             str(self._ram_fd),
             "--lifeline",
+            *(["--incoming"] if self._incoming else []),
         ]
         while not self._stopping:
+            await self._may_restart.wait()
             before = process.log_size(log)
             try:
                 # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.
@@ -324,6 +388,8 @@ class Supervisor:
         assert self._link is not None
         returncode = await self._qemu.wait()
         self._stopping = True
+        if self._console_end is not None:
+            self._console_end.close()  # so that the link sees its end
         # What it wrote last is still in the sockets.
         waits = [asyncio.ensure_future(self._link.lost)]
         if self.qmp is not None:
@@ -333,6 +399,9 @@ class Supervisor:
         reason = "lost" if returncode else "unknown"
         cause = self._shutdown or {}
         await self._end_backend()
+        if not self.carries:
+            self._ended.set()
+            return
         with self.console.changed:
             self.power_off = PowerOff(str(cause.get("reason", reason)), bool(cause.get("guest", False)), returncode)
             self.console.close(self._lost)
@@ -374,7 +443,10 @@ class Supervisor:
         await self._end_backend()
         if self._link is not None:
             self._link.close()
-        self.console.close(self._lost if self.power_off is not None else None)
+        if self._console_end is not None:
+            self._console_end.close()
+        if self.carries:
+            self.console.close(self._lost if self.power_off is not None else None)
 
     async def execute(self, command: str, arguments: dict[str, object]) -> object:
         """Execute a QMP command.

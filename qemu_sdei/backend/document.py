@@ -1,0 +1,208 @@
+"""The state document: all that a backend knows of its guest, as data that travels to another backend.
+
+What QEMU itself migrates is not in it: vCPU registers, the GIC, and the monitor's own memory (secure SRAM). What is in
+it and in guest RAM too is the frame window, because QEMU's dirty tracking does not see what another process writes.
+Its form is in docs/reference/state-document.md.
+
+It is taken and restored while the vCPUs stand still. One from outside is hostile until all of it has been checked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei import __version__
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.errors import ProtocolError
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.layout import FRAME_WORDS, Word
+from qemu_sdei.services.psci import Power
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.server import Server
+
+Document = dict[str, Any]
+FORMAT: Final = "qemu-sdei guest state"
+VERSION: Final = 1
+MAX_DOCUMENT: Final = 32 << 20
+"""Bytes. 512 CPUs with all registers and every event of a full description need 4 MiB."""
+_MAX_COUNT: Final = (1 << 63) - 1
+_MAX_SEQ: Final = 1 << 47
+
+_TOP: Final = frozenset(("format", "version", "written_by", "machine", "services", "counters", "cpus", "firmware"))
+_MACHINE: Final = frozenset(("cpu", "nr_cpus", "ram_base", "ram_size", "window", "window_version", "virtualization"))
+_COUNTERS: Final = frozenset(("delivered", "calls"))
+_CPU: Final = frozenset(("seq", "answered", "kick", "frame"))
+_FIRMWARE: Final = frozenset(
+    ("version", "nr_cpus", "client_el", "epoch", "id_registers", "psci", "sdei", "gic", "services")
+)
+
+
+def machine_of(config: GuestConfig) -> Document:
+    """What of a machine must be the same on both sides."""
+    return {
+        "cpu": config.cpu,
+        "nr_cpus": config.nr_cpus,
+        "ram_base": config.ram_base,
+        "ram_size": config.ram_size,
+        "window": layout.window_base(config.ram_base, config.ram_size),
+        "window_version": layout.VERSION,
+        "virtualization": config.virtualization,
+    }
+
+
+def take(server: Server) -> Document:
+    """The state of a guest whose vCPUs stand still.
+
+    Raises:
+        ProtocolError: a service is in the middle of its micro-operations; let the guest run on for a moment.
+    """
+    firmware, window = server.firmware, server.window
+    if firmware.busy:
+        raise ProtocolError("a service waits for its micro-operations: its progress cannot be written down")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": f"qemu-sdei {__version__}",
+        "machine": dict(server.machine),
+        "services": _services(server),
+        "counters": {
+            "delivered": firmware.delivered,
+            "calls": {str(function): list(counts) for function, counts in server.calls.items()},
+        },
+        "cpus": [
+            {
+                "seq": window.seq[pe],
+                "answered": server.answered(pe),
+                "kick": window.kick[pe],
+                "frame": window.frames[pe].tolist(),
+            }
+            for pe in range(window.nr_cpus)
+        ],
+        "firmware": firmware.snapshot(),
+    }
+
+
+def restore(server: Server, document: object) -> None:
+    """Take a guest over: check the whole document, then fill the window and go on where the other backend stood.
+
+    Raises:
+        ProtocolError: it is damaged, newer, or of another machine. Guest RAM is as it was; `server` is spoiled.
+    """
+    top = check(server, document)
+    firmware, window = server.firmware, server.window
+    try:
+        firmware.restore(top["firmware"])
+    except (ProtocolError, RecursionError) as error:
+        raise ProtocolError(f"state document: {error}") from None
+    _check_power(server)
+    counters = top["counters"]
+    firmware.delivered = counters["delivered"]
+    server.calls.clear()
+    server.calls.update({int(function): list(counts) for function, counts in counters["calls"].items()})
+    window.announce()
+    for pe, cpu in enumerate(top["cpus"]):
+        window.seq[pe] = cpu["seq"]
+        window.kick[pe] = cpu["kick"]
+        frame = window.frames[pe]
+        for index, word in enumerate(cpu["frame"]):
+            frame[index] = word
+    server.take_over([cpu["answered"] for cpu in top["cpus"]])
+
+
+def check(server: Server, document: object) -> Document:
+    """Check all but `firmware`, whose parts check themselves when they are restored; return the document.
+
+    Raises:
+        ProtocolError: as `restore`.
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ProtocolError("state document: this is none (its `format` is another)")
+    version = document.get("version")
+    if type(version) is not int or version < 1:
+        raise ProtocolError("state document: it has no version")
+    if version > VERSION:
+        raise ProtocolError(
+            f"state document: version {version} was written by a newer program; this one knows up to {VERSION}"
+        )
+    top = _object(document, _TOP, "state document")
+    machine = _object(top["machine"], _MACHINE, "machine")
+    for name, value in server.machine.items():
+        if machine[name] != value or type(machine[name]) is not type(value):
+            raise ProtocolError(
+                f"state document: of another machine: {name} is {_brief(machine[name])} there and {_brief(value)} here"
+            )
+    services = _services(server)
+    if top["services"] != services:
+        raise ProtocolError(
+            f"state document: of a guest with other services: {_brief(top['services'])} there and {services} here"
+        )
+    _check_counters(top["counters"], server.window.nr_cpus)
+    cpus = top["cpus"]
+    if not isinstance(cpus, list) or len(cpus) != server.window.nr_cpus:
+        raise ProtocolError(f"state document: cpus: must be a list of {server.window.nr_cpus}")
+    for pe, cpu in enumerate(cpus):
+        _check_cpu(cpu, f"CPU {pe}")
+    _object(top["firmware"], _FIRMWARE, "firmware")
+    return top
+
+
+def _services(server: Server) -> list[str]:
+    return [service.title for service in server.firmware.registry]
+
+
+def _check_counters(value: object, nr_cpus: int) -> None:
+    counters = _object(value, _COUNTERS, "counters")
+    _number(counters["delivered"], _MAX_COUNT, "counters: delivered")
+    calls = counters["calls"]
+    if not isinstance(calls, dict):
+        raise ProtocolError("state document: counters: calls: must be an object")
+    for name, counts in calls.items():
+        digits = name.removeprefix("-")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
+            raise ProtocolError("state document: counters: calls: a function id is a number")
+        if not isinstance(counts, list) or len(counts) != nr_cpus:
+            raise ProtocolError("state document: counters: calls: must be a number for each CPU")
+        for count in counts:
+            _number(count, _MAX_COUNT, "counters: calls")
+
+
+def _check_cpu(value: object, where: str) -> None:
+    cpu = _object(value, _CPU, where)
+    for name in ("seq", "kick"):
+        _number(cpu[name], (1 << 64) - 1, f"{where}: {name}")
+    _number(cpu["answered"], _MAX_SEQ, f"{where}: answered")
+    frame = cpu["frame"]
+    if not isinstance(frame, list) or len(frame) != FRAME_WORDS:
+        raise ProtocolError(f"state document: {where}: a frame has {FRAME_WORDS} words")
+    for word in frame:
+        _number(word, (1 << 64) - 1, f"{where}: frame")
+    # SEQ and DONE are the guest's to forge (EL1 can write to the window); what we say of them is not.
+    if frame[Word.ACK] > cpu["answered"]:
+        raise ProtocolError(f"state document: {where}: an answer to a frame that was not seen")
+
+
+def _check_power(server: Server) -> None:
+    """PSCI and SDEI must be of one mind on which CPUs are on."""
+    psci = server.firmware.psci
+    for pe, entry in enumerate(server.firmware.dispatcher.status()["pes"]):
+        if entry["on"] and psci.power[pe] is not Power.ON:
+            raise ProtocolError(f"state document: CPU {pe} is on for SDEI, and {psci.power[pe].name} for PSCI")
+        if (psci.power[pe] is Power.ON_PENDING) is (psci.entry[pe] is None):
+            raise ProtocolError(f"state document: CPU {pe} is {psci.power[pe].name}: its entry point contradicts")
+
+
+def _object(value: object, keys: frozenset[str], where: str) -> Document:
+    if not isinstance(value, dict) or value.keys() != keys:
+        raise ProtocolError(f"state document: {where}: must be an object with {', '.join(sorted(keys))}")
+    return value
+
+
+def _number(value: object, high: int, where: str) -> None:
+    if type(value) is not int or not 0 <= value <= high:
+        raise ProtocolError(f"state document: {where}: must be a number from 0 to {high:#x}")
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

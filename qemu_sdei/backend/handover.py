@@ -1,0 +1,192 @@
+"""The control socket's commands by which a guest is handed from one backend to another.
+
+    source                                    destination (`--incoming`: held from the start)
+    hold (if asked for)
+    freeze   -> state.json, stands still
+                                              restore <- state.json, serves
+    moved    -> tells clients where to
+    (or thaw -> goes on)
+
+A freeze belongs to the connection that asked for it: when that breaks, the guest goes on. Triggers that arrive while
+the guest stands still are neither done nor refused before it is known where it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei import rundir
+from qemu_sdei.backend import document
+from qemu_sdei.backend.hold import HoldPoint
+from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.control import Client, Command
+    from qemu_sdei.backend.server import Server
+
+_CHANGES: Final = frozenset(("inject", "shutdown"))
+"""Commands that wait while the guest stands still."""
+
+
+class Handover:
+    """State of the hand-over, one for each control socket."""
+
+    def __init__(
+        self,
+        server: Server,
+        directory: Path,
+        send: Callable[[Client, dict[str, Any]], None],
+        again: Callable[[Client, dict[str, Any]], None],
+    ) -> None:
+        """`send` a message to a client; do a request `again` that was deferred."""
+        self._server = server
+        self._path = directory / rundir.STATE
+        self._send = send
+        self._again = again
+        self._freezer: Client | None = None
+        self._waiting: tuple[Client, Any] | None = None
+        """Who waits for a hold point, and its request's id."""
+        self._deferred: list[tuple[Client, dict[str, Any]]] = []
+        self._moved: dict[str, Any] | None = None
+        self._incoming = server.held
+        self._restored = False
+        self.commands: dict[str, Command] = {
+            "hold": self._hold,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "restore": self._restore,
+        }
+
+    def defers(self, client: Client, message: dict[str, Any]) -> bool:
+        """Whether this request is not for us to carry out now; it is answered later."""
+        if message["cmd"] not in _CHANGES or not self._server.held:
+            return False
+        if self._moved is not None:
+            self._send_moved(client, message)
+        else:
+            self._deferred.append((client, message))
+        return True
+
+    def dropped(self, client: Client) -> None:
+        """A connection has ended."""
+        self._deferred = [entry for entry in self._deferred if entry[0] is not client]
+        if self._waiting is not None and self._waiting[0] is client:
+            self._stop_waiting()
+        if self._freezer is client:
+            self._release()
+
+    # ---- source -----------------------------------------------------------------------------------------------------
+
+    def _hold(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Stand still at a hold point; answered when it is reached."""
+        state, event, vcpu = message.get("state"), message.get("event", 0), message.get("vcpu", 0)
+        if not isinstance(state, str) or type(event) is not int or type(vcpu) is not int:
+            raise UsageError("hold wants a state, and the numbers of an event and a vCPU")
+        self._check_free(client)
+        point = HoldPoint(state, event, vcpu)
+        point.check(self._server.firmware)
+        self._freezer = client
+        if point.after(self._server.firmware):
+            self._server.hold()
+            return {"state": state}
+        self._waiting = (client, message["id"])
+        self._server.hold_point = point
+        self._server.listen(self._happened)
+        return None
+
+    def _happened(self, record: dict[str, Any]) -> None:
+        if record["type"] == "held" and self._waiting is not None:
+            client, request = self._waiting
+            self._stop_waiting()
+            self._send(client, {"id": request, "ok": True, "result": {}})
+
+    def _stop_waiting(self) -> None:
+        self._waiting = None
+        self._server.hold_point = None
+        self._server.unlisten(self._happened)
+
+    def _freeze(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """Stand still, and write the state document into the run directory. The vCPUs must have been stopped."""
+        self._check_free(client)
+        server = self._server
+        server.hold()
+        self._freezer = client
+        if message.get("drain", True) is True:
+            server.drain()
+        try:
+            state = document.take(server)
+        except ProtocolError as error:
+            self._release()
+            raise NotDeliveredError(str(error)) from None
+        data = json.dumps(state).encode()
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            self._release()
+            raise SdeiError(f"the state document {self._path} cannot be written: {error.strerror}") from None
+        return {"document": self._path.name, "bytes": len(data)}
+
+    def _check_free(self, client: Client) -> None:
+        if self._incoming and not self._restored:
+            raise NotDeliveredError("the guest has not arrived here yet")
+        if self._freezer is not None and self._freezer is not client:
+            raise NotDeliveredError("the guest is being migrated or saved by somebody else")
+
+    def _thaw(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """The guest goes on here."""
+        if self._freezer is not client or self._moved is not None:
+            raise NotDeliveredError("the guest was not frozen by this client")
+        self._release()
+        return {}
+
+    def _release(self) -> None:
+        if self._moved is not None:
+            return  # it runs elsewhere: nobody here may touch it any more
+        self._freezer = None
+        self._server.held = False
+        deferred, self._deferred = self._deferred, []
+        for client, message in deferred:
+            self._again(client, message)
+
+    def moved(self, client: Client, name: str, control: str) -> None:
+        """The guest goes on at another backend, whose control socket is `control`. Final."""
+        if self._freezer is not client:
+            raise NotDeliveredError("the guest was not frozen by this client")
+        self._moved = {"name": name, "control": control}
+        deferred, self._deferred = self._deferred, []
+        for other, message in deferred:
+            self._send_moved(other, message)
+
+    def _send_moved(self, client: Client, message: dict[str, Any]) -> None:
+        assert self._moved is not None
+        error = {"kind": "moved", "message": f"the guest has moved to {self._moved['name']}; nothing was done here"}
+        self._send(client, {"id": message["id"], "ok": False, "error": error | {"control": self._moved["control"]}})
+
+    # ---- destination ------------------------------------------------------------------------------------------------
+
+    def _restore(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """Take over the guest of the state document in the run directory. Its vCPUs must not run yet."""
+        server = self._server
+        if not self._incoming or self._restored:
+            raise NotDeliveredError("this backend serves a guest already")
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(document.MAX_DOCUMENT + 1)
+        except OSError as error:
+            raise SdeiError(f"the state document {self._path} cannot be read: {error.strerror}") from None
+        if len(data) > document.MAX_DOCUMENT:
+            raise ProtocolError(f"state document: more than {document.MAX_DOCUMENT >> 20} MiB")
+        try:
+            state = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"state document: no JSON, or truncated: {error}") from None
+        document.restore(server, state)
+        self._restored = True
+        self._release()
+        return {}

@@ -1,0 +1,134 @@
+"""A guest's migration to another QEMU and backend of the same owner: what `Guest.migrate` and the owner socket do.
+
+Owner and console stay: the terminal, the `with` block or the script that the guest was started by goes on with the
+guest where it is now. Everything here runs in the guest's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei import rundir as files
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.machine import memory
+from qemu_sdei.machine.client import ControlClient
+from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.migration.handover import Handover
+from qemu_sdei.migration.options import COPY, MigrationOptions, MigrationResult, Report
+from qemu_sdei.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from qemu_sdei.config import GuestConfig
+    from qemu_sdei.machine.guest import Guest
+
+_COPIED: Final = (files.MONITOR, files.INITRD)
+"""What a reset of the guest needs at the destination as well."""
+
+
+class Mover:
+    """Migrates one guest, one migration at a time."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._task: asyncio.Task[Any] | None = None
+
+    async def cancel(self) -> None:
+        """End a migration that is under way; the guest goes on where it was."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            with contextlib.suppress(BaseException):
+                await self._task
+
+    async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
+        """Migrate to a new run directory `name` (None: the first free name).
+
+        Raises:
+            UsageError: it cannot be done. `GuestError`: it did not work, and the guest goes on where it was;
+            `LostGuestError`: it does not.
+        """
+        if self._task is not None:
+            raise UsageError("the guest is being migrated already")
+        self._task = asyncio.current_task()
+        try:
+            return await self._migrate(name, options, report)
+        finally:
+            self._task = None
+
+    async def _migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
+        guest = self._guest
+        source = guest._running()
+        old_fd = guest._ram_fd
+        assert old_fd is not None
+        assert guest._config is not None
+        size = guest._config.ram_size
+        where = guest.options.memory_path
+        copied = options.route == COPY
+        if copied:
+            memory.check_free(size, None if where is None else Path(where))
+        directory = RunDirectory.create(name)
+        new_fd = old_fd
+        destination = None
+        try:
+            if copied:
+                new_fd = memory.create(size, None if where is None else Path(where))
+            config = self._furnish(source, directory)
+            destination = Supervisor(source.plan, directory, new_fd, guest.console_text, incoming=True)
+            handover = Handover(source, destination, options, report, start_timeout=guest.options.start_timeout)
+            result = await handover.run((old_fd, new_fd), size)
+        except BaseException as error:
+            if destination is not None:
+                await asyncio.shield(destination.stop())
+            directory.remove()
+            if new_fd != old_fd:
+                os.close(new_fd)
+            if isinstance(error, SdeiError) and not isinstance(error, UsageError):
+                raise self._explain(source, error) from None
+            raise
+        self._settle(directory, destination, config, new_fd)
+        await asyncio.shield(source.stop())
+        source.directory.remove()
+        if new_fd != old_fd:
+            os.close(old_fd)
+        return result
+
+    def _furnish(self, source: Supervisor, directory: RunDirectory) -> GuestConfig:
+        """Write into the new run directory what QEMU and the backend need, from the source's own configuration."""
+        config = self._guest._config
+        assert config is not None
+        try:
+            for name in _COPIED:
+                if (source.path / name).is_file():
+                    shutil.copyfile(source.path / name, directory / name)
+            boot = dict(config.boot)
+            if boot.get("initrd") == str(source.path / files.INITRD):
+                boot["initrd"] = str(directory / files.INITRD)
+            config = replace(config, name=directory.name, boot=boot)
+            (directory / files.CONFIG).write_text(config.to_json())
+        except OSError as error:
+            raise UsageError(
+                f"{directory.path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
+            ) from None
+        return config
+
+    def _settle(self, directory: RunDirectory, supervisor: Supervisor, config: GuestConfig, ram_fd: int) -> None:
+        """The guest is there now."""
+        guest = self._guest
+        with guest.console_text.changed:
+            guest._directory = directory
+            guest._config = config
+            guest._ram_fd = ram_fd
+            guest._client = ControlClient(directory / files.CONTROL)
+            guest._supervisor = supervisor
+            guest.console_text.changed.notify_all()
+
+    @staticmethod
+    def _explain(source: Supervisor, error: SdeiError) -> SdeiError:
+        if source.power_off is not None:
+            return LostGuestError(f"the guest has ended ({source.power_off.reason}) while it was migrated: {error}")
+        return GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}")

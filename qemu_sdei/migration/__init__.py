@@ -1,0 +1,1 @@
+"""Moving a running guest from one QEMU and backend to another pair."""

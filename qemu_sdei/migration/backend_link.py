@@ -1,0 +1,73 @@
+"""One backend's control socket, as the one who hands a guest over uses it (asyncio).
+
+A freeze belongs to the connection: when it is closed, or the process that holds it dies, the guest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.errors import GuestTimeoutError, LostGuestError, NotDeliveredError, ProtocolError, SdeiError, UsageError
+
+_LIMIT: Final = 1 << 20
+_ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError}
+
+
+class BackendLink:
+    """A connection to a control socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._number = 0
+
+    @classmethod
+    async def open(cls, path: Path) -> BackendLink:
+        """Connect. Raises `LostGuestError`."""
+        try:
+            return cls(*await asyncio.open_unix_connection(str(path), limit=_LIMIT))
+        except OSError as error:
+            raise LostGuestError(f"the backend does not answer at {path}: {error.strerror or error}") from None
+
+    async def request(self, command: str, *, timeout: float = 10.0, **arguments: object) -> dict[str, Any]:
+        """Send one request and return its result; `timeout` in seconds.
+
+        Raises:
+            UsageError, NotDeliveredError, SdeiError: what the backend said. `LostGuestError`: it is gone.
+            GuestTimeoutError: no answer in time.
+        """
+        self._number += 1
+        message = {"id": self._number, "cmd": command, **arguments}
+        try:
+            self._writer.write(json.dumps(message).encode() + b"\n")
+            async with asyncio.timeout(timeout):
+                await self._writer.drain()
+                answer = await self._answer()
+        except TimeoutError:
+            raise GuestTimeoutError(f"the backend did not answer {command} within {timeout:g} s") from None
+        except OSError as error:
+            raise LostGuestError(f"the backend went away during {command} ({error.strerror or error})") from None
+        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+            return dict(answer["result"])
+        refusal = answer.get("error")
+        if not isinstance(refusal, dict):
+            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
+        raise _ERRORS.get(str(refusal.get("kind")), SdeiError)(str(refusal.get("message", "no reason given")))
+
+    async def _answer(self) -> dict[str, Any]:
+        while True:
+            line = await self._reader.readline()
+            if not line:
+                raise ConnectionResetError("it hung up")
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                raise ProtocolError("the backend's answer is no JSON") from None
+            if isinstance(answer, dict) and answer.get("id") == self._number:
+                return answer
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
