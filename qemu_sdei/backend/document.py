@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qemu_sdei.backend.server import Server
 
 Document = dict[str, Any]
-FORMAT: Final = "qemu-sdei guest state"
+FORMAT: Final = "qemu-sdei-state"
 VERSION: Final = 1
 MAX_DOCUMENT: Final = 32 << 20
 """Bytes. 512 CPUs with all registers and every event of a full description need 4 MiB."""

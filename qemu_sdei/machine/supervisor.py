@@ -313,6 +313,12 @@ class Supervisor:
                 self._qemu_signal(signal.SIGTERM)
                 return
             said = process.log_tail(log, before)
+            if self._incoming and not self.carries:
+                what = process.describe_exit(returncode)
+                self._give_up(
+                    LostGuestError(f"the destination's backend {what}" + (f"; it said: {said}" if said else ""))
+                )
+                return
             if returncode == UsageError.exit_code and not answered and said:
                 self._give_up(UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: ")))
                 return

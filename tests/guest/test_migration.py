@@ -1,0 +1,129 @@
+"""A running guest goes on in another QEMU with another backend, on one host, and does not notice.
+
+The judge is the guest: `mode=storm` of the bench guest checks each result against its own model (guest/bench/storm.c).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.errors import GuestError, UsageError
+from qemu_sdei.machine.guest import Guest
+from qemu_sdei.machine.options import GuestOptions
+from tests.guest.guests import check_nothing_left, processes, until
+from tests.guest.load import EventLoad
+
+pytestmark = pytest.mark.guest
+
+
+def idle(**more: object) -> GuestOptions:
+    """A guest that handles event 0 on both CPUs and does nothing else."""
+    return GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M", **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("route", ["shared", "copy"])
+def test_in_a_storm_of_calls(route: str, runtime: Path) -> None:
+    """There and back, and on: each call is answered once, each signal handled once, RAM is whole."""
+    options = GuestOptions(
+        kernel="builtin:bench", append="mode=storm count=60000 smp=2 seed=7", memory="128M", name="a"
+    )
+    with Guest(options) as guest:
+        pids = {guest.qemu_pid, guest.backend_pid}
+        calls = 0
+        for name in ("b", "a", "c"):
+            result = guest.migrate(name, route=route)
+            assert (result.destination, guest.name) == (name, name)
+            assert result.pages_differing == (0 if route == "copy" else None)
+            assert {guest.qemu_pid, guest.backend_pid}.isdisjoint(pids)
+            pids |= {guest.qemu_pid, guest.backend_pid}
+            now = guest.status()["counts"]["calls"]
+            assert now > calls, "calls are counted on"
+            calls = now
+            assert [path.name for path in (runtime / "qemu-sdei").iterdir() if path.is_dir()] == [name]
+        assert guest.power_off is None, "the storm is to be longer than the migrations"
+        off = guest.wait_off(60)
+        assert off.guest
+        assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE), guest.console
+    check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(180)
+def test_no_event_is_lost_or_doubled_in_twenty_migrations() -> None:
+    """Under 500 events a second from the host: what was accepted was delivered, no more and no less."""
+    with Guest(idle()) as guest:
+        guest.expect("idle: ready")
+        with EventLoad(guest, (0,), 2, pause=0.002) as load:
+            for _ in range(20):
+                guest.migrate()
+        until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)
+        counts = guest.status()["counts"]
+        assert counts["delivered"] == load.delivered > 200
+        assert not load.refused
+        assert not any(load.unknown.values())
+        assert counts["rejected"] == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("victim", ["qemu", "backend"])
+def test_destination_dies(victim: str, runtime: Path) -> None:
+    """The guest goes on at the source, events intact, and can be migrated the next time."""
+    with Guest(idle(name="a")) as guest:
+        guest.expect("idle: ready")
+        source = guest.qemu_pid, guest.backend_pid
+
+        def kill(step: object) -> None:
+            if getattr(step, "phase", "") != "ram":
+                return
+            for pid in set(processes(runtime / "qemu-sdei" / "b")) - set(source):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if (b"qemu-system" in words) is (victim == "qemu"):
+                    os.kill(pid, signal.SIGKILL)
+
+        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="goes on as 'a'"):
+            guest.migrate("b", report=kill)
+        assert (guest.qemu_pid, guest.backend_pid) == source
+        until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)
+        assert guest.status()["counts"]["rejected"] == 0
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+        assert not (runtime / "qemu-sdei" / "b").exists()
+        assert guest.migrate("b").destination == "b"
+        assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
+    check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(60)
+def test_wrong_name_changes_nothing() -> None:
+    with Guest(idle(name="a")) as guest:
+        guest.expect("idle: ready")
+        for name in ("a", "no/name"):
+            with pytest.raises(UsageError):
+                guest.migrate(name)
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+
+
+@pytest.mark.timeout(120)
+def test_reset_and_end_at_the_destination(runtime: Path) -> None:
+    """What a reset loads is there, and the guest's end is seen."""
+    with Guest(idle(name="a")) as guest:
+        guest.expect("idle: ready")
+        guest.migrate("b")
+        guest.reset()
+        guest.expect("idle: ready")
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+        assert guest.status()["epoch"] == 2
+        assert [reset["reason"] for reset in guest.resets] == ["host-qmp-system-reset"]
+        pid = guest.qemu_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        started = time.monotonic()
+        with pytest.raises(GuestError, match="SIGKILL"):
+            guest.expect("never said", timeout=30)
+        assert time.monotonic() - started < 25
+    check_nothing_left(runtime)
