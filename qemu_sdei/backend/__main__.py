@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import select
 import sys
@@ -30,7 +29,7 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.window import Window
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
 
 JOURNAL = "journal"
@@ -58,10 +57,6 @@ def main(argv: list[str] | None = None) -> int:
 def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout: float, incoming: bool = False) -> int:
     """Serve the guest of a run directory. `incoming`: it arrives by migration, and is not touched before."""
     config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
-    profile = Profile.load(Path(config.profile)) if config.profile else Profile.default()
-    if config.sdei_version:
-        major, minor = config.sdei_version.split(".")
-        profile = dataclasses.replace(profile, version=(int(major), int(minor)))
     services = [service for path in config.services for service in load_services(Path(path))]
     fd = os.open(config.ram_path, os.O_RDWR | os.O_CLOEXEC) if ram_fd is None and config.ram_path else ram_fd
     if fd is None:
@@ -70,7 +65,8 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
-        profile=profile,
+        profile=profile_of(config),
+        sdei=config.sdei,
         services=services,
         boot=Loader(BootConfig.from_json(config.boot), window) if config.boot else None,
     )

@@ -35,12 +35,14 @@ class PowerFirmware(Exchange):
     """An `Exchange` whose CPUs can be powered: it is PSCI's `PowerControl`."""
 
     def __init__(
-        self, nr_cpus: int, client_el: int, profile: Profile, services: Sequence[Service], boot: Boot | None
+        self, nr_cpus: int, client_el: int, profile: Profile, sdei: bool, services: Sequence[Service], boot: Boot | None
     ) -> None:
         super().__init__(nr_cpus, client_el, profile)
         self.psci = Psci(self.affinities, self, self.registry.implemented)
         self._power = self.psci.power
-        for service in (ArchService(self.registry), self.psci, Sdei(self.dispatcher), *services):
+        self.serves_sdei = sdei
+        ours = [ArchService(self.registry), self.psci, *([Sdei(self.dispatcher)] if sdei else [])]
+        for service in (*ours, *services):
             self.registry.register(service)
         self.open_services()
         self.id_registers: dict[str, int] = {}

@@ -207,9 +207,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     def absolute(path: str | Path | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
 
-    if options.sdei_version is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", options.sdei_version) is None:
-        raise UsageError(f"SDEI version {options.sdei_version!r} is not understood: write MAJOR.MINOR, such as 1.0")
-    return GuestConfig(
+    config = GuestConfig(
         name=name,
         nr_cpus=options.smp,
         cpu=options.cpu,
@@ -219,9 +217,19 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         virtualization=options.virtualization,
         profile=absolute(options.profile),
         sdei_version=options.sdei_version,
+        sdei_vendor=options.sdei_vendor,
+        sdei_signal=options.sdei_signal,
+        sdei_slots=options.sdei_slots,
+        sdei=options.sdei,
         services=tuple(str(Path(service).expanduser().absolute()) for service in options.services),
         trace=absolute(options.trace),
     )
+    switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)
+    if options.profile is not None or switches != (None, None, None, None):
+        from qemu_sdei.sdei.switches import profile_of
+
+        profile_of(config)  # so that what is wrong is known now
+    return config
 
 
 def monitor_image(plan: Plan) -> bytes:

@@ -23,12 +23,14 @@ MAX_FILE_SIZE: Final = 1 << 20
 MAX_NAME: Final = 64
 
 _TYPES: Final = {"private": EventType.PRIVATE, "shared": EventType.SHARED}
+SIGNALS: Final = {"pend": False, "invalid": True}
+"""Names for `Profile.strict_signal`: what becomes of a signal to a PE that could not take it at once."""
 _PRIORITIES: Final = {"normal": Priority.NORMAL, "critical": Priority.CRITICAL}
 _EVENT_KEYS: Final = ("number", "name", "type", "priority", "signalable")
-_SDEI_KEYS: Final = ("version", "vendor", "strict_signal")
+_SDEI_KEYS: Final = ("version", "vendor", "signal")
 _SLOT_KEYS: Final = ("private", "shared")
 
-_Choice = TypeVar("_Choice", EventType, Priority)
+_Choice = TypeVar("_Choice", EventType, Priority, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def _profile(document: dict[str, Any]) -> Profile:
         version=_version(sdei.get("version", "1.1")),
         vendor=_int(sdei.get("vendor", 0x4B564D), "[sdei] vendor"),
         slots=(_int(slots.get("private", 4), "[slots] private"), _int(slots.get("shared", 8), "[slots] shared")),
-        strict_signal=_bool(sdei.get("strict_signal", False), "[sdei] strict_signal"),
+        strict_signal=_choice(sdei.get("signal", "pend"), SIGNALS, "[sdei] signal"),
     )
 
 
@@ -219,9 +221,16 @@ def _choice(value: object, choices: dict[str, _Choice], where: str) -> _Choice:
     return choices[value]
 
 
+def parse_version(text: str) -> tuple[int, int] | None:
+    """(major, minor) of "MAJOR.MINOR"; None if it is none."""
+    major, dot, minor = text.partition(".")
+    if dot and all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (major, minor)):
+        return int(major), int(minor)
+    return None
+
+
 def _version(value: object) -> tuple[int, int]:
-    if isinstance(value, str):
-        major, dot, minor = value.partition(".")
-        if dot and all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (major, minor)):
-            return int(major), int(minor)
-    raise UsageError('[sdei] version must be a string of the form "1.1"')
+    version = parse_version(value) if isinstance(value, str) else None
+    if version is None:
+        raise UsageError('[sdei] version must be a string of the form "1.1"')
+    return version

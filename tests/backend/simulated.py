@@ -69,13 +69,14 @@ class SimulatedGuest:
         self.kicks_seen = [0] * nr_cpus
         self.parked = [False] * nr_cpus
         self.x18 = 0
+        self.sdei = True
         self.id_registers: dict[str, int] = {}
         """What CPUs show of their ID registers at their next reset; 0 if not named."""
 
     def server(self, services: tuple[Service, ...] = ()) -> Server:
         """A new backend for this guest, as after a restart."""
         ticks = itertools.count()
-        firmware = Firmware(self.nr_cpus, boot=SimulatedBoot(), services=services)
+        firmware = Firmware(self.nr_cpus, boot=SimulatedBoot(), services=services, sdei=self.sdei)
         bell = SilentDoorbell()
         server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
         server._heard = True  # its doorbell cannot fail
