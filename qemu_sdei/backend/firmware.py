@@ -80,7 +80,7 @@ class Firmware(PowerFirmware):
         elif kind == Kind.INTERRUPT:
             self._interrupt(pe, frame, regs)
         elif kind == Kind.OPS:
-            if self.boots(pe, frame):
+            if self.is_boots(pe, frame):
                 self._boot_machine(frame, regs)
             else:
                 self._continue(pe, frame, regs)

@@ -53,7 +53,14 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
     group.add_argument("--append", default="", metavar="WORDS", help="added to the kernel command line")
-    group.add_argument("--dt", action="store_true", help="boot by device tree (the default)")
+    tables = group.add_mutually_exclusive_group()
+    tables.add_argument("--acpi", dest="boot", action="store_const", const="acpi", default="auto", help="boot by ACPI")
+    tables.add_argument(
+        "--dt", dest="boot", action="store_const", const="dt", help="boot by device tree (the default without --ras)"
+    )
+    group.add_argument(
+        "--ras", action="store_true", help="the guest takes hardware errors from the firmware: boots by ACPI"
+    )
     group.add_argument(
         "--file", action="append", default=[], metavar="PATH[:GUEST]", help="put a file into our own initramfs"
     )
@@ -115,6 +122,8 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         initrd=args.initrd,
         busybox=args.busybox,
         append=args.append,
+        boot=args.boot,
+        ras=args.ras,
         command=args.guest_command,
         files=dict(_file(text) for text in args.file),
         memory_path=args.memory_path,

@@ -28,6 +28,10 @@ class GuestOptions:
     """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""
     busybox: str | Path | None = None
     """Static arm64 busybox for our own initramfs; None: Debian's."""
+    boot: str = "auto"
+    """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras`, else a device tree."""
+    ras: bool = False
+    """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""
     append: str = ""
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = 2

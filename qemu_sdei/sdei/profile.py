@@ -26,7 +26,8 @@ _TYPES: Final = {"private": EventType.PRIVATE, "shared": EventType.SHARED}
 SIGNALS: Final = {"pend": False, "invalid": True}
 """Names for `Profile.strict_signal`: what becomes of a signal to a PE that could not take it at once."""
 _PRIORITIES: Final = {"normal": Priority.NORMAL, "critical": Priority.CRITICAL}
-_EVENT_KEYS: Final = ("number", "name", "type", "priority", "signalable")
+_ACPI: Final = ("ghes", "agdi")
+_EVENT_KEYS: Final = ("number", "name", "type", "priority", "signalable", "acpi")
 _SDEI_KEYS: Final = ("version", "vendor", "signal")
 _SLOT_KEYS: Final = ("private", "shared")
 
@@ -71,6 +72,10 @@ class Profile:
                 )
             if event.signalable and event.type != EventType.PRIVATE:
                 raise UsageError(f"event {event.number:#x} ({event.name}): only a private event can be signalable")
+            if event.acpi and event.number == 0:
+                raise UsageError(f"event 0 ({event.name}): ACPI tables cannot name it, Linux refuses that")
+            if event.acpi == "agdi" and (others := self.for_acpi("agdi")) != (event.number,):
+                raise UsageError(f"event {event.number:#x} ({event.name}): {len(others)} events are for AGDI, not one")
             seen[event.number] = event
             names[event.name] = event
         zero = seen.get(0)
@@ -128,6 +133,10 @@ class Profile:
     def find(self, name: str) -> EventDescription | None:
         """The event called `name`, or None."""
         return next((event for event in self.events if event.name == name), None)
+
+    def for_acpi(self, purpose: str) -> tuple[int, ...]:
+        """Numbers of the events that ACPI tables name for `purpose`, in the order of the description."""
+        return tuple(event.number for event in self.events if event.acpi == purpose)
 
 
 def _number(value: int) -> str:
@@ -187,6 +196,7 @@ def _event(entry: dict[str, Any], index: int) -> EventDescription:
         type=_choice(entry.get("type", "private"), _TYPES, f"{where}: type"),
         priority=_choice(entry.get("priority", "normal"), _PRIORITIES, f"{where}: priority"),
         signalable=_bool(entry.get("signalable", False), f"{where}: signalable"),
+        acpi=_acpi(entry.get("acpi", ""), f"{where}: acpi"),
     )
 
 
@@ -227,6 +237,12 @@ def parse_version(text: str) -> tuple[int, int] | None:
     if dot and all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (major, minor)):
         return int(major), int(minor)
     return None
+
+
+def _acpi(value: object, where: str) -> str:
+    if not isinstance(value, str) or value not in ("", *_ACPI):
+        raise UsageError(f"{where} must be one of {', '.join(_ACPI)}")
+    return value
 
 
 def _version(value: object) -> tuple[int, int]:
