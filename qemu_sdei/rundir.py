@@ -28,7 +28,6 @@ SUN_PATH_MAX: Final = 107
 LOCK: Final = "lock"
 CONFIG: Final = "guest.json"
 CONTROL: Final = "control.sock"
-OWNER: Final = "owner.sock"
 DOORBELL: Final = "doorbell.sock"
 MONITOR: Final = "monitor.bin"
 INITRD: Final = "initrd.img"
@@ -52,11 +51,6 @@ class Running:
     def control(self) -> Path:
         """The control socket."""
         return self.path / CONTROL
-
-    @property
-    def owner(self) -> Path:
-        """The owner socket."""
-        return self.path / OWNER
 
 
 def base_path() -> Path:

@@ -23,7 +23,6 @@ COMMANDS: Final = (
     "demo",
     "inject",
     "status",
-    "migrate",
     "list",
     "doctor",
     "dt",

@@ -42,7 +42,7 @@ SOURCES = (
         source_id=1, enabled=1, notification=Notification(type=NotificationType.CMCI), banks=BANKS[:1]
     ),
     NmiSource(source_id=2, records=2, max_sections=3, max_raw_length=4),
-    AerRootPort(source_id=3, flags=3, enabled=1, device_control=7, root_error_command=9),
+    AerRootPort(source_id=3, flags=1, enabled=1, device_control=7, root_error_command=9),
     AerEndpoint(source_id=4, flags=1, enabled=1, bus=0x0001_0200, device=3, function=1, uncorrectable_mask=2),
     AerBridge(source_id=5, enabled=1, secondary_mask=1, secondary_severity=2, secondary_capabilities=3),
     Ghes(
@@ -61,6 +61,15 @@ SOURCES = (
 HEST = Hest(oem=OEM, sources=SOURCES)
 FADT = Fadt(oem=OEM, minor_version=5, preferred_pm_profile=4, flags=0x10_0000, arm_boot_arch=1, x_dsdt=0x4100_0000)
 
+
+def fixed_hardware(revision: int) -> Fadt:
+    """The FADT of a machine of old."""
+    return Fadt(
+        oem=OEM, revision=revision, size=SIZES[revision], dsdt=0x4100_0000, firmware_ctrl=0x4200_0000, sci_int=9,
+        pm1a_evt_blk=0x400, pm1a_cnt_blk=0x404, pm_tmr_blk=0x408, pm1_evt_len=4, pm1_cnt_len=2, pm_tmr_len=4,
+    )  # fmt: skip
+
+
 TABLES: dict[str, Table] = {
     "SDEI": Sdei(oem=OEM),
     "HEST": HEST,
@@ -70,8 +79,8 @@ TABLES: dict[str, Table] = {
     "BERT": Bert(oem=OEM, region_length=4096, region_address=0x4002_0000),
     "FADT-6": FADT,
     "FADT-5": FADT.replace(revision=5, size=SIZES[5], minor_version=1),
-    "FADT-3": Fadt(oem=OEM, revision=3, size=SIZES[3], dsdt=0x4100_0000, firmware_ctrl=0x4200_0000, pm1_evt_len=4),
-    "FADT-1": Fadt(oem=OEM, revision=1, size=SIZES[1], dsdt=0x4100_0000, firmware_ctrl=0x4200_0000, pm1_evt_len=4),
+    "FADT-3": fixed_hardware(3),
+    "FADT-1": fixed_hardware(1),
     "XSDT": Xsdt(oem=OEM, entries=(0x4100_1000, 0x1_4100_2000)),
     "RSDT": Rsdt(oem=OEM, entries=(0x4100_1000, 0x4100_2000)),
     "RSDP-2": Rsdp(oem=OEM, xsdt_address=0x4100_3000),

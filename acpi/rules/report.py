@@ -1,0 +1,67 @@
+"""What a check of a table found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Severity(Enum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    """The specification forbids it, or no operating system can use the table."""
+    WARNING = "warning"
+    """Allowed or harmless, and most likely not what was meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a table."""
+
+    severity: Severity
+    signature: str
+    """Of the table; "" if it has none."""
+    offset: int | None
+    """Bytes from the start of the table; None if it has no place."""
+    field: str
+    """Path of attribute names, such as `sources[0].notification.vector`; "" if it is about none."""
+    message: str
+
+    def __str__(self) -> str:
+        place = ([] if self.offset is None else [f"offset {self.offset:#x}"]) + ([self.field] if self.field else [])
+        where = f" ({', '.join(place)})" if place else ""
+        return f"{self.severity.value}: {self.signature or 'table'}{where}: {self.message}"
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects findings; knows where each field is."""
+
+    signature: str
+    places: Mapping[str, int] = field(default_factory=dict)
+    """Offset of each field, by name."""
+    findings: list[Finding] = field(default_factory=list)
+
+    def error(self, name: str, message: str, offset: int | None = None) -> None:
+        """Something that must not be."""
+        self._add(Severity.ERROR, name, message, offset)
+
+    def warning(self, name: str, message: str, offset: int | None = None) -> None:
+        """Something that most likely was not meant."""
+        self._add(Severity.WARNING, name, message, offset)
+
+    def reserved(self, name: str, value: int | bytes, mask: int | None = None) -> None:
+        """Warn if reserved bits (of a number: those of `mask`; else all) are not 0."""
+        number = int.from_bytes(value, "little") if isinstance(value, bytes) else value
+        if number := number if mask is None else number & mask:
+            self.warning(name, f"reserved bits are set: {number:#x}")
+
+    def _add(self, severity: Severity, name: str, message: str, offset: int | None) -> None:
+        if offset is None:
+            offset = self.places.get(name)
+        if offset is None:  # a structure: it starts where the first of its fields does
+            starts = [at for field_name, at in self.places.items() if field_name.startswith((name + ".", name + "["))]
+            offset = min(starts) if name and starts else None
+        self.findings.append(Finding(severity, self.signature, offset, name, message))

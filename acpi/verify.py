@@ -1,0 +1,119 @@
+"""Check a table by the rules of ACPI 6.5, or of the revision that the table itself has. All faults are listed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from acpi.errors import TableError
+from acpi.parse import parse
+from acpi.rules import fadt, hest, small
+from acpi.rules.report import Finding, Report, Severity
+from acpi.table import CHECKSUM_AT, HEADER_SIZE, Table, checksum, signature_of
+from acpi.tables.agdi import Agdi
+from acpi.tables.bert import Bert
+from acpi.tables.fadt import Fadt
+from acpi.tables.hest import Hest
+from acpi.tables.root import RSDP_SIGNATURE, Rsdp, Rsdt, Xsdt
+
+__all__ = ["Finding", "Severity", "verify"]
+
+REVISIONS: Final = {
+    "SDEI": (1, 1), "HEST": (1, 1), "AGDI": (0, 1), "BERT": (1, 1), "FACP": (1, 6), "XSDT": (1, 1), "RSDT": (1, 1),
+}  # fmt: skip
+"""Oldest and newest revision that is known here."""
+_WITH_LENGTH: Final = 8
+
+
+def verify(data: bytes | bytearray | memoryview) -> list[Finding]:
+    """Everything that is wrong with the table in `data`, whatever the bytes are; an empty list if nothing is.
+
+    It looks at the table alone, not at what its addresses point to.
+    """
+    data = bytes(data)
+    if data[:8] == RSDP_SIGNATURE:
+        return _root(data)
+    report = Report("")
+    try:
+        report.signature = signature_of(data)
+    except TableError as error:
+        report.error("signature", error.message, 0)
+        return report.findings
+    if len(data) < (_WITH_LENGTH if report.signature == "FACS" else HEADER_SIZE):
+        report.error("length", f"cut short: {len(data)} bytes are no table", len(data))
+        return report.findings
+    data = _length(report, data)
+    if report.signature == "FACS":
+        report.places = {"length": 4, "flags": 20, "version": 32, "reserved": 33, "reserved2": 40}
+        small.facs(report, data)
+        return report.findings
+    if wrong := checksum(data):
+        right = (data[CHECKSUM_AT] + wrong) & 0xFF
+        report.error("checksum", f"it is {data[CHECKSUM_AT]:#04x}, and {right:#04x} is right", CHECKSUM_AT)
+    # The length was dealt with above: what follows is about the rest.
+    _content(report, data[:4] + len(data).to_bytes(4, "little") + data[8:])
+    return report.findings
+
+
+def _length(report: Report, data: bytes) -> bytes:
+    """The bytes that belong to the table; complains if that is not clear."""
+    named = int.from_bytes(data[4:8], "little")
+    least = _WITH_LENGTH if report.signature == "FACS" else HEADER_SIZE
+    if named < least:
+        report.error("length", f"it is {named}: no table has less than {least} bytes", 4)
+    elif named > len(data):
+        report.error("length", f"it is {named}, here are {len(data)} bytes: the table is cut short", 4)
+    elif named < len(data):
+        report.error("length", f"it is {named}, here are {len(data)} bytes", 4)
+        return data[:named]
+    return data
+
+
+def _content(report: Report, data: bytes) -> None:
+    known = REVISIONS.get(report.signature)
+    newer = known is not None and data[8] > known[1]
+    if known is not None and newer:
+        report.warning("revision", f"revision {data[8]} is newer than the newest known here ({known[1]})", 8)
+    elif known is not None and data[8] < known[0]:
+        report.warning("revision", f"it is {data[8]}, the first is {known[0]}", 8)
+    try:
+        table = parse(data)
+    except TableError as error:
+        report.error(error.field, error.message, error.offset)
+        return
+    report.places = {each.name: each.offset for each in table.fields()}
+    if table.tail and not newer:
+        report.warning("tail", f"{len(table.tail)} bytes behind the last field")
+    _rules(report, table)
+
+
+def _rules(report: Report, table: Table) -> None:
+    if isinstance(table, Hest):
+        hest.check(report, table)
+    elif isinstance(table, Fadt):
+        fadt.check(report, table)
+    elif isinstance(table, Agdi):
+        small.agdi(report, table)
+    elif isinstance(table, Bert):
+        small.bert(report, table)
+    elif isinstance(table, Xsdt | Rsdt):
+        small.pointers(report, table)
+
+
+def _root(data: bytes) -> list[Finding]:
+    report = Report("RSD PTR ")
+    size = 20 if len(data) > 15 and data[15] < 2 else int.from_bytes(data[20:24], "little")
+    if len(data) >= 36 and size > 20 and size != len(data):
+        report.error("length", f"it is {size}, here are {len(data)} bytes", 20)
+        data = data[:size] if 36 <= size < len(data) else data
+        data = data[:20] + len(data).to_bytes(4, "little") + data[24:]
+    elif size == 20 and len(data) > 20:
+        report.error("revision", f"one of revision {data[15]} has 20 bytes, here are {len(data)}", 15)
+        data = data[:20]
+    try:
+        table = Rsdp.from_bytes(data)
+    except TableError as error:
+        report.error(error.field, error.message, error.offset)
+        return report.findings
+    report.places = {each.name: each.offset for each in table.fields()}
+    small.rsdp(report, data, table)
+    return report.findings
