@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qemu_sdei.machine.options import GuestOptions
     from qemu_sdei.machine.shell import CommandResult
     from qemu_sdei.machine.supervisor import PowerOff
+    from qemu_sdei.migration.options import Hold, MigrationResult
 
 __version__ = "0.1.0"
 
@@ -23,11 +24,23 @@ _HOMES = {
     "ControlClient": "qemu_sdei.machine.client",
     "Guest": "qemu_sdei.machine.guest",
     "GuestOptions": "qemu_sdei.machine.options",
+    "Hold": "qemu_sdei.migration.options",
     "Injection": "qemu_sdei.machine.client",
+    "MigrationResult": "qemu_sdei.migration.options",
     "PowerOff": "qemu_sdei.machine.supervisor",
 }
 
-__all__ = ["CommandResult", "ControlClient", "Guest", "GuestOptions", "Injection", "PowerOff", "__version__"]
+__all__ = [
+    "CommandResult",
+    "ControlClient",
+    "Guest",
+    "GuestOptions",
+    "Hold",
+    "Injection",
+    "MigrationResult",
+    "PowerOff",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -76,7 +76,15 @@ class GuestConfig:
     profile: str | None = None
     """TOML file that says which SDEI events the machine has; None for the built-in set."""
     sdei_version: str | None = None
-    """What SDEI_VERSION answers, such as "1.0"; None for the newest that is implemented."""
+    """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what the profile says."""
+    sdei_vendor: int | None = None
+    """Low 32 bits of SDEI_VERSION."""
+    sdei_signal: str | None = None
+    """`pend` or `invalid`: what becomes of EVENT_SIGNAL to a PE that could not take the event at once."""
+    sdei_slots: tuple[int, int] | None = None
+    """How many PPIs and SPIs a guest may bind."""
+    sdei: bool = True
+    """False: the firmware has no SDEI at all; its function ids are NOT_SUPPORTED."""
     services: tuple[str, ...] = ()
     """Python files with the user's own SMCCC services."""
     trace: str | None = None
@@ -91,8 +99,6 @@ class GuestConfig:
             raise ProtocolError(f"guest configuration: ram_size is {self.ram_size:#x}")
         if self.ram_base < 0 or self.ram_base % (2 << 20):
             raise ProtocolError(f"guest configuration: ram_base is {self.ram_base:#x}")
-        if self.sdei_version is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", self.sdei_version) is None:
-            raise ProtocolError(f"guest configuration: sdei_version is {self.sdei_version!r}, not MAJOR.MINOR")
 
     def to_json(self) -> str:
         """The configuration as `guest.json` holds it."""
@@ -126,6 +132,11 @@ class GuestConfig:
             if not all(isinstance(path, str) for path in data["services"]):
                 raise ProtocolError("guest configuration: field 'services' has the wrong type")
             data["services"] = tuple(data["services"])
+        if data.get("sdei_slots") is not None:
+            slots = data["sdei_slots"]
+            if len(slots) != 2 or any(type(count) is not int for count in slots):
+                raise ProtocolError("guest configuration: field 'sdei_slots' has the wrong type")
+            data["sdei_slots"] = tuple(slots)
         return cls(**data)
 
 
@@ -141,6 +152,10 @@ _KINDS: Final[dict[str, Any]] = {
     "virtualization": bool,
     "profile": _OPTIONAL_STR,
     "sdei_version": _OPTIONAL_STR,
+    "sdei_vendor": (int, type(None)),
+    "sdei_signal": _OPTIONAL_STR,
+    "sdei_slots": (list, type(None)),
+    "sdei": bool,
     "services": list,
     "trace": _OPTIONAL_STR,
 }

@@ -28,6 +28,7 @@ SUN_PATH_MAX: Final = 107
 LOCK: Final = "lock"
 CONFIG: Final = "guest.json"
 CONTROL: Final = "control.sock"
+OWNER: Final = "owner.sock"
 DOORBELL: Final = "doorbell.sock"
 MONITOR: Final = "monitor.bin"
 INITRD: Final = "initrd.img"
@@ -51,6 +52,11 @@ class Running:
     def control(self) -> Path:
         """The control socket."""
         return self.path / CONTROL
+
+    @property
+    def owner(self) -> Path:
+        """The owner socket."""
+        return self.path / OWNER
 
 
 def base_path() -> Path:

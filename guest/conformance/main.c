@@ -93,12 +93,15 @@ void guest_main(void)
 	device_init();
 	start_cpus(worker);
 	wait_workers();
-	if (version_word != (u64)NOT_SUPPORTED)
+	if (version_word == (u64)NOT_SUPPORTED) {
+		printf("# firmware: no SDEI; %u CPUs at EL%u\n", nr_cpus, at_el2() ? 2 : 1);
+	} else {
 		smccc(SDEI_PE_UNMASK, 0, 0, 0, 0, 0);
-	printf("# firmware: SDEI %lu.%lu, vendor 0x%lx; %u CPUs at EL%u; bind slots: %u private, %u shared\n",
-	       version_word >> 48 & 0x7fff, version_word >> 32 & 0xffff, version_word & 0xffffffff, nr_cpus, at_el2() ? 2 : 1,
-	       private_slots, shared_slots);
-	printf("# events: private 0x%lx, critical 0x%lx, shared 0x%lx, shared critical 0x%lx (0x0: none)\n", private_event,
-	       critical_event, shared_event, shared_critical_event);
+		printf("# firmware: SDEI %lu.%lu, vendor 0x%lx; %u CPUs at EL%u; bind slots: %u private, %u shared\n",
+		       version_word >> 48 & 0x7fff, version_word >> 32 & 0xffff, version_word & 0xffffffff, nr_cpus,
+		       at_el2() ? 2 : 1, private_slots, shared_slots);
+		printf("# events: private 0x%lx, critical 0x%lx, shared 0x%lx, shared critical 0x%lx (0x0: none)\n",
+		       private_event, critical_event, shared_event, shared_critical_event);
+	}
 	conformance_run(filter, after);
 }

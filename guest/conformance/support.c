@@ -229,7 +229,6 @@ void worker(unsigned cpu)
 	struct job *j = &jobs[cpu];
 
 	device_init();
-	j->busy = 0;
 	__atomic_store_n(&ups[cpu], ups[cpu] + 1, __ATOMIC_RELEASE);
 	for (;;) {
 		while (!__atomic_load_n(&j->busy, __ATOMIC_ACQUIRE))
@@ -355,10 +354,14 @@ u64 cpu_suspend(unsigned cpu)
 
 	start_on(cpu, suspend_work, cpu);
 	while (cpu_is_busy(cpu)) {
+		if (__atomic_load_n(&ups[cpu], __ATOMIC_ACQUIRE) != before) {
+			jobs[cpu].busy = 0; /* the job ended by coming up anew */
+			return 1;
+		}
 		if (ticks() > deadline)
 			give_up("CPU_SUSPEND: the timer wakes the CPU; CPU", cpu);
 	}
-	return ups[cpu] == before ? jobs[cpu].result : 1;
+	return jobs[cpu].result;
 }
 
 void mask_on(unsigned cpu)

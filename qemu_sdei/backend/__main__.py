@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import select
 import sys
@@ -25,12 +24,14 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
 from qemu_sdei.backend.loader import Loader
 from qemu_sdei.backend.server import Server
+from qemu_sdei.boot.acpi import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
 
 JOURNAL = "journal"
@@ -58,21 +59,19 @@ def main(argv: list[str] | None = None) -> int:
 def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout: float, incoming: bool = False) -> int:
     """Serve the guest of a run directory. `incoming`: it arrives by migration, and is not touched before."""
     config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
-    profile = Profile.load(Path(config.profile)) if config.profile else Profile.default()
-    if config.sdei_version:
-        major, minor = config.sdei_version.split(".")
-        profile = dataclasses.replace(profile, version=(int(major), int(minor)))
     services = [service for path in config.services for service in load_services(Path(path))]
     fd = os.open(config.ram_path, os.O_RDWR | os.O_CLOEXEC) if ram_fd is None and config.ram_path else ram_fd
     if fd is None:
         raise SdeiError("no guest RAM: neither --ram-fd nor ram_path in guest.json")
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
+    profile = profile_of(config)
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
         profile=profile,
+        sdei=config.sdei,
         services=services,
-        boot=Loader(BootConfig.from_json(config.boot), window) if config.boot else None,
+        boot=Loader(BootConfig.from_json(config.boot), window, _announced(profile)) if config.boot else None,
     )
     journal = Journal(directory / JOURNAL)
     doorbell = Doorbell(str(directory / rundir.DOORBELL), doorbell_timeout)
@@ -109,6 +108,11 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
         if orphaned or (lifeline and select.select([0], [], [], _LAST_LOOK)[0]):
             rundir.remove_if_dead(directory)
     return 0
+
+
+def _announced(profile: Profile) -> Announced:
+    """What ACPI tables say of a machine description's events."""
+    return Announced(profile.for_acpi("ghes"), next(iter(profile.for_acpi("agdi")), None))
 
 
 if __name__ == "__main__":

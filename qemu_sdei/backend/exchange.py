@@ -125,7 +125,7 @@ class Exchange:
         asks.)
         """
         functions = [SMCCC_VERSION, PsciFunction.PSCI_VERSION, PsciFunction.MIGRATE_INFO_TYPE]
-        if self.client_el == 1:
+        if self.client_el == 1 and SdeiFunction.VERSION in self.table:
             functions.append(SdeiFunction.VERSION)
         regs = new_regs()
         regs[PSTATE] = self.client_el << 2 | 1

@@ -16,7 +16,7 @@ from typing import Any, Final
 from qemu_sdei.backend.exchange import DAIF, NOT_SUPPORTED, OUTCOME, Steps
 from qemu_sdei.backend.gic import LOOKED
 from qemu_sdei.backend.power import Boot, PowerFirmware
-from qemu_sdei.errors import ProtocolError
+from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, OpResult, decode, encode, write_sysreg
@@ -56,10 +56,12 @@ class Firmware(PowerFirmware):
         *,
         client_el: int = 1,
         profile: Profile | None = None,
+        sdei: bool = True,
         services: Sequence[Service] = (),
         boot: Boot | None = None,
     ) -> None:
-        super().__init__(nr_cpus, client_el, profile or Profile.default(), services, boot)
+        """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events."""
+        super().__init__(nr_cpus, client_el, profile or Profile.default(), sdei, services, boot)
         self._users = services
 
     def handle(self, pe: int, frame: memoryview, regs: memoryview) -> None:
@@ -78,7 +80,7 @@ class Firmware(PowerFirmware):
         elif kind == Kind.INTERRUPT:
             self._interrupt(pe, frame, regs)
         elif kind == Kind.OPS:
-            if self.boots(pe, frame):
+            if self.is_boots(pe, frame):
                 self._boot_machine(frame, regs)
             else:
                 self._continue(pe, frame, regs)
@@ -177,8 +179,9 @@ class Firmware(PowerFirmware):
         """Make an event pending from outside; `kicks` then says who must be interrupted. Raises what
         `Dispatcher.trigger` raises.
         """
-        result = self.dispatcher.trigger(event, pe)
-        return result
+        if not self.serves_sdei:
+            raise UsageError("this guest's firmware has no SDEI: start it without --no-sdei")
+        return self.dispatcher.trigger(event, pe)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as a JSON-able document."""
@@ -187,6 +190,7 @@ class Firmware(PowerFirmware):
             "nr_cpus": self.nr_cpus,
             "client_el": self.client_el,
             "epoch": self.epoch,
+            "serves_sdei": self.serves_sdei,
             "id_registers": self.id_registers,
             "psci": self.psci.snapshot(),
             "sdei": self.dispatcher.snapshot(),
@@ -205,6 +209,8 @@ class Firmware(PowerFirmware):
             raise ProtocolError(f"state of version {state.get('version')!r}; this program knows 1 to {STATE_VERSION}")
         if state.get("nr_cpus") != self.nr_cpus or state.get("client_el") != self.client_el:
             raise ProtocolError("state of a machine with other CPUs")
+        if state.get("serves_sdei", True) is not self.serves_sdei:
+            raise ProtocolError(f"state of a machine {'without' if self.serves_sdei else 'with'} SDEI")
         try:
             self.epoch = int(state["epoch"])
             self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}

@@ -24,8 +24,11 @@ _GPIO_RESET: Final = 1
 class Boot(Protocol):
     """What fills guest RAM at a reset of CPU 0."""
 
-    def clear(self) -> list[MicroOp]:
-        """What must be done before RAM that a guest has run from is filled again."""
+    def begin(self, again: bool) -> list[MicroOp]:
+        """What must be done before RAM is filled; `again`: a guest has run from it. Nothing: `load` comes next."""
+
+    def proceed(self, frame: memoryview) -> list[MicroOp]:
+        """What must be done after the micro-operations that `frame` brings back. Nothing: `load` comes next."""
 
     def load(self) -> Entry:
         """Fill RAM. Returns where CPU 0 starts."""
@@ -35,12 +38,14 @@ class PowerFirmware(Exchange):
     """An `Exchange` whose CPUs can be powered: it is PSCI's `PowerControl`."""
 
     def __init__(
-        self, nr_cpus: int, client_el: int, profile: Profile, services: Sequence[Service], boot: Boot | None
+        self, nr_cpus: int, client_el: int, profile: Profile, sdei: bool, services: Sequence[Service], boot: Boot | None
     ) -> None:
         super().__init__(nr_cpus, client_el, profile)
         self.psci = Psci(self.affinities, self, self.registry.implemented)
         self._power = self.psci.power
-        for service in (ArchService(self.registry), self.psci, Sdei(self.dispatcher), *services):
+        self.serves_sdei = sdei
+        ours = [ArchService(self.registry), self.psci, *([Sdei(self.dispatcher)] if sdei else [])]
+        for service in (*ours, *services):
             self.registry.register(service)
         self.open_services()
         self.id_registers: dict[str, int] = {}
@@ -65,14 +70,11 @@ class PowerFirmware(Exchange):
         self._steps.pop(pe, None)
         self.ownership.forget(pe)
         if pe == 0:
-            if self._boot is not None and self.epoch > 0:
-                # Now, not when CPU 0 boots: the others come out of reset meanwhile, and what they were to do is void.
-                self.psci.reset()
-                self.dispatcher.reset()
-                self.ownership.reset()
-                frame[Word.FLAGS] = encode(frame, self._boot.clear()) | AnswerFlag.REPOST
-            else:
-                self._boot_machine(frame, regs)
+            # Now, not when CPU 0 boots: the others come out of reset meanwhile, and what they were to do is void.
+            self.psci.reset()
+            self.dispatcher.reset()
+            self.ownership.reset()
+            self._boot_machine(frame, regs)
             return
         # What CPU_ON asked of it may be of the time before this very reset, whose frame of CPU 0 is still to come. Only
         # a kick starts a CPU: CPU 0 passes kicks on, and none from before its own reset.
@@ -81,6 +83,10 @@ class PowerFirmware(Exchange):
         self._park(frame)
 
     def _boot_machine(self, frame: memoryview, regs: memoryview) -> None:
+        ops = self._operations_of_boot(frame)
+        if ops:
+            frame[Word.FLAGS] = encode(frame, ops) | AnswerFlag.REPOST
+            return
         self._reset_machine(frame)
         entry = self._boot.load() if self._boot is not None else Entry(0, 0, 0)
         self._start(0, frame, regs, entry.pc, entry.x0, entry.x1)
@@ -114,14 +120,24 @@ class PowerFirmware(Exchange):
     def boots(self, pe: int, frame: memoryview) -> bool:
         """Whether answering this frame ends in a boot of the machine, which is not replayed but checkpointed.
 
-        It does so for CPU 0's RESET frame of the first boot; later boots begin with micro-operations, and it is the
-        frame that brings their end. VECTOR tells it from a service's: a reset is not taken through one.
+        It does so for CPU 0's RESET frame, unless the boot begins with micro-operations: then for the frame that brings
+        their end.
         """
-        if pe != 0:
-            return False
-        if frame[Word.KIND] == Kind.RESET:
-            return self._boot is None or self.epoch == 0
+        return self.is_boots(pe, frame) and not self._operations_of_boot(frame)
+
+    def is_boots(self, pe: int, frame: memoryview) -> bool:
+        """Whether a frame belongs to a boot of the machine. VECTOR tells its micro-operations from a service's: a reset
+        is not taken through one.
+        """
+        if pe != 0 or frame[Word.KIND] == Kind.RESET:
+            return pe == 0
         return bool(frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0 and pe not in self.ownership.jobs)
+
+    def _operations_of_boot(self, frame: memoryview) -> list[MicroOp]:
+        """The micro-operations that answer a frame of a boot. Asked twice, it gives and does the same."""
+        if self._boot is None:
+            return []
+        return self._boot.begin(self.epoch > 0) if frame[Word.KIND] == Kind.RESET else self._boot.proceed(frame)
 
     # ---- PowerControl: what PSCI asks for ---------------------------------------------------------------------------
 

@@ -37,20 +37,22 @@ def recover(server: Server) -> bool:
         ProtocolError: the journal is damaged.
     """
     state = server.journal.load()
-    if state is None:
+    if state is None and server.journal.count == 0:
         return False
     firmware, window = server.firmware, server.window
+    last = [0] * window.nr_cpus
+    answers: dict[int, tuple[int, list[int]]] = {}
     try:
-        firmware.restore(state["firmware"])
-        firmware.delivered = int(state["delivered"])
-        last = [int(n) for n in state["last"]]
-        for function, counts in state["calls"].items():
-            if len(counts) != window.nr_cpus:
-                raise ValueError("calls of another number of CPUs")
-            server.calls[int(function)] = [int(n) for n in counts]
-        answers: dict[int, tuple[int, list[int]]] = {
-            int(pe): (last[int(pe)], [int(w) for w in words]) for pe, words in state["answers"].items()
-        }
+        if state is not None:  # else the machine has not booted yet: all that happened is in the records
+            firmware.restore(state["firmware"])
+            firmware.delivered = int(state["delivered"])
+            last = [int(n) for n in state["last"]]
+            for function, counts in state["calls"].items():
+                if len(counts) != window.nr_cpus:
+                    raise ValueError("calls of another number of CPUs")
+                server.calls[int(function)] = [int(n) for n in counts]
+            for pe, words in state["answers"].items():
+                answers[int(pe)] = (last[int(pe)], [int(w) for w in words])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError(f"journal: checkpoint: {error!r}") from None
     scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]

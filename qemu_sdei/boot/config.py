@@ -15,6 +15,10 @@ MAX_APPEND: Final = 2047
 """Bytes of a command line: arm64's COMMAND_LINE_SIZE less the NUL. Linux cuts what is longer without a word."""
 
 
+ACPI_SIZE: Final = 0x20_0000
+"""Bytes below the window that an ACPI boot takes (`area.py`): 2 MiB, so that what is left can be mapped in blocks."""
+
+
 class Entry(NamedTuple):
     """How the boot CPU starts; all other registers are 0.
 
@@ -38,9 +42,11 @@ class BootConfig:
     initrd: str | None = None
     append: str = ""
     """The kernel command line."""
+    tables: Literal["dt", "acpi"] = "dt"
+    """What describes the machine to a Linux kernel."""
     conduit: Literal["smc", "hvc"] = "smc"
     sdei: bool = True
-    """Announce SDEI in the device tree. (PSCI always is: without it there are no secondary CPUs and no power-off.)"""
+    """Announce SDEI. (PSCI always is: without it there are no secondary CPUs and no power-off.)"""
     ram_base: int = 0x4000_0000
     ram_size: int = 1 << 30
     """Bytes of RAM that QEMU has, the hidden part included."""
@@ -51,6 +57,10 @@ class BootConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("linux", "flat"):
             raise UsageError(f"boot kind {self.kind!r}: give 'linux' or 'flat'")
+        if self.tables not in ("dt", "acpi"):
+            raise UsageError(f"boot by {self.tables!r}: give 'dt' or 'acpi'")
+        if self.tables == "acpi" and self.kind != "linux":
+            raise UsageError("ACPI is for Linux kernels: a bare-metal guest of ours has no use for it")
         if self.conduit not in ("smc", "hvc"):
             raise UsageError(f"conduit {self.conduit!r}: give 'smc' or 'hvc'")
         if "\0" in self.append:
@@ -66,8 +76,8 @@ class BootConfig:
 
     @property
     def usable_size(self) -> int:
-        """Bytes of RAM that the guest is told of."""
-        return self.ram_size - self.hidden_size
+        """Bytes of RAM that the guest may use from its start on."""
+        return self.ram_size - self.hidden_size - (ACPI_SIZE if self.tables == "acpi" else 0)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as a JSON object."""

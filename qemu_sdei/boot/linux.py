@@ -1,12 +1,13 @@
-"""Device-tree boot of a Linux kernel, all of it at the RESET frame."""
+"""Boot of a Linux kernel by device tree, all of it at the RESET frame; and what an ACPI boot has in common with it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from qemu_sdei.boot.config import BootConfig, Entry
 from qemu_sdei.boot.image import KernelImage, read_file
-from qemu_sdei.boot.placement import BLOCK, plan
+from qemu_sdei.boot.placement import BLOCK, Placement, plan
 from qemu_sdei.boot.tree import check_ram, firmware_tree
 
 # Read once in the life of the process: what a guest boots does not change under it at a reset.
@@ -18,21 +19,52 @@ def _initrd(path: str) -> bytes:
     return read_file(path, "initrd")
 
 
+class Pieces(NamedTuple):
+    """What is loaded, and where."""
+
+    kernel: KernelImage
+    initrd: bytes
+    place: Placement
+
+    @property
+    def initrd_range(self) -> tuple[int, int] | None:
+        """(start, end) physical addresses of the initrd; None without one."""
+        start = self.place.initrd_address
+        return (start, start + len(self.initrd)) if self.initrd else None
+
+    def write(self, ram: memoryview, config: BootConfig, tree: bytes) -> Entry:
+        """Write kernel, initrd and device tree into `ram`, and say where the boot CPU starts."""
+        place = self.place
+        addresses = (place.kernel_address, place.initrd_address, place.dtb_address)
+        for address, data in zip(addresses, (self.kernel.data, self.initrd, tree), strict=True):
+            start = address - config.ram_base
+            ram[start : start + len(data)] = data
+        return Entry(pc=place.kernel_address, x0=place.dtb_address, x1=0)
+
+
+def pieces(config: BootConfig) -> Pieces:
+    """Kernel and initrd with their places; kept for the next time.
+
+    Raises:
+        UsageError: kernel or initrd cannot be read or are no such thing, or memory is too small.
+    """
+    kernel = _kernel(config.kernel)
+    initrd = _initrd(config.initrd) if config.initrd else b""
+    return Pieces(kernel, initrd, plan(kernel, len(initrd), BLOCK, config.ram_base, config.usable_size))
+
+
 def check(config: BootConfig) -> None:
     """Find what is wrong with kernel, initrd and memory before a guest is started; keeps what it has read for `load`.
 
     Raises:
         UsageError: see `load`.
     """
-    initrd = _initrd(config.initrd) if config.initrd else b""
-    plan(_kernel(config.kernel), len(initrd), BLOCK, config.ram_base, config.usable_size)
+    pieces(config)
 
 
 def code_range(config: BootConfig) -> tuple[int, int]:
     """Physical address and size in bytes of what `load` writes that the guest will execute."""
-    kernel = _kernel(config.kernel)
-    initrd = _initrd(config.initrd) if config.initrd else b""
-    place = plan(kernel, len(initrd), BLOCK, config.ram_base, config.usable_size)
+    kernel, _, place = pieces(config)
     return place.kernel_address, len(kernel.data)
 
 
@@ -50,13 +82,5 @@ def load(ram: memoryview, config: BootConfig) -> Entry:
         GuestError: QEMU's device tree is not at the start of RAM, or not this machine's.
     """
     check_ram(ram, config)
-    kernel = _kernel(config.kernel)
-    initrd = _initrd(config.initrd) if config.initrd else b""
-    place = plan(kernel, len(initrd), BLOCK, config.ram_base, config.usable_size)
-    initrd_range = (place.initrd_address, place.initrd_address + len(initrd)) if initrd else None
-    tree = firmware_tree(ram, config, initrd_range)
-    addresses = (place.kernel_address, place.initrd_address, place.dtb_address)
-    for address, data in zip(addresses, (kernel.data, initrd, tree), strict=True):
-        start = address - config.ram_base
-        ram[start : start + len(data)] = data
-    return Entry(pc=place.kernel_address, x0=place.dtb_address, x1=0)
+    parts = pieces(config)
+    return parts.write(ram, config, firmware_tree(ram, config, parts.initrd_range))

@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "demo",
     "inject",
     "status",
+    "migrate",
     "list",
     "doctor",
     "dt",

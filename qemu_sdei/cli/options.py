@@ -27,8 +27,19 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
     group.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
     group = parser.add_argument_group("firmware")
     group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
+    group.add_argument(
+        "--no-sdei", action="store_true", help="no SDEI: its calls are NOT_SUPPORTED, nothing announces it"
+    )
     group.add_argument("--sdei-version", metavar="M.N", help="what SDEI_VERSION answers (default: 1.1)")
-    group.add_argument("--no-sdei", action="store_true", help="do not announce SDEI to the guest")
+    group.add_argument("--sdei-vendor", metavar="WORD", help="low 32 bits of SDEI_VERSION (default: 0x4b564d)")
+    group.add_argument(
+        "--sdei-signal",
+        metavar="HOW",
+        help="EVENT_SIGNAL to a vCPU that is masked or has the event disabled: pend (the default), or invalid, as TF-A",
+    )
+    group.add_argument(
+        "--sdei-slots", metavar="P,S", help="how many PPIs and SPIs may be bound (default: 4,8; 0,0: none, as KVM)"
+    )
     group.add_argument(
         "--service", action="append", default=[], metavar="FILE", help="Python file with SMCCC services of your own"
     )
@@ -42,7 +53,14 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
     group.add_argument("--append", default="", metavar="WORDS", help="added to the kernel command line")
-    group.add_argument("--dt", action="store_true", help="boot by device tree (the default)")
+    tables = group.add_mutually_exclusive_group()
+    tables.add_argument("--acpi", dest="boot", action="store_const", const="acpi", default="auto", help="boot by ACPI")
+    tables.add_argument(
+        "--dt", dest="boot", action="store_const", const="dt", help="boot by device tree (the default without --ras)"
+    )
+    group.add_argument(
+        "--ras", action="store_true", help="the guest takes hardware errors from the firmware: boots by ACPI"
+    )
     group.add_argument(
         "--file", action="append", default=[], metavar="PATH[:GUEST]", help="put a file into our own initramfs"
     )
@@ -79,6 +97,9 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         qemu=args.qemu,
         profile=args.events,
         sdei_version=args.sdei_version,
+        sdei_vendor=None if args.sdei_vendor is None else _number(args.sdei_vendor, "--sdei-vendor"),
+        sdei_signal=args.sdei_signal,
+        sdei_slots=None if args.sdei_slots is None else _slots(args.sdei_slots),
         sdei=not args.no_sdei,
         services=args.service,
     )
@@ -101,12 +122,30 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         initrd=args.initrd,
         busybox=args.busybox,
         append=args.append,
+        boot=args.boot,
+        ras=args.ras,
         command=args.guest_command,
         files=dict(_file(text) for text in args.file),
         memory_path=args.memory_path,
         qemu_args=qemu_args,
         stall_timeout=args.boot_timeout,
     )
+
+
+def _number(text: str, option: str) -> int:
+    try:
+        if len(text) <= 20:
+            return int(text, 0)
+    except ValueError:
+        pass
+    raise UsageError(f"{option} {text!r} is not understood: write a number, such as 0 or 0x4b564d")
+
+
+def _slots(text: str) -> tuple[int, int]:
+    private, comma, shared = text.partition(",")
+    if not comma:
+        raise UsageError(f"--sdei-slots {text!r} is not understood: write two numbers, such as 4,8")
+    return _number(private, "--sdei-slots"), _number(shared, "--sdei-slots")
 
 
 def _file(text: str) -> tuple[str, Path]:

@@ -107,6 +107,7 @@ class Guest(GuestConsole):
         self._progress("starting QEMU and the backend")
         limit = self.options.start_timeout
         self._call(self._supervisor.start(limit), limit + _CLOSE_LIMIT)
+        self._call(self._mover.open(directory), _CLOSE_LIMIT)
         self._client = ControlClient(directory / files.CONTROL)
 
     def _write(self, name: str, data: bytes) -> Path:
@@ -177,7 +178,7 @@ class Guest(GuestConsole):
     async def _stop(self) -> None:
         assert self._supervisor is not None
         if self._mover is not None:
-            await self._mover.cancel()
+            await self._mover.close()
         await self._supervisor.stop()
 
     def _running(self) -> Supervisor:

@@ -18,6 +18,7 @@ from qemu_sdei import rundir as files
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient
+from qemu_sdei.machine.owner import OwnerSocket, Progress
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.handover import Handover
 from qemu_sdei.migration.options import COPY, MigrationOptions, MigrationResult, Report
@@ -37,6 +38,24 @@ class Mover:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._task: asyncio.Task[Any] | None = None
+        self._owner = OwnerSocket({"migrate": self._requested})
+
+    async def open(self, directory: RunDirectory) -> None:
+        """Take requests of other processes, at the run directory's owner socket."""
+        await self._owner.open(directory / files.OWNER)
+
+    async def close(self) -> None:
+        """End a migration that is under way, and take no requests any more."""
+        await self.cancel()
+        await self._owner.close()
+
+    async def _requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        name = request.get("name")
+        if name is not None and not isinstance(name, str):
+            raise UsageError("the name of the destination is a string")
+        options = MigrationOptions.from_json(request.get("options"))
+        result = await self.migrate(name, options, lambda step: progress(step.to_json()))
+        return result.to_json()
 
     async def cancel(self) -> None:
         """End a migration that is under way; the guest goes on where it was."""
@@ -91,6 +110,8 @@ class Mover:
                 raise self._explain(source, error) from None
             raise
         self._settle(directory, destination, config, new_fd)
+        with contextlib.suppress(OSError):
+            await self.open(directory)
         await asyncio.shield(source.stop())
         source.directory.remove()
         if new_fd != old_fd:

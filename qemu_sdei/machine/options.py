@@ -28,6 +28,10 @@ class GuestOptions:
     """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""
     busybox: str | Path | None = None
     """Static arm64 busybox for our own initramfs; None: Debian's."""
+    boot: str = "auto"
+    """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras`, else a device tree."""
+    ras: bool = False
+    """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""
     append: str = ""
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = 2
@@ -43,12 +47,19 @@ class GuestOptions:
     virtualization: bool = False
     """The guest has EL2 for its own use; Linux then starts there."""
     sdei: bool = True
-    """Announce SDEI to the guest."""
+    """False: firmware without SDEI. Its function ids are NOT_SUPPORTED, and nothing announces it."""
     name: str | None = None
     """Name for `qemu-sdei inject NAME` and the like; None: the first free of guest, guest-2, ..."""
     profile: str | Path | None = None
     """TOML file with the machine's SDEI events."""
     sdei_version: str | None = None
+    """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what `profile` says."""
+    sdei_vendor: int | None = None
+    """Low 32 bits of SDEI_VERSION."""
+    sdei_signal: str | None = None
+    """"pend" or "invalid": what becomes of EVENT_SIGNAL to a vCPU that could not take the event at once."""
+    sdei_slots: tuple[int, int] | None = None
+    """How many PPIs and SPIs the guest may bind to events."""
     services: Sequence[str | Path] = ()
     """Python files with SMCCC services of the user's own."""
     trace: str | Path | None = None

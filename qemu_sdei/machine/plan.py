@@ -40,6 +40,11 @@ class Plan:
         return self.kernel.startswith(BUILTIN)
 
     @property
+    def acpi(self) -> bool:
+        """Linux gets ACPI tables in place of a device tree."""
+        return self.options.boot == "acpi" or (self.options.boot == "auto" and self.options.ras)
+
+    @property
     def own_initramfs(self) -> bool:
         """`Guest.run` and `command` work."""
         return self.busybox is not None
@@ -55,6 +60,7 @@ class Plan:
             kernel=self.kernel,
             initrd=None if initrd is None else str(initrd),
             append=self.append,
+            tables="acpi" if self.acpi else "dt",
             sdei=self.options.sdei,
             ram_base=RAM_BASE,
             ram_size=self.ram_size,
@@ -114,6 +120,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
     if builtin and (options.initrd is not None or options.command is not None):
         raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
+    check_tables(options, builtin)
     if options.command is not None and options.initrd is not None:
         raise UsageError("a command runs in our own initramfs: leave out --initrd, or the command")
     if options.command is not None and not options.command:
@@ -159,6 +166,18 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     )
     plan.boot_json(initrd)  # so that a bad command line is known now
     return plan
+
+
+def check_tables(options: GuestOptions, builtin: bool) -> None:
+    """Check how the machine is described to the guest. Raises `UsageError`."""
+    if options.boot not in ("auto", "acpi", "dt"):
+        raise UsageError(f"boot {options.boot!r} is not understood: give 'acpi', 'dt' or 'auto'")
+    if options.ras and options.boot == "dt":
+        raise UsageError("hardware errors are announced by ACPI only: leave out --dt, or --ras")
+    if options.ras and not options.sdei:
+        raise UsageError("hardware errors are signalled by SDEI events: leave out --no-sdei, or --ras")
+    if builtin and (options.ras or options.boot == "acpi"):
+        raise UsageError(f"{options.kernel} is no Linux: it knows nothing of ACPI")
 
 
 def readable_file(path: str | Path, what: str) -> Path:
@@ -207,9 +226,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     def absolute(path: str | Path | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
 
-    if options.sdei_version is not None and re.fullmatch(r"\d{1,3}\.\d{1,3}", options.sdei_version) is None:
-        raise UsageError(f"SDEI version {options.sdei_version!r} is not understood: write MAJOR.MINOR, such as 1.0")
-    return GuestConfig(
+    config = GuestConfig(
         name=name,
         nr_cpus=options.smp,
         cpu=options.cpu,
@@ -219,9 +236,19 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         virtualization=options.virtualization,
         profile=absolute(options.profile),
         sdei_version=options.sdei_version,
+        sdei_vendor=options.sdei_vendor,
+        sdei_signal=options.sdei_signal,
+        sdei_slots=options.sdei_slots,
+        sdei=options.sdei,
         services=tuple(str(Path(service).expanduser().absolute()) for service in options.services),
         trace=absolute(options.trace),
     )
+    switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)
+    if options.profile is not None or switches != (None, None, None, None):
+        from qemu_sdei.sdei.switches import profile_of
+
+        profile_of(config)  # so that what is wrong is known now
+    return config
 
 
 def monitor_image(plan: Plan) -> bytes:

@@ -28,7 +28,7 @@ from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, NotDeliveredError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.options import COPY, SHARED, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.options import COPY, SHARED, Hold, MigrationOptions, MigrationResult, Report, Step
 
 _POLL: Final = 0.005
 _BUSY_TRIES: Final = 100
@@ -94,7 +94,7 @@ class Handover:
             hold = options.hold
             if hold is not None:
                 self._report(Step("hold"))
-                await link.request("hold", timeout=hold.timeout, state=hold.state, event=hold.event, vcpu=hold.vcpu)
+                await self._hold(link, hold)
             begin = time.monotonic()
             self._report(Step("start"))
             await self._prepare()
@@ -131,6 +131,15 @@ class Handover:
             document=document,
             pages_differing=differing,
         )
+
+    async def _hold(self, link: BackendLink, hold: Hold) -> None:
+        try:
+            await link.request("hold", timeout=hold.timeout, state=hold.state, event=hold.event, vcpu=hold.vcpu)
+        except GuestTimeoutError:
+            raise GuestTimeoutError(
+                f"hold point {hold.state!r} of event {hold.event:#x} on vCPU {hold.vcpu} was not reached within "
+                f"{hold.timeout:g} s"
+            ) from None
 
     @staticmethod
     async def _execute(side: Side, command: str, **arguments: object) -> Any:

@@ -33,6 +33,8 @@ class EventDescription:
     priority: Priority = Priority.NORMAL
     signalable: bool = False
     """True: EVENT_SIGNAL accepts it (EVENT_GET_INFO(1) then answers 0)."""
+    acpi: str = ""
+    """What ACPI tables name it for: "ghes" (an error source of the HEST), "agdi", or nothing."""
 
 
 ANY_PE: Final = -1

@@ -23,12 +23,15 @@ MAX_FILE_SIZE: Final = 1 << 20
 MAX_NAME: Final = 64
 
 _TYPES: Final = {"private": EventType.PRIVATE, "shared": EventType.SHARED}
+SIGNALS: Final = {"pend": False, "invalid": True}
+"""Names for `Profile.strict_signal`: what becomes of a signal to a PE that could not take it at once."""
 _PRIORITIES: Final = {"normal": Priority.NORMAL, "critical": Priority.CRITICAL}
-_EVENT_KEYS: Final = ("number", "name", "type", "priority", "signalable")
-_SDEI_KEYS: Final = ("version", "vendor", "strict_signal")
+_ACPI: Final = ("ghes", "agdi")
+_EVENT_KEYS: Final = ("number", "name", "type", "priority", "signalable", "acpi")
+_SDEI_KEYS: Final = ("version", "vendor", "signal")
 _SLOT_KEYS: Final = ("private", "shared")
 
-_Choice = TypeVar("_Choice", EventType, Priority)
+_Choice = TypeVar("_Choice", EventType, Priority, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,10 @@ class Profile:
                 )
             if event.signalable and event.type != EventType.PRIVATE:
                 raise UsageError(f"event {event.number:#x} ({event.name}): only a private event can be signalable")
+            if event.acpi and event.number == 0:
+                raise UsageError(f"event 0 ({event.name}): ACPI tables cannot name it, Linux refuses that")
+            if event.acpi == "agdi" and (others := self.for_acpi("agdi")) != (event.number,):
+                raise UsageError(f"event {event.number:#x} ({event.name}): {len(others)} events are for AGDI, not one")
             seen[event.number] = event
             names[event.name] = event
         zero = seen.get(0)
@@ -127,6 +134,10 @@ class Profile:
         """The event called `name`, or None."""
         return next((event for event in self.events if event.name == name), None)
 
+    def for_acpi(self, purpose: str) -> tuple[int, ...]:
+        """Numbers of the events that ACPI tables name for `purpose`, in the order of the description."""
+        return tuple(event.number for event in self.events if event.acpi == purpose)
+
 
 def _number(value: int) -> str:
     """`value` for a message. A number from a file may be too long for Python to print."""
@@ -165,7 +176,7 @@ def _profile(document: dict[str, Any]) -> Profile:
         version=_version(sdei.get("version", "1.1")),
         vendor=_int(sdei.get("vendor", 0x4B564D), "[sdei] vendor"),
         slots=(_int(slots.get("private", 4), "[slots] private"), _int(slots.get("shared", 8), "[slots] shared")),
-        strict_signal=_bool(sdei.get("strict_signal", False), "[sdei] strict_signal"),
+        strict_signal=_choice(sdei.get("signal", "pend"), SIGNALS, "[sdei] signal"),
     )
 
 
@@ -185,6 +196,7 @@ def _event(entry: dict[str, Any], index: int) -> EventDescription:
         type=_choice(entry.get("type", "private"), _TYPES, f"{where}: type"),
         priority=_choice(entry.get("priority", "normal"), _PRIORITIES, f"{where}: priority"),
         signalable=_bool(entry.get("signalable", False), f"{where}: signalable"),
+        acpi=_acpi(entry.get("acpi", ""), f"{where}: acpi"),
     )
 
 
@@ -219,9 +231,22 @@ def _choice(value: object, choices: dict[str, _Choice], where: str) -> _Choice:
     return choices[value]
 
 
+def parse_version(text: str) -> tuple[int, int] | None:
+    """(major, minor) of "MAJOR.MINOR"; None if it is none."""
+    major, dot, minor = text.partition(".")
+    if dot and all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (major, minor)):
+        return int(major), int(minor)
+    return None
+
+
+def _acpi(value: object, where: str) -> str:
+    if not isinstance(value, str) or value not in ("", *_ACPI):
+        raise UsageError(f"{where} must be one of {', '.join(_ACPI)}")
+    return value
+
+
 def _version(value: object) -> tuple[int, int]:
-    if isinstance(value, str):
-        major, dot, minor = value.partition(".")
-        if dot and all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (major, minor)):
-            return int(major), int(minor)
-    raise UsageError('[sdei] version must be a string of the form "1.1"')
+    version = parse_version(value) if isinstance(value, str) else None
+    if version is None:
+        raise UsageError('[sdei] version must be a string of the form "1.1"')
+    return version

@@ -14,6 +14,7 @@ from pathlib import Path
 from qemu_sdei.backend.exchange import affinity
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
+from qemu_sdei.backend.power import Boot
 from qemu_sdei.backend.server import Server
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Kind, Word
@@ -30,8 +31,11 @@ ENTRY = Entry(pc=0x4020_0000, x0=0x4800_0000, x1=0)
 class SimulatedBoot:
     """Nothing to load; before a second boot one micro-operation, as the real loader's."""
 
-    def clear(self) -> list[MicroOp]:
-        return [write_phys(0x0902_0010, 0)]
+    def begin(self, again: bool) -> list[MicroOp]:
+        return [write_phys(0x0902_0010, 0)] if again else []
+
+    def proceed(self, frame: memoryview) -> list[MicroOp]:
+        return []
 
     def load(self) -> Entry:
         return ENTRY
@@ -59,8 +63,9 @@ class SilentDoorbell:
 class SimulatedGuest:
     """RAM with a window, and CPUs that post frames."""
 
-    def __init__(self, nr_cpus: int, directory: Path) -> None:
+    def __init__(self, nr_cpus: int, directory: Path, boot: type[Boot] = SimulatedBoot) -> None:
         self.nr_cpus = nr_cpus
+        self.boot = boot
         self.journal_path = directory / "journal"
         fd = os.memfd_create("test-ram")
         os.ftruncate(fd, RAM_SIZE)
@@ -69,13 +74,14 @@ class SimulatedGuest:
         self.kicks_seen = [0] * nr_cpus
         self.parked = [False] * nr_cpus
         self.x18 = 0
+        self.sdei = True
         self.id_registers: dict[str, int] = {}
         """What CPUs show of their ID registers at their next reset; 0 if not named."""
 
     def server(self, services: tuple[Service, ...] = ()) -> Server:
         """A new backend for this guest, as after a restart."""
         ticks = itertools.count()
-        firmware = Firmware(self.nr_cpus, boot=SimulatedBoot(), services=services)
+        firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei)
         bell = SilentDoorbell()
         server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
         server._heard = True  # its doorbell cannot fail

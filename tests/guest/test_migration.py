@@ -5,18 +5,21 @@ The judge is the guest: `mode=storm` of the bench guest checks each result again
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
-from tests.guest.guests import check_nothing_left, processes, until
+from tests.guest.guests import check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -127,3 +130,39 @@ def test_reset_and_end_at_the_destination(runtime: Path) -> None:
             guest.expect("never said", timeout=30)
         assert time.monotonic() - started < 25
     check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(120)
+def test_command(runtime: Path) -> None:
+    """`qemu-sdei migrate`: the terminal that runs the guest keeps it, and the guest's end is still its end."""
+    with (runtime / "out").open("wb") as out:
+        owner = command(runtime, "run", "--name", "a", "--kernel", "builtin:bench", "--append", "mode=idle", stdout=out)
+        until("the guest is up", lambda: b"idle: ready" in (runtime / "out").read_bytes())
+        result = said(command(runtime, "migrate", "a", "b", "--json"))
+        assert (result["source"], result["destination"]) == ("a", "b")
+        (listed,) = said(command(runtime, "list", "--json"))["guests"]
+        assert (listed["name"], listed["pid"]) == ("b", owner.pid)
+        assert said(command(runtime, "inject", "b", "--event", "0", "--vcpu", "1", "--wait", "--json"))
+        late = command(runtime, "migrate", "b", "--hold", "running", "--timeout", "0.5")
+        assert b"was not reached within 0.5 s" in late.communicate(timeout=60)[1]
+        assert late.returncode == 1
+        assert said(command(runtime, "inject", "b", "--event", "0", "--vcpu", "0", "--wait", "--json"))
+        # Ctrl-C in the middle: the guest goes on where it is.
+        cancelled = command(runtime, "migrate", "b", "c", "--hold", "running")
+        until("it asks for the hold point", lambda: b"waiting" in os.read(cancelled.stderr.fileno(), 1000))  # type: ignore[union-attr]
+        cancelled.send_signal(signal.SIGINT)
+        cancelled.communicate(timeout=60)
+        assert cancelled.returncode == 130
+        assert said(command(runtime, "inject", "b", "--event", "0", "--vcpu", "0", "--wait", "--json"))
+        assert said(command(runtime, "migrate", "b", "d", "--json", "--route", "copy"))["pages_differing"] == 0
+        owner.terminate()
+        owner.communicate(timeout=60)
+    (runtime / "out").unlink()
+    check_nothing_left(runtime)
+
+
+def said(process: subprocess.Popen[bytes]) -> Any:
+    """What a command that works printed as JSON."""
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors.decode()
+    return json.loads(output)

@@ -36,7 +36,7 @@ def test_load(tmp_path: Path) -> None:
     """Everything that can be written."""
     profile = load(
         tmp_path,
-        '[sdei]\nversion = "1.0"\nvendor = 0\nstrict_signal = true\n[slots]\nprivate = 2\nshared = 0\n'
+        '[sdei]\nversion = "1.0"\nvendor = 0\nsignal = "invalid"\n[slots]\nprivate = 2\nshared = 0\n'
         + ZERO
         + '[[event]]\nnumber = 0x40000001\nname = "ras"\ntype = "shared"\npriority = "critical"\nsignalable = false\n',
     )

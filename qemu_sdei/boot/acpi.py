@@ -1,0 +1,151 @@
+"""ACPI boot of a Linux kernel without UEFI, all of it at the RESET frame.
+
+QEMU's tables and ours are linked into the area below the window (`area.py`), and the kernel is started as UEFI's stub
+would start it: see `acpi.efi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from acpi import AcpiError, fdt
+from acpi.efi import ACPI_20, GRANULE, MemoryType, Region, hand_off
+from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, Allocate, Loaded, Pointer, allocator, execute, parse
+from qemu_sdei.boot import linux
+from qemu_sdei.boot.area import AcpiArea, ErrorSource
+from qemu_sdei.boot.config import BootConfig, Entry
+from qemu_sdei.boot.machine_tables import MachineTables, complete
+from qemu_sdei.boot.placement import BLOCK, align_up
+from qemu_sdei.boot.tree import check_ram
+from qemu_sdei.errors import GuestError
+
+VENDOR: Final = "qemu-sdei"
+"""What Linux prints as EFI's vendor."""
+FILES: Final = (TABLES_FILE, RSDP_FILE, SCRIPT_FILE)
+"""The files that every machine's tables come in; the script may name more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What our tables announce beside SDEI itself."""
+
+    sources: tuple[int, ...] = ()
+    """Events that signal hardware errors, one for each error source."""
+    agdi: int | None = None
+    """The event that asks for a diagnostic dump."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Tables that are ready to be put into memory."""
+
+    tables: MachineTables
+    pointers: tuple[Pointer, ...]
+    """What QEMU is to be told."""
+
+
+def wanted_files(script: bytes) -> tuple[str, ...]:
+    """The files that the script places, besides those that always are there. Raises GuestError: it is damaged."""
+    try:
+        names = [command.file for command in parse(script) if isinstance(command, Allocate)]
+    except AcpiError as error:
+        raise _damaged(error) from error
+    return tuple(dict.fromkeys(name for name in names if name not in FILES))
+
+
+def link(config: BootConfig, files: Mapping[str, bytes], announced: Announced) -> Linked:
+    """QEMU's tables, linked, with ours among them.
+
+    Args:
+        config: where the area is, and the conduit.
+        files: those of `FILES` and of `wanted_files`, by name.
+        announced: what our tables are about.
+
+    Raises:
+        GuestError: the files are damaged, or do not fit. UsageError: too many error sources.
+    """
+    area = AcpiArea.of(config)
+    sources = area.sources(announced.sources)
+    try:
+        loaded: Loaded = execute(parse(files[SCRIPT_FILE]), files, allocator(*area.tables))
+        return Linked(complete(loaded, config, sources, announced.agdi), tuple(loaded.pointers))
+    except AcpiError as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: AcpiError) -> GuestError:
+    return GuestError(f"the ACPI tables that QEMU should have in its fw_cfg: {error}")
+
+
+def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announced: Announced) -> Entry:
+    """Write kernel, initrd, tables and the structures of EFI into `ram`, and say where the boot CPU starts.
+
+    Doing it again before the guest runs gives the same result.
+
+    Args:
+        ram: all of guest RAM, a writable memoryview of format "B"; index 0 is `config.ram_base`.
+        config: what to boot.
+        files: see `link`.
+        announced: see `link`.
+
+    Raises:
+        UsageError: kernel or initrd cannot be read or are no such thing, or memory is too small.
+        GuestError: QEMU's tables or device tree are damaged.
+    """
+    check_ram(ram, config)
+    parts = linux.pieces(config)
+    area = AcpiArea.of(config)
+    tables = link(config, files, announced).tables
+    start = align_up(tables.end, 64)
+    try:
+        efi = hand_off(start, _regions(config, area, parts), {ACPI_20: tables.rsdp}, vendor=VENDOR)
+        tree = efi.device_tree(
+            bootargs=config.append.encode(errors="surrogateescape"), initrd=parts.initrd_range, seeds=_seeds(ram)
+        )
+    except AcpiError as error:
+        raise GuestError(f"ACPI boot: {error}") from error
+    address, size = area.tables
+    if start + len(efi.data) > address + size:
+        raise GuestError(f"QEMU's ACPI tables leave no room for the rest: they have {tables.end - address:#x} bytes")
+    size += area.status[1]
+    ram[address - config.ram_base :][:size] = bytes(size)
+    for where, data in (*tables.parts, (start, efi.data), *_status(area.sources(announced.sources))):
+        ram[where - config.ram_base :][: len(data)] = data
+    return parts.write(ram, config, tree)
+
+
+def _status(sources: tuple[ErrorSource, ...]) -> list[tuple[int, bytes]]:
+    """The status area of a machine that has just been reset: no error, and nothing that waits to be acknowledged."""
+    parts = []
+    for source in sources:
+        parts.append((source.address_register, source.block.to_bytes(8, "little")))
+        parts.append((source.read_ack, (1).to_bytes(8, "little")))
+    return parts
+
+
+def _regions(config: BootConfig, area: AcpiArea, parts: linux.Pieces) -> list[Region]:
+    place = parts.place
+    kernel_end = align_up(place.kernel_address + parts.kernel.image_size, GRANULE)
+    kernel = Region(place.kernel_address, kernel_end - place.kernel_address, MemoryType.LOADER_CODE)
+    loaded = [kernel, Region(place.dtb_address, BLOCK, MemoryType.LOADER_DATA)]
+    if parts.initrd:
+        size = align_up(len(parts.initrd), GRANULE)
+        loaded.insert(1, Region(place.initrd_address, size, MemoryType.LOADER_DATA))
+    regions = [
+        *loaded,
+        Region(*area.tables, MemoryType.ACPI_RECLAIM),
+        Region(*area.status, MemoryType.RESERVED),
+    ]
+    at = config.ram_base
+    for region in (*loaded, Region(area.base, 0, MemoryType.CONVENTIONAL)):
+        regions.append(Region(at, region.address - at, MemoryType.CONVENTIONAL))
+        at = region.end
+    return regions
+
+
+def _seeds(ram: memoryview) -> dict[str, bytes]:
+    """The random numbers that QEMU has put into its device tree: for KASLR and for the kernel's generator."""
+    chosen = fdt.parse(ram[: fdt.total_size(ram[:64])]).root.ensure("chosen").properties
+    return {name: chosen[name] for name in ("kaslr-seed", "rng-seed") if name in chosen}

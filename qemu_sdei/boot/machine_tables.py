@@ -1,0 +1,117 @@
+"""QEMU's tables made complete: PSCI in the FADT, and our own tables among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from acpi import AcpiError
+from acpi.linker import RSDP_FILE, Loaded
+from acpi.own import GhesSource, own_tables
+from acpi.table import HEADER_SIZE, Oem, Table, checksum
+from acpi.tables import Fadt, Hest, Rsdp, Xsdt
+from qemu_sdei.boot.area import ErrorSource
+from qemu_sdei.boot.config import BootConfig
+
+_LINE: Final = 64
+"""Bytes that new tables are aligned to."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTables:
+    """The tables of a machine, where they go."""
+
+    rsdp: int
+    """Physical address."""
+    parts: tuple[tuple[int, bytes], ...]
+    """Physical address and bytes of everything."""
+    end: int
+    """The first free byte behind all of it."""
+
+
+def complete(
+    loaded: Loaded, config: BootConfig, sources: Sequence[ErrorSource], agdi_event: int | None
+) -> MachineTables:
+    """QEMU's tables as the table loader left them, with PSCI announced, and with ours behind them.
+
+    Whatever QEMU has made stays as it is, but for the FADT's boot flags, and for the XSDT, which gets longer and is
+    therefore another one. A HEST of QEMU's own (`-machine ras=on`) is replaced by one with its sources and ours: there
+    can be only one.
+
+    Raises:
+        AcpiError: QEMU's tables are damaged or unusual: no RSDP of revision 2, no XSDT, no FADT, a wrong checksum.
+    """
+    if RSDP_FILE not in loaded.blobs:
+        raise AcpiError(f"the script does not place {RSDP_FILE}")
+    memory = _Memory(loaded)
+    root = loaded.blobs[RSDP_FILE]
+    rsdp = Rsdp.from_bytes(bytes(root.data[: max(int.from_bytes(root.data[20:24], "little"), 36)]))
+    xsdt = Xsdt.from_bytes(memory.table(rsdp.xsdt_address))
+    entries = list(xsdt.entries)
+    found = {bytes(memory.table(address)[:4]): address for address in entries}
+    if b"FACP" not in found:
+        raise AcpiError("there is no FADT")
+    fadt = Fadt.from_bytes(memory.table(found[b"FACP"]))
+    memory.put(found[b"FACP"], fadt.replace(psci_compliant=True, psci_use_hvc=config.conduit == "hvc").to_bytes())
+    ours: list[Table] = []
+    if config.sdei:
+        ghes = [
+            GhesSource(source.event, source.address_register, source.block_size, source.read_ack) for source in sources
+        ]
+        ours = own_tables(oem=Oem(fadt.oem.oem_id, fadt.oem.oem_table_id), ghes=ghes, agdi_event=agdi_event)
+    if b"HEST" in found and any(isinstance(table, Hest) for table in ours):
+        theirs = Hest.from_bytes(memory.table(found[b"HEST"]))
+        ours = [_merged(theirs, table) if isinstance(table, Hest) else table for table in ours]
+        entries.remove(found[b"HEST"])
+    end = max(blob.end for blob in loaded.blobs.values())
+    added = []
+    for table in ours:
+        address = (end + _LINE - 1) & -_LINE
+        added.append((address, table.to_bytes()))
+        entries.append(address)
+        end = address + len(added[-1][1])
+    address = (end + _LINE - 1) & -_LINE
+    added.append((address, replace(xsdt, entries=tuple(entries)).to_bytes()))
+    end = address + len(added[-1][1])
+    data = replace(rsdp, xsdt_address=address).to_bytes()
+    root.data[: len(data)] = data
+    parts = [(blob.address, bytes(blob.data)) for blob in loaded.blobs.values()]
+    return MachineTables(root.address, (*parts, *added), end)
+
+
+def _merged(theirs: Hest, ours: Table) -> Hest:
+    """One HEST: their sources, then ours, which get the ids that are free."""
+    assert isinstance(ours, Hest)
+    first = max((source.source_id for source in theirs.sources), default=-1) + 1
+    moved = (replace(source, source_id=first + n) for n, source in enumerate(ours.sources))
+    return replace(theirs, sources=(*theirs.sources, *moved))
+
+
+class _Memory:
+    """What the table loader has placed, by physical address."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._blobs = list(loaded.blobs.values())
+
+    def table(self, address: int) -> bytes:
+        """The table at `address`. Raises AcpiError: there is none, or its checksum is wrong."""
+        data, at = self._find(address)
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        table = bytes(data[at : at + size])
+        if size < HEADER_SIZE or len(table) != size:
+            raise AcpiError(f"the table at {address:#x} names a length of {size} bytes, which is not there")
+        if checksum(table):
+            raise AcpiError(f"the table {table[:4].decode('latin-1')!r} at {address:#x} has a wrong checksum")
+        return table
+
+    def put(self, address: int, table: bytes) -> None:
+        """Write a table over one of the same size."""
+        data, at = self._find(address)
+        data[at : at + len(table)] = table
+
+    def _find(self, address: int) -> tuple[bytearray, int]:
+        for blob in self._blobs:
+            if blob.address <= address < blob.end:
+                return blob.data, address - blob.address
+        raise AcpiError(f"there is no table at {address:#x}")

@@ -1,0 +1,128 @@
+"""`qemu-sdei migrate`: move a running guest to a new QEMU and a new backend on this host."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from typing import Any
+
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.config import check_name
+from qemu_sdei.errors import UsageError
+
+_PATIENCE = 60.0
+_REFRESH = 0.2
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "migrate",
+        help="move a running guest to a new QEMU and backend",
+        description="Move the running guest SRC to a new QEMU with a new backend on this host, where its name is DEST. "
+        "It is set up from SRC's own configuration, and belongs to the same terminal or script as before. When "
+        "something fails, or at Ctrl-C, the guest goes on as SRC.",
+    )
+    parser.add_argument("guest", metavar="SRC", help="name of the guest (see `qemu-sdei list`)")
+    parser.add_argument("destination", metavar="DEST", nargs="?", help="its new name (default: guest, guest-2, ...)")
+    parser.add_argument(
+        "--route",
+        default="shared",
+        metavar="R",
+        help="shared: both QEMUs map the same RAM (default); copy: RAM is sent to new memory",
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not compare RAM that was copied")
+    parser.add_argument(
+        "--hold",
+        metavar="STATE",
+        help="migrate when the event is in this state: registered, enabled, pending-masked, pending-disabled, running, "
+        "running-pending, unregister-pending, nested; or the vCPU: resume, off, exchange",
+    )
+    parser.add_argument("--event", default="software", metavar="E", help="event of --hold (default: software)")
+    parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="vCPU of --hold (default: 0)")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="wait for --hold at most S seconds")
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei import rundir
+    from qemu_sdei.machine.owner_client import ask
+    from qemu_sdei.migration.options import Hold, MigrationOptions
+
+    if args.destination is not None:
+        check_name(args.destination)
+    if not 0 < args.timeout < math.inf:
+        raise UsageError("--timeout must be more than 0 seconds")
+    guest = rundir.find(args.guest)
+    hold = None
+    if args.hold is not None:
+        hold = Hold(args.hold, _event(guest, args.event), args.vcpu, args.timeout)
+    options = MigrationOptions(route=args.route, verify=not args.no_verify, hold=hold)
+    with Progress(args.quiet) as progress:
+        result = ask(
+            guest.owner,
+            "migrate",
+            {"name": args.destination, "options": options.to_json()},
+            _Shown(progress),
+            patience=_PATIENCE + args.timeout + options.timeout,
+        )
+    if args.json:
+        print_json(result)
+    elif not args.quiet:
+        _print(result)
+    return 0
+
+
+def _event(guest: Any, text: str) -> int:
+    from qemu_sdei.cli.inject_command import event_number
+    from qemu_sdei.machine.client import ControlClient
+
+    with ControlClient(guest.control) as client:
+        return event_number(text, client)
+
+
+class _Shown:
+    """Progress as lines: one for each phase, on a terminal with how far it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last = ""
+        self._next = 0.0
+
+    def __call__(self, step: dict[str, Any]) -> None:
+        phases = {
+            "hold": "waiting for the hold point",
+            "start": "starting the destination",
+            "ram": "transferring",
+            "verify": "comparing RAM",
+            "restore": "restoring the firmware's state",
+        }
+        phase = str(step.get("phase"))
+        text = phases.get(phase, phase)
+        if phase == "ram" and sys.stderr.isatty() and step.get("total") and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _REFRESH
+            done, total, rate = (int(step.get(name, 0)) >> 20 for name in ("done", "total", "rate"))
+            text += f" {done} of {total} MiB, {rate} MiB/s"
+        elif phase == "ram" and self._last.startswith(text):
+            return
+        if text != self._last:
+            self._progress(text)
+            self._last = text
+
+
+def _print(result: dict[str, Any]) -> None:
+    pages = result["pages_differing"]
+    sent, downtime = result["transferred"] / 1024, result["qemu_downtime_ms"]
+    lines = [
+        f"guest {result['source']!r} is {result['destination']!r} now",
+        f"  in all {result['total_ms']:.0f} ms; it stood still for {result['pause_ms']:.0f} ms",
+        f"  QEMU sent {sent:.0f} KiB; it says that the downtime was {downtime} ms",
+    ]
+    if result["route"] != "shared":
+        found = "not compared" if pages is None else f"compared: {pages} pages had not arrived, and were repaired"
+        lines.append(f"  RAM was {found if pages != 0 else 'compared: all of it had arrived'}")
+    print("\n".join(lines))

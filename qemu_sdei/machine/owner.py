@@ -1,0 +1,112 @@
+"""The owner socket: what other processes of the user may ask of the process that runs a guest.
+
+Its backend cannot do these: they concern QEMU and the backend alike. The owner goes on owning the guest, so the
+terminal or script that started it keeps it. One JSON object a line: a request, then lines `{"progress": {...}}`, then
+`{"ok": true, "result": {...}}` or `{"ok": false, "error": {"kind": ..., "message": ...}}`. When the client hangs up
+before the end, the request is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.errors import SdeiError, UsageError
+
+MAX_LINE: Final = 1 << 16
+
+Progress = Callable[[dict[str, Any]], None]
+Command = Callable[[dict[str, Any], Progress], Awaitable[dict[str, Any]]]
+
+
+class OwnerSocket:
+    """Serves one guest's owner socket, in its event loop."""
+
+    def __init__(self, commands: dict[str, Command]) -> None:
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def open(self, path: Path) -> None:
+        """Listen at `path` (0600, in a directory of the user's); a second call moves there."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(old)
+        self._stop_listening()
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
+        self._path = path
+
+    def _stop_listening(self) -> None:
+        if self._server is not None and self._path is not None:
+            self._server.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    async def close(self) -> None:
+        """Stop listening, and hang up on everybody."""
+        self._stop_listening()
+        self._server = None
+        clients = [task for task in self._clients if task is not asyncio.current_task()]
+        for task in clients:
+            task.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            if struct.unpack("3i", peer)[1] in (0, os.getuid()):
+                await self._serve(reader, writer)
+        except (OSError, asyncio.CancelledError, ValueError):
+            pass  # it hung up, said too much, or we end
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def send(message: dict[str, Any]) -> None:
+            if not writer.is_closing():
+                writer.write(json.dumps(message).encode() + b"\n")
+
+        request = _parse(await reader.readline())
+        command = None if request is None else self._commands.get(str(request.get("cmd")))
+        if request is None or command is None:
+            names = ", ".join(sorted(self._commands))
+            send({"ok": False, "error": {"kind": "usage", "message": f"no such request; there are {names}"}})
+            return
+        work = asyncio.ensure_future(command(request, lambda step: send({"progress": step})))
+        gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come: this ends when the client does
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return
+            send({"ok": True, "result": work.result()})
+        except SdeiError as error:
+            kind = "usage" if isinstance(error, UsageError) else "failed"
+            send({"ok": False, "error": {"kind": kind, "message": str(error)}})
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+        await writer.drain()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None

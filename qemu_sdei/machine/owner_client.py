@@ -1,0 +1,75 @@
+"""Client of a guest's owner socket (`owner.py`)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
+
+_MAX_LINE: Final = 1 << 20
+_SILENCE: Final = 60.0
+"""Seconds without a word from the owner after which it is given up, if the request itself has no longer wait in it."""
+
+
+def ask(
+    path: Path,
+    command: str,
+    arguments: dict[str, Any],
+    progress: Callable[[dict[str, Any]], None],
+    *,
+    patience: float = _SILENCE,
+) -> dict[str, Any]:
+    """Have the owner behind the socket `path` do something; return its result.
+
+    Args:
+        path: the owner socket.
+        command: what to do.
+        arguments: its fields.
+        progress: is given each report.
+        patience: seconds without any word.
+
+    Raises:
+        UsageError: there is no owner, or it cannot be done. `GuestError`: it did not work.
+        LostGuestError: the owner went away.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(patience)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            raise UsageError(
+                f"guest {path.parent.name!r} cannot be asked for {command}: its QEMU is not run by qemu-sdei"
+            ) from None
+        try:
+            connection.sendall(json.dumps({"cmd": command, **arguments}).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                while line := lines.readline(_MAX_LINE):
+                    message = _parse(line)
+                    if isinstance(message.get("progress"), dict):
+                        progress(message["progress"])
+                    elif message.get("ok") is True and isinstance(message.get("result"), dict):
+                        return dict(message["result"])
+                    else:
+                        error = message.get("error")
+                        text = str(error.get("message")) if isinstance(error, dict) else "it does not say why"
+                        usage = isinstance(error, dict) and error.get("kind") == "usage"
+                        raise UsageError(text) if usage else GuestError(text)
+        except TimeoutError:
+            raise GuestError(f"the guest's owner said nothing for {patience:g} s during {command}") from None
+        except OSError:
+            pass
+    raise LostGuestError(f"the guest's owner went away during {command}")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the owner's answer is no JSON") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("the owner's answer is no JSON object")
+    return message
