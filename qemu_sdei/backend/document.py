@@ -28,11 +28,13 @@ MAX_DOCUMENT: Final = 32 << 20
 """Bytes. 512 CPUs with all registers and every event of a full description need 4 MiB."""
 _MAX_COUNT: Final = (1 << 63) - 1
 _MAX_SEQ: Final = 1 << 47
+_WORD: Final = (1 << 64) - 1
 
 _TOP: Final = frozenset(("format", "version", "written_by", "machine", "services", "counters", "cpus", "firmware"))
 _MACHINE: Final = frozenset(("cpu", "nr_cpus", "ram_base", "ram_size", "window", "window_version", "virtualization"))
 _COUNTERS: Final = frozenset(("delivered", "calls"))
 _CPU: Final = frozenset(("seq", "answered", "kick", "frame"))
+_PSCI: Final = frozenset(("power", "entry"))
 _FIRMWARE: Final = frozenset(
     ("version", "nr_cpus", "client_el", "epoch", "id_registers", "psci", "sdei", "gic", "services")
 )
@@ -143,7 +145,7 @@ def check(server: Server, document: object) -> Document:
         raise ProtocolError(f"state document: cpus: must be a list of {server.window.nr_cpus}")
     for pe, cpu in enumerate(cpus):
         _check_cpu(cpu, f"CPU {pe}")
-    _object(top["firmware"], _FIRMWARE, "firmware")
+    _check_firmware(top["firmware"], server)
     return top
 
 
@@ -170,16 +172,45 @@ def _check_counters(value: object, nr_cpus: int) -> None:
 def _check_cpu(value: object, where: str) -> None:
     cpu = _object(value, _CPU, where)
     for name in ("seq", "kick"):
-        _number(cpu[name], (1 << 64) - 1, f"{where}: {name}")
+        _number(cpu[name], _WORD, f"{where}: {name}")
     _number(cpu["answered"], _MAX_SEQ, f"{where}: answered")
     frame = cpu["frame"]
     if not isinstance(frame, list) or len(frame) != FRAME_WORDS:
         raise ProtocolError(f"state document: {where}: a frame has {FRAME_WORDS} words")
     for word in frame:
-        _number(word, (1 << 64) - 1, f"{where}: frame")
+        _number(word, _WORD, f"{where}: frame")
     # SEQ and DONE are the guest's to forge (EL1 can write to the window); what we say of them is not.
     if frame[Word.ACK] > cpu["answered"]:
         raise ProtocolError(f"state document: {where}: an answer to a frame that was not seen")
+
+
+def _check_firmware(firmware: object, server: Server) -> None:
+    """What `Firmware.restore` and `Psci.restore` take as it is. Older programs wrote less of it than this one."""
+    nr_cpus = server.window.nr_cpus
+    known = server.firmware.snapshot().keys()
+    if not isinstance(firmware, dict) or not firmware.keys() >= _FIRMWARE:
+        raise ProtocolError(f"state document: firmware: must be an object with {', '.join(sorted(_FIRMWARE))}")
+    if not firmware.keys() <= known:
+        raise ProtocolError(
+            f"state document: firmware: {', '.join(sorted(firmware.keys() - known))}: nothing is known of it"
+        )
+    _number(firmware["epoch"], _MAX_COUNT, "epoch")
+    registers = firmware["id_registers"]
+    if not isinstance(registers, dict) or registers.keys() not in (set(), set(layout.RESET_REGISTERS)):
+        raise ProtocolError("state document: id_registers: must be those of a RESET frame, or none")
+    for name, value in registers.items():
+        _number(value, _WORD, f"id_registers: {name}")
+    psci = _object(firmware["psci"], _PSCI, "psci")
+    for name in _PSCI:
+        if not isinstance(psci[name], list) or len(psci[name]) != nr_cpus:
+            raise ProtocolError(f"state document: psci: {name} must be a list of {nr_cpus}")
+    for power, entry in zip(psci["power"], psci["entry"], strict=True):
+        _number(power, max(Power), "psci: power")
+        if entry is not None:
+            if not isinstance(entry, list) or len(entry) != 2:
+                raise ProtocolError("state document: psci: entry: must be two words, or null")
+            for word in entry:
+                _number(word, _WORD, "psci: entry")
 
 
 def _check_power(server: Server) -> None:
@@ -204,5 +235,8 @@ def _number(value: object, high: int, where: str) -> None:
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # a number with more digits than Python prints
+        return "a very long number"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,57 @@
+"""Handing a simulated guest from one backend to another, as a migration does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from qemu_sdei.backend import document
+from qemu_sdei.backend.server import Server
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.monitor.window import Window
+from tests.backend.simulated import RAM_BASE, RAM_SIZE, SimulatedGuest
+from tests.backend.test_crash import World
+
+
+def machine(nr_cpus: int) -> dict[str, Any]:
+    """The simulated machine, as documents name it."""
+    config = GuestConfig(name="x", nr_cpus=nr_cpus, cpu="cortex-a72", ram_size=64 << 20)
+    return document.machine_of(config) | {"ram_size": RAM_SIZE, "window": RAM_BASE + RAM_SIZE - (2 << 20)}
+
+
+def taken(server: Server) -> dict[str, Any]:
+    """The state document, through JSON."""
+    server.machine = machine(server.window.nr_cpus)
+    copy: dict[str, Any] = json.loads(json.dumps(document.take(server)))
+    return copy
+
+
+def migrate(world: World, directory: Path) -> None:
+    """Another server, other RAM, another journal; the document is all that goes over."""
+    state = taken(world.server)
+    guest = world.guest
+    directory.mkdir(parents=True)
+    guest.window = fresh_window(guest.nr_cpus)
+    guest.journal_path = directory / "journal"
+    world.server = world._start()
+    world.server.machine = machine(guest.nr_cpus)
+    document.restore(world.server, state)
+
+
+def fresh_window(nr_cpus: int) -> Window:
+    """RAM that nobody has written to."""
+    fd = os.memfd_create("test-destination")
+    os.ftruncate(fd, RAM_SIZE)
+    try:
+        return Window(fd, RAM_BASE, RAM_SIZE, nr_cpus)
+    finally:
+        os.close(fd)
+
+
+def destination(nr_cpus: int, directory: Path) -> Server:
+    """A server that a document of `taken` fits, of a world without users' services."""
+    server = SimulatedGuest(nr_cpus, directory).server()
+    server.machine = machine(nr_cpus)
+    return server

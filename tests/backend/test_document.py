@@ -1,0 +1,260 @@
+"""The state document: complete (a guest that is handed over at any point does not notice), stable (stored documents of
+each version load), and refused when damaged. Its page in the docs names all that is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import random
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qemu_sdei.backend import document
+from qemu_sdei.errors import ProtocolError
+from qemu_sdei.monitor.layout import Word
+from qemu_sdei.sdei.constants import Function
+from tests.backend.handed_over import destination, machine, migrate, taken
+from tests.backend.simulated import serve
+from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
+from tests.backend.test_bound_state import lines_of, scenario
+from tests.sdei.test_state_fuzz import JUNK, damage_at, places
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CORPUS = sorted((Path(__file__).parent / "documents").glob("*.json"))
+
+
+class MovingWorld(BoundWorld):
+    """A guest that is handed over again and again: before its call is answered, before it takes the answer, after."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.random, self.directory, self.moves = random.Random(seed), directory, 0
+        super().__init__(directory)
+
+    def _move(self) -> None:
+        if self.random.random() < 0.2:
+            self.moves += 1
+            migrate(self, self.directory / str(self.moves))
+
+    def step(self, pe: int) -> list[int]:
+        self._move()
+        serve(self.server)
+        self._move()
+        answer = self.guest.take(pe)
+        self.gic.execute(self.guest.window.frames[pe], pe)
+        self._move()
+        return answer
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_guest_does_not_notice(tmp_path: Path, seed: int) -> None:
+    """Calls, answers and interrupt lines are those of one that stayed."""
+    (tmp_path / "stayed").mkdir()
+    stayed = BoundWorld(tmp_path / "stayed")
+    scenario(stayed)
+    moved = MovingWorld(tmp_path, seed)
+    scenario(moved)
+    assert moved.moves > 10
+    assert moved.seen == stayed.seen
+    assert lines_of(moved) == lines_of(stayed)
+    assert moved.server.status()["counts"]["delivered"] == stayed.server.status()["counts"]["delivered"]
+    assert moved.server.calls[int(Function.EVENT_REGISTER)] == stayed.server.calls[int(Function.EVENT_REGISTER)]
+
+
+def test_recovered_after_a_kill_at_the_destination(tmp_path: Path) -> None:
+    """The journal there begins with what arrived."""
+    world = BoundWorld(tmp_path)
+    world.boot()
+    world.enable(0, P)
+    migrate(world, tmp_path / "there")
+    before = taken(world.server)
+    world.server = world._start()
+    after = taken(world.server)
+    for state in (before, after):
+        for cpu in state["cpus"]:
+            del cpu["kick"]
+    assert after == before
+
+
+def busy() -> dict[str, Any]:
+    """A document with something of everything; CPU 1's call is not answered."""
+    with tempfile.TemporaryDirectory() as name:
+        world = BoundWorld(Path(name))
+        world.boot()
+        for pe in (0, 1):
+            world.enable(pe, P)
+        world.enable(0, S)
+        world.interrupt(TIMER, 0)
+        world.interrupt(ALARM, 1)
+        world.guest.smc(1, Function.EVENT_STATUS, S)
+        return taken(world.server)
+
+
+DOCUMENT = busy()
+PLACES = places(DOCUMENT)
+
+
+def load(state: Any) -> dict[str, Any]:
+    """Restore a document into a new backend that serves on; return it as that one has it then."""
+    with tempfile.TemporaryDirectory() as name:
+        world = BoundWorld(Path(name))
+        world.server.machine = machine(2)
+        document.restore(world.server, state)
+        arrived = taken(world.server)
+        serve(world.server)
+        world.server.status()
+        taken(world.server)
+        return arrived
+
+
+def without_kicks(state: dict[str, Any]) -> dict[str, Any]:
+    """A restore kicks every CPU once."""
+    state = copy.deepcopy(state)
+    for cpu in state["cpus"]:
+        del cpu["kick"]
+    return state
+
+
+def test_identity() -> None:
+    assert without_kicks(load(DOCUMENT)) == without_kicks(DOCUMENT)
+
+
+def test_what_is_in_the_example() -> None:
+    """The tests here are about something: handlers, owned interrupts, a call without an answer."""
+    assert [len(pe["frames"]) for pe in DOCUMENT["firmware"]["sdei"]["pes"]] == [1, 1]
+    assert len(DOCUMENT["firmware"]["gic"]["owned"]) == 3
+    waiting = [cpu["seq"] != cpu["answered"] for cpu in DOCUMENT["cpus"]]
+    assert waiting == [False, True]
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
+def test_stored_documents_load(file: Path) -> None:
+    """What an earlier version wrote is understood, and means the same."""
+    stored = json.loads(file.read_text())
+    again = load(stored["document"])
+    sdei, psci = again["firmware"]["sdei"], again["firmware"]["psci"]
+    summary = {
+        "running": [[frame["event"] for frame in pe["frames"]] for pe in sdei["pes"]],
+        "pending": sorted(
+            e["event"] for pe in [*sdei["pes"], {"events": sdei["shared"]}] for e in pe["events"] if e["pending"]
+        ),
+        "masked": [pe["masked"] for pe in sdei["pes"]],
+        "power": psci["power"],
+        "owned": [line[:2] for line in again["firmware"]["gic"]["owned"]],
+        "waiting": [cpu["seq"] != cpu["answered"] for cpu in again["cpus"]],
+    }
+    assert summary == stored["means"]
+
+
+def test_each_version_is_stored() -> None:
+    versions = {json.loads(file.read_text())["document"]["version"] for file in CORPUS}
+    assert versions == set(range(1, document.VERSION + 1))
+
+
+def change(path: str, value: Any) -> Any:
+    """The example with one value of it changed; a path like "cpus/0/seq"."""
+    state = copy.deepcopy(DOCUMENT)
+    *way, last = (int(part) if part.isdigit() else part for part in path.split("/"))
+    node: Any = state
+    for key in way:
+        node = node[key]
+    node[last] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("format", "savevm", "this is none"),
+        ("version", document.VERSION + 1, "newer program"),
+        ("version", "1", "no version"),
+        ("machine/nr_cpus", 3, "another machine: nr_cpus is 3 there and 2 here"),
+        ("machine/ram_size", 1 << 30, "another machine: ram_size"),
+        ("machine/cpu", "max", "another machine: cpu is 'max' there"),
+        ("services", ["psci"], "other services"),
+        ("cpus", [], "cpus: must be a list of 2"),
+        ("cpus/0/frame", [0] * 5, "a frame has 128 words"),
+        ("cpus/0/answered", 0, "an answer to a frame that was not seen"),
+        ("counters/calls/x", [1, 2], "a function id is a number"),
+        ("firmware/version", 99, "version 99"),
+        ("firmware/new", 1, "new: nothing is known of it"),
+        ("firmware/epoch", 1e400, "epoch"),
+        ("firmware/psci/power", [0, 1], "CPU 1 is on for SDEI, and OFF for PSCI"),
+        ("firmware/psci/power/1", 7, "psci: power"),
+        ("firmware/psci/entry", [None, [1 << 64, 0]], "psci: entry"),
+        ("firmware/sdei/pes/1/affinity", 7, "affinity"),
+        ("firmware/sdei/pes/0/frames", [], "contradict"),
+        ("firmware/sdei/pes/0/events", [], "runs without being registered"),
+        ("firmware/sdei/pes/0/frames/0/context", [0] * 3, "a context has 20 words"),
+        ("firmware/sdei/pes/0/events/0/state", 1, "not a state|contradict"),
+        ("firmware/sdei/bound", [], "interrupt"),
+        ("firmware/gic/owned", [[27, 9, 0, 0]], "gic state"),
+    ],
+)
+def test_damage_is_refused(path: str, value: Any, reason: str) -> None:
+    with pytest.raises(ProtocolError, match=reason):
+        load(change(path, value))
+
+
+def test_two_handlers_of_one_class_are_refused() -> None:
+    state = copy.deepcopy(DOCUMENT)
+    frames = state["firmware"]["sdei"]["pes"][0]["frames"]
+    frames.append(copy.deepcopy(state["firmware"]["sdei"]["pes"][1]["frames"][0]))
+    with pytest.raises(ProtocolError, match=r"cannot preempt|runs twice"):
+        load(state)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PLACES), st.sampled_from(["delete", "copy", "set"]), JUNK), min_size=1, max_size=3
+    )
+)
+def test_random_damage(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+    """It is refused with a reason; or what was changed means something else that can be, and the backend serves on."""
+    state = copy.deepcopy(DOCUMENT)
+    for path, how, junk in changes:
+        damage_at(state, path, how, junk)
+    with contextlib.suppress(ProtocolError):
+        load(state)
+
+
+def test_guest_ram_is_untouched_by_a_document_that_is_refused(tmp_path: Path) -> None:
+    server = destination(2, tmp_path)
+    state = change("firmware/sdei/pes/0/frames", [])
+    state["services"] = [service.title for service in server.firmware.registry]
+    state["firmware"]["services"] = {}
+    with pytest.raises(ProtocolError):
+        document.restore(server, state)
+    assert not any(server.window.ram)
+
+
+def test_the_page_names_all_of_it() -> None:
+    """docs/reference/state-document.md has each key, but for those that are named by events, functions or services."""
+    page = (ROOT / "docs/reference/state-document.md").read_text()
+    state = copy.deepcopy(DOCUMENT)
+    for name in ("features", "profile"):
+        state["firmware"]["sdei"][name] = {}
+    state["firmware"]["id_registers"] = state["firmware"]["services"] = state["counters"]["calls"] = {}
+    state["firmware"]["gic"]["jobs"] = []
+    keys = {key for path in places(state) for key in path if isinstance(key, str)}
+    assert len(keys) > 40
+    assert not {key for key in keys if not re.search(rf"`{key}(\[\])?`", page)}
+
+
+def test_what_waits_is_answered_at_the_destination(tmp_path: Path) -> None:
+    world = BoundWorld(tmp_path)
+    world.boot()
+    world.guest.smc(0, Function.PE_MASK)
+    migrate(world, tmp_path / "there")
+    assert world.guest.waiting(0)
+    serve(world.server)
+    assert world.guest.take(0)[3] == 1
+    assert world.guest.window.frames[0][Word.DONE] == world.guest.window.seq[0]
