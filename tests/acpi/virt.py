@@ -57,11 +57,13 @@ SHAPES: Final[dict[str, Shape]] = {
 
 @dataclass(frozen=True)
 class Machine:
-    """Its tables, linked to lie at `BASE`."""
+    """Its tables, linked."""
 
     rsdp: bytes
     tables: tuple[bytes, ...]
-    """All others, in their order in memory."""
+    """All others, in their order in memory, without gaps."""
+    address: int
+    """Of the first of them."""
 
     def of(self, signature: bytes) -> bytes:
         """The only table with a signature."""
@@ -87,7 +89,7 @@ def fw_cfg(name: str) -> dict[str, bytes]:
 @cache
 def machine(name: str) -> Machine:
     """The linked tables of `SHAPES[name]`. The test that asks has the marker `guest`, since this starts a QEMU."""
-    placed = link(fw_cfg(name))
+    placed, address = link(fw_cfg(name))
     blob = placed["etc/acpi/tables"]
     tables: list[bytes] = []
     at = 0
@@ -97,11 +99,14 @@ def machine(name: str) -> Machine:
         at += size
     assert not any(blob[at:]), "bytes behind the last table"
     rsdp = placed["etc/acpi/rsdp"]
-    return Machine(bytes(rsdp[: 36 if rsdp[15] >= 2 else 20]), tuple(tables))
+    return Machine(bytes(rsdp[: 36 if rsdp[15] >= 2 else 20]), tuple(tables), address["etc/acpi/tables"])
 
 
-def link(files: dict[str, bytes]) -> dict[str, bytearray]:
-    """What the script does (QEMU docs/specs and hw/acpi/bios-linker-loader.c): 128 bytes a command."""
+def link(files: dict[str, bytes]) -> tuple[dict[str, bytearray], dict[str, int]]:
+    """Do what the script says (QEMU's hw/acpi/bios-linker-loader.c: 128 bytes a command), from `BASE` on.
+
+    Returns each file as it is then, and where. Files that are no tables (`etc/hardware_errors`) are 4096 zeros.
+    """
     placed: dict[str, bytearray] = {}
     address: dict[str, int] = {}
     free = BASE
@@ -123,7 +128,7 @@ def link(files: dict[str, bytes]) -> dict[str, bytearray]:
         elif command == 3:
             offset, start, size = struct.unpack_from("<III", script, at + 60)
             placed[first][offset] = (placed[first][offset] - sum(placed[first][start : start + size])) & 0xFF
-    return placed
+    return placed, address
 
 
 def text(name: bytes) -> str:

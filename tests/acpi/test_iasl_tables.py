@@ -1,0 +1,83 @@
+"""A second opinion: iasl takes every table that is made here apart and puts it together to the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from acpi.iasl import Iasl, ToolError, differences
+from acpi.own import GhesSource, own_tables
+from acpi.show import fields
+from acpi.table import Table
+from acpi.tables.agdi import Agdi
+from acpi.tables.hest import Ghes, Hest, Notification, NotificationType
+from tests.acpi.samples import TABLES
+
+pytestmark = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
+
+OWN = own_tables(
+    ghes=[GhesSource(0x100, 0x4000_0000, 4096, 0x4000_0008), GhesSource(0x101, 0x4001_0000, 8192)], agdi_event=0x1FF
+)
+EMITTED: dict[str, Table] = {
+    **{name: table for name, table in TABLES.items() if not name.startswith(("AGDI", "RSDP"))},
+    **{f"own {table.signature}": table for table in OWN if table.signature != "AGDI"},
+    "every notification": Hest(
+        sources=tuple(
+            Ghes(source_id=int(kind), notification=Notification(type=kind, vector=7)) for kind in NotificationType
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMITTED)
+def test_iasl_disassembles_and_compiles_to_the_same_bytes(name: str) -> None:
+    data = EMITTED[name].to_bytes()
+    iasl = Iasl()
+    text = iasl.disassemble(data)
+    assert text.known
+    assert text.complaints == ()
+    again = iasl.compile(text.text)
+    assert again.data is not None, again.messages
+    assert differences(data, again.data, start=0 if name == "FACS" else 36) == []
+    assert len(again.data) == len(data)
+
+
+def test_iasl_sees_the_event_numbers_and_the_way_of_notification() -> None:
+    text = Iasl().disassemble(OWN[1].to_bytes()).text
+    assert text.count("Notify Type : 0B [Software Delegated Exception]") == 2
+    assert "Vector : 00000100" in text
+    assert "Vector : 00000101" in text
+
+
+def test_iasl_and_we_see_the_same_fields_of_a_fadt_at_the_same_offsets() -> None:
+    """Offsets by iasl are `[081h 0129   2]`; a register's five fields follow each other there as here."""
+    data = TABLES["FADT-6"].to_bytes()
+    text = Iasl().disassemble(data).text.partition("Raw Table Data")[0]
+    theirs = set()
+    for line in text.splitlines():
+        words = line.replace("[", " ").replace("]", " ").split()
+        if line.startswith("[") and len(words) > 2 and words[0].endswith("h") and words[2].isdigit():
+            theirs.add((int(words[1]), int(words[2])))
+    ours = {(each.offset, each.size) for each in fields(data)}
+    assert len(theirs) > 90
+    registers = {place for place in theirs if place[1] == 12}
+    assert len(registers) == 11, "iasl gives each register a line of its own as well"
+    assert theirs - registers <= ours
+    assert {place for place in ours if place[0] >= 36} - theirs == set()
+
+
+@pytest.mark.parametrize("table", [OWN[2], Agdi.by_interrupt(77)], ids=["by SDEI", "by interrupt"])
+def test_agdi_is_said_to_be_unknown_to_an_iasl_that_does_not_know_it(table: Table) -> None:
+    """Debian 12's iasl is of 2020-09-25, AGDI came in 2021-12: it gives the header alone. A newer one must agree."""
+    iasl = Iasl()
+    data = table.to_bytes()
+    text = iasl.disassemble(data)
+    if iasl.version() >= 20211217:
+        again = iasl.compile(text.text)
+        assert again.data is not None
+        assert differences(data, again.data) == []
+        return
+    assert not text.known
+    with pytest.raises(ToolError, match=r"does not know \(AGDI\)"):
+        iasl.compile(text.text)
