@@ -11,6 +11,8 @@ from qemu_sdei.backend import document
 from qemu_sdei.backend.server import Server
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.sdei.events import EventDescription, EventType, Priority
+from qemu_sdei.sdei.profile import Profile
 from tests.backend.simulated import RAM_BASE, RAM_SIZE, SimulatedGuest
 from tests.backend.test_crash import World
 
@@ -48,6 +50,21 @@ def fresh_window(nr_cpus: int) -> Window:
         return Window(fd, RAM_BASE, RAM_SIZE, nr_cpus)
     finally:
         os.close(fd)
+
+
+def described(state: dict[str, Any]) -> Profile:
+    """The machine description that a document is of: the default one changes from version to version."""
+    found = state["firmware"]["sdei"]["profile"]
+    return Profile(
+        tuple(
+            EventDescription(number, f"event-{number}", EventType(kind), Priority(priority), signalable)
+            for number, kind, priority, signalable in found["events"]
+        ),
+        version=tuple(found["version"]),
+        vendor=found["vendor"],
+        slots=tuple(found["slots"]),
+        strict_signal=found["strict_signal"],
+    )
 
 
 def destination(nr_cpus: int, directory: Path) -> Server:

@@ -21,7 +21,8 @@ from qemu_sdei.backend import document
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
-from tests.backend.handed_over import destination, machine, migrate, taken
+from qemu_sdei.sdei.profile import Profile
+from tests.backend.handed_over import described, destination, machine, migrate, taken
 from tests.backend.simulated import serve
 from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
 from tests.backend.test_bound_state import lines_of, scenario
@@ -135,9 +136,11 @@ def test_what_is_in_the_example() -> None:
 
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
-def test_stored_documents_load(file: Path) -> None:
+def test_stored_documents_load(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier version wrote is understood, and means the same."""
     stored = json.loads(file.read_text())
+    profile = described(stored["document"])
+    monkeypatch.setattr(Profile, "default", lambda: profile)
     again = load(stored["document"])
     sdei, psci = again["firmware"]["sdei"], again["firmware"]["psci"]
     summary = {
