@@ -244,7 +244,7 @@ def test_all_dumps_are_counted_and_the_newest_records_kept(client: Client) -> No
 def test_interrupts_are_off_for_as_long_as_asked(client: Client) -> None:
     """An event that comes meanwhile is handled at once, in the middle of it."""
     client.load("events=0x100")
-    assert client.do(f"irqs-off 1 {RUN}") is None
+    assert client.do(f"irqs-off 1 {5 * RUN}") is None
     assert client.do("irqs-off 1 1") == "Device or resource busy"
     client.guest.inject(PRIVATE, 1, wait=True)
     (record,) = client.records(1)
