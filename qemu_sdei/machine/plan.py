@@ -150,7 +150,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
     if flat and (options.initrd is not None or options.command is not None):
         raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
-    check_tables(options, builtin)
+    check_tables(options, flat)
     if options.command is not None and options.initrd is not None:
         raise UsageError("a command runs in our own initramfs: leave out --initrd, or the command")
     if options.command is not None and not options.command:
