@@ -104,26 +104,39 @@ class DebianCache:
         Raises:
             UsageError: it is not here and cannot be had.
         """
-        if not refresh and (found := self._indexed_file("busybox")):
+        return self._single("busybox", "busybox-static", r"\./(?:usr/)?bin/(busybox)", refresh)
+
+    def uefi(self, *, refresh: bool = False) -> Path:
+        """UEFI for QEMU's arm64 `virt` machine (EDK II), as a flash image: what an ACPI boot is compared with.
+
+        Raises:
+            UsageError: it is not here and cannot be had.
+        """
+        pattern = r"\./usr/share/qemu-efi-aarch64/(QEMU_EFI\.fd)"
+        return self._single("QEMU_EFI.fd", "qemu-efi-aarch64", pattern, refresh)
+
+    def _single(self, name: str, package: str, pattern: str, refresh: bool) -> Path:
+        """The one file `name` of a package, whose path there matches `pattern`."""
+        if not refresh and (found := self._indexed_file(name)):
             return found
         with self._locked():
-            if not refresh and (found := self._indexed_file("busybox")):
+            if not refresh and (found := self._indexed_file(name)):
                 return found
             apt = self._apt("arm64")
 
             def get() -> tuple[str, Path]:
-                version = apt.show("busybox-static").get("Version")
+                version = apt.show(package).get("Version")
                 if not version:
-                    raise UsageError(f"your Debian package sources have no busybox-static for arm64: {WHAT_ELSE}")
-                return version, self._deb(apt, "busybox-static", version)
+                    raise UsageError(f"your Debian package sources have no {package} for arm64: {WHAT_ELSE}")
+                return version, self._deb(apt, package, version)
 
             version, deb = _with_lists(apt, get, refresh)
-            target = self.directory / "busybox" / _safe(version)
-            files = _extract(deb, re.compile(r"\./(?:usr/)?bin/(busybox)"), target, last="busybox")
+            target = self.directory / package / _safe(version)
+            files = _extract(deb, re.compile(pattern), target, last=name)
             index = self._index()
-            index["busybox"] = str(files["busybox"].relative_to(self.directory))
+            index[name] = str(files[name].relative_to(self.directory))
             self._write_index(index)
-            return files["busybox"]
+            return files[name]
 
     def download(self, package: str, version: str, architecture: str = "arm64") -> Path:
         """A package of exactly this version, as a .deb file. `architecture` "all" is looked for beside arm64.

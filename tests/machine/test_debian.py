@@ -220,3 +220,13 @@ def test_no_descriptor_is_left_open(setting: Setting) -> None:
     setting.cache.kernel()
     setting.cache.busybox()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_uefi_is_downloaded_once(setting: Setting) -> None:
+    firmware = "usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+    setting.archive.add("qemu-efi-aarch64", "2022.11-6", {"usr/share/AAVMF/AAVMF_CODE.fd": b"no", firmware: b"uefi"})
+    path = setting.cache.uefi()
+    assert path.read_bytes() == b"uefi"
+    setting.told.clear()
+    assert setting.cache.uefi() == path
+    assert not setting.told
