@@ -43,24 +43,36 @@ def split_file(data: bytes | bytearray | memoryview) -> list[bytes]:
     Raises:
         TableError: there is no table in it, or something else between two.
     """
+    entries, error = entries_of(data)
+    if error is not None:
+        raise error
+    return [entry.data for entry in entries]
+
+
+def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entry], TableError | None]:
+    """The tables in a file as `split_file` finds them, with the addresses that acpidump's text has of them.
+
+    Where `split_file` raises, this gives the tables before the fault, and the fault.
+    """
     data = bytes(data)
     if data[:8] != RSDP_SIGNATURE and acpidump.looks_like(data):
         try:
-            return [entry.data for entry in acpidump.read(data)]
+            return acpidump.read(data), None
         except AcpiError as error:
-            raise TableError(str(error), signature="acpidump text") from None
-    tables: list[bytes] = []
+            return [], TableError(str(error), signature="acpidump text")
+    tables: list[acpidump.Entry] = []
     at = 0
     while at < len(data):
         if data[at] == 0 and tables:
             at += 1
             continue
-        size = _size(data, at)
-        tables.append(data[at : at + size])
+        try:
+            size = _size(data, at)
+        except TableError as error:
+            return tables, error
+        tables.append(acpidump.Entry(data[at : at + size]))
         at += size
-    if not tables:
-        raise TableError("the file is empty", offset=0, field="signature")
-    return tables
+    return tables, None if tables else TableError("the file is empty", offset=0, field="signature")
 
 
 def parse_file(data: bytes | bytearray | memoryview) -> list[Table]:
