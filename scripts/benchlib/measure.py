@@ -28,7 +28,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import launch
+from scripts.benchlib import launch, tables
 
 RAM: Final = 256 << 20
 LINUX_RAM: Final = 1 << 30
@@ -232,6 +232,8 @@ def main() -> int:
         floor = build_floor(directory)
         measure_calls(options.qemu, floor, rounds, scale, table)
         measure_injections(options.qemu, floor, rounds, scale, table)
+        say("ACPI tables")
+        tables.measure(3 * rounds, table.add)
         say("idle guest")
         table.add("backend of an idle guest: share of a core", "", idle_share(options.qemu, 5), 0, "0")
         if not options.quick:
