@@ -42,9 +42,18 @@ def cli() -> str:
     helps = {action.dest: action.help or "" for action in commands._choices_actions}
     out += [f"| [`{name}`](#qemu-sdei-{name}) | {helps[name]} |" for name in commands.choices]
     for name, command in commands.choices.items():
-        out += ["", f"## qemu-sdei {name}", "", command.description or "", "", f"    {_usage(command)}", ""]
-        out += _options(command)
+        out += _command(f"## qemu-sdei {name}", command)
     return "\n".join(out) + "\n"
+
+
+def _command(title: str, command: argparse.ArgumentParser) -> list[str]:
+    """A command's section, and those of the commands below it."""
+    out = ["", title, "", command.description or "", "", f"    {_usage(command)}", "", *_options(command)]
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                out += _command(f"#{title} {name}", below)
+    return out
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
@@ -69,7 +78,7 @@ def _options(command: argparse.ArgumentParser) -> Iterator[str]:
     yield "|---|---|"
     for group in command._action_groups:
         for action in group._group_actions:
-            if "--help" in action.option_strings:
+            if "--help" in action.option_strings or isinstance(action, argparse._SubParsersAction):
                 continue
             short = [name for name in action.option_strings if not name.startswith("--")]
             names = ", ".join([*short, _option(action)]) if action.option_strings else _positional(action)

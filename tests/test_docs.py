@@ -107,12 +107,17 @@ def code(page: Path) -> Iterator[str]:
 
 @cache
 def commands() -> dict[str, frozenset[str]]:
-    """Options of each subcommand."""
+    """Options of each subcommand, those of the commands below it included."""
     (action,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return {
-        name: frozenset(option for a in parser._actions for option in a.option_strings)
-        for name, parser in action.choices.items()
-    }
+    return {name: frozenset(options(parser)) for name, parser in action.choices.items()}
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from options(below)
 
 
 @every_page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,9 +35,31 @@ def complete(
 ) -> MachineTables:
     """QEMU's tables as the table loader left them, with PSCI announced, and with ours behind them.
 
+    See `add`. Our tables have the OEM ids of QEMU's FADT; there are none if the guest is not to know of SDEI.
+    """
+
+    def ours(fadt: Oem) -> list[Table]:
+        if not config.sdei:
+            return []
+        ghes = [
+            GhesSource(source.event, source.address_register, source.block_size, source.read_ack) for source in sources
+        ]
+        return own_tables(oem=fadt, ghes=ghes, agdi_event=agdi_event)
+
+    return add(loaded, config.conduit, ours)
+
+
+def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) -> MachineTables:
+    """QEMU's tables as the table loader left them, with PSCI announced, and with those that `make` makes behind them.
+
     Whatever QEMU has made stays as it is, but for the FADT's boot flags, and for the XSDT, which gets longer and is
     therefore another one. A HEST of QEMU's own (`-machine ras=on`) is replaced by one with its sources and ours: there
     can be only one.
+
+    Args:
+        loaded: QEMU's tables; they are changed.
+        conduit: "smc" or "hvc", of PSCI and SDEI.
+        make: called with the OEM ids of QEMU's FADT.
 
     Raises:
         AcpiError: QEMU's tables are damaged or unusual: no RSDP of revision 2, no XSDT, no FADT, a wrong checksum.
@@ -53,13 +75,8 @@ def complete(
     if b"FACP" not in found:
         raise AcpiError("there is no FADT")
     fadt = Fadt.from_bytes(memory.table(found[b"FACP"]))
-    memory.put(found[b"FACP"], fadt.replace(psci_compliant=True, psci_use_hvc=config.conduit == "hvc").to_bytes())
-    ours: list[Table] = []
-    if config.sdei:
-        ghes = [
-            GhesSource(source.event, source.address_register, source.block_size, source.read_ack) for source in sources
-        ]
-        ours = own_tables(oem=Oem(fadt.oem.oem_id, fadt.oem.oem_table_id), ghes=ghes, agdi_event=agdi_event)
+    memory.put(found[b"FACP"], fadt.replace(psci_compliant=True, psci_use_hvc=conduit == "hvc").to_bytes())
+    ours = list(make(Oem(fadt.oem.oem_id, fadt.oem.oem_table_id)))
     if b"HEST" in found and any(isinstance(table, Hest) for table in ours):
         theirs = Hest.from_bytes(memory.table(found[b"HEST"]))
         ours = [_merged(theirs, table) if isinstance(table, Hest) else table for table in ours]

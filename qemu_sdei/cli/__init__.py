@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "list",
     "doctor",
     "dt",
+    "tables",
     "qemu-args",
     "backend",
     "completion",

@@ -98,7 +98,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
         table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
         for column in columns:
-            table.add_column(column)
+            # Not cut with an ellipsis: what does not fit goes on in the next line.
+            table.add_column(column, overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         Console().print(table)
@@ -119,4 +120,7 @@ _STYLES: Final = {
     "yes": "green",
     "no": "dim",
     "not ok": "red",
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "dim",
 }

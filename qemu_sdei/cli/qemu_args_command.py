@@ -9,7 +9,6 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any, Final
-from xml.sax.saxutils import quoteattr
 
 from qemu_sdei.cli.backend_command import has_qemu, locked
 from qemu_sdei.cli.options import add_machine_options, machine_options
@@ -56,13 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if "," in str(directory) or "," in str(args.ram or ""):
         raise UsageError("QEMU takes no comma in these paths: use another --dir or --ram")
     initrd = None if args.initrd is None else readable(args.initrd, "initrd")
-    builtin = args.kernel.startswith("builtin:")
     plan = Plan(
         options=options,
         qemu=qemu,
         ram_size=size,
-        kernel=args.kernel if builtin else str(check_kernel(args.kernel)),
-        flat=builtin,
+        kernel=args.kernel if args.kernel.startswith("builtin:") else str(check_kernel(args.kernel)),
         initrd=initrd,
         busybox=None,
         append=args.append,
@@ -158,6 +155,9 @@ def _lines(words: list[str]) -> str:
 
 
 def _libvirt(words: list[str]) -> str:
+    # Here, because it loads an HTTP client, which no other command needs.
+    from xml.sax.saxutils import quoteattr
+
     arguments = "\n".join(f"    <qemu:arg value={quoteattr(word)}/>" for word in words)
     return (
         "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n"

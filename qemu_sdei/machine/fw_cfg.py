@@ -116,6 +116,7 @@ def read_files(
     *,
     qemu: Path,
     nr_cpus: int,
+    topology: str = "",
     ram_size: int,
     cpu: str,
     virtualization: bool,
@@ -143,6 +144,7 @@ def read_files(
             words = command_line(
                 str(qemu),
                 nr_cpus=nr_cpus,
+                topology=topology,
                 ram_size=ram_size,
                 cpu=cpu,
                 virtualization=virtualization,

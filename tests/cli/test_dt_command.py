@@ -15,42 +15,42 @@ from tests.acpi.trees import small_dtb
 from tests.cli.conftest import Command
 
 
-def test_the_nodes_alone(command: Command) -> None:
-    result = command("dt", "--method", "hvc")
+def test_the_nodes_alone(inline: Command) -> None:
+    result = inline("dt", "--method", "hvc")
     assert result.returncode == 0
     assert result.stdout.startswith("/dts-v1/;\n/plugin/;\n")
     assert '"arm,sdei-1.0"' in result.stdout
     assert result.stdout.count('method = "hvc";') == 2
-    assert "psci" not in command("dt", "--no-psci").stdout
-    assert "sdei" not in command("dt", "--no-sdei").stdout
-    assert "/plugin/" not in command("dt", "--format", "dts").stdout
+    assert "psci" not in inline("dt", "--no-psci").stdout
+    assert "sdei" not in inline("dt", "--no-sdei").stdout
+    assert "/plugin/" not in inline("dt", "--format", "dts").stdout
 
 
-def test_merged_into_a_blob(command: Command, tmp_path: Path) -> None:
+def test_merged_into_a_blob(inline: Command, tmp_path: Path) -> None:
     base, out = tmp_path / "base.dtb", tmp_path / "out.dtb"
     base.write_bytes(small_dtb(2))
-    result = command("dt", "--dtb", str(base), "-o", str(out))
+    result = inline("dt", "--dtb", str(base), "-o", str(out))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     merged = parse(out.read_bytes()).root
     assert merged.child("firmware") is not None
-    again = command("dt", "--dtb", str(out), "-o", str(base), "--force")
+    again = inline("dt", "--dtb", str(out), "-o", str(base), "--force")
     assert again.returncode == 0
     assert "already" in again.stderr
     assert base.read_bytes() == out.read_bytes()
-    text = command("dt", "--dtb", str(out), "--format", "dts", "-q")
+    text = inline("dt", "--dtb", str(out), "--format", "dts", "-q")
     assert (text.returncode, text.stderr) == (0, "")
     assert "cpu@1 {" in text.stdout
 
 
-def test_a_file_is_not_replaced_without_force(command: Command, tmp_path: Path) -> None:
+def test_a_file_is_not_replaced_without_force(inline: Command, tmp_path: Path) -> None:
     out = tmp_path / "out.dtso"
     out.write_text("mine")
-    result = command("dt", "-o", str(out))
+    result = inline("dt", "-o", str(out))
     assert result.returncode == 2
     assert "--force" in result.stderr
     assert out.read_text() == "mine"
-    assert command("dt", "-o", str(out), "--force").returncode == 0
-    assert out.read_text() == command("dt").stdout
+    assert inline("dt", "-o", str(out), "--force").returncode == 0
+    assert out.read_text() == inline("dt").stdout
     assert [path.name for path in tmp_path.iterdir()] == ["out.dtso"]
 
 
@@ -85,12 +85,12 @@ def test_a_blob_is_not_written_to_a_terminal() -> None:
         (["-o", "/"], ["directory"]),
     ],
 )
-def test_bad_input_is_one_line(command: Command, tmp_path: Path, words: list[str], what: list[str]) -> None:
+def test_bad_input_is_one_line(inline: Command, tmp_path: Path, words: list[str], what: list[str]) -> None:
     files = {name: str(tmp_path / name) for name in ("short", "text", "whole")}
     Path(files["whole"]).write_bytes(small_dtb(1))
     Path(files["short"]).write_bytes(small_dtb(1)[:-10])
     Path(files["text"]).write_text("/dts-v1/;\n/ { };\n")
-    result = command("dt", *(word.format(**files) for word in words))
+    result = inline("dt", *(word.format(**files) for word in words))
     assert result.returncode == 2
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1

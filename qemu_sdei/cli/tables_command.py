@@ -1,0 +1,149 @@
+"""`qemu-sdei tables`: ACPI tables for firmware builds; `check`, `show` and `diff` look at tables from anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.files import add_output
+from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from acpi.formats.acpidump import Entry
+    from qemu_sdei.cli.tables_options import Asked
+
+TABLES: Final = ("sdei", "hest", "agdi", "fadt")
+_SIGNATURES: Final = {"sdei": b"SDEI", "hest": b"HEST", "agdi": b"AGDI", "fadt": b"FACP"}
+FORMATS: Final = ("aml", "dsl", "acpidump", "c", "hex", "edk2", "cpio")
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "tables",
+        help="write ACPI tables for firmware builds; check, show and compare tables from anywhere",
+        usage="%(prog)s [options] | %(prog)s check|show|diff FILE ...",
+        description="Make the ACPI tables that announce the firmware: SDEI, HEST (--ghes), AGDI (--agdi) and a FADT "
+        "with its PSCI flags set (--fadt). With --machine, or options of a machine, all tables of that QEMU machine "
+        "with ours among them, as `qemu-sdei run --acpi` gives them to a guest. Without --format and -o they are "
+        "shown.",
+    )
+    parser.add_argument(
+        "--table",
+        action="append",
+        choices=(*TABLES, "all"),
+        help="sdei, hest, agdi, fadt or all; may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="aml (binary, the default), dsl (source for iasl), acpidump (text), c, hex, edk2 (sources of a module), "
+        "cpio (in front of an initrd, Linux takes them from there)",
+    )
+    add_output(parser, "file to write, or a directory (DIR/) for a file per table; default: standard output")
+    _add_content(parser)
+    _add_machine(parser)
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+    from qemu_sdei.cli import tables_inspect
+
+    tables_inspect.register(parser)
+
+
+def _add_content(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what the tables say")
+    group.add_argument(
+        "--ghes",
+        action="append",
+        default=[],
+        metavar="EVENT[@ADDRESS]",
+        help="an error source of the HEST that SDEI event EVENT signals; ADDRESS is that of its error status address "
+        "register, 8 bytes, followed by the read-ack register. May be repeated. More after commas: ack=ADDRESS or "
+        "ack=none (GHES version 1), size=BYTES of the status block (default: 4096)",
+    )
+    group.add_argument("--agdi", metavar="EVENT", help="an AGDI that SDEI event EVENT signals")
+    group.add_argument("--agdi-interrupt", metavar="N", help="an AGDI that the interrupt with GSIV N signals")
+    group.add_argument("--method", choices=("smc", "hvc"), default="smc", help="the FADT's PSCI conduit (default: smc)")
+    group.add_argument("--fadt", metavar="FILE", help="the FADT to set PSCI in (a binary or a dump that has one)")
+    group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
+    group.add_argument("--oem-id", metavar="ID", help="of our tables, up to 6 characters")
+    group.add_argument("--oem-table-id", metavar="ID", help="of our tables, up to 8 characters")
+    group.add_argument("--oem-revision", metavar="N", help="of our tables (default: 1)")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--machine", action="store_true", help="all tables of the QEMU machine that `run` would start")
+    group.add_argument("--smp", metavar="N[,T]", help="vCPUs, and how they lie: 6,sockets=2,cores=3 (default: 2)")
+    group.add_argument("--memory", "-m", metavar="M", help="RAM, with M or G (default: 1G)")
+    group.add_argument("--cpu", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
+    group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
+    group.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
+    group.add_argument(
+        "--qemu-arg", action="append", default=[], metavar="ARG", help="added to QEMU's command line, such as a device"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from acpi import AcpiError
+    from qemu_sdei.cli import tables_inspect, tables_options, tables_write
+    from qemu_sdei.machine import table_set
+
+    shown = args.format is None and args.output is None
+    if args.json and not shown:
+        raise UsageError("--json is for tables that are shown: leave out --format and -o")
+    asked = tables_options.asked(args)
+    try:
+        if asked.machine is None:
+            entries = table_set.own(asked.content)
+        else:
+            entries = table_set.of_machine(asked.machine, asked.content)
+        entries = _chosen(entries, asked.tables)
+        if shown:
+            return tables_inspect.show_entries([(None, entries)], as_json=args.json)
+        form = args.format or "aml"
+        if form == "cpio":
+            entries = _for_override(entries, asked, args.quiet)
+        tables_write.write(entries, form, args.output, force=args.force, quiet=args.quiet)
+    except AcpiError as error:
+        raise UsageError(str(error)) from None
+    return 0
+
+
+def _chosen(entries: list[Entry], tables: Sequence[str]) -> list[Entry]:
+    signatures = {_SIGNATURES[name] for name in tables}
+    return [entry for entry in entries if not tables or entry.data[:4] in signatures]
+
+
+def _for_override(entries: list[Entry], asked: Asked, quiet: bool) -> list[Entry]:
+    """Those that an initrd is to carry: what the machine's own firmware does not have, and the FADT as a newer one."""
+    from acpi.formats import override, signature
+    from acpi.formats.acpidump import Entry
+
+    if asked.machine is not None and "fadt" in asked.tables:
+        raise UsageError(
+            "QEMU's FADT points to a DSDT that the guest's firmware has put elsewhere: "
+            "give the guest's own (its /sys/firmware/acpi/tables/FACP) with --fadt FILE"
+        )
+    if not asked.tables:
+        entries = entries if asked.machine is None else [entry for entry in entries if entry.data[:4] != b"FACP"]
+        ours = [entry for entry in entries if entry.data[:4] in _SIGNATURES.values()]
+        entries = [entry for entry in ours if signature(entry.data) in override.SIGNATURES]
+        left = ", ".join(signature(entry.data) for entry in ours if entry not in entries)
+        if left and not quiet:
+            print(
+                f"qemu-sdei: left out: {left} (Linux takes none from an initrd: the firmware must have it)",
+                file=sys.stderr,
+            )
+    if not entries:
+        raise UsageError("no table is left for an initrd: give --ghes, --agdi or --fadt")
+    return [
+        Entry(override.newer(entry.data, int.from_bytes(entry.data[24:28], "little") + 1))
+        if entry.data[:4] == b"FACP"
+        else entry
+        for entry in entries
+    ]

@@ -1,0 +1,180 @@
+"""From the options of `qemu-sdei tables` to what is to be made, checked."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.files import read_file
+from qemu_sdei.cli.options import vcpus
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.options import GuestOptions
+    from qemu_sdei.machine.table_set import Content, ErrorSource
+    from qemu_sdei.sdei.profile import Profile
+
+_ADDRESS_MAX: Final = 1 << 52
+"""Physical addresses of arm64 have 52 bits at most."""
+_BLOCK_MIN, _BLOCK_MAX = 64, 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user wants."""
+
+    tables: tuple[str, ...]
+    """Those named by --table; empty for all."""
+    content: Content
+    machine: GuestOptions | None
+
+    def wants(self, table: str) -> bool:
+        """Whether --table, or its default, names it."""
+        return not self.tables or table in self.tables
+
+
+def asked(args: argparse.Namespace) -> Asked:
+    """What the options ask for. Raises `UsageError`."""
+    from qemu_sdei.machine.table_set import Content, ErrorSource
+    from qemu_sdei.sdei.profile import Profile
+
+    profile = Profile.default() if args.events is None else Profile.load(args.events)
+    tables = () if args.table is None or "all" in args.table else tuple(dict.fromkeys(args.table))
+    machine = _machine(args)
+    if machine is not None and args.fadt is not None:
+        raise UsageError("--fadt and a machine: the machine has a FADT of its own, leave one of them out")
+    if args.agdi is not None and args.agdi_interrupt is not None:
+        raise UsageError("--agdi and --agdi-interrupt: an AGDI is signalled by one of them")
+    # What the machine description says of itself, where the user says nothing.
+    agdi = next(iter(profile.for_acpi("agdi")), None) if args.agdi is None else _event(args.agdi, profile, "--agdi")
+    gsiv = None if args.agdi_interrupt is None else _number(args.agdi_interrupt, "--agdi-interrupt", 0xFFFF_FFFF)
+    sources = tuple(_source(text, profile, machine is not None) for text in args.ghes)
+    if machine is not None and not sources:
+        sources = tuple(ErrorSource(event=event, address=None) for event in profile.for_acpi("ghes"))
+    for name, given, what in (
+        ("hest", sources, "an error source: give --ghes EVENT@ADDRESS"),
+        ("agdi", agdi is not None or gsiv is not None, "its signal: give --agdi EVENT or --agdi-interrupt N"),
+        ("fadt", args.fadt or machine, "a FADT to set PSCI in: give --fadt FILE, or --machine for QEMU's"),
+    ):
+        if name in tables and not given:
+            raise UsageError(f"--table {name} needs {what}")
+    content = Content(
+        sources=sources,
+        agdi_event=agdi,
+        agdi_gsiv=gsiv,
+        method=args.method,
+        **_oem(args),
+        fadt=None if args.fadt is None else _fadt(args.fadt),
+    )
+    return Asked(tables=tables, content=content, machine=machine)
+
+
+def _machine(args: argparse.Namespace) -> GuestOptions | None:
+    from qemu_sdei.machine.options import GuestOptions
+
+    given: dict[str, Any] = {
+        name: value
+        for name in ("memory", "cpu", "virtualization", "qemu")
+        if (value := getattr(args, name)) not in (None, False)
+    }
+    if args.smp is not None:
+        given["smp"], given["topology"] = vcpus(args.smp)
+    if args.qemu_arg:
+        try:
+            given["qemu_args"] = [word for argument in args.qemu_arg for word in shlex.split(argument)]
+        except ValueError as error:
+            raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
+    return GuestOptions(**given, profile=args.events) if given or args.machine else None
+
+
+def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:
+    """One --ghes; `placed`: without an address it has one of the machine's."""
+    from qemu_sdei.machine.table_set import ErrorSource
+
+    head, *extras = text.split(",")
+    name, at, place = head.partition("@")
+    event = _event(name, profile, "--ghes")
+    if event == 0:
+        raise UsageError("--ghes: event 0 cannot signal hardware errors, Linux refuses it in a HEST: take another")
+    if not at and not placed:
+        raise UsageError(f"--ghes {text}: where is its error status address? Give EVENT@ADDRESS (or --machine)")
+    address = _address(place, "--ghes") if at else None
+    read_ack, size, version = None, 4096, 2
+    for extra in extras:
+        key, _, value = extra.partition("=")
+        if key == "ack" and value == "none":
+            version = 1
+        elif key == "ack":
+            read_ack = _address(value, "--ghes ack")
+        elif key == "size":
+            size = _number(value, "--ghes size", _BLOCK_MAX)
+            if size < _BLOCK_MIN:
+                raise UsageError(f"--ghes: a status block of {size} bytes is too small: give {_BLOCK_MIN} or more")
+        else:
+            raise UsageError(f"--ghes {text}: {extra!r} is not understood: ack=ADDRESS, ack=none or size=BYTES")
+    if read_ack is not None and (address is None or read_ack == address):
+        raise UsageError(f"--ghes {text}: ack={read_ack:#x} needs another address before it: EVENT@ADDRESS,ack=ADDRESS")
+    return ErrorSource(
+        event=event, address=address, read_ack=read_ack, block_size=size, version=1 if version == 1 else 2
+    )
+
+
+def _event(text: str, profile: Profile, option: str) -> int:
+    """An event of the machine description, by number or name."""
+    found = profile.find(text)
+    if found is not None:
+        return found.number
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}", text):
+        number = int(text, 0) if not text.isdigit() else int(text)
+        if any(event.number == number for event in profile.events):
+            return number
+        text = f"{number:#x}"
+    there = ", ".join(f"{event.number:#x} ({event.name})" for event in profile.events[:12])
+    raise UsageError(f"{option}: event {text!r} is not in the machine description (--events), which has {there}")
+
+
+def _number(text: str, option: str, most: int) -> int:
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}", text):
+        raise UsageError(f"{option}: {text!r} is no number: write it as 4096 or 0x1000")
+    number = int(text) if text.isdigit() else int(text, 16)
+    if number > most:
+        raise UsageError(f"{option}: {text} is too large: {most:#x} at most")
+    return number
+
+
+def _address(text: str, option: str) -> int:
+    address = _number(text, option, _ADDRESS_MAX - 16)
+    if address == 0 or address % 8:
+        raise UsageError(f"{option}: a register cannot be at {address:#x}: give an address that 8 divides, and not 0")
+    return address
+
+
+def _oem(args: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, size in (("oem_id", 6), ("oem_table_id", 8)):
+        text = getattr(args, name)
+        if text is None:
+            continue
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= size) or set(text) & set("\"\\'"):
+            raise UsageError(f"--{name.replace('_', '-')} {text!r}: 1 to {size} plain characters are possible")
+        found[name] = text.encode()
+    if args.oem_revision is not None:
+        found["oem_revision"] = _number(args.oem_revision, "--oem-revision", 0xFFFF_FFFF)
+    return found
+
+
+def _fadt(path: str) -> bytes:
+    """The FADT in a file: alone, or among others."""
+    from acpi import AcpiError
+    from acpi.parse import split_file
+
+    try:
+        tables = [table for table in split_file(read_file(path, "FADT")) if table[:4] == b"FACP"]
+    except AcpiError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if len(tables) != 1:
+        raise UsageError(f"{path} has {'no FADT' if not tables else 'more than one FADT'} (signature FACP) in it")
+    return tables[0]

@@ -1,0 +1,145 @@
+"""`qemu-sdei tables check`, `show` and `diff`, on tables whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from acpi.formats import acpidump
+from acpi.own import GhesSource, own_tables
+from tests.acpi.blobs import SDEI, SSDT, table
+from tests.cli.conftest import Command
+
+TABLES = [each.to_bytes() for each in own_tables(ghes=[GhesSource(0x324, 0x1000, 4096, 0x1008)], agdi_event=0x325)]
+HEST, AGDI = TABLES[1:]
+
+
+def changed(data: bytes, at: int, value: int) -> bytes:
+    """`data` with another byte, and a checksum that is right all the same."""
+    out = bytearray(data)
+    out[at] = value
+    out[9] = 0
+    out[9] = -sum(out) & 0xFF
+    return bytes(out)
+
+
+def faults(inline: Command, *words: str, input: str = "") -> tuple[int, list[dict[str, object]]]:
+    result = inline("tables", "check", "--json", *words, input=input)
+    assert result.stderr == ""
+    document = json.loads(result.stdout)
+    assert document["ok"] == (result.returncode == 0)
+    return result.returncode, document["faults"]
+
+
+def test_good_tables_from_anywhere(inline: Command, tmp_path: Path) -> None:
+    (tmp_path / "one.aml").write_bytes(HEST)
+    (tmp_path / "many.bin").write_bytes(b"".join(TABLES) + bytes(100))
+    dump = acpidump.write(acpidump.Entry(data, 0x1000) for data in TABLES)
+    (tmp_path / "dump.txt").write_text("Hello,\n" + dump + "\nbye\n")
+    result = inline("tables", "check", *(str(tmp_path / name) for name in ("one.aml", "many.bin", "dump.txt")))
+    assert result.returncode == 0
+    assert result.stdout == "no faults in 7 tables: HEST, SDEI, HEST, AGDI, SDEI, HEST, AGDI\n"
+    assert inline("tables", "check", "-", input=dump).returncode == 0
+
+
+def test_every_fault_is_listed(inline: Command, tmp_path: Path) -> None:
+    wrong_event = changed(changed(HEST, 0x50, 0), 0x51, 0)
+    wrong_sum = SDEI[:9] + bytes([SDEI[9] ^ 1]) + SDEI[10:]
+    lying = changed(AGDI, 4, 200)
+    path = tmp_path / "bad.bin"
+    path.write_bytes(wrong_event + wrong_sum + lying)
+    code, found = faults(inline, str(path))
+    assert code == 1
+    places = {(fault["table"], fault["offset"], fault["severity"]) for fault in found}
+    assert {("HEST", 0x50, "error"), ("SDEI", 9, "error"), ("AGDI", 4, "error")} <= places
+    assert all(fault["file"] == str(path) and fault["message"] for fault in found)
+    text = inline("tables", "check", str(path)).stdout
+    assert "sources[0].notification.vector" in text
+    assert "3 tables: HEST, SDEI, AGDI" in text
+
+
+def test_what_follows_a_fault_in_the_file_is_said(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(SDEI + b"\xff\xfe rubbish")
+    code, found = faults(inline, str(path))
+    assert code == 1
+    assert [(fault["table"], fault["offset"]) for fault in found] == [(None, 36)]
+    assert "SDEI" in inline("tables", "check", str(path)).stdout
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"\0" * 100, b"SDEI", SDEI[:20], b"\x7fELF" + bytes(60)])
+def test_no_table_at_all(inline: Command, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    code, found = faults(inline, str(path))
+    assert (code, bool(found)) == (1, True)
+    for words in (["show", str(path)], ["diff", str(path), str(path)]):
+        result = inline("tables", *words)
+        assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+
+
+def test_warnings_are_no_errors(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(changed(AGDI, 0x25, 1))  # a reserved byte
+    code, found = faults(inline, str(path))
+    assert (code, {fault["severity"] for fault in found}) == (0, {"warning"})
+
+
+def test_a_file_that_cannot_be_read(inline: Command) -> None:
+    for words in (["check", "/nonexistent"], ["check", "/"], ["check", "-", "-"], ["diff", "-", "-"]):
+        result = inline("tables", *words)
+        assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
+def test_iasls_opinion_is_told_from_ours(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(TABLES) + SSDT)
+    result = inline("tables", "check", "--iasl", "--json", "-q", str(path))
+    assert result.returncode == 0
+    found = json.loads(result.stdout)["faults"]
+    # Old releases do not know AGDI, and that is all that there is.
+    assert [(fault["by"], fault["table"], fault["severity"]) for fault in found] in ([], [("iasl", "AGDI", "note")])
+    path.write_bytes(SDEI[:9] + bytes([SDEI[9] ^ 1]) + SDEI[10:])
+    result = inline("tables", "check", "--iasl", "--json", "-q", str(path))
+    assert {fault["by"] for fault in json.loads(result.stdout)["faults"]} == {"qemu-sdei", "iasl"}
+
+
+def test_shown_field_by_field(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(HEST + table(b"ABCD", bytes(range(64))))
+    text = inline("tables", "show", str(path)).stdout
+    assert "Source 0: Notify: Vector" in text
+    assert "0x324" in text
+    assert "ABCD: 100 bytes" in text
+    document = json.loads(inline("tables", "show", "--json", str(path)).stdout)
+    vector = next(each for each in document["tables"][0]["fields"] if each["name"].endswith("vector"))
+    assert (vector["offset"], vector["size"], vector["value"]) == (0x50, 4, 0x324)
+
+
+def test_differences_field_by_field(inline: Command, tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    big = bytearray(200)
+    big[150] = 7
+    first.write_bytes(HEST + SDEI + table(b"ABCD", bytes(200)))
+    second.write_bytes(changed(HEST, 0x50, 0x99) + AGDI + table(b"ABCD", bytes(big)))
+    result = inline("tables", "diff", "--json", str(first), str(second))
+    assert result.returncode == 1
+    rows = {
+        (row["table"], row["offset"], row["first"], row["second"]) for row in json.loads(result.stdout)["differences"]
+    }
+    assert ("HEST", "0x50", "0x00000324", "0x00000399") in rows
+    assert ("SDEI", "", "there", "missing") in rows
+    assert ("AGDI", "", "missing", "there") in rows
+    assert any(row[0] == "ABCD" and row[1] == hex(36 + 150) for row in rows)
+    text = inline("tables", "diff", str(first), str(second)).stdout
+    assert "Source 0: Notify: Vector" in text
+    same = inline("tables", "diff", str(first), str(first))
+    assert (same.returncode, same.stdout, same.stderr) == (0, "", "no differences\n")
+    assert json.loads(inline("tables", "diff", "--json", str(first), str(first)).stdout) == {
+        "same": True,
+        "differences": [],
+    }
