@@ -100,12 +100,14 @@ def _common(report: Report, name: str, source: Source) -> None:
         value = getattr(source, field, 0)
         report.reserved(f"{name}.{field}", value)
     if isinstance(source, CorrectedMachineCheck):
-        _notification(report, f"{name}.notification", source.notification, bool(enabled))
+        _notification(report, f"{name}.notification", source.notification)
 
 
 def _ghes(report: Report, name: str, source: Ghes) -> None:
     report.reserved(f"{name}.flags", source.flags, 0xFF & ~GHES_ASSIST)
-    _notification(report, f"{name}.notification", source.notification, bool(source.enabled))
+    _notification(report, f"{name}.notification", source.notification)
+    if source.enabled and source.notification.type == NotificationType.POLLED and not source.notification.poll_interval:
+        report.warning(f"{name}.notification.poll_interval", "it is 0: Linux does not poll such a source")
     if not source.enabled and not source.error_status_address:
         return
     if not source.error_status_address.address:
@@ -137,7 +139,7 @@ def _read_ack(report: Report, name: str, source: GhesV2) -> None:
         report.warning(f"{name}.read_ack_preserve", f"bits are both preserved and written: {both:#x}")
 
 
-def _notification(report: Report, name: str, notification: Notification, enabled: bool) -> None:
+def _notification(report: Report, name: str, notification: Notification) -> None:
     if notification.length != Notification.size_of():
         report.error(f"{name}.length", f"it is {notification.length}: the structure has {Notification.size_of()} bytes")
     if notification.type not in set(NotificationType):
@@ -147,5 +149,3 @@ def _notification(report: Report, name: str, notification: Notification, enabled
         report.error(
             f"{name}.vector", "SDEI event 0 is the software-signalled one: no error source can use it (Linux refuses)"
         )
-    if notification.type == NotificationType.POLLED and notification.poll_interval == 0 and enabled:
-        report.warning(f"{name}.poll_interval", "it is 0: Linux does not poll such a source")

@@ -1,7 +1,8 @@
 """Boot of a bare-metal binary: the selftest, the conformance guest, a user's own.
 
 The binary is linked to run at 2 MiB above the start of RAM and entered at its first byte, MMU off, with the device
-tree's address in X0 and that of a NUL-terminated command line in X1. Both lie in the last 2 MiB of its memory. What
+tree's address in X0 and that of a NUL-terminated command line in X1. Both lie in the last 2 MiB of its memory. The
+device tree is at the start of RAM too, where QEMU has put its own: firmware made for QEMU (U-Boot) looks there. What
 lies behind the binary is not cleared: a binary with a BSS clears it itself.
 """
 
@@ -71,7 +72,7 @@ def load(ram: memoryview, config: BootConfig) -> Entry:
     x1 = block + align_up(len(tree), 16)
     if x1 + len(command_line) > block + BLOCK:
         raise UsageError("device tree and command line together do not fit into 2 MiB: make the command line shorter")
-    for address, data in ((start, binary), (block, tree), (x1, command_line)):
+    for address, data in ((config.ram_base, tree), (start, binary), (block, tree), (x1, command_line)):
         offset = address - config.ram_base
         ram[offset : offset + len(data)] = data
     return Entry(pc=start, x0=block, x1=x1)

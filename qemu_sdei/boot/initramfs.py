@@ -29,6 +29,10 @@ def build(
     command: Sequence[str] | None,
     nonce: str,
     extra_files: Mapping[str, bytes | tuple[bytes, int]] | None = None,
+    drivers: Sequence[tuple[str, bytes]] = (),
+    shares: Sequence[str] = (),
+    net: bool = False,
+    root: str | None = None,
 ) -> bytes:
     """An initramfs, as an uncompressed newc archive.
 
@@ -38,6 +42,10 @@ def build(
             None for an interactive shell.
         nonce: letters and digits that mark init's own lines on the console.
         extra_files: contents by path in the guest; with a permission mode (default 0o644) as a pair.
+        drivers: kernel modules, name and content, in the order in which init loads them.
+        shares: tags of 9p file systems that init mounts, each on /mnt/TAG.
+        net: have init set up eth0 with the addresses of QEMU's user-mode network.
+        root: device with the root file system whose own init is to be started.
 
     Raises:
         UsageError: `busybox` is no static arm64 program, `command` is empty, or a path cannot be.
@@ -62,6 +70,16 @@ def build(
     nodes += [cpio.symlink(f"bin/{name}", "busybox") for name in applets(busybox)]
     if command is not None:
         nodes.append(cpio.file("qemu-sdei/command", script(command)))
+    nodes += [
+        cpio.file(f"qemu-sdei/drivers/{number:02}-{name}.ko", data) for number, (name, data) in enumerate(drivers)
+    ]
+    nodes.append(cpio.file("qemu-sdei/shares", "".join(f"{tag}\n" for tag in shares).encode()))
+    nodes += [cpio.directory(f"mnt/{tag}") for tag in shares]
+    if net:
+        nodes.append(cpio.file("qemu-sdei/net", b""))
+        nodes.append(cpio.file("etc/resolv.conf", b"nameserver 10.0.2.3\n"))
+    if root is not None:
+        nodes.append(cpio.file("qemu-sdei/root", f"{root}\n".encode()))
     for path, item in (extra_files or {}).items():
         data, mode = item if isinstance(item, tuple) else (item, 0o644)
         nodes.append(cpio.file(path, data, mode & 0o7777))

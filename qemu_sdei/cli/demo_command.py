@@ -153,9 +153,10 @@ def _handled_by_linux(guest: Guest, progress: Progress) -> str:
     _show(_kernel_lines(guest.run("dmesg -c").output))
     _heading(progress, f"Injecting event {_EVENT:#x} on vCPU {_VCPU} from the host")
     injection = guest.inject(_EVENT, _VCPU, wait=True)
+    guest.run("echo flush >/proc/sdei_test/control")
     _show(_kernel_lines(guest.run("dmesg -c").output))
-    count = guest.run(f"grep -E '^cpu {_VCPU} event' /proc/sdei_test").output
-    _show([f"/proc/sdei_test: {count.strip()}"])
+    count = guest.run(f"grep -E '^cpu {_VCPU} event' /proc/sdei_test/status").output
+    _show([f"/proc/sdei_test/status: {count.strip()}"])
     if not re.search(r"\bcount [1-9]\d* returned [1-9]", count):
         raise GuestError("the kernel's handler did not count the event", console=guest.console_text.last_lines())
     return _latency(injection, "Linux' handler")

@@ -48,7 +48,11 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
 def add_guest_options(parser: argparse.ArgumentParser) -> None:
     """Add what a Linux guest of ours takes beside."""
     group = parser.add_argument_group("what to boot")
-    group.add_argument("--kernel", metavar="K", help="arm64 Image (default: Debian's stock kernel)")
+    group.add_argument(
+        "--kernel",
+        metavar="K",
+        help="arm64 Image, or flat:FILE for a binary that is none (default: Debian's stock kernel)",
+    )
     group.add_argument("--series", metavar="S", help="which of Debian's kernels, such as 6.1 or 6.12")
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
@@ -63,6 +67,40 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--file", action="append", default=[], metavar="PATH[:GUEST]", help="put a file into our own initramfs"
+    )
+    group.add_argument(
+        "--root", metavar="DEVICE", help="mount it (such as /dev/vda) in place of our own shell, and start its init"
+    )
+    group.add_argument(
+        "--client",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="have the SDEI client module in our own initramfs, as /lib/sdei_test.ko (FILE: this one)",
+    )
+    group = parser.add_argument_group("devices")
+    group.add_argument(
+        "--drive",
+        action="append",
+        default=[],
+        metavar="FILE[,OPTIONS]",
+        help="disk image, with options of QEMU's -drive",
+    )
+    group.add_argument(
+        "--share",
+        action="append",
+        default=[],
+        metavar="DIR[:TAG]",
+        help="directory by virtio-9p, on /mnt/TAG in our own guest",
+    )
+    group.add_argument("--net", action="store_true", help="network card on QEMU's user-mode network")
+    group.add_argument(
+        "--forward",
+        action="append",
+        default=[],
+        metavar="HOST:GUEST",
+        help="TCP port of 127.0.0.1 that leads into the guest",
     )
     group = parser.add_argument_group("how to run it")
     group.add_argument("--memory-path", metavar="DIR", help="keep RAM in a file there (default: in memory, no file)")
@@ -132,6 +170,12 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         ras=args.ras,
         command=args.guest_command,
         files=dict(_file(text) for text in args.file),
+        client=args.client,
+        drives=args.drive,
+        shares=args.share,
+        net=args.net,
+        forwards=args.forward,
+        root=args.root,
         memory_path=args.memory_path,
         qemu_args=qemu_args,
         stall_timeout=args.boot_timeout,

@@ -55,11 +55,13 @@ def run(args: argparse.Namespace) -> int:
     if "," in str(directory) or "," in str(args.ram or ""):
         raise UsageError("QEMU takes no comma in these paths: use another --dir or --ram")
     initrd = None if args.initrd is None else readable(args.initrd, "initrd")
+    builtin = args.kernel.startswith("builtin:")
     plan = Plan(
         options=options,
         qemu=qemu,
         ram_size=size,
-        kernel=args.kernel if args.kernel.startswith("builtin:") else str(check_kernel(args.kernel)),
+        kernel=args.kernel if builtin else str(check_kernel(args.kernel)),
+        flat=builtin,
         initrd=initrd,
         busybox=None,
         append=args.append,

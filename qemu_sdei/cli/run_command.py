@@ -73,11 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
-    from qemu_sdei.machine.options import BUILTIN
+    from qemu_sdei.machine.devices import devices
+    from qemu_sdei.machine.options import BUILTIN, FLAT
     from qemu_sdei.machine.plan import check_kernel, check_machine
     from qemu_sdei.machine.qemu import command_line, fd_wiring
 
-    if options.kernel is not None and not str(options.kernel).startswith(BUILTIN):
+    if options.kernel is not None and not str(options.kernel).startswith((BUILTIN, FLAT)):
         check_kernel(options.kernel)
     qemu, size = check_machine(options)
     monitor = rundir.base_path() / (options.name or "guest") / rundir.MONITOR
@@ -91,7 +92,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
         # Which numbers the descriptors will have is known only then.
         wiring=fd_wiring(str(monitor), ram=3, doorbell=4, console=5, qmp=6),
         reboot=options.command is None,
-        extra=options.qemu_args,
+        extra=[*devices(options).arguments, *options.qemu_args],
     )
     if as_json:
         print_json({"command": words})

@@ -28,6 +28,11 @@ from qemu_sdei.machine.options import Progress, no_progress
 METAPACKAGE: Final = "linux-image-arm64"
 """Depends on the release's default kernel; `linux-image-SERIES-arm64` on that of another series."""
 
+_DRIVERS: Final = re.compile(
+    r"\./(?:usr/)?lib/modules/[^/]+/kernel/"
+    r"(?:drivers/(?:virtio|block|net)|net/(?:core|9p)|fs|fs/(?:9p|ext4|jbd2|netfs|fscache)|lib|crypto)/([^/]+\.ko(?:\.xz)?)"
+)
+"""Whole directories: which of their modules need each other changes from kernel to kernel."""
 _LOCK_TIMEOUT: Final = 1800.0
 _EXTRACT_TIMEOUT: Final = 300.0
 
@@ -144,6 +149,23 @@ class DebianCache:
         with self._locked():
             apt = self._apt("arm64" if architecture == "all" else architecture)
             return _with_lists(apt, lambda: self._deb(apt, package, version))
+
+    def drivers(self, kernel: KernelFiles) -> Path:
+        """A directory with those of the kernel's modules that disks, networks and shares can need.
+
+        Raises:
+            UsageError: they are not here, and the kernel's package cannot be had.
+        """
+        target = self.directory / "kernels" / kernel.release / "drivers"
+        if (target / "complete").is_file():
+            return target
+        deb = self.download(kernel.package, kernel.version)
+        with self._locked():
+            if not (target / "complete").is_file():
+                self._progress(f"unpacking drivers of {kernel.release}")
+                _extract(deb, _DRIVERS, target)
+                (target / "complete").touch()
+        return target
 
     def cached_kernels(self) -> list[KernelFiles]:
         """The newest kernel of each series in the cache; asks nobody."""
@@ -320,8 +342,9 @@ def _write(path: Path, data: bytes | IO[bytes], mode: int = 0o644) -> None:
         raise
 
 
-def _extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str) -> dict[str, Path]:
-    """Write the files of a package whose names match into `target`, by their group 1, until `last` was seen.
+def _extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str | None = None) -> dict[str, Path]:
+    """Write the files of a package whose names match into `target`, by their group 1, until `last` was seen; all of
+    them without one.
 
     A kernel's package begins with what is in /boot: not to unpack its 4000 modules saves seconds.
     """
@@ -345,10 +368,13 @@ def _extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str) -> dic
                         return found
                 if time.monotonic() > deadline:
                     break
+            else:
+                if last is None:
+                    return found
     except (tarfile.TarError, EOFError) as error:
         raise UsageError(f"{deb} is damaged ({error}): delete it and try again") from None
     finally:
         process.kill()
         process.stdout.close()
         process.wait()
-    raise UsageError(f"{deb} has no {last} in it: delete it and try again, or {WHAT_ELSE}")
+    raise UsageError(f"{deb} has no {last or 'end'} in it: delete it and try again, or {WHAT_ELSE}")

@@ -89,7 +89,7 @@ class Guest(GuestConsole):
         directory = self._directory = RunDirectory.create(self.options.name)
         initrd = plan.initrd
         if plan.busybox is not None:
-            initrd = self._write(files.INITRD, self._initramfs(plan.busybox))
+            initrd = self._write(files.INITRD, plan.initramfs(self._nonce))
         config = guest_config(plan, directory.name, initrd)
         check_boot(config)
         self._write(files.CONFIG, config.to_json().encode())
@@ -120,16 +120,6 @@ class Guest(GuestConsole):
                 f"{path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
             ) from None
         return path
-
-    def _initramfs(self, busybox: Path) -> bytes:
-        from qemu_sdei.boot import initramfs
-
-        extra = {
-            name: (Path(path).read_bytes(), Path(path).stat().st_mode & 0o777)
-            for name, path in self.options.files.items()
-        }
-        command = None if self.options.command is None else list(self.options.command)
-        return initramfs.build(busybox.read_bytes(), command=command, nonce=self._nonce, extra_files=extra)
 
     def _run_loop(self) -> None:
         assert self._loop is not None

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from qemu_sdei.machine import shell
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.machine.plan import Plan
+from qemu_sdei.machine.sdei_client import SdeiClient
 from qemu_sdei.machine.shell import CommandResult
 
 _GOODBYE: Final = re.compile(r"\] reboot: Restarting system")
@@ -143,6 +144,19 @@ class GuestConsole(ABC):
         if result is None:
             raise self.console_text.timeout_error(f"the output of {what} was lost on the console")
         return result
+
+    def sdei_client(self, events: Iterable[int] = (0,), *, verbose: int = 10, records: int = 256) -> SdeiClient:
+        """Load the SDEI client module into this guest (started with `client`), and register and enable `events`.
+
+        `verbose`: full dumps in the kernel log a second at most; `records`: how many of the newest each CPU keeps.
+
+        Raises `SdeiError` if the guest has no module, `SdeiClientError` when it does not load, and as `run`.
+        """
+        if self._started().client is None:
+            raise SdeiError("this guest has no client module: start it with GuestOptions(client=True), or --client")
+        client = SdeiClient(self.run)
+        client.load(events, verbose=verbose, records=records)
+        return client
 
     def _reset_since(self, boots: int) -> Exception | None:
         return _ResetError() if len(self.resets) != boots else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 BUILTIN: Final = "builtin:"
+FLAT: Final = "flat:"
 Progress = Callable[[str], None]
 """Receives one short line on what is being done now."""
 
@@ -21,7 +22,9 @@ class GuestOptions:
     """A guest as a user describes it. Everything has a default: Debian's stock kernel on 2 vCPUs."""
 
     kernel: str | Path | None = None
-    """arm64 Image (also compressed), or `builtin:NAME` for a bare-metal guest of ours; None: Debian's stock kernel."""
+    """arm64 Image (also compressed), `builtin:NAME` for a bare-metal guest of ours, `flat:FILE` for a binary that is
+    entered at its first byte; None: Debian's stock kernel.
+    """
     series: str | None = None
     """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. Only without `kernel`."""
     initrd: str | Path | None = None
@@ -44,6 +47,18 @@ class GuestOptions:
     """Run this in the guest in place of a shell, then power off."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Files of the host that our initramfs carries too: path in the guest → path here."""
+    client: bool | str | Path = False
+    """Have the SDEI client module at hand for `Guest.sdei_client`: built for Debian's kernel, or this file."""
+    drives: Sequence[str] = ()
+    """Disks, each as `FILE[,OPTIONS]` (of QEMU's -drive): /dev/vda and so on in the guest."""
+    shares: Sequence[str] = ()
+    """Directories of the host, each as `DIR[:TAG]`, by virtio-9p; our own initramfs mounts them on /mnt/TAG."""
+    net: bool = False
+    """A network card on QEMU's user-mode network; our own initramfs sets it up."""
+    forwards: Sequence[str] = ()
+    """TCP ports of 127.0.0.1 here that lead into the guest, each as `HOST:GUEST`; with them there is a network."""
+    root: str | None = None
+    """Device that our own initramfs mounts as root file system, to start the init there, such as "/dev/vda1"."""
     virtualization: bool = False
     """The guest has EL2 for its own use; Linux then starts there."""
     sdei: bool = True

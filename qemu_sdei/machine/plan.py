@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.cpu_models import check_cpu
-from qemu_sdei.machine.options import BUILTIN, GuestOptions, Progress, no_progress
+from qemu_sdei.machine.devices import Devices, devices
+from qemu_sdei.machine.options import BUILTIN, FLAT, GuestOptions, Progress, no_progress
 
 DEFAULT_APPEND: Final = "earlycon console=ttyAMA0"
 """earlycon: a kernel that dies before its console driver is up still says something; the device tree tells it where."""
@@ -28,16 +29,18 @@ class Plan:
     ram_size: int
     kernel: str
     """Absolute path, or `builtin:NAME`."""
+    flat: bool
+    """A bare-metal guest, which is no Linux."""
     initrd: Path | None
     busybox: Path | None
     """Set when our own initramfs is to be built."""
     append: str
     reboot: bool
-
-    @property
-    def flat(self) -> bool:
-        """A bare-metal guest of ours, which is no Linux."""
-        return self.kernel.startswith(BUILTIN)
+    devices: Devices = field(default_factory=Devices)
+    client: Path | None = None
+    """The client module that our own initramfs carries."""
+    drivers: Path | None = None
+    """Directory with the kernel's modules; None: what is needed is taken to be built in."""
 
     @property
     def acpi(self) -> bool:
@@ -47,7 +50,34 @@ class Plan:
     @property
     def own_initramfs(self) -> bool:
         """`Guest.run` and `command` work."""
-        return self.busybox is not None
+        return self.busybox is not None and self.options.root is None
+
+    def initramfs(self, nonce: str) -> bytes:
+        """Our own initramfs for this guest. Raises `UsageError`."""
+        from qemu_sdei.boot import initramfs
+        from qemu_sdei.machine import drivers
+        from qemu_sdei.machine.sdei_client import MODULE_PATH
+
+        assert self.busybox is not None
+        options = self.options
+        files = {name: Path(path) for name, path in options.files.items()}
+        if self.client is not None:
+            files[MODULE_PATH] = self.client
+        wanted = [
+            *(drivers.DISK if self.devices.drives or options.root else ()),
+            *(drivers.NET if self.devices.net else ()),
+            *(drivers.SHARE if self.devices.tags else ()),
+        ]
+        return initramfs.build(
+            self.busybox.read_bytes(),
+            command=None if options.command is None else list(options.command),
+            nonce=nonce,
+            extra_files={name: (path.read_bytes(), path.stat().st_mode & 0o777) for name, path in files.items()},
+            drivers=drivers.load_order(self.drivers, wanted) if self.drivers is not None else (),
+            shares=self.devices.tags,
+            net=self.devices.net,
+            root=options.root,
+        )
 
     def boot_json(self, initrd: Path | None) -> dict[str, Any]:
         """The JSON form of the `BootConfig`, `initrd` being the file to load. Raises `UsageError`."""
@@ -115,23 +145,37 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     Raises:
         UsageError: something of it cannot be; nothing was created.
     """
-    builtin = isinstance(options.kernel, str) and options.kernel.startswith(BUILTIN)
+    flat = isinstance(options.kernel, str) and options.kernel.startswith((BUILTIN, FLAT))
     if options.kernel is not None and options.series is not None:
         raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
-    if builtin and (options.initrd is not None or options.command is not None):
+    if flat and (options.initrd is not None or options.command is not None):
         raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
-    check_tables(options, builtin)
+    check_tables(options, flat)
     if options.command is not None and options.initrd is not None:
         raise UsageError("a command runs in our own initramfs: leave out --initrd, or the command")
     if options.command is not None and not options.command:
         raise UsageError("the command to run is empty")
-    if options.files and options.initrd is not None:
-        raise UsageError("files can only be added to our own initramfs: leave out --initrd")
+    for given, what in (
+        (options.files, "files can only be added to"),
+        (options.client, "the client module is put into"),
+        (options.root, "a root device is mounted by"),
+    ):
+        if given and (flat or options.initrd is not None):
+            reason = f"{options.kernel} is no Linux" if flat else "leave out --initrd"
+            raise UsageError(f"{what} our own initramfs: {reason}")
+    if options.root is not None:
+        if options.command is not None:
+            raise UsageError("a command runs in our own initramfs: leave out --root, or the command")
+        if not re.fullmatch(r"/dev/[A-Za-z0-9_/-]+", options.root):
+            raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
+    attached = devices(options)
     for path in options.files.values():
         readable_file(path, "file for the guest")
     kernel = None
-    if builtin:
+    if flat:
         kernel = str(options.kernel)
+        if kernel.startswith(FLAT):
+            kernel = str(readable_file(kernel.removeprefix(FLAT), "guest binary"))
     elif options.kernel is not None:
         kernel = str(check_kernel(options.kernel))
     initrd = None if options.initrd is None else readable_file(options.initrd, "initrd")
@@ -139,18 +183,30 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     qemu, size = check_machine(options)
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
 
-    busybox = None
-    if not builtin:
+    busybox = driver_folder = None
+    client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
+    if not flat:
         from qemu_sdei.machine.debian import DebianCache
 
         cache = DebianCache(progress=progress)
         if kernel is None:
-            kernel = str(cache.kernel(options.series).image)
+            files = cache.kernel(options.series)
+            kernel = str(files.image)
+            if initrd is None and (attached.arguments or options.root):
+                driver_folder = cache.drivers(files)
+            if options.client is True:
+                from qemu_sdei.machine import module
+
+                client = module.build(cache, files, progress)
+        elif options.client is True:
+            raise UsageError(
+                "the client module is built for Debian's kernels: with --kernel name its file, --client FILE"
+            )
         if initrd is None:
             busybox = given_busybox or cache.busybox()
     assert kernel is not None
     append = options.append
-    if not builtin:
+    if not flat:
         # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
         words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
         append = " ".join(word for word in words if word)
@@ -159,10 +215,14 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         qemu=qemu,
         ram_size=size,
         kernel=kernel,
+        flat=flat,
         initrd=initrd,
         busybox=busybox,
         append=append,
         reboot=options.command is None if options.reboot is None else options.reboot,
+        devices=attached,
+        client=client,
+        drivers=driver_folder,
     )
     plan.boot_json(initrd)  # so that a bad command line is known now
     return plan

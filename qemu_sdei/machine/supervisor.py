@@ -163,7 +163,7 @@ class Supervisor:
                     str(self.directory / files.MONITOR), ram=fds[0], doorbell=fds[1], console=fds[2], qmp=fds[3]
                 ),
                 reboot=self.plan.reboot,
-                extra=(*options.qemu_args, *(INCOMING if self._incoming else ())),
+                extra=(*self.plan.devices.arguments, *options.qemu_args, *(INCOMING if self._incoming else ())),
             )
             self._qmp_socket = qmp
             # Kept, so that what QEMU has not read of it by the time that the guest moves away can be taken back.
@@ -361,9 +361,11 @@ class Supervisor:
         assert self.power_off is not None
         options = self.plan.options
         # With nothing but our own words it would be our fault.
-        users = bool(options.qemu_args) or "," in options.cpu
+        users = bool(options.qemu_args or self.plan.devices.arguments) or "," in options.cpu
         if users and self.power_off.returncode > 0 and (reasons := process.complaints(self._qemu_output)):
-            return UsageError(f"QEMU does not take what it was given by --cpu or --qemu-arg: {'; '.join(reasons)}")
+            return UsageError(
+                f"QEMU does not take what it was given (--cpu, --drive, --qemu-arg): {'; '.join(reasons)}"
+            )
         return LaunchError(
             f"QEMU {process.describe_exit(self.power_off.returncode)} before the guest was up",
             command=self.command,

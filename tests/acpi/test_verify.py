@@ -283,6 +283,10 @@ def test_a_reserved_source_type_is_found() -> None:
         ghes(enabled=0, error_status_address=Gas(), block_length=0, read_ack=Gas()),
         ghes(error_status_address=Gas(bit_width=64, address=8)),
         ghes(related_source_id=0xFFFF),
+        # Seen on servers: a corrected machine check is "polled" as the OS likes, an acknowledgement is a magic number.
+        sample(1, notification=Notification(type=0)),
+        ghes(read_ack_preserve=0, read_ack_write=0xB190_0001),
+        sample(3, flags=3, enabled=0),
     ],
 )  # fmt: skip
 def test_what_older_revisions_or_the_specification_allow_is_no_fault(table: Table) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.module import build
+from qemu_sdei.machine.sdei_client import Record, SdeiClient
 
 KO = "/lib/sdei_test.ko"
 """Where the module is in the guest's initramfs."""
@@ -44,12 +45,13 @@ class Client:
         return [re.sub(r"^\[.*?\] ", "", line) for line in self.shell("dmesg").splitlines()]
 
     def do(self, command: str) -> str | None:
-        """Write one command to /proc/sdei_test; the error, if it fails."""
-        result = self.guest.run(f"echo {command} >/proc/sdei_test")
+        """Write one command to the module's control file; the error, if it fails."""
+        result = self.guest.run(f"echo {command} >/proc/sdei_test/control")
         return None if result.status == 0 else result.output.strip().rpartition(": ")[2]
 
     def proc(self) -> list[str]:
-        return self.shell("cat /proc/sdei_test").splitlines()
+        """The module's status."""
+        return self.shell("cat /proc/sdei_test/status").splitlines()
 
     def count(self, cpu: int, event: int = 0) -> tuple[int, int]:
         """Handlers that began and that returned."""
@@ -65,6 +67,7 @@ class Client:
 
     def dumps(self) -> list[tuple[int, list[str]]]:
         """(CPU, lines after the header) of every dump in the log."""
+        assert self.do("flush") is None
         found: list[tuple[int, list[str]]] = []
         for line in self.log():
             if header := re.fullmatch(r"=========== SDEI Event \(CPU#(\d+)\) ===========", line):
@@ -72,6 +75,10 @@ class Client:
             elif found:
                 found[-1][1].append(line)
         return found
+
+    def records(self, cpu: int | None = None, event: int | None = None) -> list[Record]:
+        """What the module kept."""
+        return SdeiClient(self.guest.run).records(cpu, event)
 
     def registered(self, event: int) -> list[bool]:
         """What the firmware has of an event's instances."""

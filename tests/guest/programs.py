@@ -1,11 +1,17 @@
-"""Two user programs for Linux guests, put together here word by word, so that no compiler is needed.
+"""User programs for Linux guests. All but one are put together here word by word, so that no compiler is needed: there
+is none here that makes AArch32 code.
 
-Each keeps known values in its registers and checks them for ever; one that has changed ends it with status 1.
+The first two and `regcheck` keep known values in their registers and check them for ever; one that has changed ends
+them with status 1 (`regcheck`: 1 or more).
 """
 
 from __future__ import annotations
 
 import struct
+import subprocess
+from pathlib import Path
+
+from qemu_sdei.guestbuild import find_compiler
 
 BASE = 0x40_0000
 _START = 0x1000
@@ -33,7 +39,34 @@ def spin_a64() -> bytes:
     words.append(0x9100_0400)  # add x0, x0, #1
     words.append(0x1400_0000 | (top - len(words)) & 0x3FF_FFFF)  # b top
     words += [0xD280_0000 | 93 << 5 | 8, 0xD280_0020, 0xD400_0001]  # exit(1)
-    code = struct.pack(f"<{len(words)}I", *words)
+    return _elf64(struct.pack(f"<{len(words)}I", *words))
+
+
+def print_and_exit(text: bytes) -> bytes:
+    """An AArch64 ELF executable that writes `text` to standard output and exits with status 0."""
+    words = [
+        0xD280_0020,  # mov x0, #1
+        0x1000_0000 | (32 - 4) >> 2 << 5 | 1,  # adr x1, the text, 32 bytes from the start
+        0xD280_0000 | len(text) << 5 | 2,  # mov x2, #len
+        0xD280_0000 | 64 << 5 | 8,  # mov x8, #write
+        0xD400_0001,  # svc #0
+        0xD280_0000,  # mov x0, #0
+        0xD280_0000 | 93 << 5 | 8,  # mov x8, #exit
+        0xD400_0001,
+    ]
+    return _elf64(struct.pack(f"<{len(words)}I", *words) + text)
+
+
+def regcheck(target: Path) -> Path:
+    """Build regcheck.S, which checks all registers that a program has, into the file `target`."""
+    compiler = find_compiler()
+    assert compiler is not None, "a cross compiler for AArch64 is needed"
+    source = Path(__file__).with_name("regcheck.S")
+    subprocess.run([compiler.path, "-static", "-nostdlib", "-no-pie", "-o", target, source], check=True, timeout=60)
+    return target
+
+
+def _elf64(code: bytes) -> bytes:
     header = struct.pack(
         "<4s5B7x2HI3QI6H", b"\x7fELF", 2, 1, 1, 0, 0, 2, 183, 1, BASE + _START, 64, 0, 0, 64, 56, 1, 0, 0, 0
     )

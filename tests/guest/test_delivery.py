@@ -27,10 +27,8 @@ class Kernel(Client):
 
     def last(self, cpu: int, event: int = 0) -> dict[str, int]:
         """What the newest event interrupted there."""
-        pattern = rf"last cpu {cpu} event {event:#x} (.*)"
-        (found,) = (match for line in self.proc() if (match := re.fullmatch(pattern, line)))
-        words = found[1].split()
-        return {name: int(word, 0) for name, word in zip(words[::2], words[1::2], strict=True)}
+        last = self.records(cpu, event)[-1]
+        return {"pc": last.pc, "pstate": last.pstate, **{f"x{number}": value for number, value in enumerate(last.regs)}}
 
     def inject(self, cpu: int, event: int = 0) -> dict[str, int]:
         """Inject, and say what that interrupted."""
@@ -103,7 +101,7 @@ def test_events_while_a_cpu_is_idle(kernel: Kernel) -> None:
 def test_critical_event_while_interrupts_are_masked(kernel: Kernel) -> None:
     """A handler runs with everything masked, as does a CPU that hangs with interrupts off."""
     kernel.load(f"events={PRIVATE},{CRITICAL} verbose=0")
-    kernel.do("run-for 400000")
+    kernel.do("run-for 400000000")
     kernel.guest.inject(PRIVATE, 1)
     until("the normal event's handler runs", lambda: kernel.guest.status()["pes"][1]["running"] == [PRIVATE])
     kernel.guest.inject(CRITICAL, 1, wait=True, timeout=20)

@@ -33,7 +33,7 @@ def guest(linux: Path) -> Iterator[Guest]:
 
 
 def tell(guest: Guest, what: str) -> None:
-    assert guest.run(f"echo {what} >/proc/sdei_test").status == 0
+    assert guest.run(f"echo {what} >/proc/sdei_test/control").status == 0
 
 
 def inject(guest: Guest, *words: str) -> tuple[int, str, str]:
@@ -70,7 +70,7 @@ def test_a_disabled_event(guest: Guest) -> None:
 
 
 def test_behind_another_one(guest: Guest) -> None:
-    tell(guest, "run-for 1500000")
+    tell(guest, "run-for 1500000000")
     # Not by the command: on a busy machine it may start so slowly that the handler's time is over.
     guest.inject(0x100, 1)
     until("its handler runs", lambda: guest.status()["pes"][1]["running"])

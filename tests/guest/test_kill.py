@@ -130,8 +130,9 @@ def kill_under_linux(kills: int, seed: int) -> None:
                 while thread.is_alive():
                     # Each signal is handled before the next one is sent, so that none can merge with another.
                     script = (
-                        f"i={signals}; while [ $i -lt {signals + 10} ]; do i=$((i+1)); echo signal 1 >/proc/sdei_test; "
-                        'until grep -q "^cpu 1 event 0x0 count $i returned $i" /proc/sdei_test; do :; done; done'
+                        f"i={signals}; while [ $i -lt {signals + 10} ]; do i=$((i+1)); "
+                        "echo signal 1 >/proc/sdei_test/control; "
+                        'until grep -q "^cpu 1 event 0x0 count $i returned $i" /proc/sdei_test/status; do :; done; done'
                     )
                     assert guest.run(script, timeout=90).status == 0
                     signals += 10

@@ -12,15 +12,17 @@ from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.module import build, vermagic
 from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.sdei_client import SdeiClient, SdeiClientError
 from tests.guest.client import KO, Client
+from tests.guest.guests import until
 
 pytestmark = pytest.mark.guest
 
 CPUS = 3
 PRIVATE, CRITICAL, SHARED, GHES = 0x100, 0x103, 0x200, 0x324
 """Events of the default profile, `qemu_sdei/data/events.toml`."""
-RUN = 400_000
-"""How long a handler runs where something must happen meanwhile, in microseconds."""
+RUN = 400_000_000
+"""How long a handler runs where something must happen meanwhile, in nanoseconds."""
 
 
 @pytest.fixture(scope="module", params=["6.1", "6.12"])
@@ -84,11 +86,11 @@ def test_event_from_the_host_is_dumped(client: Client) -> None:
     assert (event, parameter) == (0, 0xDABFDABF)
     assert values[:18] == values[31:], "what the kernel saved is not what EVENT_CONTEXT gives"
 
-    (last,) = (line.split() for line in client.proc() if line.startswith("last "))
-    record = dict(zip(last[1::2], last[2::2], strict=True))
-    assert (record["cpu"], record["event"]) == ("1", "0x0")
-    assert [int(record[name], 16) for name in ("pc", "pstate", "sp")] == [pc, pstate, sp]
-    assert [int(record[f"x{number}"], 16) for number in range(31)] == values[:31]
+    (record,) = client.records()
+    assert (record.cpu, record.event, record.number, record.parameter) == (1, 0, 0, parameter)
+    assert (record.pc, record.pstate, record.sp) == (pc, pstate, sp)
+    assert list(record.regs) == values[:31]
+    assert record.context == tuple(values[31:])
     assert client.count(1) == (1, 1)
     assert client.count(0) == (0, 0)
 
@@ -117,7 +119,7 @@ def test_dumps_are_limited_and_events_still_counted(client: Client) -> None:
         client.guest.inject(0, 2, wait=True)
     assert client.dumps() == []
     assert client.count(2) == (5, 5)
-    assert "dumps 0 suppressed 5" in client.proc()
+    assert "dumps 0 suppressed 5 lost 0" in client.proc()
 
 
 def test_cpus_signal_each_other(client: Client) -> None:
@@ -169,7 +171,15 @@ def test_bad_commands_are_errors_and_change_nothing(client: Client) -> None:
         "enable 0x101": "No such file or directory",
         f"disable {GHES}": "No such file or directory",
         f"unregister {GHES}": "No such file or directory",
-        "run-for 10000001": "Numerical result out of range",
+        "route 0x200 any": "No such file or directory",
+        f"route 0 {CPUS}": "No such device",
+        "route 0 1": "Invalid argument",  # private
+        "info 77": "Invalid argument",
+        "irqs-off 600 1": "No such device",
+        "irqs-off 1": "Invalid argument",
+        "irqs-off 1 10000000001": "Numerical result out of range",
+        "flush now": "Invalid argument",
+        "run-for 10000000001": "Numerical result out of range",
         "mask 600": "No such device",
         "signal -1": "Invalid argument",
         "register": "Invalid argument",
@@ -183,7 +193,7 @@ def test_bad_commands_are_errors_and_change_nothing(client: Client) -> None:
 
 def test_many_bad_registrations_do_not_fill_the_table(client: Client) -> None:
     client.load()
-    client.shell("for i in $(seq 50); do echo register 77 >/proc/sdei_test; done 2>/dev/null; true")
+    client.shell("for i in $(seq 50); do echo register 77 >/proc/sdei_test/control; done 2>/dev/null; true")
     assert client.do("register 0x101") is None
 
 
@@ -211,6 +221,63 @@ def test_unregistering_waits_for_the_running_handler(client: Client, event: int)
     assert not any(client.registered(event))
     assert sum(client.count(cpu, event)[1] for cpu in range(CPUS)) == 1
     assert client.do(f"register {event}") is None
+
+
+def test_all_dumps_are_counted_and_the_newest_records_kept(client: Client) -> None:
+    """More events than a CPU keeps records: printed, suppressed and lost dumps are all of them; nothing is twice."""
+    client.load("records=8 verbose=1000000")
+    events = 40
+    client.do("irqs-off 1 1000000000")  # nothing can be printed meanwhile, so some are lost
+    for _ in range(events):
+        client.guest.inject(0, 1, wait=True, timeout=20)
+    printed = client.dumps()
+    words = next(line for line in client.proc() if line.startswith("dumps ")).split()
+    done, suppressed, lost = (int(word) for word in words[1::2])
+    assert (done + lost, suppressed) == (events, 0)
+    assert lost > 0
+    assert len(printed) == done
+    assert client.count(1) == (events, events)
+    assert [record.number for record in client.records(1)] == list(range(events - 8, events))
+    assert client.records(0) == []
+
+
+def test_interrupts_are_off_for_as_long_as_asked(client: Client) -> None:
+    """An event that comes meanwhile is handled at once, in the middle of it."""
+    client.load("events=0x100")
+    assert client.do(f"irqs-off 1 {5 * RUN}") is None
+    assert client.do("irqs-off 1 1") == "Device or resource busy"
+    client.guest.inject(PRIVATE, 1, wait=True)
+    (record,) = client.records(1)
+    assert record.irqs_masked
+    assert not record.user
+    until("the thread ends", lambda: client.do("irqs-off 1 1") is None)
+
+
+def test_shared_event_goes_where_it_is_routed(client: Client) -> None:
+    client.load("events=0x200 verbose=0")
+    for cpu in (2, 0, 1):
+        assert client.do("disable 0x200") is None
+        assert client.do(f"route 0x200 {cpu}") is None
+        assert client.do("enable 0x200") is None
+        client.guest.inject(SHARED, 0, wait=True)
+        assert client.count(cpu, SHARED) == (1, 1)
+    info = SdeiClient(client.guest.run).info(SHARED)
+    assert (info.shared, info.registered, info.enabled, info.routed, info.affinity) == (True, True, True, True, 1)
+
+
+def test_what_the_firmware_says_of_events(client: Client) -> None:
+    typed = SdeiClient(client.guest.run)
+    typed.load([])
+    assert not typed.info(0).registered
+    typed.register(0)
+    zero = typed.info(0)
+    assert (zero.registered, zero.enabled, zero.running) == (True, False, False)
+    assert (zero.shared, zero.critical, zero.signalable, zero.routed) == (False, False, True, None)
+    critical = typed.info(CRITICAL)
+    assert (critical.registered, critical.critical, critical.signalable) == (False, True, False)
+    with pytest.raises(SdeiClientError, match="register 0x4d") as error:
+        typed.register(77)
+    assert error.value.errno == "Invalid argument"
 
 
 def test_unloading_under_events_leaves_nothing_registered(client: Client) -> None:

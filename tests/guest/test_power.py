@@ -116,7 +116,7 @@ def test_reboot_with_events_registered(command: str, append: str, call: str) -> 
     with linux(smp=2, append=append) as client:
         guest = client.guest
         client.load("events=0,0x100,0x200")
-        client.do("run-for 1000")
+        client.do("run-for 1000000")
         guest.inject(0x200, 1)
         guest.write(command + "\r")
         until("the guest resets itself", lambda: guest.resets)

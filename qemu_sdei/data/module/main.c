@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * An SDEI client for stock arm64 kernels: registers events, prints what an event interrupted, and keeps counts and the
- * newest record per CPU and event in /proc/sdei_test for scripts. README.md beside this file describes the interface.
+ * newest records of each CPU in /proc/sdei_test/ for scripts. README.md beside this file describes the interface.
  */
-#include <linux/cpumask.h>
 #include <linux/kprobes.h>
+#include <linux/log2.h>
 #include <linux/module.h>
 #include <linux/printk.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 
 #include "sdei_test.h"
 
-static unsigned int events[MAX_EVENTS] = { 0 };
-static unsigned int nr_events = 1;
-module_param_array(events, uint, &nr_events, 0444);
-MODULE_PARM_DESC(events, "event numbers to register and enable (default: 0)");
+static char *events = "0";
+module_param(events, charp, 0444); /* no array: that takes no empty list */
+MODULE_PARM_DESC(events, "event numbers to register and enable, as 0,0x100; empty for none (default: 0)");
 
 unsigned int verbose = 10;
 module_param(verbose, uint, 0644);
-MODULE_PARM_DESC(verbose, "full dumps a second at most, over all CPUs; other events are only counted (default: 10)");
+MODULE_PARM_DESC(verbose, "full dumps a second at most, over all CPUs; other events are only recorded (default: 10)");
+
+unsigned int nr_records = 256;
+module_param_named(records, nr_records, uint, 0444);
+MODULE_PARM_DESC(records, "how many of the newest records each CPU keeps, rounded up to a power of two (default: 256)");
 
 struct kernel_functions kernel;
 u64 sdei_version;
@@ -84,10 +89,41 @@ static int __init register_and_enable(u32 event)
 	return 0;
 }
 
+static int __init register_list(void)
+{
+	char *copy = kstrdup(events, GFP_KERNEL), *rest = copy, *word;
+	int err = copy ? 0 : -ENOMEM;
+	u32 event;
+
+	mutex_lock(&events_lock);
+	while (!err && (word = strsep(&rest, ","))) {
+		if (!*word)
+			continue;
+		err = kstrtou32(word, 0, &event);
+		if (err)
+			pr_err("SDEI TEST: events=%s: \"%s\" is no event number\n", events, word);
+		else
+			err = register_and_enable(event);
+	}
+	mutex_unlock(&events_lock);
+	kfree(copy);
+	return err;
+}
+
+/* The order matters: no more events, then nothing more to print, then no more memory. */
+static void stop(void)
+{
+	mutex_lock(&events_lock);
+	unregister_all();
+	mutex_unlock(&events_lock);
+	dump_stop();
+	cpus_stop();
+	handler_stop();
+}
+
 static int __init sdei_init(void)
 {
-	unsigned int i;
-	int cpu, err = find_kernel_functions();
+	int err = find_kernel_functions();
 
 	if (err)
 		return err;
@@ -99,33 +135,17 @@ static int __init sdei_init(void)
 	pr_info("SDEI TEST: Version %llu.%llu, Vendor 0x%llx\n", SDEI_VERSION_MAJOR(sdei_version),
 		SDEI_VERSION_MINOR(sdei_version), SDEI_VERSION_VENDOR(sdei_version));
 
-	counters = alloc_percpu(struct cpu_counters);
-	if (!counters)
-		return -ENOMEM;
-	for_each_possible_cpu(cpu)
-		for (i = 0; i < MAX_EVENTS; i++)
-			seqcount_init(&per_cpu_ptr(counters, cpu)->of[i].sequence);
-
-	mutex_lock(&slots_lock);
-	for (i = 0; i < nr_events && !err; i++)
-		err = register_and_enable(events[i]);
-	if (!err)
-		err = proc_start();
-	if (err) {
-		unregister_all();
-		free_percpu(counters);
-	}
-	mutex_unlock(&slots_lock);
+	nr_records = roundup_pow_of_two(clamp(nr_records, 1U, (unsigned int)MAX_RECORDS));
+	err = handler_start() ?: dump_start() ?: cpus_start() ?: register_list() ?: proc_start();
+	if (err)
+		stop();
 	return err;
 }
 
 static void __exit sdei_exit(void)
 {
 	proc_stop();
-	mutex_lock(&slots_lock);
-	unregister_all();
-	mutex_unlock(&slots_lock);
-	free_percpu(counters);
+	stop();
 }
 
 module_init(sdei_init);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What the parts of the module share: main.c (load, unload), handler.c (events), commands.c and proc.c (scripts). */
+/*
+ * What the parts of the module share. main.c: load and unload; events.c: registration; handler.c: what happens when an
+ * event arrives; dump.c: printing it later; cpus.c: what is done to a CPU; proc.c: the files for scripts.
+ */
 #ifndef SDEI_TEST_H
 #define SDEI_TEST_H
 
@@ -7,12 +10,13 @@
 #include <linux/atomic.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
-#include <linux/seqlock.h>
 #include <linux/types.h>
 
 #define MAX_EVENTS 32
+#define MAX_RECORDS 4096 /* per CPU */
+#define MAX_NS 10000000000ULL /* that a handler or a thread may spin: below the kernel's lockup and RCU stall limits */
 #define NR_REGS 31
-#define MAX_RUN_US 10000000 /* stays below the kernel's lockup and RCU stall limits */
+#define NR_CONTEXT 18 /* EVENT_CONTEXT gives x0..x17, DEN0054 5.1.5 */
 
 /*
  * The kernel's own SDEI functions. It exports none of them to modules, so main.c looks them up by name. All firmware
@@ -36,16 +40,35 @@ struct slot {
 	bool enabled;
 };
 
+/* One event that arrived. */
 struct record {
+	u32 number; /* on this CPU, from 0 */
+	u32 event;
+	u32 dumps; /* how many of this CPU's records up to this one are to be printed */
+	bool dump; /* this one is, so it has a context */
+	u64 parameter;
 	u64 time; /* ns since boot */
 	u64 pc, pstate, sp;
 	u64 regs[NR_REGS];
+	u64 context[NR_CONTEXT];
 };
 
+/*
+ * The newest records of one CPU. Only handlers on that CPU write. A critical event's interrupts a normal one's at any
+ * point, so each takes its place by one atomic addition; nr_records (a power of two) places are used in turn.
+ */
+struct ring {
+	atomic64_t position; /* low half: records begun, high half: those of them that are to be printed */
+	struct place {
+		u64 state; /* 2 * number + 1 while it is written, + 2 when it is complete */
+		struct record record;
+	} *places;
+};
+
+enum place_state { PLACE_COMPLETE, PLACE_BEING_WRITTEN, PLACE_REUSED };
+
 struct counter {
-	seqcount_t sequence; /* of `last`: written by the handler only, which cannot interrupt itself for one event */
-	unsigned long count, returned;
-	struct record last;
+	u64 count, returned; /* handlers that began, and that ended */
 };
 
 struct cpu_counters {
@@ -55,23 +78,43 @@ struct cpu_counters {
 /* main.c */
 extern struct kernel_functions kernel;
 extern u64 sdei_version;
-extern unsigned int verbose;
+extern unsigned int verbose, nr_records;
 
 /* handler.c */
 extern struct cpu_counters __percpu *counters;
-extern unsigned int run_us;
-extern atomic_long_t dumps, dumps_suppressed;
+extern struct ring __percpu *rings;
+extern u64 run_ns;
+extern atomic64_t dumps_suppressed;
+int handler_start(void);
+void handler_stop(void);
 int on_event(u32 event, struct pt_regs *regs, void *parameter);
+u32 ring_head(int cpu);
+enum place_state ring_get(int cpu, u32 number, struct record *record);
 
-/* commands.c: slots_lock must be held; 0 or a negative errno */
+/* dump.c */
+extern u64 dumps_printed, dumps_lost;
+int dump_start(void);
+void dump_stop(void);
+void dump_soon(void); /* in NMI context */
+void dump_flush(void);
+
+/* events.c: events_lock must be held; 0 or a negative errno */
 extern struct slot slots[MAX_EVENTS];
 extern unsigned int nr_slots;
-extern struct mutex slots_lock;
+extern struct mutex events_lock;
 int find_slot(u32 event); /* needs no lock */
 int register_event(u32 event);
 int unregister_event(u32 event);
 int set_enabled(u32 event, bool enable);
-int run_command(char *line);
+int route_event(u32 event, int cpu); /* cpu < 0: any */
+int describe_event(u32 event, char *answer, size_t size);
+
+/* cpus.c: 0 or a negative errno; cpu < 0 means all that are online */
+int cpus_start(void);
+void cpus_stop(void);
+int signal_cpu(int cpu);
+int set_masked(int cpu, bool mask);
+int spin_with_irqs_off(int cpu, u64 ns);
 
 /* proc.c */
 int proc_start(void);

@@ -1,0 +1,36 @@
+"""A kernel that dies: with panic=1 it reboots by our firmware, and events work again."""
+
+from __future__ import annotations
+
+import pytest
+
+from qemu_sdei.machine.guest import Guest
+from qemu_sdei.machine.options import GuestOptions
+from tests.guest.guests import until
+from tests.guest.load import EventLoad
+
+pytestmark = pytest.mark.guest
+
+CPUS = 3
+
+
+@pytest.mark.parametrize("cpu", [0, 2])
+def test_a_panic_reboots_and_events_work_again(cpu: int) -> None:
+    """The crash comes on one CPU, under events on all, one of them shared; the others are stopped where they are."""
+    with Guest(GuestOptions(series="6.1", smp=CPUS, append="panic=1", client=True)) as guest:
+        client = guest.sdei_client([0, 0x100, 0x200], verbose=0)
+        with EventLoad(guest, (0, 0x100, 0x200), CPUS):
+            guest.write(f"taskset {1 << cpu:x} sh -c 'echo c >/proc/sysrq-trigger'\r")
+            until("the guest resets itself", lambda: guest.resets, 60)
+        assert [(reset["guest"], reset["reason"]) for reset in guest.resets] == [(True, "guest-reset")]
+        guest.wait_shell()
+        assert "Kernel panic - not syncing: sysrq triggered crash" in guest.console
+        status = guest.status()
+        assert status["epoch"] == 2
+        assert not any(i["registered"] for event in status["events"] for i in event["instances"])
+        client.load([0, 0x100, 0x200])
+        for event in (0, 0x100, 0x200):
+            for target in range(CPUS):
+                guest.inject(event, target, wait=True, timeout=30)
+        assert [client.count(event=event) for event in (0, 0x100, 0x200)] == [CPUS] * 3
+        assert guest.poweroff().guest
