@@ -150,6 +150,23 @@ class DebianCache:
             apt = self._apt("arm64" if architecture == "all" else architecture)
             return _with_lists(apt, lambda: self._deb(apt, package, version))
 
+    def package(self, name: str, architecture: str = "arm64") -> Path:
+        """A package as a .deb file: the newest version that the mirror had when the lists were got last.
+
+        Raises:
+            UsageError: there is none, or it cannot be had.
+        """
+        with self._locked():
+            apt = self._apt(architecture)
+
+            def get() -> Path:
+                version = apt.show(name).get("Version")
+                if not version:
+                    raise UsageError(f"your Debian package sources have no {name} for {architecture}")
+                return self._deb(apt, name, version)
+
+            return _with_lists(apt, get)
+
     def drivers(self, kernel: KernelFiles) -> Path:
         """A directory with those of the kernel's modules that disks, networks and shares can need.
 

@@ -28,7 +28,8 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import launch, tables
+from scripts.benchlib import launch, load, tables
+from scripts.benchlib.processes import cpu_seconds
 
 RAM: Final = 256 << 20
 LINUX_RAM: Final = 1 << 30
@@ -111,12 +112,6 @@ def idle_share(qemu: str, seconds: float) -> float:
         before = cpu_seconds(guest.backend.pid)
         time.sleep(seconds)
         return (cpu_seconds(guest.backend.pid) - before) / seconds
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def boot_times(qemu: str, rounds: int, directory: Path, say: Callable[[str], None]) -> dict[str, float]:
@@ -216,17 +211,35 @@ def measure_injections(qemu: str, floor: Path, rounds: int, scale: int, table: T
             table.add_medians(f"inject into vCPU {cpus - 1}: {key.replace('_', ' ')}", key, python, c, aim)
 
 
+def measure_load(qemu: str, rounds: int, table: Table) -> None:
+    """What events cost a Linux that handles them."""
+    for cpus in (1, 2, 4):
+        say(f"sustained events, {cpus} vCPU(s)")
+        rate, share = load.sustained(qemu, cpus, 1.5 * rounds)
+        table.add(f"events handled by Linux, {cpus} vCPU(s)", "1/s", rate, 0)
+        table.add("... backend meanwhile: share of a core", "", share, 0)
+    rates = (0, 100, 1000)
+    times = load.slowdown(qemu, rates, rounds, say)
+    for name in load.WORK:
+        for rate in rates[1:]:
+            table.add(f"{name} work under {rate} events/s", "s", times[name, rate], times[name, 0], "reference: none")
+
+
 def main() -> int:
     """Run everything and print a table, or JSON."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="What the Python firmware costs, as ratios.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement (default 5)")
     parser.add_argument("--quick", action="store_true", help="fewer calls, two rounds, no boot")
+    parser.add_argument("--load", action="store_true", help="only what events cost a Linux that handles them")
     parser.add_argument("--qemu", default="qemu-system-aarch64")
     options = parser.parse_args()
     rounds = 2 if options.quick else options.rounds
     scale = 10 if options.quick else 1
     table = Table()
+    if options.load:
+        measure_load(options.qemu, rounds, table)
+        return finish(table, options.json)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         floor = build_floor(directory)
@@ -239,9 +252,15 @@ def main() -> int:
         if not options.quick:
             boot = boot_times(options.qemu, rounds, directory, say)
             table.add("boot to shell (reference: plain QEMU)", "s", boot["python"], boot["plain"], "<= 1.03x")
+            measure_load(options.qemu, rounds, table)
+    return finish(table, options.json)
+
+
+def finish(table: Table, as_json: bool) -> int:
+    """Print everything."""
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
-    if options.json:
+    if as_json:
         print(json.dumps({"rows": table.rows, "load": os.getloadavg()}, indent=2))
     else:
         table.print()
