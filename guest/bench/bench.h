@@ -16,6 +16,7 @@ void mode_hostile(void);
 
 void mode_bound(void);
 void mode_fuzz(void);
+void mode_journey(void);
 
 /* The other modes have no handler in C. */
 u64 storm_handler(struct regs *regs);

@@ -1,12 +1,12 @@
-/* SDEI handler: u64 fuzz_handler(event, argument, pc) says how it ends: 0 with COMPLETE, else COMPLETE_AND_RESUME to it. */
+/* SDEI handlers: u64 NAME_handler(event, argument, pc) says how NAME_entry ends: 0 with COMPLETE, else COMPLETE_AND_RESUME to it. */
 #include "sdei.h"
 
-	.text
-	.global	fuzz_entry
-fuzz_entry:
+	.macro	ending_entry name
+	.global	\name\()_entry
+\name\()_entry:
 	sub	sp, sp, #16
 	stp	x18, x30, [sp]
-	bl	fuzz_handler
+	bl	\name\()_handler
 	mov	x1, x0
 	ldp	x18, x30, [sp], #16
 	mov	x0, #(SDEI_EVENT_COMPLETE & 0xffff)
@@ -20,6 +20,11 @@ fuzz_entry:
 	b	complete_refused
 1:	hvc	#0
 	b	complete_refused
+	.endm
+
+	.text
+	ending_entry fuzz
+	ending_entry journey
 
 /* Where COMPLETE_AND_RESUME goes: as an exception's vector, which goes straight back. */
 	.global	fuzz_resume

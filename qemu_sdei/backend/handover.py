@@ -56,6 +56,7 @@ class Handover:
         self._restored = False
         self.commands: dict[str, Command] = {
             "hold": self._hold,
+            "held": self._held,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "restore": self._restore,
@@ -74,15 +75,13 @@ class Handover:
     def dropped(self, client: Client) -> None:
         """A connection has ended."""
         self._deferred = [entry for entry in self._deferred if entry[0] is not client]
-        if self._waiting is not None and self._waiting[0] is client:
-            self._stop_waiting()
         if self._freezer is client:
             self._release()
 
     # ---- source -----------------------------------------------------------------------------------------------------
 
-    def _hold(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Stand still at a hold point; answered when it is reached."""
+    def _hold(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """Stand still at a hold point, from now on: `held` is answered when it is reached."""
         state, event, vcpu = message.get("state"), message.get("event", 0), message.get("vcpu", 0)
         if not isinstance(state, str) or type(event) is not int or type(vcpu) is not int:
             raise UsageError("hold wants a state, and the numbers of an event and a vCPU")
@@ -90,24 +89,28 @@ class Handover:
         point = HoldPoint(state, event, vcpu)
         point.check(self._server.firmware)
         self._freezer = client
-        if point.after(self._server.firmware):
+        if point.reached(self._server.firmware):
             self._server.hold()
-            return {"state": state}
+        else:
+            self._server.hold_point = point
+            self._server.listen(self._happened)
+        return {}
+
+    def _held(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        if self._freezer is not client:
+            raise NotDeliveredError("this client has asked for no hold point")
+        if self._server.held:
+            return {}
         self._waiting = (client, message["id"])
-        self._server.hold_point = point
-        self._server.listen(self._happened)
         return None
 
     def _happened(self, record: dict[str, Any]) -> None:
-        if record["type"] == "held" and self._waiting is not None:
-            client, request = self._waiting
-            self._stop_waiting()
-            self._send(client, {"id": request, "ok": True, "result": {}})
-
-    def _stop_waiting(self) -> None:
-        self._waiting = None
-        self._server.hold_point = None
-        self._server.unlisten(self._happened)
+        if record["type"] == "held":
+            self._server.unlisten(self._happened)
+            if self._waiting is not None:
+                client, request = self._waiting
+                self._waiting = None
+                self._send(client, {"id": request, "ok": True, "result": {}})
 
     def _freeze(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Stand still, and write the state document into the run directory. The vCPUs must have been stopped."""
@@ -148,8 +151,10 @@ class Handover:
     def _release(self) -> None:
         if self._moved is not None:
             return  # it runs elsewhere: nobody here may touch it any more
-        self._freezer = None
+        self._freezer = self._waiting = None
         self._server.held = False
+        self._server.hold_point = None
+        self._server.unlisten(self._happened)
         deferred, self._deferred = self._deferred, []
         for client, message in deferred:
             self._again(client, message)

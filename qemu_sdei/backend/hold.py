@@ -13,6 +13,7 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import Kind, Word
 from qemu_sdei.sdei.constants import Function
+from qemu_sdei.services.psci import Function as PsciFunction
 from qemu_sdei.services.psci import Power
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
@@ -28,10 +29,10 @@ _AFTER: Final[dict[str, _Test]] = {
     "running-pending": lambda i, p: i["running"] and i["pending"],
     "unregister-pending": lambda i, p: i["running"] and not i["registered"],
     "nested": lambda i, p: i["running"] and len(p["running"]) == 2,
-    "off": lambda i, p: False,  # told by PSCI, see `HoldPoint.after`
 }
+_OFF: Final = "off"
 _BEFORE: Final = {"exchange": None, "resume": int(Function.EVENT_COMPLETE_AND_RESUME)}
-STATES: Final = (*_AFTER, *_BEFORE)
+STATES: Final = (*_AFTER, _OFF, *_BEFORE)
 """registered, enabled, pending-..., running...: as SDEI names them. nested: a critical handler over a normal one, of
 which the event is either. off: the vCPU is in CPU_OFF. exchange: it has called the firmware, and waits for an answer.
 resume: it is in COMPLETE_AND_RESUME, answered, and has not returned from the call.
@@ -71,13 +72,19 @@ class HoldPoint:
         running = firmware.dispatcher.status()["pes"][pe]["running"]
         return frame[Word.FUNCTION] & FUNCTION_MASK == wanted and running[-1:] == [self.event]
 
-    def after(self, firmware: Firmware) -> bool:
-        """Whether the state is reached."""
+    def after(self, firmware: Firmware, pe: int, function: int) -> bool:
+        """Whether the state is reached with the call of `function` by a PE, which was just answered."""
+        if self.state == _OFF:
+            return pe == self.vcpu and function == PsciFunction.CPU_OFF and self.reached(firmware)
+        return self.reached(firmware)
+
+    def reached(self, firmware: Firmware) -> bool:
+        """Whether things are so now."""
+        if self.state == _OFF:
+            return firmware.epoch > 0 and firmware.psci.power[self.vcpu] is Power.OFF
         test = _AFTER.get(self.state)
         if test is None:
             return False
-        if self.state == "off":
-            return firmware.epoch > 0 and firmware.psci.power[self.vcpu] is Power.OFF
         status = firmware.dispatcher.status()
         pe = status["pes"][self.vcpu]
         for event in status["events"]:

@@ -236,11 +236,12 @@ class Server(Telling):
         point = self.hold_point
         if self.held:
             return
+        function = self._frames[pe][Word.FUNCTION] & FUNCTION_MASK
         if point is not None and point.before(self.firmware, pe, self._frames[pe]):
             self._reached()
             return
         (self._frame if self._trace is None else self._traced_frame)(pe, s)
-        if point is not None and point.after(self.firmware):
+        if point is not None and point.after(self.firmware, pe, function):
             self._reached()
 
     def _reached(self) -> None:

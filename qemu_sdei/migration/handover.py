@@ -93,7 +93,6 @@ class Handover:
         try:
             hold = options.hold
             if hold is not None:
-                self._report(Step("hold"))
                 await self._hold(link, hold)
             begin = time.monotonic()
             self._report(Step("start"))
@@ -133,8 +132,10 @@ class Handover:
         )
 
     async def _hold(self, link: BackendLink, hold: Hold) -> None:
+        await link.request("hold", state=hold.state, event=hold.event, vcpu=hold.vcpu)
+        self._report(Step("hold"))
         try:
-            await link.request("hold", timeout=hold.timeout, state=hold.state, event=hold.event, vcpu=hold.vcpu)
+            await link.request("held", timeout=hold.timeout)
         except GuestTimeoutError:
             raise GuestTimeoutError(
                 f"hold point {hold.state!r} of event {hold.event:#x} on vCPU {hold.vcpu} was not reached within "

@@ -1,0 +1,136 @@
+"""Migrated exactly when an event, or a vCPU, is in a given state: what the guest prints is what one prints that stayed.
+
+`mode=journey` of the bench guest (guest/bench/journey.c) walks through the states, and its lines do not depend on time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from qemu_sdei import rundir
+from qemu_sdei.machine.guest import Guest
+from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.migration.options import Hold, MigrationResult, Step
+from tests.guest.guests import runtime_directory
+
+pytestmark = pytest.mark.guest
+
+CRITICAL = 0x103
+LIMIT = 40.0
+
+
+class Journey:
+    """One journey; with `hold` it is migrated on the way, and what the state document says there is kept."""
+
+    def __init__(self, hold: Hold | None = None, route: str = "shared") -> None:
+        self.document: dict[str, Any] = {}
+        self.result: MigrationResult | None = None
+        options = GuestOptions(
+            kernel="builtin:bench", append="mode=journey smp=2", memory="128M", name="a", qemu_args=("-S",)
+        )
+        with Guest(options) as guest:
+            mover = threading.Thread(target=self._migrate, args=(guest, hold, route))
+            if hold is None:
+                guest.qmp("cont")
+            else:
+                mover.start()
+            guest.expect(rf"waits for event {CRITICAL:#x}\r?\n", timeout=LIMIT)
+            guest.inject(CRITICAL, 0)
+            guest.expect("journey: ok", timeout=LIMIT)
+            if hold is not None:
+                mover.join(LIMIT)
+                assert self.result is not None
+            assert guest.wait_off(LIMIT).guest
+            self.record = guest.console
+
+    def _migrate(self, guest: Guest, hold: Hold | None, route: str) -> None:
+        def report(step: Step) -> None:
+            if step.phase == "hold":  # it is armed: only now may the guest run
+                threading.Thread(target=guest.qmp, args=("cont",)).start()
+            if step.phase == "ram" and not self.document:
+                self.document = json.loads((rundir.base_path() / "a" / rundir.STATE).read_bytes())
+
+        self.result = guest.migrate("b", hold=hold, route=route, report=report)
+
+
+@pytest.fixture(scope="module")
+def stayed() -> str:
+    """The record of a journey without a migration."""
+    with pytest.MonkeyPatch.context() as patch, runtime_directory() as path:
+        patch.setenv("XDG_RUNTIME_DIR", str(path))
+        return Journey().record
+
+
+def instance(document: dict[str, Any], event: int) -> dict[str, Any] | None:
+    """An event of CPU 0 as the document has it; None: not registered."""
+    found = [entry for entry in document["firmware"]["sdei"]["pes"][0]["events"] if entry["event"] == event]
+    return found[0] if found else None
+
+
+def running(document: dict[str, Any]) -> list[int]:
+    """Events whose handlers run on CPU 0."""
+    return [frame["event"] for frame in document["firmware"]["sdei"]["pes"][0]["frames"]]
+
+
+def pending(document: dict[str, Any]) -> bool:
+    entry = instance(document, 0)
+    return entry is not None and bool(entry["pending"])
+
+
+def waits(document: dict[str, Any]) -> bool:
+    """CPU 0 is in an exchange whose call was not answered."""
+    return bool(document["cpus"][0]["seq"] == document["cpus"][0]["answered"] + 1)
+
+
+def answered_not_taken(document: dict[str, Any]) -> bool:
+    """CPU 0 is in an exchange whose answer lies there."""
+    cpu = document["cpus"][0]
+    return bool(cpu["seq"] == cpu["answered"] == cpu["frame"][15] + 1)
+
+
+STATES: dict[str, tuple[Hold, Callable[[dict[str, Any]], bool]]] = {
+    "registered": (Hold("registered"), lambda d: instance(d, 0) is not None and not running(d) and not pending(d)),
+    "enabled": (Hold("enabled"), lambda d: instance(d, 0) is not None and not running(d) and not pending(d)),
+    "pending-masked": (Hold("pending-masked"), lambda d: pending(d) and d["firmware"]["sdei"]["pes"][0]["masked"]),
+    "pending-disabled": (Hold("pending-disabled"), lambda d: pending(d) and not running(d)),
+    "running": (Hold("running"), lambda d: running(d) == [0] and not pending(d)),
+    "running-pending": (Hold("running-pending"), lambda d: running(d) == [0] and pending(d)),
+    "unregister-pending": (Hold("unregister-pending"), lambda d: running(d) == [0] and not pending(d)),
+    "nested": (Hold("nested", CRITICAL), lambda d: running(d) == [0, CRITICAL]),
+    "resume": (Hold("resume"), lambda d: not running(d) and answered_not_taken(d)),
+    "off": (Hold("off", vcpu=1), lambda d: d["firmware"]["psci"]["power"] == [0, 1]),
+    "exchange": (Hold("exchange"), waits),
+}
+
+
+def check(state: str, route: str, stayed: str) -> None:
+    hold, is_so = STATES[state]
+    journey = Journey(hold, route)
+    assert is_so(journey.document), f"not migrated in the state: {journey.document}"
+    assert journey.record == stayed
+    assert journey.result is not None
+    assert not journey.result.pages_differing
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(
+    ("state", "route"),
+    [("running-pending", "copy"), ("nested", "shared"), ("resume", "shared"), ("exchange", "copy"), ("off", "shared")],
+)
+def test_migrated_in_a_state(state: str, route: str, stayed: str) -> None:
+    check(state, route, stayed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100)
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("route", ["shared", "copy"])
+@pytest.mark.parametrize("state", STATES)
+def test_migrated_in_every_state(state: str, route: str, stayed: str) -> None:
+    check(state, route, stayed)
