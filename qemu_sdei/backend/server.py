@@ -28,6 +28,7 @@ from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.sdei.context import PC, PSTATE, X0
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
 _SPIN_MIN: Final = 400
@@ -329,7 +330,17 @@ class Server(Telling):
 
     def _write_trace(self, record: dict[str, Any]) -> None:
         assert self._trace is not None
+        if record["type"] == "deliver":
+            record = record | {"interrupted": self._interrupted(record["pe"])}
         self._trace.write(json.dumps(record) + "\n")
+
+    def _interrupted(self, pe: int) -> dict[str, Any]:
+        """PC, PSTATE and X0..X30 that a handler which starts now has interrupted."""
+        saved = self.firmware.dispatcher.interrupted(pe)
+        assert saved is not None
+        # The core has what a handler may change; a delivery leaves the other registers where they are.
+        rest = self._frames[pe][Word.X0 + 18 : Word.X30 + 1].tolist()
+        return {"pc": saved[PC], "pstate": saved[PSTATE], "x": saved[X0:].tolist() + rest}
 
     def _traced_frame(self, pe: int, s: int) -> None:
         frame = self._frames[pe]

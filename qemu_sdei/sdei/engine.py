@@ -123,6 +123,13 @@ class Engine:
         """Events whose handlers run on `pe`, the innermost last."""
         return tuple(inst.number for inst in self._pes[pe].running)
 
+    def interrupted(self, pe: int) -> Regs | None:
+        """What the innermost handler that runs on `pe` has interrupted (a view: copy what is to be kept); None if none
+        runs.
+        """
+        p = self._pes[pe]
+        return p.frames[len(p.running) - 1] if p.running else None
+
     # --- delivery ----------------------------------------------------------------------------------------------------
 
     def dispatch(self, pe: int, regs: Regs, sctlr: int, hcr_el2: int) -> int | None:
