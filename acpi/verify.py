@@ -13,6 +13,7 @@ from acpi.tables.agdi import Agdi
 from acpi.tables.bert import Bert
 from acpi.tables.fadt import Fadt
 from acpi.tables.hest import Hest
+from acpi.tables.raw import RawTable
 from acpi.tables.root import RSDP_SIGNATURE, Rsdp, Rsdt, Xsdt
 
 __all__ = ["Finding", "Severity", "verify"]
@@ -43,7 +44,7 @@ def verify(data: bytes | bytearray | memoryview) -> list[Finding]:
         return report.findings
     data = _length(report, data)
     if report.signature == "FACS":
-        report.places = {"length": 4, "flags": 20, "version": 32, "reserved": 33, "reserved2": 40}
+        report.fields = RawTable(data=data[:4] + len(data).to_bytes(4, "little") + data[8:]).fields
         small.facs(report, data)
         return report.findings
     if wrong := checksum(data):
@@ -80,7 +81,7 @@ def _content(report: Report, data: bytes) -> None:
     except TableError as error:
         report.error(error.field, error.message, error.offset)
         return
-    report.places = {each.name: each.offset for each in table.fields()}
+    report.fields = table.fields
     if table.tail and not newer:
         report.warning("tail", f"{len(table.tail)} bytes behind the last field")
     _rules(report, table)
@@ -114,6 +115,6 @@ def _root(data: bytes) -> list[Finding]:
     except TableError as error:
         report.error(error.field, error.message, error.offset)
         return report.findings
-    report.places = {each.name: each.offset for each in table.fields()}
+    report.fields = table.fields
     small.rsdp(report, data, table)
     return report.findings

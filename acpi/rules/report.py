@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+
+from acpi.layout import FieldValue
 
 
 class Severity(Enum):
@@ -40,8 +42,8 @@ class Report:
     """Collects findings; knows where each field is."""
 
     signature: str
-    places: Mapping[str, int] = field(default_factory=dict)
-    """Offset of each field, by name."""
+    fields: Callable[[], Iterable[FieldValue]] = tuple
+    """Gives the fields of the table. Asked for when there is something to find fault with: most tables are sound."""
     findings: list[Finding] = field(default_factory=list)
 
     def error(self, name: str, message: str, offset: int | None = None) -> None:
@@ -59,9 +61,6 @@ class Report:
             self.warning(name, f"reserved bits are set: {number:#x}")
 
     def _add(self, severity: Severity, name: str, message: str, offset: int | None) -> None:
-        if offset is None:
-            offset = self.places.get(name)
-        if offset is None:  # a structure: it starts where the first of its fields does
-            starts = [at for field_name, at in self.places.items() if field_name.startswith((name + ".", name + "["))]
-            offset = min(starts) if name and starts else None
+        if offset is None and name:
+            offset = next((each.offset for each in self.fields() if each.name == name), None)
         self.findings.append(Finding(severity, self.signature, offset, name, message))

@@ -256,6 +256,26 @@ def test_what_is_no_table_is_one_finding() -> None:
         assert finding.severity is Severity.ERROR
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "severity", "field"),
+    [
+        (20, 4, "warning", "flags"),
+        (32, 3, "warning", "version"),
+        (33, 1, "warning", "reserved"),
+        (63, 1, "warning", "reserved2"),
+        (4, 63, "error", "length"),
+    ],
+)
+def test_facs_has_its_own_rules(at: int, value: int, severity: str, field: str) -> None:
+    data = bytearray(TABLES["FACS"].to_bytes())
+    data[at] = value
+    if at == 4:
+        data = data[:value]
+    (finding,) = verify(data)
+    assert (finding.severity.value, finding.field) == (severity, field)
+    assert finding.offset == {"reserved2": 40}.get(field, at)
+
+
 def test_tables_without_rules_are_checked_for_their_header() -> None:
     assert verify(blobs.SSDT) == []
     assert found(flip(blobs.SSDT)) == {("error", "checksum")}
