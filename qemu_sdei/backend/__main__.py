@@ -22,9 +22,9 @@ from qemu_sdei.backend.control import Control
 from qemu_sdei.backend.document import machine_of
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
-from qemu_sdei.backend.loader import Loader
+from qemu_sdei.backend.loader import loader_for
 from qemu_sdei.backend.server import Server
-from qemu_sdei.boot.acpi import Announced
+from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import SdeiError
@@ -71,7 +71,7 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
         profile=profile,
         sdei=config.sdei,
         services=services,
-        boot=Loader(BootConfig.from_json(config.boot), window, _announced(profile)) if config.boot else None,
+        boot=loader_for(BootConfig.from_json(config.boot), window, _announced(profile)) if config.boot else None,
     )
     journal = Journal(directory / JOURNAL)
     doorbell = Doorbell(str(directory / rundir.DOORBELL), doorbell_timeout)

@@ -14,7 +14,7 @@ from acpi import AcpiError, fdt
 from acpi.efi import ACPI_20, GRANULE, MemoryType, Region, hand_off
 from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, Allocate, Loaded, Pointer, allocator, execute, parse
 from qemu_sdei.boot import linux
-from qemu_sdei.boot.area import AcpiArea, ErrorSource
+from qemu_sdei.boot.area import AcpiArea, Announced, ErrorSource
 from qemu_sdei.boot.config import BootConfig, Entry
 from qemu_sdei.boot.machine_tables import MachineTables, complete
 from qemu_sdei.boot.placement import BLOCK, align_up
@@ -25,16 +25,6 @@ VENDOR: Final = "qemu-sdei"
 """What Linux prints as EFI's vendor."""
 FILES: Final = (TABLES_FILE, RSDP_FILE, SCRIPT_FILE)
 """The files that every machine's tables come in; the script may name more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """What our tables announce beside SDEI itself."""
-
-    sources: tuple[int, ...] = ()
-    """Events that signal hardware errors, one for each error source."""
-    agdi: int | None = None
-    """The event that asks for a diagnostic dump."""
 
 
 @dataclass(frozen=True, slots=True)

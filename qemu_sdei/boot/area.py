@@ -24,6 +24,16 @@ MAX_SOURCES: Final = (ACPI_SIZE - _STATUS_OFFSET) // _SOURCE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """What our tables announce beside SDEI itself."""
+
+    sources: tuple[int, ...] = ()
+    """Events that signal hardware errors, one for each error source."""
+    agdi: int | None = None
+    """The event that asks for a diagnostic dump."""
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorSource:
     """The memory of one generic hardware error source (ACPI 6.5 18.3.2.8): physical addresses."""
 

@@ -131,8 +131,10 @@ def _start_floor(
 
 
 @contextlib.contextmanager
-def plain(qemu: str, kernel: Path, initrd: Path, append: str, memory: int, cpus: int) -> Iterator[Running]:
-    """The same kernel on QEMU alone: its direct kernel boot, its built-in PSCI."""
+def plain(
+    qemu: str, kernel: Path, initrd: Path, append: str, memory: int, cpus: int, firmware: Path | None = None
+) -> Iterator[Running]:
+    """The same kernel on QEMU alone, with its built-in PSCI: by its direct kernel boot, or by a UEFI `firmware`."""
     directory = Path(tempfile.mkdtemp(prefix="qemu-sdei-bench-"))
     (directory / "console").touch()
     command = [
@@ -150,6 +152,7 @@ def plain(qemu: str, kernel: Path, initrd: Path, append: str, memory: int, cpus:
             append,
         ),
         *("-chardev", f"file,id=console,path={directory / 'console'}", "-serial", "chardev:console", "-no-reboot"),
+        *(("-bios", str(firmware)) if firmware else ()),
     ]
     started = time.monotonic()
     machine = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from acpi.linker import files_of
 from acpi.tables import Fadt, RawTable, Sdei
-from qemu_sdei.backend.loader import Loader
-from qemu_sdei.boot.acpi import Announced
+from qemu_sdei.backend.loader import Loader, loader_for
+from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.monitor.layout import Kind, Word
 from qemu_sdei.monitor.ops import MicroOp, encode
@@ -91,7 +91,7 @@ class BootingMachine:
 
     def loader(self) -> Loader:
         """A loader as a backend makes it when it starts."""
-        return Loader(self.config, self.window, Announced((GHES,), AGDI))
+        return loader_for(self.config, self.window, Announced((GHES,), AGDI))
 
     def carry_out(self, ops: list[MicroOp]) -> None:
         """What the monitor does with an answer that says REPOST."""
