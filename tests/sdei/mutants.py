@@ -1,7 +1,10 @@
-"""Deliberate faults in the SDEI core, and what catches them: `python -m tests.sdei.mutants [NAME...]`.
+"""Deliberate faults in the SDEI core and its owner, and what catches them:
+
+    python -m tests.sdei.mutants [--model | --fuzz] [NAME...]
 
 Each mutant is one replacement in one source file of a copy of the package. A fault that neither the scenarios nor the
-model notices is a hole in the tests.
+model notices is a hole in the tests. With `--model` only the model is asked, with `--fuzz` only the fuzzer: what would
+they find if there were no scenarios?
 """
 
 from __future__ import annotations
@@ -17,21 +20,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 240
-STAGES = (
-    ("scenarios", ["tests/sdei", "--deselect", "tests/sdei/test_model.py", "--ignore", "tests/sdei/test_mutants.py"]),
-    ("model", ["tests/sdei/test_model.py"]),
-)
-"""In this order; the second is only asked when the first saw nothing."""
+TIMEOUT = 120
+"""Seconds for one stage of one fault; without a fault the model takes some 15."""
+_PYTEST = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-seed=0")
+STAGES = {
+    "scenarios": (
+        *(*_PYTEST, "tests/sdei", "--deselect", "tests/sdei/test_model.py", "--ignore", "tests/sdei/test_mutants.py"),
+        *("tests/backend/test_suspend.py", "tests/backend/test_no_sdei.py"),
+    ),
+    "model": (*_PYTEST, "tests/sdei/test_model.py", "--hypothesis-profile=score"),
+    "fuzz": ("-m", "tests.fuzz.fuzzer", "--seed", "1", "--calls", "100000"),
+}
+"""In this order; each is only asked when those before it saw nothing."""
+OURS = ("scenarios", "model")
+"""What a fault is put before when nothing else is said."""
 
 
 class Mutant(NamedTuple):
-    """A fault: in `file` of `qemu_sdei/sdei`, `new` in place of `old`, which occurs once."""
+    """A fault: `new` in place of `old`, which occurs once in `file`: of `qemu_sdei/sdei`, or a path in `qemu_sdei`."""
 
     name: str
     file: str
     old: str
     new: str
+
+    @property
+    def path(self) -> Path:
+        """The source file, below `qemu_sdei`."""
+        return Path(self.file) if "/" in self.file else Path("sdei", self.file)
 
 
 class Verdict(NamedTuple):
@@ -59,17 +75,19 @@ def patched(mutant: Mutant, source: str) -> str:
     return source.replace(mutant.old, mutant.new)
 
 
-def try_mutant(mutant: Mutant, stages: tuple[str, ...] = ("scenarios", "model")) -> Verdict:
+def try_mutant(mutant: Mutant, stages: tuple[str, ...] = OURS) -> Verdict:
     """Run the tests over a copy of the package with the fault. A run that does not end is a fault that was noticed."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="qemu-sdei-mutant-") as name:
         folder = Path(name)
         ignore = shutil.ignore_patterns("__pycache__", ".hypothesis")
         shutil.copytree(ROOT / "qemu_sdei", folder / "qemu_sdei", ignore=ignore)
-        shutil.copytree(ROOT / "tests" / "sdei", folder / "tests" / "sdei", ignore=ignore)
+        for tests in ("sdei", "backend", "fuzz"):
+            shutil.copytree(ROOT / "tests" / tests, folder / "tests" / tests, ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "tests" / "__init__.py").touch()
         (folder / "docs" / "reference").mkdir(parents=True)
-        path = folder / "qemu_sdei" / "sdei" / mutant.file
+        path = folder / "qemu_sdei" / mutant.path
         path.write_text(patched(mutant, path.read_text()))
         # The table's printed form would notice a changed row, but not understand it.
         page = subprocess.run(
@@ -77,20 +95,8 @@ def try_mutant(mutant: Mutant, stages: tuple[str, ...] = ("scenarios", "model"))
         )
         (folder / "docs" / "reference" / "sdei-states.md").write_text(page.stdout)
         environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        for stage, arguments in STAGES:
-            if stage not in stages:
-                continue
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-x",
-                "-p",
-                "no:cacheprovider",
-                "--hypothesis-seed=0",
-                *arguments,
-            ]
+        for stage in stages:
+            command = [sys.executable, *STAGES[stage]]
             try:
                 done = subprocess.run(
                     command, cwd=folder, env=environ, capture_output=True, timeout=TIMEOUT, check=False
@@ -100,7 +106,7 @@ def try_mutant(mutant: Mutant, stages: tuple[str, ...] = ("scenarios", "model"))
             if done.returncode == 1:
                 return Verdict(mutant, stage, time.monotonic() - start)
             if done.returncode != 0:
-                raise RuntimeError(f"{mutant.name}: pytest ended with {done.returncode}: {done.stdout[-500:]!r}")
+                raise RuntimeError(f"{mutant.name}: {stage} ended with {done.returncode}: {done.stdout[-500:]!r}")
     return Verdict(mutant, None, time.monotonic() - start)
 
 
@@ -111,8 +117,11 @@ def row(verdict: Verdict) -> str:
 
 def main(names: list[str]) -> int:
     """Print the table. Returns the number of mutants that nothing caught."""
-    stages = ("model",) if "--model" in names else ("scenarios", "model")
-    names = [name for name in names if name != "--model"]
+    asked = [name.removeprefix("--") for name in names if name.startswith("--")]
+    if any(stage not in STAGES for stage in asked):
+        sys.exit(f"python -m tests.sdei.mutants: the options are {', '.join(f'--{stage}' for stage in STAGES)}")
+    stages = tuple(asked) or OURS
+    names = [name for name in names if not name.startswith("--")]
     missed = 0
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     for mutant in chosen:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei import sdei
+import qemu_sdei
 from tests.sdei.mutants import MUTANTS, SAMPLE, Mutant, patched, row, try_mutant
 
 
 def test_every_mutant_still_fits_its_source() -> None:
     """A fault that cannot be put in any more proves nothing."""
-    folder = Path(sdei.__file__).parent
+    folder = Path(qemu_sdei.__file__).parent
     assert len(MUTANTS) >= 30
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     for mutant in MUTANTS:
-        source = (folder / mutant.file).read_text()
+        source = (folder / mutant.path).read_text()
         assert patched(mutant, source) != source
 
 
