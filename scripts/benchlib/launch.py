@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,11 +19,12 @@ from typing import Final
 from qemu_sdei import rundir
 from qemu_sdei.boot import flat
 from qemu_sdei.boot.config import BootConfig
-from qemu_sdei.config import RAM_BASE, GuestConfig
+from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError
 from qemu_sdei.machine.qemu import Wiring, command_line
-from qemu_sdei.monitor import image, layout
+from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.window import Window
+from scripts.benchlib.checkout import ROOT
 
 CPU: Final = "cortex-a72"
 
@@ -55,19 +57,43 @@ class Running:
             time.sleep(0.001)
 
 
+_PREPARE: Final = """
+import dataclasses, json, pathlib, sys
+from qemu_sdei import rundir
+from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.monitor import image
+directory, window, config = pathlib.Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+known = {field.name for field in dataclasses.fields(BootConfig)}
+config["boot"] = {name: value for name, value in config["boot"].items() if name in known}
+(directory / "monitor.bin").write_bytes(image.patched(window, config["nr_cpus"]))
+(directory / rundir.CONFIG).write_text(GuestConfig(**config).to_json())
+"""
+"""Writes what a checkout's backend reads, by that checkout's own code."""
+
+
 @contextlib.contextmanager
-def guest(qemu: str, boot: BootConfig, *, floor: Path | None = None, injections: int = 0) -> Iterator[Running]:
-    """A guest on the Python backend, or on the C floor when `floor` names its binary."""
+def guest(
+    qemu: str, boot: BootConfig, *, floor: Path | None = None, injections: int = 0, checkout: Path = ROOT
+) -> Iterator[Running]:
+    """A guest on the Python backend of `checkout`, or on the C floor when `floor` names its binary."""
     directory = Path(tempfile.mkdtemp(prefix="qemu-sdei-bench-"))
     ram_fd = os.memfd_create("ram")
     processes: list[subprocess.Popen[bytes]] = []
     try:
         os.ftruncate(ram_fd, boot.ram_size)
         window = layout.window_base(RAM_BASE, boot.ram_size)
-        (directory / "monitor.bin").write_bytes(image.patched(window, boot.nr_cpus))
         (directory / "console").touch()
-        config = GuestConfig(name="bench", nr_cpus=boot.nr_cpus, cpu=CPU, ram_size=boot.ram_size, boot=boot.to_json())
-        (directory / rundir.CONFIG).write_text(config.to_json())
+        config = {"name": "bench", "nr_cpus": boot.nr_cpus, "cpu": CPU, "ram_size": boot.ram_size}
+        prepare = [
+            sys.executable,
+            "-c",
+            _PREPARE,
+            str(directory),
+            str(window),
+            json.dumps(config | {"boot": boot.to_json()}),
+        ]
+        subprocess.run(prepare, cwd=checkout, env=environment(checkout), check=True)
         wiring = Wiring(
             ram=f"/proc/self/fd/{ram_fd}",
             doorbell=f"path={directory / rundir.DOORBELL}",
@@ -87,7 +113,10 @@ def guest(qemu: str, boot: BootConfig, *, floor: Path | None = None, injections:
         backend = None
         if floor is None:
             backend = subprocess.Popen(
-                [sys.executable, "-m", "qemu_sdei.backend", str(directory), "--ram-fd", str(ram_fd)], pass_fds=[ram_fd]
+                [sys.executable, "-m", "qemu_sdei.backend", str(directory), "--ram-fd", str(ram_fd)],
+                cwd=checkout,
+                env=environment(checkout),
+                pass_fds=[ram_fd],
             )
             processes.append(backend)
         machine = subprocess.Popen(command, pass_fds=[ram_fd], stderr=subprocess.DEVNULL)
@@ -100,6 +129,11 @@ def guest(qemu: str, boot: BootConfig, *, floor: Path | None = None, injections:
         _end(processes)
         os.close(ram_fd)
         shutil.rmtree(directory)
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    """The environment in which Python finds the package in `checkout`."""
+    return os.environ | {"PYTHONPATH": str(checkout)}
 
 
 def _start_floor(

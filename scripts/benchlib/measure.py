@@ -31,6 +31,7 @@ from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.monitor import layout
 from scripts.benchlib import launch, load, tables
+from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
 RAM: Final = 256 << 20
@@ -60,20 +61,20 @@ def build_floor(directory: Path) -> Path:
     return out
 
 
-def guest_figures(qemu: str, append: str, name: str, floor: Path | None) -> dict[str, float]:
+def guest_figures(qemu: str, append: str, name: str, floor: Path | None, tree: Path = ROOT) -> dict[str, float]:
     """Median and p99 in ns that the bench guest prints."""
-    with launch.guest(qemu, boot_config(append), floor=floor) as guest:
+    with launch.guest(qemu, boot_config(append), floor=floor, checkout=tree) as guest:
         match = guest.expect(rf"{name}: .*median_ns=(\d+) p99_ns=(\d+)", 60)
         return {"median": float(match[1]), "p99": float(match[2])}
 
 
-def inject_python(qemu: str, count: int, cpus: int) -> dict[str, float]:
+def inject_python(qemu: str, count: int, cpus: int, tree: Path = ROOT) -> dict[str, float]:
     """Latencies of `inject` into an idle guest, as the backend measures them: trigger to handler entry, and to
     COMPLETE.
     """
     entry: list[float] = []
     complete: list[float] = []
-    with launch.guest(qemu, boot_config(f"mode=idle smp={cpus}", cpus)) as guest:
+    with launch.guest(qemu, boot_config(f"mode=idle smp={cpus}", cpus), checkout=tree) as guest:
         guest.expect("idle: ready", 20)
         with ControlClient(guest.directory / rundir.CONTROL) as client:
             for _ in range(count):
@@ -150,9 +151,10 @@ def boot_times(qemu: str, rounds: int, directory: Path, say: Callable[[str], Non
 
 
 class Table:
-    """The rows that are printed."""
+    """The rows that are printed: `python` beside `reference`, under what these are called."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: tuple[str, str] = ("Python", "reference")) -> None:
+        self.names = names
         self.rows: list[dict[str, Any]] = []
 
     def add(self, what: str, unit: str, python: float, reference: float, aim: str = "") -> None:
@@ -169,7 +171,7 @@ class Table:
 
     def print(self) -> None:
         """For people."""
-        print(f"{'':46}{'Python':>10}{'reference':>11}{'ratio':>8}  aim")
+        print(f"{'':46}{self.names[0]:>10}{self.names[1]:>11}{'ratio':>8}  aim")
         for row in self.rows:
             ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
             unit = f"{row['aim']} [{row['unit']}]" if row["unit"] else row["aim"]
@@ -184,13 +186,42 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def measure_calls(qemu: str, floor: Path, rounds: int, scale: int, table: Table) -> None:
-    """SDEI_VERSION in a loop and out of the blue; an event signalled to oneself and completed."""
-    for label, append, key, aim in (
+def paths(scale: int) -> tuple[tuple[str, str, str, str], ...]:
+    """The paths that a guest measures itself: label, its command line, the word before its figures, aim."""
+    return (
         ("SDEI_VERSION, hot", f"mode=hot count={200000 // scale}", "hot", "<= 1.5x"),
         ("SDEI_VERSION, cold", f"mode=cold count={400 // scale} gap_us=2000", "cold", ""),
         ("SIGNAL to COMPLETE", f"mode=signal count={50000 // scale}", "signal", "<= 5 us"),
-    ):
+    )
+
+
+def measure_against(qemu: str, rounds: int, scale: int, trees: tuple[Path, Path], table: Table) -> None:
+    """The hot paths of this checkout and of another, in turns; who is first changes from round to round."""
+
+    def both(label: str, measure: Callable[[Path], dict[str, float]]) -> tuple[Figures, Figures]:
+        sides: tuple[Figures, Figures] = ([], [])
+        for n in range(rounds):
+            say(f"{label}, round {n + 1} of {rounds}")
+            for side in (0, 1) if n % 2 == 0 else (1, 0):
+                sides[side].append(measure(trees[side]))
+        return sides
+
+    aim = "<= 1.05x"
+    for label, append, key, _ in paths(scale):
+        if key == "cold":
+            continue  # how long the host takes to wake a process, which no checkout changes
+        this, other = both(label, lambda tree, a=append, k=key: guest_figures(qemu, a, k, None, tree))  # type: ignore[misc]
+        table.add_medians(f"{label}: median", "median", this, other, aim)
+    for cpus in (1, 2):
+        label = f"inject into vCPU {cpus - 1}"
+        this, other = both(label, lambda tree, c=cpus: inject_python(qemu, 300 // scale, c, tree))  # type: ignore[misc]
+        for name in ("entry_median", "complete_median"):
+            table.add_medians(f"{label}: {name.replace('_', ' ')}", name, this, other, aim)
+
+
+def measure_calls(qemu: str, floor: Path, rounds: int, scale: int, table: Table) -> None:
+    """SDEI_VERSION in a loop and out of the blue; an event signalled to oneself and completed."""
+    for label, append, key, aim in paths(scale):
         python: Figures = []
         c: Figures = []
         for n in range(rounds):
@@ -242,11 +273,21 @@ def main() -> int:
     parser.add_argument("--load", action="store_true", help="only what events cost a Linux that handles them")
     parser.add_argument("--qemu", default="qemu-system-aarch64")
     parser.add_argument("--boot", action="store_true", help="boots only")
+    parser.add_argument(
+        "--against",
+        metavar="REV|DIR",
+        help="measure the hot paths of another checkout in turns with this one's instead",
+    )
     options = parser.parse_args()
     if options.boot and options.quick:
         parser.error("--quick leaves out the boots, --boot all but the boots: give one of them")
     rounds = 2 if options.quick else options.rounds
     scale = 10 if options.quick else 1
+    if options.against is not None:
+        with checkout(options.against) as (name, tree):
+            table = Table(("this", name[:10]))
+            measure_against(options.qemu, rounds, scale, (ROOT, tree), table)
+        return finish(table, options.json)
     table = Table()
     if options.load:
         measure_load(options.qemu, rounds, table)
@@ -276,7 +317,7 @@ def finish(table: Table, as_json: bool) -> int:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     if as_json:
-        print(json.dumps({"rows": table.rows, "load": os.getloadavg()}, indent=2))
+        print(json.dumps({"columns": table.names, "rows": table.rows, "load": os.getloadavg()}, indent=2))
     else:
         table.print()
     return 0
