@@ -206,7 +206,7 @@ class Firmware(PowerFirmware):
         """
         version = state.get("version")
         if type(version) is not int or not 1 <= version <= STATE_VERSION:
-            raise ProtocolError(f"state of version {state.get('version')!r}; this program knows 1 to {STATE_VERSION}")
+            raise ProtocolError(f"state of another version than this program knows (1 to {STATE_VERSION})")
         if state.get("nr_cpus") != self.nr_cpus or state.get("client_el") != self.client_el:
             raise ProtocolError("state of a machine with other CPUs")
         if state.get("serves_sdei", True) is not self.serves_sdei:
