@@ -9,6 +9,7 @@ from typing import ClassVar
 from acpi.errors import TableError
 from acpi.layout import FieldValue
 from acpi.table import HEADER_SIZE, Header, Table
+from acpi.tables.hest_notification import Notification, NotificationType
 from acpi.tables.hest_source import (
     AerBridge,
     AerEndpoint,
@@ -20,8 +21,6 @@ from acpi.tables.hest_source import (
     MachineCheck,
     MachineCheckBank,
     NmiSource,
-    Notification,
-    NotificationType,
     OpaqueSource,
     Source,
     SourceType,

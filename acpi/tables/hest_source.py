@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Self
 from acpi.errors import TableError
 from acpi.layout import FieldValue, Struct, flags, named, octets, part, u8, u16, u24, u32, u64
 from acpi.tables.gas import Gas
+from acpi.tables.hest_notification import Notification
 
 NO_SOURCE: Final = 0xFFFF
 """A `related_source_id` that names no source."""
@@ -29,27 +30,6 @@ class SourceType(IntEnum):
     DEFERRED_MACHINE_CHECK = 11
 
 
-class NotificationType(IntEnum):
-    """How an error is made known (ACPI 6.5 table 18.14)."""
-
-    POLLED = 0
-    EXTERNAL_INTERRUPT = 1
-    LOCAL_INTERRUPT = 2
-    SCI = 3
-    NMI = 4
-    CMCI = 5
-    MCE = 6
-    GPIO_SIGNAL = 7
-    SEA = 8
-    SEI = 9
-    GSIV = 10
-    SDEI = 11
-
-
-_NOTIFICATION_WORDS: Final = {
-    5: "CMCI", 6: "MCE", 3: "SCI", 4: "NMI", 7: "GPIO signal", 8: "Armv8 SEA", 9: "Armv8 SEI",
-    10: "external interrupt by GSIV", 11: "Software Delegated Exception (SDEI)",
-}  # fmt: skip
 _SOURCE_WORDS: Final = {
     0: "IA-32 machine check exception", 1: "IA-32 corrected machine check", 2: "IA-32 NMI",
     6: "PCIe root port AER", 7: "PCIe device AER", 8: "PCIe bridge AER", 9: "generic hardware error source",
@@ -62,45 +42,10 @@ def _enabled(value: int) -> str:
 
 
 _FLAGS = flags({0: "firmware first", 1: "global", 2: "GHES assist"})
-_CONFIG_WRITE = flags(
-    {0: "type", 1: "poll interval", 2: "polling threshold value", 3: "polling threshold window",
-     4: "error threshold value", 5: "error threshold window"}
-)  # fmt: skip
 
 
 def _source_id(value: int) -> str:
     return "no related source" if value == NO_SOURCE else ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Notification(Struct):
-    """The Hardware Error Notification structure: 28 bytes (ACPI 6.5 18.3.2.9)."""
-
-    type: int = u8("Type", words=named(NotificationType, _NOTIFICATION_WORDS))
-    """A `NotificationType`."""
-    length: int = u8("Length", default=28)
-    config_write_enable: int = u16("Configuration Write Enable", words=_CONFIG_WRITE)
-    poll_interval: int = u32("Poll Interval")
-    """Milliseconds."""
-    vector: int = u32("Vector")
-    """Number of the interrupt or of the SDEI event."""
-    polling_threshold_value: int = u32("Switch To Polling Threshold Value")
-    polling_threshold_window: int = u32("Switch To Polling Threshold Window")
-    """Milliseconds."""
-    error_threshold_value: int = u32("Error Threshold Value")
-    error_threshold_window: int = u32("Error Threshold Window")
-    """Milliseconds."""
-
-    @classmethod
-    def sdei(cls, event: int) -> Self:
-        """By SDEI event `event`.
-
-        Raises:
-            TableError: the event is 0, which is not the platform's to signal (DEN0054: it is the software event).
-        """
-        if event == 0:
-            raise TableError("event 0 is the software-signalled one: no error source can use it", field="vector")
-        return cls(type=NotificationType.SDEI, vector=event)
 
 
 @dataclass(frozen=True, kw_only=True)

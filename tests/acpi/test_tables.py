@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from acpi.errors import TableError
+from acpi.formats import acpidump
 from acpi.own import GhesSource, own_tables
 from acpi.parse import parse, parse_file, split_file
 from acpi.table import Oem, checksum
@@ -256,6 +257,17 @@ def test_files_of_several_tables_are_taken_apart() -> None:
     tables = list(TABLES.values())
     joined = b"".join(table.to_bytes() + bytes(number) for number, table in enumerate(tables))
     assert parse_file(joined) == tables
+
+
+def test_acpidump_text_is_taken_for_what_it_is() -> None:
+    """As `acpidump` writes it on a server, with what a mail adds around it."""
+    tables = list(TABLES.values())
+    text = acpidump.write(acpidump.Entry(table.to_bytes(), 0x7F00_0000 + number) for number, table in enumerate(tables))
+    assert parse_file(text.encode()) == tables
+    assert parse_file(b"Hello, here is the dump:\n\n" + text.replace("\n", "\r\n").encode() + b"-- \nme\n") == tables
+    broken = text.replace("  0010:", "  0020:", 1)
+    with pytest.raises(TableError, match="line 3 of the dump"):
+        parse_file(broken.encode())
 
 
 def test_a_cut_last_table_is_handed_over_as_it_is() -> None:
