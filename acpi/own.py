@@ -67,7 +67,7 @@ def own_tables(
 def _claim(users: dict[int, str], event: int, signature: str, field: str) -> None:
     if event == 0:
         raise TableError(
-            "event 0 is the software-signalled one (DEN0054 5.1.14): take an event that the platform signals",
+            "event 0 is the software-signalled one (DEN0054 4.3): take an event that the platform signals",
             signature=signature, field=field,
         )  # fmt: skip
     if event in users:
