@@ -45,6 +45,7 @@ class Report:
     fields: Callable[[], Iterable[FieldValue]] = tuple
     """Gives the fields of the table. Asked for when there is something to find fault with: most tables are sound."""
     findings: list[Finding] = field(default_factory=list)
+    _places: dict[str, int] | None = None
 
     def error(self, name: str, message: str, offset: int | None = None) -> None:
         """Something that must not be."""
@@ -62,5 +63,7 @@ class Report:
 
     def _add(self, severity: Severity, name: str, message: str, offset: int | None) -> None:
         if offset is None and name:
-            offset = next((each.offset for each in self.fields() if each.name == name), None)
+            if self._places is None:
+                self._places = {each.name: each.offset for each in self.fields()}
+            offset = self._places.get(name)
         self.findings.append(Finding(severity, self.signature, offset, name, message))

@@ -78,6 +78,19 @@ def test_each_length(name: str) -> None:
             use(data[:4] + longer.to_bytes(4, "little") + data[8:] + bytes(extra))
 
 
+def test_a_large_table_full_of_faults_is_gone_through_once() -> None:
+    """Time that grew with the square of its size would be hours here."""
+    count = 4000
+    source = bytes.fromhex("0900 0000 0000 ff ff") + bytes(56)
+    body = count.to_bytes(4, "little") + source * count
+    data = b"HEST" + (36 + len(body)).to_bytes(4, "little") + bytes(28) + body
+    findings = verify(data)
+    assert len(findings) > 8 * count
+    assert {finding.offset for finding in findings if finding.field == f"sources[{count - 1}].enabled"} == {
+        len(data) - 64 + 7
+    }
+
+
 @every_table
 def test_many_bytes_changed_at_once(name: str) -> None:
     rng = random.Random(name)
