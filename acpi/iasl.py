@@ -1,10 +1,11 @@
 """iasl, the ACPI compiler and disassembler of ACPICA (Debian: acpica-tools), with typed results.
 
-Three of its habits are dealt with here:
+Four of its habits are dealt with here:
 
 - A table whose signature it does not know (AGDI, to Debian's 20200925) is disassembled to its header and a hex dump in
   a comment. Compiling that gives the header alone, without an error: `Disassembly.known` says so, and `compile` raises.
 - The compiler writes its own creator id, creator revision and checksum: `differences` compares from offset 36 on.
+- A table whose length field is 0 it prints for ever, so it is not given one whose length field lies.
 - Its exit status is 255 when it found errors in the source, and also when it could not work at all.
 """
 
@@ -123,8 +124,11 @@ class Iasl:
         """The source of `table`, which starts with its header. The same bytes give the same text.
 
         Raises:
-            ToolError: iasl takes it for no table at all, or ended badly.
+            ToolError: iasl takes it for no table at all, or ended badly; or the table is not as long as it says.
         """
+        named = int.from_bytes(table[4:8], "little")
+        if len(table) < HEADER_SIZE or named != len(table):
+            raise ToolError(f"iasl is not given a table of {len(table)} bytes whose length field says {named}")
         with tool.workplace("iasl") as directory:
             # The text names the file, so the file is called what the table is.
             name = _name(table)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from acpi.errors import AcpiError
 MAX_INPUT: Final = 32 << 20
 """Bytes that are given to a program; tables of real machines have well below 2 MiB together."""
 MAX_OUTPUT: Final = 64 << 20
-"""Bytes of a program's result file that are read back."""
+"""Bytes of what a program says, and of each result file that is read back."""
+_LOOK: Final = 0.1
+"""Seconds between two looks at how much it has written."""
 
 
 class ToolError(AcpiError):
@@ -76,7 +79,7 @@ def run(
     """Run `program` in `cwd` with standard input closed, for at most `timeout` seconds, children included.
 
     Raises:
-        ToolError: it cannot be started, was killed by a signal, or did not end in time.
+        ToolError: it cannot be started, was killed by a signal, did not end in time, or does not stop talking.
     """
     name = program.name
     # Into a file and not a pipe: a program that says more than anybody reads must neither block nor fill our memory.
@@ -94,9 +97,7 @@ def run(
         except OSError as error:
             raise ToolError(f"{program} cannot be run: {error.strerror or error}") from None
         try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise ToolError(f"{name} did not end within {timeout:g} s: it was stopped") from None
+            status = _wait(process, said.fileno(), timeout, name)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -106,6 +107,17 @@ def run(
     if status < 0:
         raise ToolError(f"{name} died of {signal.Signals(-status).name} on this input")
     return Output(status, text)
+
+
+def _wait(process: subprocess.Popen[bytes], output: int, timeout: float, name: str) -> int:
+    """The exit status; the program must not fill the disk meanwhile."""
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(_LOOK, left))
+        if os.fstat(output).st_size > MAX_OUTPUT:
+            raise ToolError(f"{name} said more than {MAX_OUTPUT >> 20} MiB about this input: it was stopped")
+    raise ToolError(f"{name} did not end within {timeout:g} s: it was stopped")
 
 
 def write_input(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from acpi.errors import TableError
 from acpi.parse import parse
 from acpi.rules import fadt, hest, small
 from acpi.rules.report import Finding, Report, Severity
-from acpi.table import CHECKSUM_AT, HEADER_SIZE, Table, checksum, signature_of
+from acpi.table import CHECKSUM_AT, HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
 from acpi.tables.agdi import Agdi
 from acpi.tables.bert import Bert
 from acpi.tables.fadt import Fadt
@@ -41,6 +41,9 @@ def verify(data: bytes | bytearray | memoryview) -> list[Finding]:
         return report.findings
     if len(data) < (_WITH_LENGTH if report.signature == "FACS" else HEADER_SIZE):
         report.error("length", f"cut short: {len(data)} bytes are no table", len(data))
+        return report.findings
+    if len(data) > MAX_SIZE:
+        report.error("length", f"{len(data)} bytes are too many for a table: {MAX_SIZE} are the most", 4)
         return report.findings
     data = _length(report, data)
     if report.signature == "FACS":

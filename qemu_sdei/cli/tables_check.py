@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -100,6 +101,9 @@ def _iasl(path: str, entry: Entry, iasl: Any) -> Iterator[Fault]:
     name = name_of(entry.data)
     if name in ("RSDP", "FACS"):
         return  # iasl takes tables with the common header only
+    if int.from_bytes(entry.data[4:8], "little") != len(entry.data):
+        yield Fault(path, name, "note", "not asked, as the length is wrong", by="iasl")
+        return
     try:
         source = iasl.disassemble(entry.data)
         for complaint in source.complaints:
@@ -183,7 +187,8 @@ def _print(
         )
     if args.quiet:
         return
-    names = ", ".join(name_of(entry.data) for _, entry in tables)
+    present = Counter(name_of(entry.data) for _, entry in tables)
+    names = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in present.items())
     count = {severity: sum(fault.severity == severity for fault in found) for severity in ("error", "warning")}
     counts = ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for word, number in count.items() if number)
     print(f"{counts or 'no faults'} in {len(tables)} table{'' if len(tables) == 1 else 's'}: {names or 'none'}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from acpi.iasl import Difference, Iasl, MissingToolError, Severity, ToolError, differences
-from tests.acpi.blobs import AGDI, SDEI, SSDT
+from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 
 needs_iasl = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
 
@@ -24,11 +24,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def fake(tmp_path: Path, script: str) -> Iasl:
+def fake(tmp_path: Path, script: str, timeout: float = 1.0) -> Iasl:
     program = tmp_path / "iasl"
     program.write_text("#!/bin/sh\n" + script)
     program.chmod(0o755)
-    return Iasl(program, timeout=1.0)
+    return Iasl(program, timeout=timeout)
 
 
 @needs_iasl
@@ -70,8 +70,14 @@ def test_a_wrong_checksum_is_remarked() -> None:
     assert "checksum" in complaint
 
 
+LIARS = [SDEI[:4] + size.to_bytes(4, "little") + SDEI[8:] for size in (0, 1, 35, 37, 0xFFFF_FFFF)]
+"""On the first iasl would print lines for ever."""
+
+
 @needs_iasl
-@pytest.mark.parametrize("data", [b"", b"SDEI", b"\0" * 64, SDEI[:30], os.urandom(300)])
+@pytest.mark.parametrize(
+    "data", [b"", b"SDEI", b"\0" * 64, SDEI[:30], os.urandom(300), table(b"\0\1\2\3", bytes(64)), *LIARS]
+)
 def test_what_is_no_table(data: bytes, place: Path) -> None:
     with pytest.raises(ToolError, match="iasl"):
         Iasl().disassemble(data)
@@ -123,6 +129,13 @@ def test_a_program_that_does_not_end(tmp_path: Path, place: Path) -> None:
     while status.exists() and status.read_text().split()[2] != "Z":
         assert time.monotonic() < deadline, "the program's child still runs"
         time.sleep(0.01)
+    assert list(place.iterdir()) == []
+
+
+def test_a_program_that_does_not_stop_talking(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acpi.tool.MAX_OUTPUT", 1 << 20)
+    with pytest.raises(ToolError, match="said more than 1 MiB"):
+        fake(tmp_path, "exec yes", timeout=60).disassemble(SDEI)
     assert list(place.iterdir()) == []
 
 

@@ -314,3 +314,8 @@ def test_a_reserved_source_type_is_found() -> None:
 )  # fmt: skip
 def test_what_older_revisions_or_the_specification_allow_is_no_fault(table: Table) -> None:
     assert verify(table.to_bytes()) == []
+
+
+@pytest.mark.parametrize("head", [b"SDEI", b"HEST", b"ABCD", b"RSD PTR \0QSDEI \2"])
+def test_what_is_too_large_for_a_table_is_said(head: bytes) -> None:
+    assert any(finding.severity is Severity.ERROR for finding in verify(head + bytes((1 << 24) + 1)))
