@@ -13,17 +13,16 @@ from __future__ import annotations
 import gc
 import json
 import os
-import select
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 from qemu_sdei.backend import recovery, report
+from qemu_sdei.backend.descriptors import Descriptors
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN, function_name
-from qemu_sdei.backend.telling import Telling
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
@@ -46,12 +45,11 @@ _LONGEST_SLEEP_MS: Final = 1000
 _MAX_SEQ: Final = 1 << 47
 """No monitor gets there, and the journal has 48 bits for it."""
 
-Callback = Callable[[int], None]
 Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
 """Handler, journal mode, result if it is always the same, and how often each PE called."""
 
 
-class Server(Telling):
+class Server(Descriptors):
     """Serves one guest until QEMU goes away or somebody calls `stop`.
 
     Attributes:
@@ -83,37 +81,15 @@ class Server(Telling):
         self._attention = firmware.dispatcher.attention
         self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
         self._kicked = bytearray(window.nr_cpus)
-        self._stopping = False
         self._trace: TextIO | None = None
-        self._poll = select.poll()
-        self._handlers: dict[int, Callback] = {}
         self._fence = threading.Lock()
         self._spin = _SPIN_MIN
-        self.held = False
-        """No frame is answered: the guest stands still, because it is to be written down or has not come yet."""
         self.machine: dict[str, Any] = {}
         """What a state document must be of: see `document.machine_of`."""
         self.hold_point: HoldPoint | None = None
-        self._holding = False
         self._heard = False
         """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
         self.watch(doorbell.fileno(), self._doorbell_event)
-
-    # ---- descriptors ------------------------------------------------------------------------------------------------
-
-    def watch(self, fd: int, callback: Callback, events: int = select.POLLIN) -> None:
-        """Call `callback(revents)` when `fd` is ready."""
-        self._handlers[fd] = callback
-        self._poll.register(fd, events)
-
-    def unwatch(self, fd: int) -> None:
-        """Forget `fd`."""
-        if self._handlers.pop(fd, None) is not None:
-            self._poll.unregister(fd)
-
-    def stop(self) -> None:
-        """End `run` at the next turn."""
-        self._stopping = True
 
     def _doorbell_event(self, events: int) -> None:
         self._heard = True
@@ -196,16 +172,6 @@ class Server(Telling):
             self.window.header[Header.POLL] = 0
             limit = _LONGEST_SLEEP_MS if self._heard else min(2 * limit, _LONGEST_SLEEP_MS)
 
-    def _sockets(self, timeout_ms: int | None) -> bool:
-        ready = self._poll.poll(timeout_ms)
-        for fd, events in ready:
-            callback = self._handlers.get(fd)
-            if callback is not None:
-                callback(events)
-        if self.held:
-            self._hold_still()
-        return bool(ready)
-
     # ---- standing still ---------------------------------------------------------------------------------------------
 
     def hold(self) -> None:
@@ -219,18 +185,6 @@ class Server(Telling):
             s = self.window.seq[pe]
             if s != self._seen[pe]:
                 self._frame(pe, s)
-
-    def _hold_still(self) -> None:
-        """Serve sockets only."""
-        if self._holding:
-            return
-        self._holding = True
-        while self.held and not self._stopping:
-            for fd, events in self._poll.poll():
-                callback = self._handlers.get(fd)
-                if callback is not None:
-                    callback(events)
-        self._holding = False
 
     def _watched_frame(self, pe: int, s: int) -> None:
         """As `_frame`, up to the hold point that somebody waits for."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
@@ -25,10 +24,8 @@ from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.console_link import ConsoleLink
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.qemu import INCOMING, command_line, fd_wiring
+from qemu_sdei.machine.qmp import Qmp
 from qemu_sdei.rundir import RunDirectory
-
-if TYPE_CHECKING:
-    from qemu.qmp import QMPClient
 
 MAX_EARLY_DEATHS: Final = 5
 """Deaths of the backend in a row, none of which answered its control socket, after which the guest is given up."""
@@ -37,10 +34,6 @@ _GRACE: Final = 3.0
 _DRAIN: Final = 1.0
 """Seconds to read what a dead QEMU left in its sockets."""
 _HELLO_RETRY: Final = 0.02
-
-# Errors of ours say what went wrong; qemu.qmp's log lines about the same would only stand in the way.
-logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
-logging.getLogger("qemu.qmp").propagate = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class Supervisor:
         self.resets: list[dict[str, Any]] = []
         """QMP RESET events: {guest, reason, position}, `position` being the console's end then."""
         self.backend_starts = 0
-        self.qmp: QMPClient | None = None
+        self.qmp = Qmp()
         self.carries = not incoming
         """The guest is here: the end of these processes is its end."""
         self._may_restart = asyncio.Event()
@@ -123,7 +116,7 @@ class Supervisor:
                     return  # a guest that had little to do: it was up, and has ended by itself
                 raise self.failure or self._launch_error()
             if not ready.done():
-                late = "QMP" if self.qmp is None else "the backend"
+                late = "QMP" if not self.qmp.connected else "the backend"
                 log = process.log_tail(self.directory / files.BACKEND_LOG)
                 raise LaunchError(
                     f"{late} did not answer within {timeout:g} s" + (f"; the backend said: {log}" if log else ""),
@@ -200,26 +193,14 @@ class Supervisor:
     # QMP
 
     async def _connect_qmp(self) -> None:
-        # Imported only now: QEMU already starts meanwhile.
-        from qemu.qmp import QMPClient, QMPError
+        if not await self.qmp.connect(self._qmp_socket, self._on_event, self._tasks):
+            await self._ended.wait()  # its own words say why
 
-        client = QMPClient("qemu-sdei")
-        self._tasks.append(asyncio.create_task(self._watch_events(client)))
-        try:
-            await client.connect(self._qmp_socket)
-        except (QMPError, OSError, EOFError):
-            await self._ended.wait()  # QEMU went away; its own words say why
-            return
-        self.qmp = client
-
-    async def _watch_events(self, client: QMPClient) -> None:
-        with client.listener(("SHUTDOWN", "RESET")) as listener:
-            async for event in listener:
-                data = dict(event.get("data", {}))  # type: ignore[call-overload]
-                if event["event"] == "SHUTDOWN":
-                    self._shutdown = data
-                else:
-                    self._on_reset(data)
+    def _on_event(self, name: str, data: dict[str, Any]) -> None:
+        if name == "SHUTDOWN":
+            self._shutdown = data
+        else:
+            self._on_reset(data)
 
     def _on_reset(self, data: dict[str, Any]) -> None:
         with self.console.changed:
@@ -400,8 +381,7 @@ class Supervisor:
             self._console_end.close()  # so that the link sees its end
         # What it wrote last is still in the sockets.
         waits = [asyncio.ensure_future(self._link.lost)]
-        if self.qmp is not None:
-            waits.append(asyncio.ensure_future(self._drain_qmp()))
+        waits.append(asyncio.ensure_future(self.qmp.drain()))
         await asyncio.wait(waits, timeout=_DRAIN)
         self._qemu_output = process.log_tail(self.directory / files.QEMU_LOG)
         reason = "lost" if returncode else "unknown"
@@ -414,16 +394,6 @@ class Supervisor:
             self.power_off = PowerOff(str(cause.get("reason", reason)), bool(cause.get("guest", False)), returncode)
             self.console.close(self._lost)
         self._ended.set()
-
-    async def _drain_qmp(self) -> None:
-        assert self.qmp is not None
-        with contextlib.suppress(Exception):
-            # Returns, or raises, once the connection is down; all events before that were delivered.
-            while self.qmp.runstate.name == "RUNNING":
-                await self.qmp.runstate_changed()
-        with contextlib.suppress(Exception):
-            await self.qmp.disconnect()
-        await asyncio.sleep(0)
 
     async def _end_backend(self) -> None:
         backend = self._backend
@@ -461,13 +431,4 @@ class Supervisor:
 
         Raises `LostGuestError` when QEMU is gone, `GuestError` with QEMU's words when it refuses.
         """
-        from qemu.qmp import ExecuteError, QMPError
-
-        if self.qmp is None:
-            raise LostGuestError(f"QMP command {command}: QEMU is gone")
-        try:
-            return await self.qmp.execute(command, arguments or None)
-        except ExecuteError as error:
-            raise GuestError(f"QMP command {command}: {error}") from None
-        except (QMPError, OSError, EOFError) as error:
-            raise LostGuestError(f"QMP command {command}: QEMU went away ({error})") from None
+        return await self.qmp.execute(command, arguments)
