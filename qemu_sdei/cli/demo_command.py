@@ -1,4 +1,7 @@
-"""`qemu-sdei demo`: Debian's stock kernel on the Python firmware, and an event from the host that it handles.
+"""`qemu-sdei demo`: the run that SDEI for KVM was announced with, live, on stock QEMU and firmware in Python.
+
+The embedded guest's transcript; then Debian's stock kernel by ACPI, six vCPUs in two sockets, its own lines about the
+firmware, a migration, and an event that it handles on the other side, with the registers that the event interrupted.
 
 A stock kernel registers no SDEI event by itself, so a small client module is built for it (`qemu_sdei.machine.module`)
 and loaded. Where that cannot be built, the demo says so, and has the event handled by the embedded bare-metal guest.
@@ -24,8 +27,12 @@ if TYPE_CHECKING:
 
 _EVENT: Final = 0
 _VCPU: Final = 1
+_SMP: Final = 6
+_TOPOLOGY: Final = "sockets=2,cores=3,threads=1"
 _FIRMWARE_LINES: Final = re.compile(
-    r"^(?:\[[^\]\n]*\] *)?(Linux version \S+|(?:psci|sdei|smp|SMP|Machine model)\b.*)", re.MULTILINE
+    r"^(?:\[[^\]\n]*\] *)?"
+    r"(Linux version \S+|ACPI: (?:RSDP|XSDT|SDEI|HEST|AGDI)\b.*|(?:psci|sdei|smp|SMP|Machine model)\b.*)",
+    re.MULTILINE,
 )
 
 
@@ -33,10 +40,12 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
-        help="boot Debian's stock kernel and inject an event that it handles",
-        description="Boot Debian's stock arm64 kernel with 2 vCPUs on the Python firmware, inject an SDEI event, show "
-        "it handled, power off. Exit code 0 when all of it worked.",
+        help="boot Debian's stock kernel, migrate it and inject an event that it handles",
+        description="Run the embedded selftest; boot Debian's stock arm64 kernel by ACPI with 6 vCPUs on the Python "
+        "firmware, migrate it to another QEMU, inject an SDEI event there, show it handled, power off. Exit code 0 "
+        "when all of it worked.",
     )
+    parser.add_argument("--dt", action="store_true", help="boot by device tree in place of ACPI")
     parser.add_argument("--kernel", metavar="K", help="arm64 Image (default: Debian's stock kernel)")
     parser.add_argument("--series", metavar="S", help="which of Debian's kernels, such as 6.1 or 6.12")
     parser.add_argument("--busybox", metavar="FILE", help="static arm64 busybox (default: Debian's)")
@@ -62,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         with Progress(args.quiet) as progress:
             parts = _find(args, progress)
-            done = _linux(args, parts, progress)
+            done = _selftest(args, progress) + _linux(args, parts, progress)
             if parts.module is None:
                 done += _bare_metal(args, progress)
         seconds = time.monotonic() - began
@@ -102,7 +111,7 @@ def _heading(progress: Progress, text: str) -> None:
 
 def _show(lines: list[str]) -> None:
     for line in lines:
-        print(f"    {line}", flush=True)
+        print(f"    {line}".rstrip(), flush=True)
 
 
 def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[str]:
@@ -110,8 +119,17 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
     from qemu_sdei.machine.options import GuestOptions
 
     files = {} if parts.module is None else {"sdei_test.ko": parts.module}
-    options = GuestOptions(kernel=parts.kernel, busybox=args.busybox, files=files, qemu=args.qemu)
-    _heading(progress, f"Booting {parts.kernel_name} with {options.smp} vCPUs")
+    options = GuestOptions(
+        kernel=parts.kernel,
+        busybox=args.busybox,
+        files=files,
+        qemu=args.qemu,
+        smp=_SMP,
+        topology=_TOPOLOGY,
+        boot="dt" if args.dt else "acpi",
+    )
+    how = "device tree" if args.dt else "ACPI"
+    _heading(progress, f"Booting {parts.kernel_name} by {how} with {options.smp} vCPUs ({_TOPOLOGY})")
     began = time.monotonic()
     with Guest(options, progress=progress) as guest:
         if args.verbose:
@@ -123,7 +141,7 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
         seconds = time.monotonic() - began
         progress.done()
         _show([match[1] for match in _FIRMWARE_LINES.finditer(guest.console)])
-        done = [f"{parts.kernel_name} booted on {options.smp} vCPUs in {seconds:.1f} s"]
+        done = [f"{parts.kernel_name} booted by {how} on {options.smp} vCPUs in {seconds:.1f} s"]
         _heading(progress, f"Injecting event {_EVENT:#x} on vCPU {_VCPU} while nobody in the kernel has registered it")
         try:
             guest.inject(_EVENT, _VCPU)
@@ -132,6 +150,9 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
         else:
             raise GuestError("an event that nobody has registered was not refused")
         done.append("an event without a client was refused, with the reason")
+        if parts.module is not None:
+            _load_client(guest, progress)
+        done.append(_migrate(guest, progress))
         if parts.module is None:
             _show([f"(no client module here: {parts.no_module})"])
         else:
@@ -145,13 +166,42 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
     return done
 
 
-def _handled_by_linux(guest: Guest, progress: Progress) -> str:
+def _selftest(args: argparse.Namespace, progress: Progress) -> list[str]:
+    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.machine.options import GuestOptions
+
+    _heading(progress, "The embedded bare-metal guest goes through SDEI's calls")
+    with Guest(GuestOptions(kernel="builtin:selftest", qemu=args.qemu, memory="128M"), progress=progress) as guest:
+        progress.done()
+        guest.expect(r"Result: .*\n", timeout=60)
+        _show([line.rstrip() for line in guest.console.strip("\n").splitlines()])
+        if "Result: OK" not in guest.console:
+            raise GuestError("the selftest did not end well", console=guest.console_text.last_lines())
+    return ["the selftest went through SDEI's calls"]
+
+
+def _load_client(guest: Guest, progress: Progress) -> None:
     _heading(progress, "Loading a client module, which registers and enables the event by the kernel's own SDEI driver")
-    loaded = guest.run("dmesg -c >/dev/null; insmod /sdei_test.ko")
+    loaded = guest.run("insmod /sdei_test.ko")
     if loaded.status != 0:
         raise GuestError(f"the module did not load: {loaded.output.strip()}", console=guest.console_text.last_lines())
-    _show(_kernel_lines(guest.run("dmesg -c").output))
-    _heading(progress, f"Injecting event {_EVENT:#x} on vCPU {_VCPU} from the host")
+    _show(["# dmesg | grep -i sdei", *_kernel_lines(guest.run("dmesg | grep -i sdei; dmesg -c >/dev/null").output)])
+
+
+def _migrate(guest: Guest, progress: Progress) -> str:
+    source = guest.name
+    _heading(progress, f"Migrating {source!r} to another QEMU with another backend")
+    result = guest.migrate(route="copy")
+    line = (
+        f"{source!r} is {result.destination!r} now: {result.transferred >> 20} MiB sent in {result.total_ms:.0f} ms, "
+        f"{result.pages_differing} pages had to be repaired, state document of {result.document} bytes"
+    )
+    _show([line])
+    return f"the guest was migrated in {result.total_ms:.0f} ms, its SDEI state with it"
+
+
+def _handled_by_linux(guest: Guest, progress: Progress) -> str:
+    _heading(progress, f"Injecting event {_EVENT:#x} on vCPU {_VCPU} of the destination from the host")
     injection = guest.inject(_EVENT, _VCPU, wait=True)
     guest.run("echo flush >/proc/sdei_test/control")
     _show(_kernel_lines(guest.run("dmesg -c").output))
