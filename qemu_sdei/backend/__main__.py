@@ -30,7 +30,6 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.window import Window
-from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
 
@@ -71,7 +70,7 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
         profile=profile,
         sdei=config.sdei,
         services=services,
-        boot=loader_for(BootConfig.from_json(config.boot), window, _announced(profile)) if config.boot else None,
+        boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
     )
     journal = Journal(directory / JOURNAL)
     doorbell = Doorbell(str(directory / rundir.DOORBELL), doorbell_timeout)
@@ -108,11 +107,6 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
         if orphaned or (lifeline and select.select([0], [], [], _LAST_LOOK)[0]):
             rundir.remove_if_dead(directory)
     return 0
-
-
-def _announced(profile: Profile) -> Announced:
-    """What ACPI tables say of a machine description's events."""
-    return Announced(profile.for_acpi("ghes"), next(iter(profile.for_acpi("agdi")), None))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Final
 
 from qemu_sdei.boot.config import ACPI_SIZE, BootConfig
 from qemu_sdei.errors import UsageError
+from qemu_sdei.sdei.profile import Profile
 
 _STATUS_OFFSET: Final = 0x10_0000
 _SOURCE_SIZE: Final = 0x2000
@@ -31,6 +32,11 @@ class Announced:
     """Events that signal hardware errors, one for each error source."""
     agdi: int | None = None
     """The event that asks for a diagnostic dump."""
+
+    @classmethod
+    def of(cls, profile: Profile) -> Announced:
+        """What a machine description's events are for."""
+        return cls(profile.for_acpi("ghes"), next(iter(profile.for_acpi("agdi")), None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--kernel", required=True, metavar="K", help="arm64 Image that the firmware boots")
     parser.add_argument("--initrd", metavar="I", help="initrd")
     parser.add_argument("--append", default="console=ttyAMA0", metavar="WORDS", help="kernel command line")
+    parser.add_argument("--acpi", action="store_true", help="boot by ACPI (default: by device tree)")
     parser.add_argument("--ram", metavar="FILE", help="RAM file (default: one in /dev/shm)")
     parser.add_argument("--libvirt", action="store_true", help="print XML for a libvirt domain")
     add_machine_options(parser)
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     directory = Path(args.dir).expanduser().absolute()
     name = args.name or _name_of(directory)
-    options = replace(machine_options(args), name=name)
+    options = replace(machine_options(args), name=name, boot="acpi" if args.acpi else "dt")
     qemu, size = check_machine(options)
     rundir.check_socket_path(directory / rundir.DOORBELL, "use a --dir with a shorter path")
     if "," in str(directory) or "," in str(args.ram or ""):

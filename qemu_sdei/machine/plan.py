@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
 from qemu_sdei.errors import UsageError
@@ -15,6 +15,9 @@ from qemu_sdei.machine import memory
 from qemu_sdei.machine.cpu_models import check_cpu
 from qemu_sdei.machine.devices import Devices, devices
 from qemu_sdei.machine.options import BUILTIN, FLAT, GuestOptions, Progress, no_progress
+
+if TYPE_CHECKING:
+    from qemu_sdei.sdei.profile import Profile
 
 DEFAULT_APPEND: Final = "earlycon console=ttyAMA0"
 """earlycon: a kernel that dies before its console driver is up still says something; the device tree tells it where."""
@@ -307,8 +310,23 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     if options.profile is not None or switches != (None, None, None, None):
         from qemu_sdei.sdei.switches import profile_of
 
-        profile_of(config)  # so that what is wrong is known now
+        profile = profile_of(config)  # so that what is wrong is known now
+        if plan.acpi:
+            _check_announced(config, profile, options.ras)
     return config
+
+
+def _check_announced(config: GuestConfig, profile: Profile, ras: bool) -> None:
+    from qemu_sdei.boot.area import AcpiArea, Announced
+    from qemu_sdei.boot.config import BootConfig
+
+    sources = Announced.of(profile).sources
+    AcpiArea.of(BootConfig.from_json(config.boot)).sources(sources)
+    if ras and not sources:
+        raise UsageError(
+            f'machine description {config.profile} has no event for hardware errors: give one acpi = "ghes" in it, '
+            "or leave out --ras"
+        )
 
 
 def monitor_image(plan: Plan) -> bytes:

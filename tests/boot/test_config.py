@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.boot.config import MAX_APPEND, BootConfig
 from qemu_sdei.errors import UsageError
 
@@ -22,11 +23,41 @@ def test_usable_memory_is_what_is_not_hidden() -> None:
     assert BootConfig("linux", "/k", ram_size=1 << 30, hidden_size=0x40_0000).usable_size == (1 << 30) - 0x40_0000
 
 
+def test_acpi_takes_a_block_of_its_own_from_the_memory_below_the_window() -> None:
+    dt, acpi = (BootConfig("linux", "/k", tables=tables, ram_size=96 << 20) for tables in ("dt", "acpi"))
+    assert dt.usable_size - acpi.usable_size == 2 << 20
+    area = AcpiArea.of(acpi)
+    assert area.base == acpi.ram_base + acpi.usable_size
+    assert sum(area.tables) == area.status[0]
+    assert sum(area.status) == dt.ram_base + dt.usable_size
+    with pytest.raises(UsageError, match="use --acpi"):
+        AcpiArea.of(dt)
+
+
+def test_error_sources_do_not_overlap_and_are_bounded() -> None:
+    area = AcpiArea.of(BootConfig("linux", "/k", tables="acpi"))
+    start, size = area.status
+    used: set[int] = set()
+    for source in area.sources(tuple(range(1, 129))):
+        block = range(source.block, source.block + source.block_size)
+        mine = {source.address_register, source.read_ack, *range(block.start, block.stop, 8)}
+        assert len(mine) == 2 + len(block) // 8
+        assert not used & mine
+        assert start <= min(mine) <= max(mine) < start + size
+        used |= mine
+    with pytest.raises(UsageError, match="128 are possible"):
+        area.sources(tuple(range(1, 130)))
+    with pytest.raises(UsageError, match="event 0"):
+        area.sources((1, 0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"kind": "windows"}, "boot kind 'windows'"),
         ({"conduit": "abc"}, "conduit 'abc'"),
+        ({"tables": "smbios"}, "boot by 'smbios'"),
+        ({"tables": "acpi", "kind": "flat"}, "ACPI is for Linux"),
         ({"append": "a\0b"}, "NUL"),
         ({"append": "x" * (MAX_APPEND + 1)}, "make it shorter"),
         ({"append": "\ud800"}, "no text"),

@@ -10,7 +10,7 @@ import pytest
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.machine.plan import Plan, check_boot, guest_config, monitor_image, prepare
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
 
@@ -38,6 +38,11 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
         (replace(SELFTEST, initrd="x"), "is no Linux"),
         (replace(SELFTEST, command=["true"]), "is no Linux"),
         (replace(SELFTEST, series="6.1"), "give one of them"),
+        (replace(SELFTEST, boot="acpi"), "is no Linux: it knows nothing of ACPI"),
+        (replace(SELFTEST, ras=True), "is no Linux: it knows nothing of ACPI"),
+        (GuestOptions(boot="uefi"), "boot 'uefi' is not understood"),
+        (GuestOptions(boot="dt", ras=True), "leave out --dt, or --ras"),
+        (GuestOptions(sdei=False, ras=True), "leave out --no-sdei, or --ras"),
         (replace(SELFTEST, profile="/nonexistent"), "event profile /nonexistent cannot be read: no such file"),
         (replace(SELFTEST, services=["/nonexistent"]), "service /nonexistent"),
         (replace(SELFTEST, qemu="/nonexistent"), "does not exist"),
@@ -69,3 +74,30 @@ def test_an_embedded_guest_that_does_not_exist() -> None:
     plan = prepare(replace(SELFTEST, kernel="builtin:nothing"))
     with pytest.raises(UsageError, match=r"there are: .*builtin:selftest"):
         check_boot(guest_config(plan, "guest", None))
+
+
+@pytest.mark.parametrize(
+    ("options", "tables"),
+    [
+        (GuestOptions(), "dt"),
+        (GuestOptions(ras=True), "acpi"),
+        (GuestOptions(boot="acpi"), "acpi"),
+        (GuestOptions(boot="dt"), "dt"),
+        (GuestOptions(boot="acpi", ras=True), "acpi"),
+    ],
+)
+def test_auto_is_acpi_where_hardware_errors_are_asked_for(options: GuestOptions, tables: str, tmp_path: Path) -> None:
+    assert guest_config(plan_for(options, tmp_path), "guest", None).boot["tables"] == tables
+
+
+def test_ras_needs_an_event_for_hardware_errors(tmp_path: Path) -> None:
+    events = tmp_path / "events.toml"
+    events.write_text('[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n')
+    with pytest.raises(UsageError, match='no event for hardware errors: give one acpi = "ghes"'):
+        guest_config(plan_for(GuestOptions(ras=True, profile=events), tmp_path), "guest", None)
+
+
+def plan_for(options: GuestOptions, directory: Path) -> Plan:
+    """A plan for a kernel that is none; nothing looks at it before `check_boot`."""
+    plan = prepare(SELFTEST)
+    return replace(plan, options=options, kernel=str(directory / "Image"), flat=False)

@@ -130,3 +130,38 @@ def test_dispatcher_refuses_nonsense(affinities: list[int], client_el: int, mess
     """A machine that cannot be."""
     with pytest.raises(UsageError, match=message):
         Dispatcher(Profile.default(), affinities, client_el=client_el)
+
+
+SOFTWARE = '[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n'
+
+
+def described(tmp_path: Path, text: str) -> Profile:
+    path = tmp_path / "machine.toml"
+    path.write_text(text)
+    return Profile.load(path)
+
+
+def test_events_that_acpi_tables_name(tmp_path: Path) -> None:
+    text = SOFTWARE
+    for number, purpose in ((5, "ghes"), (9, "agdi"), (7, "ghes")):
+        text += f'[[event]]\nnumber = {number}\nname = "e{number}"\nacpi = "{purpose}"\n'
+    profile = described(tmp_path, text)
+    assert profile.for_acpi("ghes") == (5, 7)
+    assert profile.for_acpi("agdi") == (9,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SOFTWARE + 'acpi = "ghes"\n', "event 0 .*ACPI tables cannot name it"),
+        (SOFTWARE + '[[event]]\nnumber = 1\nname = "a"\nacpi = "sdei"\n', "acpi must be one of ghes, agdi"),
+        (SOFTWARE + '[[event]]\nnumber = 1\nname = "a"\nacpi = 1\n', "acpi must be one of ghes, agdi"),
+        (
+            SOFTWARE + "".join(f'[[event]]\nnumber = {n}\nname = "e{n}"\nacpi = "agdi"\n' for n in (1, 2)),
+            "2 events are for AGDI, not one",
+        ),
+    ],
+)
+def test_what_acpi_tables_cannot_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        described(tmp_path, text)
