@@ -107,10 +107,10 @@ def document(found: dict[tuple[Machine, str, str], float]) -> str:
     lines = [
         "# Matrix: what was booted",
         "",
-        "Written by `scripts/test --all tests/guest/test_matrix.py`. Each cell is a guest that booted to its shell, found "
-        "PSCI and SDEI, handled an injected event on its last vCPU by the client module, and powered itself off; the "
-        "figure is the seconds from its start to its shell, once, on two host cores. Machines differ from the first row "
-        "in one thing; every vCPU of every CPU model is in `tests/guest/test_cpus.py`.",
+        "Written by `scripts/test --all tests/guest/test_matrix.py`. Each cell is a guest that booted to its shell, "
+        "found PSCI and SDEI, handled an injected event on its last vCPU by the client module, and powered itself off; "
+        "the figure is the seconds from its start to its shell, once, on two host cores. Machines differ from the "
+        "first row in one thing; every vCPU of every CPU model is in `tests/guest/test_cpus.py`.",
         "",
         "| `--cpu` | `--smp` | `--memory` | "
         + " | ".join(f"{names[series]}, {boot}" for series, boot in COLUMNS)
