@@ -12,7 +12,8 @@ from pathlib import Path
 from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size
 from qemu_sdei.errors import UsageError
 
-_ALIGN = 4096
+_ALIGN = 8192
+"""QEMU rounds what -m says up to a multiple of 8 KiB, and then refuses a backend that is smaller."""
 
 
 def ram_size(memory: str | int) -> int:

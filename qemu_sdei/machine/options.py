@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
@@ -31,7 +31,7 @@ class GuestOptions:
     """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""
     busybox: str | Path | None = None
     """Static arm64 busybox for our own initramfs; None: Debian's."""
-    boot: str = "auto"
+    boot: Literal["auto", "acpi", "dt"] = "auto"
     """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras`, else a device tree."""
     ras: bool = False
     """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""

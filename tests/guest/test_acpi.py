@@ -141,7 +141,7 @@ SHAPES = [
     pytest.param("cortex-a72", "6.1", 16, "2G", False, marks=pytest.mark.slow),
     pytest.param("cortex-a72", "6.12", 2, "16G", False, marks=pytest.mark.slow),
     pytest.param("cortex-a72", "6.1", 2, "16G", False, marks=pytest.mark.slow),
-    pytest.param("cortex-a72", "6.1", 3, "1000004K", False, marks=pytest.mark.slow),
+    pytest.param("cortex-a72", "6.1", 3, "1000008K", False, marks=pytest.mark.slow),
 ]
 
 

@@ -16,7 +16,14 @@ from qemu_sdei.machine import memory
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [("63M", "too small"), (4096, "too small"), ("256G", "too much"), (1 << 26 | 1, "multiple")]
+    ("text", "what"),
+    [
+        ("63M", "too small"),
+        (4096, "too small"),
+        ("256G", "too much"),
+        (1 << 26 | 1, "multiple"),
+        ("1000004K", "multiple"),
+    ],
 )
 def test_sizes_that_cannot_be(text: str | int, what: str) -> None:
     with pytest.raises(UsageError, match=what):

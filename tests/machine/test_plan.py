@@ -40,7 +40,7 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
         (replace(SELFTEST, series="6.1"), "give one of them"),
         (replace(SELFTEST, boot="acpi"), "is no Linux: it knows nothing of ACPI"),
         (replace(SELFTEST, ras=True), "is no Linux: it knows nothing of ACPI"),
-        (GuestOptions(boot="uefi"), "boot 'uefi' is not understood"),
+        (GuestOptions(boot="uefi"), "boot 'uefi' is not understood"),  # type: ignore[arg-type]
         (GuestOptions(boot="dt", ras=True), "leave out --dt, or --ras"),
         (GuestOptions(sdei=False, ras=True), "leave out --no-sdei, or --ras"),
         (replace(SELFTEST, profile="/nonexistent"), "event profile /nonexistent cannot be read: no such file"),
