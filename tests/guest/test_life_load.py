@@ -41,9 +41,8 @@ class Worker:
 
     def start(self, name: str, command: str, cpu: int | None = None) -> None:
         pin = "" if cpu is None else f"taskset {1 << cpu:x} "
-        self.guest.run(
-            f"(({pin}sh -c '{command}' >/dev/null 2>&1 & echo $! >/tmp/{name}.pid; wait; echo $? >/tmp/{name}.end) &)"
-        )
+        work = f"{pin}sh -c '{command}' >/dev/null 2>&1 & wait $!; echo $? >/tmp/{name}.end"
+        self.guest.run(f"(({work}) &)")
         self.names.append(name)
 
     def ended(self) -> str:
