@@ -22,16 +22,16 @@ EVENTS: Final = (0, 0x100, 0x101, 0x102)
 WORK: Final = {
     "computing": "md5sum </tmp/data >/dev/null; gzip -c /tmp/data >/dev/null",
     "memory-bound": "for i in 1 2 3 4; do dd if=/tmp/data of=/tmp/copy bs=1M 2>/dev/null; done",
-    "syscall-bound": "dd if=/dev/zero of=/dev/null bs=1 count=150000 2>/dev/null",
+    "syscall-bound": "dd if=/dev/zero of=/dev/null bs=1 count=30000 2>/dev/null",
 }
-"""Shell commands that take a second or so on an emulated CPU."""
+"""Shell commands that take a second or so on an emulated CPU of a host that has time."""
 
 
 @contextmanager
 def guest(qemu: str, cpus: int) -> Iterator[Guest]:
-    """Debian's kernel with the client module loaded, a silent console, and 16 MiB of data in /tmp."""
+    """Debian's kernel with the client module loaded, a silent console, and 4 MiB of data in /tmp."""
     with Guest(GuestOptions(smp=cpus, client=True, qemu=qemu)) as running:
-        running.run("dmesg -n 1; dd if=/dev/urandom of=/tmp/data bs=1M count=16 2>/dev/null", timeout=60)
+        running.run("dmesg -n 1; dd if=/dev/urandom of=/tmp/data bs=1M count=4 2>/dev/null", timeout=60)
         running.sdei_client(EVENTS, verbose=0)
         yield running
 
@@ -86,6 +86,6 @@ def slowdown(
                 say(f"{name} work under {rate:g} events/s, round {n + 1} of {rounds}")
                 with events(running, 1, rate):
                     began = time.monotonic()
-                    running.run(f"taskset 2 sh -c '{WORK[name]}'", timeout=120)
+                    running.run(f"taskset 2 sh -c '{WORK[name]}'", timeout=300)
                     times[name, rate].append(time.monotonic() - began)
     return {key: statistics.median(values) for key, values in times.items()}

@@ -27,7 +27,7 @@ def make(work: Path, image: Path, size: str = "700M", files: dict[str, Path] | N
     them takes an arm64 CPU, and an emulated one a quarter of an hour.
     """
     root = work / "root"
-    command = ["debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", "--include=systemd-sysv,udev"]
+    command = ["debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", "--include=systemd-sysv,udev,kmod"]
     result = subprocess.run([*command, "bookworm", str(root)], capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     for package in sorted((root / "var/cache/apt/archives").glob("*.deb")):
