@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import pytest
 
@@ -72,7 +72,7 @@ def seconds() -> Iterator[dict[tuple[Machine, str, str], float]]:
     ],
 )
 def test_boots_and_takes_an_event(
-    machine: Machine, series: str, boot: str, seconds: dict[tuple[Machine, str, str], float]
+    machine: Machine, series: str, boot: Literal["acpi", "dt"], seconds: dict[tuple[Machine, str, str], float]
 ) -> None:
     began = time.monotonic()
     options = GuestOptions(

@@ -56,6 +56,17 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
         (GuestOptions(initrd="/bin/sh", command=["true"]), "own initramfs"),
         (GuestOptions(command=[]), "empty"),
         (GuestOptions(files={"x": Path("/nonexistent")}), "file for the guest"),
+        (GuestOptions(drives=["/nonexistent"]), "disk image /nonexistent cannot be read"),
+        (GuestOptions(shares=["/nonexistent"]), "no such directory"),
+        (GuestOptions(forwards=["22"]), "HOST:GUEST"),
+        (GuestOptions(root="/dev/vda", command=["true"]), "leave out --root"),
+        (GuestOptions(root="vda"), "root device 'vda'"),
+        (GuestOptions(root="/dev/vda", initrd="/bin/sh"), "leave out --initrd"),
+        (GuestOptions(client=True, initrd="/bin/sh"), "leave out --initrd"),
+        (GuestOptions(client="/nonexistent"), "client module /nonexistent"),
+        (replace(SELFTEST, client=True), "is no Linux"),
+        (replace(SELFTEST, root="/dev/vda"), "is no Linux"),
+        (GuestOptions(kernel="flat:/nonexistent"), "guest binary /nonexistent cannot be read: no such file"),
     ],
 )
 def test_what_cannot_be(options: GuestOptions, what: str) -> None:
