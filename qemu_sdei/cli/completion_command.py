@@ -7,6 +7,8 @@ from typing import Any, Final
 
 _KINDS: Final = {
     "FILE": "FILE",
+    "A": "FILE",
+    "B": "FILE",
     "K": "FILE",
     "I": "FILE",
     "PATH[:GUEST]": "FILE",
