@@ -65,20 +65,18 @@ def write_file(path: Path, data: bytes, *, force: bool) -> None:
             return
         if path.is_dir():
             raise UsageError(f"{path} cannot be written: it is a directory")
-        if not force and os.path.lexists(path):
-            raise UsageError(f"{path} is there already: give --force to replace it")
-        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-        try:
-            with temporary.open("xb") as file:
+        # With --force the old file is there until the new one is whole.
+        target = path.with_name(f".{path.name}.{os.urandom(4).hex()}") if force else path
+        with target.open("xb") as file:
+            try:
                 file.write(data)
-            if force:
-                temporary.replace(path)
-            else:
-                # Unlike a rename, it fails when somebody has made the file meanwhile.
-                os.link(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+                file.flush()
+                if force:
+                    target.replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    target.unlink()
+                raise
     except FileExistsError:
         raise UsageError(f"{path} is there already: give --force to replace it") from None
     except OSError as error:

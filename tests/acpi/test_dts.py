@@ -106,6 +106,16 @@ def test_merging_keeps_the_rest_and_is_done_once() -> None:
     assert [node.name for node in after.root.children if node.name in names] == names
 
 
+@needs_dtc
+def test_a_tree_that_has_the_nodes_is_not_even_put_in_another_order() -> None:
+    """With room behind the strings, and the strings in another order than ours: as other programs write it."""
+    text = source(parse(merge(qemu_tree(2), conduit="smc")))
+    command = ["dtc", "-q", "-I", "dts", "-O", "dtb", "-p", "512", "-s"]
+    blob = subprocess.run(command, input=text.encode(), capture_output=True, check=True, timeout=30).stdout
+    assert flatten(parse(blob)) != blob
+    assert merge(blob, conduit="smc") == blob
+
+
 def test_merging_sets_another_method_right() -> None:
     assert firmware(parse(merge(merge(small_dtb(1), conduit="hvc"), conduit="smc")).root)[0] == b"smc\0"
 

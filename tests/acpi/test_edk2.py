@@ -31,7 +31,7 @@ OURS = [
     )
 ]
 FADT = Fadt(arm_boot_arch=3, reset_reg=Gas.memory(0x1234), hypervisor_vendor=b"QEMU\0\0\0\0").to_bytes()
-TABLES = [*OURS, FADT, Agdi.by_interrupt(90).to_bytes()]
+TABLES = [*OURS, FADT, Agdi(flags=1, gsiv=90, reserved=0x03_0201).to_bytes()]
 
 needs_gcc = pytest.mark.skipif(
     shutil.which("gcc") is None or shutil.which("objcopy") is None, reason="no gcc and binutils"
