@@ -14,7 +14,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,9 @@ _BUFFER: Final = RAM_BASE + (16 << 20)
 _DIRECTORY: Final = 0x19
 _ERROR, _READ, _SELECT = 1, 2, 8
 _MAX_ENTRIES: Final = 4096
+
+
+More = Callable[[Mapping[str, bytes]], Iterable[str]]
 
 
 class _Qtest:
@@ -93,21 +96,28 @@ def _item(qtest: _Qtest, key: int, size: int) -> bytes:
     return qtest.read(_BUFFER + 16, size)
 
 
-def _files(qtest: _Qtest, names: Iterable[str]) -> dict[str, bytes]:
+def _files(qtest: _Qtest, names: Iterable[str], more: More) -> dict[str, bytes]:
     (count,) = struct.unpack(">I", _item(qtest, _DIRECTORY, 4))
     if count > _MAX_ENTRIES:
         raise LaunchError(f"QEMU's fw_cfg says that it has {count} files")
     entries = _item(qtest, _DIRECTORY, 4 + 64 * count)[4:]
-    wanted = set(names)
-    found = {}
-    for size, key, name in struct.iter_unpack(">IH2x56s", entries):
-        text = name.partition(b"\0")[0].decode("latin-1")
-        if text in wanted:
+    there = {
+        name.partition(b"\0")[0].decode("latin-1"): (size, key)
+        for size, key, name in struct.iter_unpack(">IH2x56s", entries)
+    }
+    found: dict[str, bytes] = {}
+
+    def get(wanted: Iterable[str]) -> None:
+        for name in wanted:
+            if name not in there:
+                raise LaunchError(f"this QEMU machine has no {name}: it has no ACPI tables, or unusual ones")
+            size, key = there[name]
             if size > MAX_FILE:
-                raise LaunchError(f"QEMU's {text} has {size} bytes; at most {MAX_FILE >> 20} MiB are read")
-            found[text] = _item(qtest, key, size)
-    if missing := sorted(wanted - set(found)):
-        raise LaunchError(f"this QEMU machine has no {missing[0]}: it has no ACPI tables")
+                raise LaunchError(f"QEMU's {name} has {size} bytes; at most {MAX_FILE >> 20} MiB are read")
+            found[name] = _item(qtest, key, size)
+
+    get(names)
+    get(more(found))
     return found
 
 
@@ -121,9 +131,13 @@ def read_files(
     cpu: str,
     virtualization: bool,
     extra: Sequence[str] = (),
+    more: More = lambda _: (),
 ) -> Mapping[str, bytes]:
-    """The fw_cfg files `names` of the machine that `run` would start with the same options; `extra` ends QEMU's
-    command line.
+    """The fw_cfg files `names` of the machine that `run` would start with the same options.
+
+    Args:
+        extra: the end of QEMU's command line.
+        more: called with the files; says which others are wanted because of what is in them.
 
     Raises:
         LaunchError: QEMU does not make this machine, has no such file, or did not answer in time.
@@ -162,7 +176,7 @@ def read_files(
             output, process = _start(stack, words, (ram, firmware, doorbell.fileno(), qtest))
         client = _Qtest(ours)
         try:
-            return _files(client, names)
+            return _files(client, names, more)
         except LaunchError as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1 if client.lost else 0)

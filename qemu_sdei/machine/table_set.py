@@ -122,6 +122,7 @@ def of_machine(options: GuestOptions, content: Content) -> list[Entry]:
         AcpiError: a value of ours does not fit its field.
     """
     from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, allocator, execute, parse
+    from qemu_sdei.boot.acpi import wanted_files
     from qemu_sdei.boot.area import AcpiArea
     from qemu_sdei.boot.config import BootConfig
     from qemu_sdei.boot.machine_tables import add
@@ -146,6 +147,7 @@ def of_machine(options: GuestOptions, content: Content) -> list[Entry]:
         cpu=options.cpu,
         virtualization=options.virtualization,
         extra=options.qemu_args,
+        more=lambda files: wanted_files(files[SCRIPT_FILE]),
     )
     try:
         loaded = execute(parse(files[SCRIPT_FILE]), files, allocator(*area.tables))

@@ -254,3 +254,15 @@ def test_the_set_of_a_machine(inline: Command, tmp_path: Path) -> None:
     assert (checked.returncode, checked.stdout.split(":")[0]) == (0, f"no faults in {len(found)} tables")
     one = inline("tables", "--smp", "5", "--memory", "512M", "--table", "hest", "--format", "hex")
     assert bytes.fromhex(one.stdout) == by_name["HEST"].data
+
+
+@pytest.mark.guest
+@pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
+def test_qemus_own_error_sources_stay(inline: Command) -> None:
+    """With `ras=on` QEMU has a HEST of its own, and files beside its tables: there can be one HEST only."""
+    words = ["--qemu-arg=-machine ras=on", "--table", "hest", "--format", "hex"]
+    hest = Hest.from_bytes(bytes.fromhex(inline("tables", *words).stdout))
+    notifications = [source.notification.type for source in hest.sources if isinstance(source, Ghes)]
+    assert notifications[-1] == 11
+    assert len(notifications) > 1
+    assert len({source.source_id for source in hest.sources}) == len(hest.sources)
