@@ -19,6 +19,7 @@ import pytest
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
+from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad
 
@@ -35,7 +36,7 @@ def idle(**more: object) -> GuestOptions:
 def test_in_a_storm_of_calls(route: str, runtime: Path) -> None:
     """There and back, and on: each call is answered once, each signal handled once, RAM is whole."""
     options = GuestOptions(
-        kernel="builtin:bench", append="mode=storm count=60000 smp=2 seed=7", memory="128M", name="a"
+        kernel="builtin:bench", append="mode=storm count=40000 smp=2 seed=7", memory="128M", name="a"
     )
     with Guest(options) as guest:
         pids = {guest.qemu_pid, guest.backend_pid}
@@ -166,3 +167,23 @@ def said(process: subprocess.Popen[bytes]) -> Any:
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors.decode()
     return json.loads(output)
+
+
+@pytest.mark.timeout(200)
+def test_linux_goes_there_and_back(linux: Path) -> None:
+    """Registered events, both CPUs, hotplug and the next boot survive; the kernel has nothing to complain about."""
+    with Guest(GuestOptions(series="6.1", smp=2, files={KO: module_for("6.1")}, name="a")) as guest:
+        client = Client(guest)
+        client.load("events=0,0x100 verbose=0")
+        for name in ("b", "a"):
+            guest.migrate(name)
+            for cpu in (0, 1):
+                assert guest.inject(0x100, cpu, wait=True, timeout=20).outcome == "completed"
+        assert [client.count(cpu, 0x100) for cpu in (0, 1)] == [(2, 2), (2, 2)]
+        online = "/sys/devices/system/cpu/cpu1/online"
+        client.shell(f"echo 0 >{online}")
+        guest.migrate("b")
+        client.shell(f"echo 1 >{online}")
+        assert guest.inject(0x100, 1, wait=True, timeout=20).outcome == "completed"
+        assert not re.search(r"BUG|Oops|WARNING|Call trace|stall", client.shell("dmesg"))
+        assert guest.poweroff().guest
