@@ -24,6 +24,8 @@ COMMANDS: Final = (
     "inject",
     "status",
     "migrate",
+    "save",
+    "restore",
     "list",
     "doctor",
     "dt",

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             guest.owner,
             "migrate",
             {"name": args.destination, "options": options.to_json()},
-            _Shown(progress),
+            Shown(progress),
             patience=_PATIENCE + args.timeout + options.timeout,
         )
     if args.json:
@@ -85,7 +85,7 @@ def _event(guest: Any, text: str) -> int:
         return event_number(text, client)
 
 
-class _Shown:
+class Shown:
     """Progress as lines: one for each phase, on a terminal with how far it is."""
 
     def __init__(self, progress: Progress) -> None:

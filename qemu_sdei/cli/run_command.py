@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
                 return _run_script(guest, script, args, progress)
             if args.guest_command is not None:
                 return _run_command(guest, args, progress)
-            return _interact(guest, args, progress)
+            return interact(guest, args, progress)
         finally:
             guest.close()
 
@@ -157,7 +157,8 @@ def _to_stderr(data: bytes) -> None:
     sys.stderr.buffer.flush()
 
 
-def _interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
+def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
+    """Start `guest`, and connect the terminal to its console until either ends. Returns the exit code."""
     from qemu_sdei.cli.terminal import Session
 
     watched = not args.quiet and sys.stdin.isatty()

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,6 +28,7 @@ from qemu_sdei.machine.guest_console import GuestConsole
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.machine.saved import Saved
 from qemu_sdei.machine.supervisor import PowerOff, Supervisor
 from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report, no_report
 from qemu_sdei.rundir import RunDirectory
@@ -36,6 +38,7 @@ T = TypeVar("T")
 _CLOSE_LIMIT: Final = 20.0
 """Seconds that ending everything may take; each step in it has a smaller limit of its own."""
 _QMP_TIMEOUT: Final = 30.0
+_MIGRATION_TIMEOUT: Final = 120.0
 _MIGRATION_EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
 
@@ -60,6 +63,20 @@ class Guest(GuestConsole):
         self._sink: Callable[[bytes], None] | None = None
         self._config: GuestConfig | None = None
         self._mover: Mover | None = None
+        self._saved: Saved | None = None
+
+    @classmethod
+    def saved(cls, path: str | Path, *, name: str | None = None, progress: Progress = no_progress) -> Guest:
+        """A guest that goes on, when it is started, where `save` wrote it down into the directory `path`.
+
+        Raises:
+            UsageError: there is no saved guest.
+        """
+        saved = Saved.read(path)
+        guest = cls(replace(saved.options, name=name), progress=progress)
+        guest._saved = saved
+        guest._nonce = saved.nonce
+        return guest
 
     def __enter__(self) -> Guest:
         self.start()
@@ -87,11 +104,15 @@ class Guest(GuestConsole):
     def _start(self) -> None:
         plan = self._plan = prepare(self.options, self._progress)
         directory = self._directory = RunDirectory.create(self.options.name)
-        initrd = plan.initrd
-        if plan.busybox is not None:
-            initrd = self._write(files.INITRD, plan.initramfs(self._nonce))
-        config = guest_config(plan, directory.name, initrd)
-        check_boot(config)
+        saved = self._saved
+        if saved is not None:
+            config = saved.furnish(directory)
+        else:
+            initrd = plan.initrd
+            if plan.busybox is not None:
+                initrd = self._write(files.INITRD, plan.initramfs(self._nonce))
+            config = guest_config(plan, directory.name, initrd)
+            check_boot(config)
         self._write(files.CONFIG, config.to_json().encode())
         self._write(files.MONITOR, monitor_image(plan))
         where = self.options.memory_path
@@ -101,12 +122,17 @@ class Guest(GuestConsole):
         self._thread = threading.Thread(target=self._run_loop, name=f"guest {directory.name}", daemon=True)
         self._thread.start()
         self._config = config
-        self._supervisor = Supervisor(plan, directory, self._ram_fd, self.console_text)
+        self._supervisor = Supervisor(plan, directory, self._ram_fd, self.console_text, incoming=saved is not None)
         self._supervisor.attach(self._sink)
         self._mover = Mover(self)
         self._progress("starting QEMU and the backend")
         limit = self.options.start_timeout
         self._call(self._supervisor.start(limit), limit + _CLOSE_LIMIT)
+        if saved is not None:
+            self._progress("restoring the guest")
+            with contextlib.suppress(OSError):
+                self.console_text.feed((saved.path / files.CONSOLE_LOG).read_bytes())
+            self._call(saved.arrive(self._supervisor), _MIGRATION_EXTRA + _MIGRATION_TIMEOUT)
         self._call(self._mover.open(directory), _CLOSE_LIMIT)
         self._client = ControlClient(directory / files.CONTROL)
 
@@ -260,7 +286,7 @@ class Guest(GuestConsole):
         route: str = SHARED,
         verify: bool = True,
         hold: Hold | None = None,
-        timeout: float = 120.0,
+        timeout: float = _MIGRATION_TIMEOUT,
         report: Report = no_report,
     ) -> MigrationResult:
         """Move the running guest to a new QEMU and a new backend on this host; this object is the guest there then.
@@ -282,6 +308,20 @@ class Guest(GuestConsole):
         assert self._mover is not None
         wait = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
         return self._call(self._mover.migrate(name, options, report), wait)
+
+    def save(
+        self, path: str | Path, *, end: bool = False, timeout: float = _MIGRATION_TIMEOUT, report: Report = no_report
+    ) -> int:
+        """Write the running guest into the new directory `path`; it goes on, or ends with `end`. `Guest.saved` has it
+        back. Returns the bytes written.
+
+        Raises:
+            UsageError: the directory cannot be made. `GuestError`: it did not work, and the guest goes on.
+        """
+        self._running()
+        assert self._mover is not None
+        where = str(Path(path).expanduser().absolute())
+        return self._call(self._mover.save(where, report, end=end, timeout=timeout), timeout + _MIGRATION_EXTRA)
 
     # Machine
 

@@ -19,6 +19,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.owner import OwnerSocket, Progress
+from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.handover import Handover
 from qemu_sdei.migration.options import COPY, MigrationOptions, MigrationResult, Report
@@ -38,7 +39,7 @@ class Mover:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._task: asyncio.Task[Any] | None = None
-        self._owner = OwnerSocket({"migrate": self._requested})
+        self._owner = OwnerSocket({"migrate": self._requested, "save": self._save_requested})
 
     async def open(self, directory: RunDirectory) -> None:
         """Take requests of other processes, at the run directory's owner socket."""
@@ -64,6 +65,26 @@ class Mover:
             with contextlib.suppress(BaseException):
                 await self._task
 
+    async def _save_requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        path, end = request.get("path"), request.get("end", False)
+        if not isinstance(path, str) or not path.startswith("/") or not isinstance(end, bool):
+            raise UsageError("save wants the absolute path of a directory")
+        size = await self.save(path, lambda step: progress(step.to_json()), end=end)
+        return {"path": path, "bytes": size}
+
+    async def save(self, path: str, report: Report, *, end: bool = False, timeout: float = 120.0) -> int:
+        """See `saved.save`."""
+        if self._task is not None:
+            raise UsageError("the guest is being migrated or saved already")
+        self._task = asyncio.current_task()
+        guest = self._guest
+        try:
+            source = guest._running()
+            meta = {"options": described(guest.options, source.plan.reboot), "nonce": guest._nonce}
+            return await save(source, path, meta, report, timeout=timeout, end=end)
+        finally:
+            self._task = None
+
     async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         """Migrate to a new run directory `name` (None: the first free name).
 
@@ -72,7 +93,7 @@ class Mover:
             `LostGuestError`: it does not.
         """
         if self._task is not None:
-            raise UsageError("the guest is being migrated already")
+            raise UsageError("the guest is being migrated or saved already")
         self._task = asyncio.current_task()
         try:
             return await self._migrate(name, options, report)

@@ -17,13 +17,13 @@ _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
 
 
-async def arrived(side: Side) -> None:
-    """Wait until QEMU has taken the guest, and stands still with it.
+async def arrived(side: Side, limit: float = _SETTLE) -> None:
+    """Wait up to `limit` seconds until QEMU has taken the guest, and stands still with it.
 
     Raises:
         GuestError: it has not.
     """
-    deadline = time.monotonic() + _SETTLE
+    deadline = time.monotonic() + limit
     while True:
         there: dict[str, Any] = await execute(side, "query-migrate")
         state = (await execute(side, "query-status"))["status"]

@@ -121,7 +121,7 @@ def check(state: str, route: str, stayed: str) -> None:
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize(
     ("state", "route"),
-    [("running-pending", "copy"), ("nested", "shared"), ("resume", "shared"), ("exchange", "copy"), ("off", "shared")],
+    [("running-pending", "copy"), ("nested", "shared"), ("resume", "copy"), ("exchange", "shared")],
 )
 def test_migrated_in_a_state(state: str, route: str, stayed: str) -> None:
     check(state, route, stayed)

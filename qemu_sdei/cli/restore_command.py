@@ -1,0 +1,35 @@
+"""`qemu-sdei restore`: go on with a guest that was saved, at its console."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qemu_sdei.cli.output import Progress, add_verbosity
+from qemu_sdei.cli.run_command import interact
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "restore",
+        help="go on with a saved guest",
+        description="Go on with the guest that `qemu-sdei save` wrote into DIR, and connect the terminal to its "
+        "console.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="directory that `qemu-sdei save` made; it is not changed")
+    parser.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
+    add_verbosity(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei.machine.guest import Guest
+
+    with Progress(args.quiet) as progress:
+        guest = Guest.saved(args.directory, name=args.name, progress=progress)
+        try:
+            return interact(guest, args, progress)
+        finally:
+            guest.close()

@@ -1,0 +1,43 @@
+"""`qemu-sdei save`: write a running guest into a directory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qemu_sdei.cli.migrate_command import Shown
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+
+_PATIENCE = 240.0
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "save",
+        help="write a running guest into a directory",
+        description="Write the running guest NAME with RAM, devices and firmware state into the new directory DIR. It "
+        "stands still meanwhile, and goes on afterwards. `qemu-sdei restore` has it back, as often as you like.",
+    )
+    parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
+    parser.add_argument("directory", metavar="DIR", help="directory to make")
+    parser.add_argument("--end", action="store_true", help="end the guest when it is saved")
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei import rundir
+    from qemu_sdei.machine.owner_client import ask
+
+    guest = rundir.find(args.guest)
+    path = str(Path(args.directory).expanduser().absolute())
+    with Progress(args.quiet) as progress:
+        result = ask(guest.owner, "save", {"path": path, "end": args.end}, Shown(progress), patience=_PATIENCE)
+    if args.json:
+        print_json(result)
+    elif not args.quiet:
+        print(f"guest {guest.name!r} is saved in {args.directory}: {result['bytes'] / (1 << 20):.1f} MiB")
+    return 0

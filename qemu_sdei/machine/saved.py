@@ -1,0 +1,168 @@
+"""A guest in a directory: saved to it while it runs, restored from it later, as often as one likes.
+
+saved.json     what `GuestOptions` were, and how to know the shell's words on the console; written last
+guest.json     the backend's configuration
+state.json     the state document
+vm.state       QEMU's migration stream, RAM included
+initrd.img, console.log
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei import rundir as files
+from qemu_sdei.backend.document import MAX_DOCUMENT
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.errors import GuestError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.migration.backend_link import BackendLink
+from qemu_sdei.migration.destination import arrived, take_over
+from qemu_sdei.migration.options import Report, Step
+from qemu_sdei.migration.source import Side, Source, execute
+from qemu_sdei.rundir import RunDirectory
+
+FORMAT: Final = "qemu-sdei-saved"
+VERSION: Final = 1
+META: Final = "saved.json"
+VM: Final = "vm.state"
+_PART: Final = "vm.part"
+_SETTLE: Final = 10.0
+_LOAD: Final = 120.0
+"""Seconds that QEMU may take to read a guest."""
+_KEYS: Final = frozenset(("format", "version", "options", "nonce", "running"))
+_DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace"))
+"""Options that are for a boot, or for one run only."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A directory that holds a guest."""
+
+    path: Path
+    options: GuestOptions
+    nonce: str
+    config: GuestConfig
+    running: bool
+
+    @classmethod
+    def read(cls, path: str | Path) -> Saved:
+        """Look at the directory `path`. Raises `UsageError`: it holds no guest, or one of a newer program."""
+        directory = Path(path).expanduser().absolute()
+        try:
+            data = json.loads((directory / META).read_bytes())
+            config = GuestConfig.from_json((directory / files.CONFIG).read_bytes())
+            complete = (directory / VM).is_file() and (directory / files.STATE).stat().st_size <= MAX_DOCUMENT
+        except (OSError, ValueError, RecursionError, ProtocolError) as error:
+            raise UsageError(f"{directory} holds no saved guest: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT or not complete:
+            raise UsageError(f"{directory} holds no saved guest, or not all of it")
+        if data.get("version") != VERSION or data.keys() != _KEYS:
+            raise UsageError(f"{directory} was saved by another version of this program")
+        return cls(directory, _options(data["options"]), str(data["nonce"]), config, data["running"] is True)
+
+    def furnish(self, directory: RunDirectory) -> GuestConfig:
+        """Fill a new run directory. Returns the configuration there. Raises `UsageError`."""
+        boot = dict(self.config.boot)
+        try:
+            for name in (files.INITRD, files.STATE):
+                if (self.path / name).is_file():
+                    shutil.copyfile(self.path / name, directory / name)
+        except OSError as error:
+            raise UsageError(f"{directory.path} cannot be written: {error.strerror}") from None
+        if (directory / files.INITRD).is_file():
+            boot["initrd"] = str(directory / files.INITRD)
+        return replace(self.config, name=directory.name, boot=boot)
+
+    async def arrive(self, side: Side) -> None:
+        """Have QEMU and backend of `side`, which wait for a guest, take this one."""
+        await Source.capabilities(side, False)
+        await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
+        await arrived(side, _LOAD)
+        await take_over(side)
+        side.resume()
+        if self.running:
+            await execute(side, "cont")
+
+
+def _options(data: object) -> GuestOptions:
+    known = {field.name for field in fields(GuestOptions)} - _DROPPED
+    if not isinstance(data, dict) or not data.keys() <= known:
+        raise UsageError("the saved guest's options are those of another version of this program")
+    slots = data.get("sdei_slots")
+    return GuestOptions(**{**data, "sdei_slots": None if slots is None else tuple(slots)})
+
+
+def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
+    """Options as JSON, as far as a restored guest has them."""
+    found: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in _DROPPED or isinstance(value, Mapping):
+            continue
+        if isinstance(value, Path):
+            value = str(value.expanduser().absolute())
+        elif isinstance(value, list | tuple):
+            value = [str(entry) if isinstance(entry, Path) else entry for entry in value]
+        found[field.name] = value
+    return found | {"reboot": reboot}
+
+
+async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, timeout: float, end: bool) -> int:
+    """Save the running guest of `side` into the new directory `path`; it goes on, or ends with `end`.
+
+    Returns the bytes written. Raises `UsageError`: the directory cannot be; `SdeiError`: it did not work, nothing is
+    left of it, and the guest goes on.
+    """
+    directory = Path(path)
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"directory {directory} cannot be made: {error.strerror}") from None
+    leaving = None
+    try:
+        link = await BackendLink.open(side.path / files.CONTROL)
+        leaving = Source(side, link, None, report, timeout)
+        report(Step("start"))
+        running, _ = await leaving.stand_still()
+        part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
+        await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", shared=False)
+        await _appears(directory / VM)
+        for name in (files.CONFIG, files.STATE, files.INITRD, files.CONSOLE_LOG):
+            if (side.path / name).is_file():
+                await asyncio.to_thread(shutil.copyfile, side.path / name, directory / name)
+        text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running}, indent=2)
+        (directory / META).write_text(text + "\n")
+    except BaseException as error:
+        if leaving is not None:
+            await asyncio.shield(leaving.go_on())
+        shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise GuestError(f"the guest was not saved and goes on: {error.strerror or error}") from None
+        if isinstance(error, SdeiError):
+            raise GuestError(f"the guest was not saved and goes on: {error}") from None
+        raise
+    if end:
+        with contextlib.suppress(SdeiError):
+            await execute(side, "quit")
+    else:
+        await asyncio.shield(leaving.go_on())
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+async def _appears(file: Path) -> None:
+    """QEMU has written all; whether the disk had room for it, the name tells."""
+    deadline = time.monotonic() + _SETTLE
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise GuestError(f"{file} was not written to its end: is the disk full?")
+        await asyncio.sleep(0.01)
