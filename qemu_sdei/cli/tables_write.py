@@ -35,9 +35,12 @@ def write(entries: Sequence[Entry], form: str, output: str | None, *, force: boo
                 "--format edk2 is a directory of sources: give -o DIR/ (or one --table, to see its source)"
             )
     if directory is not None:
-        write_files(directory, _files(entries, form, quiet), force=force)
+        files = _files(entries, form, quiet)
+        write_files(directory, files, force=force)
         if not quiet:
-            print(f"qemu-sdei: {len(entries)} tables written to {directory}", file=sys.stderr)
+            print(
+                f"qemu-sdei: {len(files)} file{'' if len(files) == 1 else 's'} written to {directory}", file=sys.stderr
+            )
         return
     if form == "dsl" and len(entries) > 1 and output not in (None, "-"):
         raise UsageError("iasl compiles one table a file: give a directory, -o DIR/, or one --table")

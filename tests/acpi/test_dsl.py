@@ -10,7 +10,7 @@ from acpi.formats import dsl
 from acpi.iasl import Iasl, Severity, differences
 from acpi.own import GhesSource, own_tables
 from acpi.parse import parse
-from acpi.tables import Agdi, Fadt
+from acpi.tables import Agdi, Fadt, Rsdp
 from tests.acpi.blobs import SSDT
 
 pytestmark = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
@@ -45,3 +45,9 @@ def test_a_source_without_knowledge_says_what_its_numbers_are() -> None:
     compiled = Iasl().compile(text).data
     assert compiled is not None
     assert differences(TABLES[2], compiled) == []
+
+
+def test_what_has_no_source_is_left_out_and_said() -> None:
+    sources, notes = dsl.files([Rsdp(xsdt_address=0x1000).to_bytes(), TABLES[0]], Iasl())
+    assert list(sources) == ["sdei.dsl"]
+    assert ["RSDP" in note for note in notes] == [True]
