@@ -83,7 +83,7 @@ exit 1
 """
     )
     program.chmod(0o755)
-    return Fwts(program, timeout=5)
+    return Fwts(program, timeout=30)
 
 
 def test_the_exit_status_is_no_verdict(tmp_path: Path) -> None:
