@@ -24,10 +24,15 @@ RATE = 1000
 TROUBLE = re.compile(r"\b(BUG|Oops|WARNING|Call trace|stall|lockup|unsafe|Internal error|segfault|unhandled)\b")
 IRQS_OFF_NS = 3_000_000
 
-MEMORY = "while :; do dd if=/dev/zero of=/tmp/fill bs=1M count=48; md5sum /tmp/fill; rm /tmp/fill; done"
-DISK = "while :; do dd if=/dev/zero of=/dev/vda bs=64k count=128 conv=fsync; dd if=/dev/vda of=/dev/null bs=64k; done"
+MEMORY = (
+    "while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/tmp/fill bs=1M count=48; md5sum /tmp/fill; rm /tmp/fill; done"
+)
+DISK = (
+    "while [ ! -e /tmp/stop ]; do "
+    "dd if=/dev/zero of=/dev/vda bs=64k count=128 conv=fsync; dd if=/dev/vda of=/dev/null bs=64k; done"
+)
 MASKED = (
-    "while :; do for c in $(seq 0 $(($(nproc) - 1))); do "
+    "while [ ! -e /tmp/stop ]; do for c in $(seq 0 $(($(nproc) - 1))); do "
     f"echo irqs-off $c {IRQS_OFF_NS} >/proc/sdei_test/control; done; done"
 )
 
@@ -65,7 +70,7 @@ def check_load(series: str, cpus: int, seconds: float, tmp_path: Path) -> None:
     )
     with Guest(options) as guest:
         guest.run("dmesg -n 1")
-        client = guest.sdei_client(EVENTS, verbose=0, records=4096)
+        client = guest.sdei_client(EVENTS, verbose=0, records=512)
         workers = Worker(guest)
         for cpu in range(cpus):
             workers.start(f"regcheck{cpu}", "exec regcheck", cpu)
@@ -78,6 +83,7 @@ def check_load(series: str, cpus: int, seconds: float, tmp_path: Path) -> None:
             assert workers.ended() == ""
         check_counts(guest, client, load, cpus)
         assert workers.ended() == "", "a program found a register changed (its status), or a load stopped"
+        guest.run("touch /tmp/stop; killall regcheck spin32", timeout=60)
         check_where(client)
         log = guest.run("dmesg").output
         assert not TROUBLE.search(log), log
