@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.client import ControlClient, Injection
+    from qemu_sdei.machine.endings import PowerOff
     from qemu_sdei.machine.guest import Guest
     from qemu_sdei.machine.options import GuestOptions
     from qemu_sdei.machine.shell import CommandResult
-    from qemu_sdei.machine.supervisor import PowerOff
     from qemu_sdei.migration.options import Hold, MigrationResult
 
 __version__ = "0.1.0"
@@ -27,7 +27,7 @@ _HOMES = {
     "Hold": "qemu_sdei.migration.options",
     "Injection": "qemu_sdei.machine.client",
     "MigrationResult": "qemu_sdei.migration.options",
-    "PowerOff": "qemu_sdei.machine.supervisor",
+    "PowerOff": "qemu_sdei.machine.endings",
 }
 
 __all__ = [

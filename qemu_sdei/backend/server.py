@@ -98,7 +98,6 @@ class Server(Descriptors):
             self.stop()
 
     # ---- the loop
-    # -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve. Returns when QEMU closed the doorbell or after `stop`."""
@@ -225,7 +224,6 @@ class Server(Descriptors):
         self._send_kicks()
 
     # ---- one frame
-    # ------------------------------------------------------------------------------------------------------
 
     def _frame(self, pe: int, s: int) -> None:
         """One frame. Numbers in place of names here and there: this runs a million times a second, and a name costs

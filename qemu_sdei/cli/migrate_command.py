@@ -97,6 +97,7 @@ class Shown:
         phases = {
             "hold": "waiting for the hold point",
             "start": "starting the destination",
+            "stop": "stopping the guest",
             "ram": "transferring",
             "verify": "comparing RAM",
             "restore": "restoring the firmware's state",

@@ -24,12 +24,13 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient, Injection
+from qemu_sdei.machine.endings import PowerOff
 from qemu_sdei.machine.guest_console import GuestConsole
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.machine.saved import Saved
-from qemu_sdei.machine.supervisor import PowerOff, Supervisor
+from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report, no_report
 from qemu_sdei.rundir import RunDirectory
 

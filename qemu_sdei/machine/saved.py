@@ -62,7 +62,9 @@ class Saved:
             data = json.loads((directory / META).read_bytes())
             config = GuestConfig.from_json((directory / files.CONFIG).read_bytes())
             complete = (directory / VM).is_file() and (directory / files.STATE).stat().st_size <= MAX_DOCUMENT
-        except (OSError, ValueError, RecursionError, ProtocolError) as error:
+        except OSError as error:
+            raise UsageError(f"{directory} holds no saved guest: {error.strerror}") from None
+        except (ValueError, RecursionError, ProtocolError) as error:
             raise UsageError(f"{directory} holds no saved guest: {error}") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT or not complete:
             raise UsageError(f"{directory} holds no saved guest, or not all of it")
@@ -132,7 +134,7 @@ async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, t
     try:
         link = await BackendLink.open(side.path / files.CONTROL)
         leaving = Source(side, link, None, report, timeout)
-        report(Step("start"))
+        report(Step("stop"))
         running, _ = await leaving.stand_still()
         part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
         await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", shared=False)

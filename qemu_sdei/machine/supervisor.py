@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
 from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.console_link import ConsoleLink
+from qemu_sdei.machine.endings import PowerOff, launch_error, lost
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.qemu import INCOMING, command_line, fd_wiring
 from qemu_sdei.machine.qmp import Qmp
@@ -31,21 +31,8 @@ MAX_EARLY_DEATHS: Final = 5
 """Deaths of the backend in a row, none of which answered its control socket, after which the guest is given up."""
 _GRACE: Final = 3.0
 """Seconds that a process has to end by itself before it is killed."""
-_DRAIN: Final = 1.0
-"""Seconds to read what a dead QEMU left in its sockets."""
+_DRAIN: Final = 1.0  # seconds to read what a dead QEMU left in its sockets
 _HELLO_RETRY: Final = 0.02
-
-
-@dataclass(frozen=True)
-class PowerOff:
-    """How a guest's QEMU ended."""
-
-    reason: str
-    """QEMU's ShutdownCause, such as "guest-shutdown" or "host-signal"; "lost" when it died without one."""
-    guest: bool
-    """The guest itself asked for it."""
-    returncode: int
-    """QEMU's exit status; negative: the signal that killed it."""
 
 
 class Supervisor:
@@ -340,33 +327,13 @@ class Supervisor:
 
     def _launch_error(self) -> LaunchError | UsageError:
         assert self.power_off is not None
-        options = self.plan.options
-        # With nothing but our own words it would be our fault.
-        users = bool(options.qemu_args or self.plan.devices.arguments) or "," in options.cpu
-        if users and self.power_off.returncode > 0 and (reasons := process.complaints(self._qemu_output)):
-            return UsageError(
-                f"QEMU does not take what it was given (--cpu, --drive, --qemu-arg): {'; '.join(reasons)}"
-            )
-        return LaunchError(
-            f"QEMU {process.describe_exit(self.power_off.returncode)} before the guest was up",
-            command=self.command,
-            output=self._qemu_output,
-        )
+        return launch_error(self.power_off, self.plan, self.command, self._qemu_output)
 
     def _lost(self) -> GuestError:
         if isinstance(self.failure, GuestError):
             return self.failure
         assert self.power_off is not None
-        end = self.power_off
-        if end.returncode == 0:
-            lines = [] if end.reason == "guest-shutdown" else self.console.last_lines()
-            return LostGuestError(f"the guest ended ({end.reason})", console=lines)
-        return LostGuestError(
-            f"QEMU {process.describe_exit(end.returncode)}",
-            command=self.command,
-            output=self._qemu_output,
-            console=self.console.last_lines(),
-        )
+        return lost(self.power_off, self.command, self._qemu_output, self.console.last_lines())
 
     def _qemu_signal(self, number: signal.Signals) -> None:
         if self._qemu is not None:

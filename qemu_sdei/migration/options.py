@@ -95,7 +95,7 @@ class Step:
     """Progress of a migration."""
 
     phase: str
-    """start, hold, ram, verify, restore."""
+    """start, stop, hold, ram, verify, restore."""
     done: int = 0
     """Bytes of RAM that are dealt with, of `total`."""
     total: int = 0

@@ -55,7 +55,7 @@ def test_no_room(runtime: Path, tmp_path: Path) -> None:
 
 def _fill(directory: Path, phase: str) -> None:
     """In place of a full disk: the stream's file is one that takes nothing."""
-    if phase == "start":
+    if phase == "stop":
         (directory / "vm.part").symlink_to("/dev/full")
 
 

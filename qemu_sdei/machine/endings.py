@@ -1,0 +1,42 @@
+"""How a guest's QEMU ended, as data and as errors that say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qemu_sdei.errors import LaunchError, LostGuestError, UsageError
+from qemu_sdei.machine import process
+from qemu_sdei.machine.plan import Plan
+
+
+@dataclass(frozen=True)
+class PowerOff:
+    """How a guest's QEMU ended."""
+
+    reason: str
+    """QEMU's ShutdownCause, such as "guest-shutdown" or "host-signal"; "lost" when it died without one."""
+    guest: bool
+    """The guest itself asked for it."""
+    returncode: int
+    """QEMU's exit status; negative: the signal that killed it."""
+
+
+def launch_error(end: PowerOff, plan: Plan, command: list[str], output: str) -> LaunchError | UsageError:
+    """QEMU ended before the guest was up; `output` is what it said."""
+    # With nothing but our own words it would be our fault.
+    users = bool(plan.options.qemu_args or plan.devices.arguments) or "," in plan.options.cpu
+    if users and end.returncode > 0 and (reasons := process.complaints(output)):
+        return UsageError(f"QEMU does not take what it was given (--cpu, --drive, --qemu-arg): {'; '.join(reasons)}")
+    return LaunchError(
+        f"QEMU {process.describe_exit(end.returncode)} before the guest was up", command=command, output=output
+    )
+
+
+def lost(end: PowerOff, command: list[str], output: str, console: list[str]) -> LostGuestError:
+    """QEMU ended while something was wanted of the guest."""
+    if end.returncode == 0:
+        lines = [] if end.reason == "guest-shutdown" else console
+        return LostGuestError(f"the guest ended ({end.reason})", console=lines)
+    return LostGuestError(
+        f"QEMU {process.describe_exit(end.returncode)}", command=command, output=output, console=console
+    )
