@@ -24,13 +24,14 @@ pytestmark = [
 
 
 class Own:
-    """A directory of `qemu-args` with the embedded guest that handles event 0."""
+    """A directory of `qemu-args`; by default with the embedded guest that handles event 0."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path, *what: str, ready: str = "idle: ready") -> None:
         self.runtime = runtime
         self.directory = runtime / "own"
-        words = ["qemu-args", "--dir", str(self.directory), "--kernel", "builtin:bench", "--append", "mode=idle"]
-        answer = self.ask(*words, "--memory", "128M", "--json")
+        self.ready = ready.encode()
+        what = what or ("--kernel", "builtin:bench", "--append", "mode=idle", "--memory", "128M")
+        answer = self.ask("qemu-args", "--dir", str(self.directory), *what, "--json")
         self.arguments: list[str] = answer["arguments"]
         self.ram = Path(answer["ram"])
 
@@ -47,7 +48,7 @@ class Own:
         line[line.index("mon:stdio")] = f"file:{console}"
         with subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                until("the guest is ready", lambda: console.exists() and b"idle: ready" in console.read_bytes())
+                until("the guest is ready", lambda: console.exists() and self.ready in console.read_bytes())
                 yield
             finally:
                 process.terminate()
@@ -139,3 +140,13 @@ def arguments(pid: int) -> bytes:
 
 def backends(own: Own) -> list[int]:
     return [pid for pid in processes(own.directory) if b"doorbell-timeout" in arguments(pid)]
+
+
+def test_linux_by_acpi(runtime: Path, linux: Path) -> None:
+    """Without an initrd it panics in the end, but it has found its tables by then."""
+    words = ("--kernel", str(linux), "--acpi", "--append", "earlycon console=ttyAMA0", "--memory", "256M")
+    own = Own(runtime, *words, ready="sdei: SDEIv1.1")
+    with own.backend(), own.qemu():
+        console = (runtime / "console").read_text(errors="replace")
+        assert "psci: probing for conduit method from ACPI." in console
+        assert "ACPI: AGDI" in console
