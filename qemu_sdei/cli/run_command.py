@@ -75,10 +75,12 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.machine.devices import devices
     from qemu_sdei.machine.options import BUILTIN, FLAT
-    from qemu_sdei.machine.plan import check_kernel, check_machine
+    from qemu_sdei.machine.plan import check_kernel, check_machine, check_tables
     from qemu_sdei.machine.qemu import command_line, fd_wiring
 
-    if options.kernel is not None and not str(options.kernel).startswith((BUILTIN, FLAT)):
+    flat = str(options.kernel).startswith((BUILTIN, FLAT))
+    check_tables(options, flat)
+    if options.kernel is not None and not flat:
         check_kernel(options.kernel)
     qemu, size = check_machine(options)
     monitor = rundir.base_path() / (options.name or "guest") / rundir.MONITOR

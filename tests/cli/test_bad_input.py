@@ -54,6 +54,7 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
         ("run --trace / -- true", ["trace / cannot be written", "directory"]),
         ("run --json", ["--json", "command"]),
         ("run --ras --dt -- true", ["ACPI", "--dt", "--ras"]),
+        ("run --ras --dt --dry-run", ["ACPI", "--dt", "--ras"]),
         ("run --ras --no-sdei -- true", ["--no-sdei", "--ras"]),
         ("run --acpi --kernel builtin:selftest", ["builtin:selftest", "ACPI"]),
         ("run --timeout 3", ["--timeout", "command"]),
