@@ -16,6 +16,8 @@ from qemu_sdei.guestbuild import find_compiler
 BASE = 0x40_0000
 _START = 0x1000
 """Offset of the code in the file, and from `BASE`."""
+ENTRY = BASE + _START
+"""Where the code is at run time."""
 
 
 def value(register: int) -> int:
@@ -39,7 +41,7 @@ def spin_a64() -> bytes:
     words.append(0x9100_0400)  # add x0, x0, #1
     words.append(0x1400_0000 | (top - len(words)) & 0x3FF_FFFF)  # b top
     words += [0xD280_0000 | 93 << 5 | 8, 0xD280_0020, 0xD400_0001]  # exit(1)
-    return _elf64(struct.pack(f"<{len(words)}I", *words))
+    return elf64(struct.pack(f"<{len(words)}I", *words))
 
 
 def print_and_exit(text: bytes) -> bytes:
@@ -54,7 +56,7 @@ def print_and_exit(text: bytes) -> bytes:
         0xD280_0000 | 93 << 5 | 8,  # mov x8, #exit
         0xD400_0001,
     ]
-    return _elf64(struct.pack(f"<{len(words)}I", *words) + text)
+    return elf64(struct.pack(f"<{len(words)}I", *words) + text)
 
 
 def regcheck(target: Path) -> Path:
@@ -66,7 +68,8 @@ def regcheck(target: Path) -> Path:
     return target
 
 
-def _elf64(code: bytes) -> bytes:
+def elf64(code: bytes) -> bytes:
+    """An AArch64 ELF executable of this code, which runs from its first word."""
     header = struct.pack(
         "<4s5B7x2HI3QI6H", b"\x7fELF", 2, 1, 1, 0, 0, 2, 183, 1, BASE + _START, 64, 0, 0, 64, 56, 1, 0, 0, 0
     )

@@ -1,0 +1,73 @@
+"""kexec with events registered: the next kernel finds SDEI as after a reset, though nothing was (conformance 89)."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.machine.guest import Guest
+from qemu_sdei.machine.options import GuestOptions
+from tests.guest.client import KO, Client, module_for
+from tests.guest.guests import until
+from tests.guest.kexec import Segment, kexec_a64
+from tests.guest.test_power import TROUBLE, check_sdei_works
+
+pytestmark = pytest.mark.guest
+
+IMAGE, TREE, INITRD = "/boot/Image", "/boot/dtb", "/boot/initrd"
+
+
+def prepare(client: Client, image: Path) -> None:
+    """Put a program into the guest that starts the same kernel again: same device tree, so also the same place for the
+    initrd, which is made of the guest's own files.
+    """
+    header = image.read_bytes()[:64]
+    assert header[56:60] == b"ARM\x64", "an Image that is not compressed"
+    client.shell(f"cp /sys/firmware/fdt {TREE}; cd /; find . -xdev | grep -v '^./boot' | cpio -o -H newc >{INITRD}")
+    sizes = [int(client.shell(f"stat -c %s {path}")) for path in (TREE, INITRD)]
+    chosen = "/sys/firmware/devicetree/base/chosen/linux,initrd"
+    start, end = (int(client.shell(f"od -An -tx1 {chosen}-{name} | tr -d ' \\n'"), 16) for name in ("start", "end"))
+    assert sizes[1] <= end - start
+    program = kexec_a64(
+        Segment(IMAGE, image.stat().st_size, 0x4800_0000, int.from_bytes(header[16:24], "little")),
+        Segment(TREE, sizes[0], 0x6020_0000, 0x20_0000),
+        Segment(INITRD, sizes[1], start & ~0xFFF, end - (start & ~0xFFF)),
+    )
+    assert start % 4096 == 0
+    text = base64.b64encode(gzip.compress(program)).decode()
+    client.shell(f"echo {text} | base64 -d | gunzip >/bin/kexec; chmod 755 /bin/kexec")
+
+
+@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.slow)])
+def test_kexec_with_events_registered(series: str) -> None:
+    image = DebianCache().kernel(series).image
+    files = {KO: module_for(series), IMAGE: image}
+    with Guest(GuestOptions(series=series, smp=2, files=files)) as guest:
+        client = Client(guest)
+        client.shell("dmesg -n 1")
+        prepare(client, image)
+        client.load("events=0,0x100,0x200")
+        guest.inject(0, 1, wait=True)
+        before = guest.console_text.end
+        resets = calls(guest, "SDEI_SHARED_RESET")
+        guest.write("kexec\r")
+        until("the next kernel probes SDEI", lambda: calls(guest, "SDEI_SHARED_RESET") >= resets + 2)
+        guest.console_text.search("qemu-sdei:[0-9a-f]+:shell", before, 60)
+        client.shell("dmesg -n 1")
+        log = client.shell("dmesg")
+        assert not TROUBLE.search(log), log
+        assert "sdei: SDEIv1.1" in log
+        status = guest.status()
+        assert (status["epoch"], guest.resets) == (1, [])
+        assert calls(guest, "SYSTEM_RESET") == 0
+        assert status["counts"]["rejected"] == 0
+        assert client.registered(0x200) == [False]
+        check_sdei_works(client, 2)
+
+
+def calls(guest: Guest, function: str) -> int:
+    return sum(pe["calls"].get(function, 0) for pe in guest.status()["pes"])
