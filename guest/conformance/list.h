@@ -109,7 +109,7 @@ SCENARIO(86, power, wfi, "an event wakes a PE from WFI", "J, LNX", 0)
 ELSEWHERE(87, "ACPI tables: SDEI, FADT's conduit, HEST's notification", "ACS26", "tables are the host's: not yet, tests of acpi/ when it makes them")
 ELSEWHERE(88, "device tree node; Linux logs the version", "LNX", "Linux guest test: tests/guest/test_lifecycle.py; unit test: tests/acpi/test_dt.py")
 ELSEWHERE(89, "Linux: boot, hotplug, suspend, reboot, kexec without a warning", "LNX",
-	  "Linux guest test: tests/guest/test_power.py; suspend-to-idle and kexec not yet")
+	  "Linux guest test: tests/guest/test_power.py, tests/guest/test_suspend.py, tests/guest/test_kexec.py")
 ELSEWHERE(90, "Linux GHES: inject and remove", "LNX", "Linux guest test: not yet, with RAS")
 ELSEWHERE(91, "Linux under load: events at random places", "LNX", "Linux guest test: tests/guest/test_power.py, tests/guest/test_kill.py")
 ELSEWHERE(92, "KVM's SDEI pseudo registers", "KVM7", "not possible: they are KVM's interface, not a guest's")

@@ -81,6 +81,9 @@ def comes_up(cpus: Cpus, pe: int, answer: list[int], context: int) -> None:
 
 @pytest.mark.parametrize("state", [POWER_DOWN, POWER_DOWN | 0x0100_0002, POWER_DOWN | 0x0200_FFFF])
 def test_power_down_comes_up_at_the_entry_point(cpus: Cpus, state: int) -> None:
+    frame = cpus.guest.window.frames[1]
+    for word in range(Word.X17 + 1, Word.X30 + 1):
+        frame[word] = 0xA5A5  # what the CPU had there
     answer = cpus(1, Psci.CPU_SUSPEND | WIDE, state, BACK, 0x1_0000_0055)
     comes_up(cpus, 1, answer, 0x1_0000_0055)
     assert cpus(0, Psci.AFFINITY_INFO, 1, 0)[X0] == 0, "ON: a CPU that is suspended has not been turned off"

@@ -40,7 +40,7 @@ CALLS = {
     "EVENT_GET_INFO": 1,
     "EVENT_STATUS": 1,
     "EVENT_CONTEXT": 1,
-    "PE_MASK": 2,
+    "PE_MASK": 4,
     "PE_UNMASK": 4,
     "PRIVATE_RESET": 1,
     "SHARED_RESET": 1,
@@ -177,7 +177,7 @@ class AgainstModel(RuleBasedStateMachine):
                 self.one_call(name, event, generator.choice(AFFINITIES), generator.choice)
             self.nothing_is_forgotten()
             for pe in sorted(self.kicked):
-                if generator.random() < 0.5 and self.model.pes[pe].on:
+                if generator.random() < 0.3 and self.model.pes[pe].on:
                     self.regs[pe][1] = 5
                     self.frame(pe, self.regs[pe].tolist())
 
