@@ -78,7 +78,7 @@ def test_linux_has_our_tables_and_complains_of_nothing_more_than_with_edk2(serie
 
 @pytest.mark.timeout(300)
 def test_ras_boots_by_acpi_and_power_off_and_resets_go_by_psci() -> None:
-    opts = GuestOptions(series="6.12", ras=True, files={KO: module_for("6.12")})
+    opts = GuestOptions(series="6.1", ras=True, files={KO: module_for("6.1")})
     with Guest(opts) as guest:
         client = Client(guest)
         client.shell("dmesg -n 1")
