@@ -18,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei.backend import kvm_regs
 from qemu_sdei.backend.handover import Handover
 from qemu_sdei.backend.server import Server
 from qemu_sdei.backend.telling import readable
-from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
+from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import EventType
 from qemu_sdei.sdei.transitions import UNREGISTERED
@@ -76,6 +77,7 @@ class Control:
             "trace": self._trace,
             "events": self._events,
             "moved": self._moved,
+            "regs": self._regs,
             "shutdown": self._shutdown,
             **self._handover.commands,
         }
@@ -248,6 +250,24 @@ class Control:
             if other is not client:
                 self._send(other, {"moved": {"name": name, "control": control}})
         return {}
+
+    def _regs(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        pe = _integer(message, "vcpu", 0, self._server.window.nr_cpus - 1)
+        values = message.get("set", {})
+        if not isinstance(values, dict) or not all(isinstance(words, list) for words in values.values()):
+            raise UsageError("set is an object of lists of words")
+        try:
+            wanted = {int(number, 0): words for number, words in values.items()}
+        except ValueError:
+            raise UsageError("a register's id is a number") from None
+        firmware = self._server.firmware
+        if wanted:
+            try:
+                self._server.replace_sdei(kvm_regs.write(firmware.dispatcher.snapshot(), pe, wanted))
+            except ProtocolError as error:
+                raise UsageError(f"this cannot be: {error}") from None
+        found = kvm_regs.read(firmware.dispatcher.snapshot(), pe)
+        return {"registers": {f"{number:#x}": words for number, words in found.items()}}
 
     def _why(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         event, pe = self._target(message)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qemu_sdei.backend.control import Client, Command
     from qemu_sdei.backend.server import Server
 
-_CHANGES: Final = frozenset(("inject", "shutdown"))
+_CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
 """Commands that wait while the guest stands still."""
 
 

@@ -23,6 +23,7 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN, function_name
+from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
@@ -390,6 +391,14 @@ class Server(Descriptors):
         finally:
             if self.firmware.kicks:
                 self._send_kicks()
+
+    def replace_sdei(self, sdei: dict[str, Any]) -> None:
+        """Have another SDEI state from now on. Raises `ProtocolError`: it cannot be, and nothing was changed."""
+        if self.firmware.busy:
+            raise ProtocolError("a service waits for its micro-operations; try again")
+        self.firmware.restore(self.firmware.snapshot() | {"sdei": sdei})
+        self.checkpoint()
+        self._send_kicks()
 
     def checkpoint(self, answers: dict[int, memoryview] | None = None) -> None:
         """See `recovery.checkpoint`."""

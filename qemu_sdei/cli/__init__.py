@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "migrate",
     "save",
     "restore",
+    "regs",
     "list",
     "doctor",
     "dt",

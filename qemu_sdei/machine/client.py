@@ -286,6 +286,17 @@ class ControlClient:
             if isinstance(message.get("event"), dict):
                 yield message["event"]
 
+    def registers(self, vcpu: int, values: dict[int, list[int]] | None = None) -> dict[int, list[int]]:
+        """KVM's pseudo firmware registers of a vCPU (`qemu_sdei.backend.kvm_regs`), by id, after writing `values`.
+
+        Raises `UsageError`: there is no such register or vCPU, or what is written cannot be; nothing was changed.
+        """
+        wanted = {f"{number:#x}": words for number, words in (values or {}).items()}
+        found = self.request("regs", {"vcpu": vcpu, "set": wanted}).get("registers")
+        if not isinstance(found, dict):
+            raise ProtocolError("the backend's answer to regs is not of the protocol's form")
+        return {int(number, 0): words for number, words in found.items()}
+
     def shutdown(self) -> None:
         """Ask the backend to end, and its supervisor to end the guest with it."""
         with contextlib.suppress(LostGuestError):

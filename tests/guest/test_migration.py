@@ -156,6 +156,12 @@ def test_command(runtime: Path) -> None:
         assert cancelled.returncode == 130
         assert said(command(runtime, "inject", "b", "--event", "0", "--vcpu", "0", "--wait", "--json"))
         assert said(command(runtime, "migrate", "b", "d", "--json", "--route", "copy"))["pages_differing"] == 0
+        regs = ("regs", "d", "--vcpu", "1", "--json")
+        assert said(command(runtime, *regs))["SDEI_EVENT_ENABLED"]["words"] == [1]
+        masked = said(command(runtime, *regs, "--set", "PE_STATE=1", "--set", "0x603000000014000b=1"))
+        assert masked["SDEI_EVENT_PENDING"]["words"] == [1], "it waits: the vCPU is masked"
+        said(command(runtime, *regs, "--set", "PE_STATE=0"))
+        until("it is delivered", lambda: said(command(runtime, *regs))["SDEI_EVENT_PENDING"]["words"] == [0])
         owner.terminate()
         owner.communicate(timeout=60)
     (runtime / "out").unlink()
