@@ -61,11 +61,23 @@ def test_in_a_storm_of_calls(route: str, runtime: Path) -> None:
 @pytest.mark.timeout(180)
 def test_no_event_is_lost_or_doubled_in_twenty_migrations() -> None:
     """Under 500 events a second from the host: what was accepted was delivered, no more and no less."""
+    under_events(20, "shared")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(("count", "route"), [(1000, "shared"), (100, "copy")])
+def test_no_event_is_lost_or_doubled_in_many_migrations(count: int, route: str) -> None:
+    """And where RAM is copied, it arrives whole each time."""
+    under_events(count, route)
+
+
+def under_events(count: int, route: str) -> None:
     with Guest(idle()) as guest:
         guest.expect("idle: ready")
         with EventLoad(guest, (0,), 2, pause=0.002) as load:
-            for _ in range(20):
-                guest.migrate()
+            for _ in range(count):
+                assert not guest.migrate(route=route).pages_differing
         until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)
         counts = guest.status()["counts"]
         assert counts["delivered"] == load.delivered > 200

@@ -1,0 +1,157 @@
+"""The owner socket: requests of other processes, good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.machine.owner import MAX_LINE, Command, OwnerSocket, Progress
+from qemu_sdei.machine.owner_client import ask
+from qemu_sdei.migration.options import Hold, MigrationOptions
+from tests.guest.guests import runtime_directory
+
+
+class Owner:
+    """An owner that answers requests in a thread, and notes which of them were cancelled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cancelled = threading.Event()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        commands: dict[str, Command] = {
+            "echo": self._echo,
+            "refuse": self._refuse,
+            "fail": self._fail,
+            "wait": self._wait,
+        }
+        self.socket = OwnerSocket(commands)
+        self.run(self.socket.open(path))
+
+    def run(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    async def _echo(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        progress({"step": 1})
+        return {"said": request["word"]}
+
+    async def _refuse(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        raise UsageError("not so")
+
+    async def _fail(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        raise SdeiError("it broke")
+
+    async def _wait(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return {}
+
+    def end(self) -> None:
+        self.run(self.socket.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    with runtime_directory() as path:
+        owner = Owner(path / "owner.sock")
+        try:
+            yield owner
+        finally:
+            owner.end()
+
+
+def test_request(owner: Owner) -> None:
+    steps: list[dict[str, Any]] = []
+    assert ask(owner.path, "echo", {"word": "x"}, steps.append) == {"said": "x"}
+    assert steps == [{"step": 1}]
+    assert owner.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_errors(owner: Owner) -> None:
+    with pytest.raises(UsageError, match="not so"):
+        ask(owner.path, "refuse", {}, print)
+    with pytest.raises(GuestError, match="it broke"):
+        ask(owner.path, "fail", {}, print)
+    with pytest.raises(UsageError, match="there are echo, fail, refuse, wait"):
+        ask(owner.path, "other", {}, print)
+    with pytest.raises(UsageError, match="not run by qemu-sdei"):
+        ask(owner.path.with_name("nobody.sock"), "echo", {}, print)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"no json\n", b"[1]\n", b'{"cmd": [1]}\n', b"[" * 5000 + b"\n", b"\xff\n"])
+def test_nonsense_gets_an_error(owner: Owner, line: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(owner.path))
+        connection.settimeout(10)
+        connection.sendall(line)
+        answer = json.loads(connection.makefile("rb").readline())
+        assert answer["ok"] is False
+        assert answer["error"]["kind"] == "usage"
+    assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}
+
+
+def test_too_long_is_hung_up_on(owner: Owner) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(owner.path))
+        connection.settimeout(10)
+        connection.sendall(b"x" * (2 * MAX_LINE))
+        try:
+            assert connection.recv(100) == b""
+        except ConnectionResetError:
+            pass
+    assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}
+
+
+def test_client_that_hangs_up_cancels(owner: Owner) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(owner.path))
+        connection.sendall(b'{"cmd": "wait"}\n')
+    assert owner.cancelled.wait(10)
+
+
+def test_owner_that_ends(owner: Owner) -> None:
+    """The client is told; the socket is gone."""
+    timer = threading.Timer(0.2, lambda: owner.run(owner.socket.close()))
+    timer.start()
+    with pytest.raises(LostGuestError, match="went away"):
+        ask(owner.path, "wait", {}, print, patience=10)
+    timer.join()
+    assert not owner.path.exists()
+
+
+def test_options_from_another_process() -> None:
+    options = MigrationOptions(route="copy", verify=False, hold=Hold("running", 0x100, 1, 2.0), timeout=5)
+    assert MigrationOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+    assert MigrationOptions.from_json({}) == MigrationOptions()
+    damaged: tuple[Any, ...] = (
+        None,
+        [],
+        {"other": 1},
+        {"route": 1},
+        {"route": "train"},
+        {"verify": 1},
+        {"timeout": True},
+        {"timeout": 0},
+        {"hold": 5},
+        {"hold": {"state": "dancing"}},
+        {"hold": {"event": 0}},
+        {"hold": {"state": "running", "vcpu": "x"}},
+    )
+    for damage in damaged:
+        with pytest.raises(UsageError):
+            MigrationOptions.from_json(damage)
