@@ -72,7 +72,8 @@ class Client:
         for line in self.log():
             if header := re.fullmatch(r"=========== SDEI Event \(CPU#(\d+)\) ===========", line):
                 found.append((int(header[1]), []))
-            elif found:
+            elif found and re.match(r"Event: |PC: |Regs: |Context: | {9}[0-9a-f]{16}\b", line):
+                # The kernel has something to say of its own at times, such as how long an hrtimer interrupt took.
                 found[-1][1].append(line)
         return found
 

@@ -226,10 +226,15 @@ def test_unregistering_waits_for_the_running_handler(client: Client, event: int)
 def test_all_dumps_are_counted_and_the_newest_records_kept(client: Client) -> None:
     """More events than a CPU keeps records: printed, suppressed and lost dumps are all of them; nothing is twice."""
     client.load("records=8 verbose=1000000")
-    events = 40
-    client.do("irqs-off 1 1000000000")  # nothing can be printed meanwhile, so some are lost
-    for _ in range(events):
-        client.guest.inject(0, 1, wait=True, timeout=20)
+    events = 20
+    # While interrupts are off nothing can be printed, so some are lost. By a shell that is on another CPU.
+    control = "/proc/sdei_test/control"
+    client.shell(
+        f"taskset -p 1 $$; echo irqs-off 1 2000000000 >{control};"
+        f" for i in $(seq {events}); do echo signal 1 >{control};"
+        ' until grep -q "cpu 1 event 0x0 count $i returned $i" /proc/sdei_test/status; do :; done; done;'
+        " taskset -p 7 $$"
+    )
     printed = client.dumps()
     words = next(line for line in client.proc() if line.startswith("dumps ")).split()
     done, suppressed, lost = (int(word) for word in words[1::2])
@@ -243,10 +248,15 @@ def test_all_dumps_are_counted_and_the_newest_records_kept(client: Client) -> No
 
 def test_interrupts_are_off_for_as_long_as_asked(client: Client) -> None:
     """An event that comes meanwhile is handled at once, in the middle of it."""
-    client.load("events=0x100")
-    assert client.do(f"irqs-off 1 {5 * RUN}") is None
-    assert client.do("irqs-off 1 1") == "Device or resource busy"
-    client.guest.inject(PRIVATE, 1, wait=True)
+    client.load("verbose=0")
+    # All in one command, and by a shell that is on another CPU: the console too may wait for what that CPU has to do.
+    control = "/proc/sdei_test/control"
+    output = client.shell(
+        f"taskset -p 1 $$ >/dev/null; echo irqs-off 1 {5 * RUN} >{control}; echo irqs-off 1 1 >{control};"
+        f" echo signal 1 >{control}; until grep -q 'cpu 1 event 0x0 count 1' /proc/sdei_test/status; do :; done;"
+        f" echo irqs-off 1 1 >{control}; taskset -p 7 $$ >/dev/null"
+    )
+    assert re.findall("write error: (.*)", output) == ["Device or resource busy"] * 2
     (record,) = client.records(1)
     assert record.irqs_masked
     assert not record.user
