@@ -177,6 +177,7 @@ def change(path: str, value: Any) -> Any:
     [
         ("format", "savevm", "this is none"),
         ("version", document.VERSION + 1, "newer program"),
+        ("version", 10**5000, "newer program"),
         ("version", "1", "no version"),
         ("machine/nr_cpus", 3, "another machine: nr_cpus is 3 there and 2 here"),
         ("machine/ram_size", 1 << 30, "another machine: ram_size"),
@@ -186,7 +187,7 @@ def change(path: str, value: Any) -> Any:
         ("cpus/0/frame", [0] * 5, "a frame has 128 words"),
         ("cpus/0/answered", 0, "an answer to a frame that was not seen"),
         ("counters/calls/x", [1, 2], "a function id is a number"),
-        ("firmware/version", 99, "version 99"),
+        ("firmware/version", 99, "another version"),
         ("firmware/new", 1, "new: nothing is known of it"),
         ("firmware/epoch", 1e400, "epoch"),
         ("firmware/psci/power", [0, 1], "CPU 1 is on for SDEI, and OFF for PSCI"),
