@@ -84,8 +84,12 @@ static bool tame(u64 id, u64 *x, bool in_handler)
 		return !in_handler;
 	}
 	switch (id & ~0x40000000ul) {
-	case 0x84000001: /* CPU_SUSPEND: with power-down it is refused, without nobody wakes us */
+	case 0x84000001: /* CPU_SUSPEND: from standby nobody wakes us, from power-down only to an aligned address */
 		x[1] |= CPU_SUSPEND_POWERDOWN;
+		x[2] |= 2;
+		return true;
+	case 0x8400000e: /* SYSTEM_SUSPEND */
+		x[1] |= 2;
 		return true;
 	case 0x84000003: /* CPU_ON: all are on, and nothing starts there */
 		x[2] |= 2;

@@ -113,7 +113,9 @@ static bool is_fatal(const u64 *x)
 {
 	switch (x[0] & ~0x40010000u & 0xffffffff) {
 	case PSCI_CPU_SUSPEND & ~0x40000000u:
-		return !(x[1] & POWERDOWN); /* with it the call is refused; without, nobody wakes us */
+		return !(x[1] & POWERDOWN) || !(x[2] & 3); /* standby, where nobody wakes us; a wake-up to anywhere */
+	case 0x8400000e: /* SYSTEM_SUSPEND */
+		return !(x[1] & 3);
 	case 0x84000002: /* CPU_OFF */
 	case 0x84000003: /* CPU_ON */
 	case 0x84000008: /* SYSTEM_OFF */

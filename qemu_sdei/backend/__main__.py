@@ -90,11 +90,10 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
     trace = Path(config.trace).open("a") if config.trace else None  # noqa: SIM115 - for the life of the process
     if trace is not None:
         server.trace_to(trace)
-    if not server.recover():
-        if incoming:
-            server.held = True
-        else:
-            window.announce()
+    if server.recover() or not incoming:
+        window.announce()  # also to a guest that has run: it may have written over the header
+    else:
+        server.held = True
     control = Control(server, directory / rundir.CONTROL, {"name": config.name, "nr_cpus": config.nr_cpus})
     try:
         server.run()

@@ -36,11 +36,17 @@ class OwnerSocket:
         self._clients: set[asyncio.Task[None]] = set()
 
     async def open(self, path: Path) -> None:
-        """Listen at `path` (0600, in a directory of the user's); a second call moves there."""
+        """Listen at `path` (0600, in a directory of the user's); a second call moves there.
+
+        Does nothing if the directory is gone: so is the guest, which may have ended at its first instruction.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
             listener.bind(str(path))
+        except FileNotFoundError:
+            listener.close()
+            return
         finally:
             os.umask(old)
         self._stop_listening()
