@@ -111,6 +111,7 @@ def window() -> str:
             f"frames, {layout.FRAME_SIZE:#x} bytes a CPU ({cpus} CPUs)",
             "both, word by word",
         ),
+        (layout.KEPT_OFFSET, layout.KEPT_SIZE, "state document, while a snapshot is saved or loaded", "host"),
         (layout.SCRATCH_OFFSET, layout.SCRATCH_SIZE, "scratch: buffers for micro-operations", "both"),
     ):
         out.append(f"| {offset:#x} | {size:#x} | {what} | {writer} |")

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from qemu_sdei.backend import kvm_regs
 from qemu_sdei.backend.handover import Handover
+from qemu_sdei.backend.kept import Keeping
 from qemu_sdei.backend.server import Server
 from qemu_sdei.backend.telling import readable
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
@@ -80,6 +81,7 @@ class Control:
             "regs": self._regs,
             "shutdown": self._shutdown,
             **self._handover.commands,
+            **Keeping(server, self._handover, self._abandon).commands,
         }
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -314,6 +316,12 @@ class Control:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
         self._listen()
+
+    def _abandon(self, why: str) -> None:
+        """No event that somebody waits for will happen any more."""
+        for waiter in list(self._waiters):
+            self._forget(waiter)
+            self._fail(waiter.client, waiter.id, "state", f"event {waiter.event:#x}: {why}")
 
     def _happened(self, record: dict[str, Any]) -> None:
         if self._waiters and "event" in record:

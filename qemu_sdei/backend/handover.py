@@ -72,6 +72,10 @@ class Handover:
             self._deferred.append((client, message))
         return True
 
+    def frozen_by(self, client: Client) -> bool:
+        """Whether the guest stands still because this client has frozen it."""
+        return self._freezer is client and self._server.held and self._moved is None
+
     def dropped(self, client: Client) -> None:
         """A connection has ended."""
         self._deferred = [entry for entry in self._deferred if entry[0] is not client]

@@ -216,6 +216,7 @@ class Server(Descriptors):
     def take_over(self, answered: list[int]) -> None:
         """Go on for a guest whose state and window were just filled in; `answered` as of the backend before this."""
         self._last[:] = answered
+        self._entries.clear()  # they count in lists that were replaced
         for pe, s in enumerate(answered):
             self._seen[pe] = s
             self._kicked[pe] = 0

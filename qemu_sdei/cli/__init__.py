@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "migrate",
     "save",
     "restore",
+    "snapshot",
     "regs",
     "list",
     "doctor",

@@ -101,6 +101,8 @@ class Shown:
             "ram": "transferring",
             "verify": "comparing RAM",
             "restore": "restoring the firmware's state",
+            "snapshot": "saving the guest",
+            "load": "loading the snapshot",
         }
         phase = str(step.get("phase"))
         text = phases.get(phase, phase)

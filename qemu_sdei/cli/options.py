@@ -88,6 +88,9 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         help="disk image, with options of QEMU's -drive",
     )
     group.add_argument(
+        "--snapshots", metavar="FILE", help="qcow2 image for `qemu-sdei snapshot`, made if it is not there"
+    )
+    group.add_argument(
         "--share",
         action="append",
         default=[],
@@ -172,6 +175,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         files=dict(_file(text) for text in args.file),
         client=args.client,
         drives=args.drive,
+        snapshots=args.snapshots,
         shares=args.share,
         net=args.net,
         forwards=args.forward,

@@ -1,6 +1,6 @@
 """Disks, shared directories and the network of a guest: from a user's words to QEMU's options, and what init must know.
 
-All are virtio devices on the machine's PCI bus. Nothing here is created; what cannot be is told before QEMU starts.
+All but the image for snapshots are virtio devices on the machine's PCI bus. What cannot be is told before QEMU starts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.machine import qcow2
 from qemu_sdei.machine.options import GuestOptions
 
-_QCOW2: Final = b"QFI\xfb"
+SNAPSHOTS: Final = "snapshots"
+"""QEMU's name for the image that holds snapshots and is no disk of the guest."""
 _MAX_TAG: Final = 31
 """Bytes of a virtio-9p mount tag in QEMU, whose buffer has one more."""
 
@@ -30,6 +32,21 @@ class Devices:
     """Mount tags of the shared directories."""
     drives: int = 0
     net: bool = False
+    snapshots: Path | None = None
+    """The image for snapshots; see `create`."""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the guest has any of them."""
+        return bool(self.drives or self.tags or self.net)
+
+    def create(self) -> None:
+        """Make what is not there yet. Raises `UsageError`."""
+        if self.snapshots is not None:
+            try:
+                qcow2.create(self.snapshots)
+            except OSError as error:
+                raise UsageError(f"image for snapshots {self.snapshots} cannot be made: {error.strerror}") from None
 
 
 def devices(options: GuestOptions) -> Devices:
@@ -56,7 +73,11 @@ def devices(options: GuestOptions) -> Devices:
         # romfile: nothing boots from the network, and QEMU needs no file for it then.
         arguments += ["-netdev", "user,id=net0" + _forwards(options.forwards)]
         arguments += ["-device", "virtio-net-pci,netdev=net0,romfile="]
-    return Devices(tuple(arguments), tuple(tags), len(options.drives), net)
+    place = None
+    if options.snapshots is not None:
+        place, words = _snapshots(options.snapshots)
+        arguments += words
+    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place)
 
 
 def _value(text: str) -> str:
@@ -85,9 +106,26 @@ def _drive(number: int, text: str) -> list[str]:
         raise UsageError(f"disk image {file} cannot be written: make it writable, or add ,snapshot=on or ,readonly=on")
     if "format" not in given:
         # To have QEMU guess lets a guest that writes a header into a raw image choose what it is opened as next time.
-        words.append("format=qcow2" if magic == _QCOW2 else "format=raw")
+        words.append("format=qcow2" if magic == qcow2.MAGIC else "format=raw")
     options = ",".join([f"if=none,id=drive{number}", f"file={_value(str(file.absolute()))}", *words])
     return ["-drive", options, "-device", f"virtio-blk-pci,drive=drive{number}"]
+
+
+def _snapshots(name: str | Path) -> tuple[Path, list[str]]:
+    file = Path(name).expanduser().absolute()
+    try:
+        with file.open("rb") as image:
+            if image.read(4) != qcow2.MAGIC:
+                raise UsageError(f"{file} is no qcow2 image: --snapshots wants one, or a file that is not there yet")
+    except FileNotFoundError:
+        if not os.access(file.parent, os.W_OK):
+            raise UsageError(f"image for snapshots {file} cannot be made: {file.parent} is not writable") from None
+    except OSError as error:
+        raise UsageError(f"image for snapshots {file} cannot be read: {error.strerror}") from None
+    else:
+        if not os.access(file, os.W_OK):
+            raise UsageError(f"image for snapshots {file} cannot be written: make it writable")
+    return file, ["-drive", f"if=none,id={SNAPSHOTS},format=qcow2,file={_value(str(file))}"]
 
 
 def _share(text: str) -> tuple[Path, str]:

@@ -26,6 +26,7 @@ from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient, Injection
 from qemu_sdei.machine.endings import PowerOff
 from qemu_sdei.machine.guest_console import GuestConsole
+from qemu_sdei.machine.guest_snapshots import GuestSnapshots
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
@@ -44,7 +45,7 @@ _MIGRATION_EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
 
 
-class Guest(GuestConsole):
+class Guest(GuestConsole, GuestSnapshots):
     """A guest from `start` to `close`; `with` does both.
 
     Methods may be called from any one thread. Every wait has a limit, and ends early when the guest panics
@@ -116,6 +117,7 @@ class Guest(GuestConsole):
             check_boot(config)
         self._write(files.CONFIG, config.to_json().encode())
         self._write(files.MONITOR, monitor_image(plan))
+        plan.devices.create()
         where = self.options.memory_path
         self._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))
         self._loop = asyncio.new_event_loop()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from qemu_sdei import rundir as files
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient
+from qemu_sdei.machine.guest_snapshots import Snapshooter
 from qemu_sdei.machine.owner import OwnerSocket, Progress
 from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
@@ -39,7 +41,10 @@ class Mover:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._task: asyncio.Task[Any] | None = None
-        self._owner = OwnerSocket({"migrate": self._requested, "save": self._save_requested})
+        self.snapshooter = Snapshooter(guest, self)
+        self._owner = OwnerSocket(
+            {"migrate": self._requested, "save": self._save_requested, "snapshot": self.snapshooter.requested}
+        )
 
     async def open(self, directory: RunDirectory) -> None:
         """Take requests of other processes, at the run directory's owner socket."""
@@ -49,6 +54,17 @@ class Mover:
         """End a migration that is under way, and take no requests any more."""
         await self.cancel()
         await self._owner.close()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing else that has the guest stand still goes on at the same time. Raises `UsageError`: it does."""
+        if self._task is not None:
+            raise UsageError("the guest is being migrated, or saved, already")
+        self._task = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._task = None
 
     async def _requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         name = request.get("name")
@@ -74,16 +90,11 @@ class Mover:
 
     async def save(self, path: str, report: Report, *, end: bool = False, timeout: float = 120.0) -> int:
         """See `saved.save`."""
-        if self._task is not None:
-            raise UsageError("the guest is being migrated or saved already")
-        self._task = asyncio.current_task()
         guest = self._guest
-        try:
+        with self.alone():
             source = guest._running()
             meta = {"options": described(guest.options, source.plan.reboot), "nonce": guest._nonce}
             return await save(source, path, meta, report, timeout=timeout, end=end)
-        finally:
-            self._task = None
 
     async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         """Migrate to a new run directory `name` (None: the first free name).
@@ -92,13 +103,8 @@ class Mover:
             UsageError: it cannot be done. `GuestError`: it did not work, and the guest goes on where it was;
             `LostGuestError`: it does not.
         """
-        if self._task is not None:
-            raise UsageError("the guest is being migrated or saved already")
-        self._task = asyncio.current_task()
-        try:
+        with self.alone():
             return await self._migrate(name, options, report)
-        finally:
-            self._task = None
 
     async def _migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         guest = self._guest

@@ -51,6 +51,10 @@ class GuestOptions:
     """Have the SDEI client module at hand for `Guest.sdei_client`: built for Debian's kernel, or this file."""
     drives: Sequence[str] = ()
     """Disks, each as `FILE[,OPTIONS]` (of QEMU's -drive): /dev/vda and so on in the guest."""
+    snapshots: str | Path | None = None
+    """qcow2 image for `Guest.snapshot`, which the guest does not see; made if it is not there. None: they are written
+    to the first disk of `drives` that is one.
+    """
     shares: Sequence[str] = ()
     """Directories of the host, each as `DIR[:TAG]`, by virtio-9p; our own initramfs mounts them on /mnt/TAG."""
     net: bool = False

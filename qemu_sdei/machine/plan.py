@@ -195,7 +195,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         if kernel is None:
             files = cache.kernel(options.series)
             kernel = str(files.image)
-            if initrd is None and (attached.arguments or options.root):
+            if initrd is None and (attached.seen or options.root):
                 driver_folder = cache.drivers(files)
             if options.client is True:
                 from qemu_sdei.machine import module

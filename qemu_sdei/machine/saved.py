@@ -40,7 +40,7 @@ _SETTLE: Final = 10.0
 _LOAD: Final = 120.0
 """Seconds that QEMU may take to read a guest."""
 _KEYS: Final = frozenset(("format", "version", "options", "nonce", "running"))
-_DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace"))
+_DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace", "snapshots"))
 """Options that are for a boot, or for one run only."""
 
 

@@ -22,6 +22,7 @@ class Window:
         kick: u64[nr_cpus], written here.
         frames: one view of 128 words for each CPU.
         contexts: PC, PSTATE, X0..X17 of each frame (20 words).
+        kept: bytes for the state document of a snapshot, format "B".
     """
 
     def __init__(self, fd: int, ram_base: int, ram_size: int, nr_cpus: int) -> None:
@@ -46,6 +47,7 @@ class Window:
         self.kick = _sub(words, layout.KICK_OFFSET, nr_cpus)
         self.frames = [_sub(words, layout.frame_offset(cpu), layout.FRAME_WORDS) for cpu in range(nr_cpus)]
         self.contexts = [frame[layout.CONTEXT] for frame in self.frames]
+        self.kept = self.ram[start + layout.KEPT_OFFSET : start + layout.KEPT_OFFSET + layout.KEPT_SIZE]
         self._words = words
 
     def announce(self) -> None:
@@ -56,7 +58,7 @@ class Window:
 
     def close(self) -> None:
         """Unmap. The views die with it."""
-        for view in (*self.contexts, *self.frames, self.kick, self.seq, self.header, self._words, self.ram):
+        for view in (*self.contexts, *self.frames, self.kick, self.seq, self.header, self._words, self.kept, self.ram):
             view.release()
         self._map.close()
 

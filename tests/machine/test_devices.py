@@ -121,3 +121,25 @@ def test_a_damaged_module(tmp_path: Path) -> None:
     (tmp_path / "a.ko.xz").write_bytes(b"no xz")
     with pytest.raises(UsageError, match="damaged"):
         load_order(tmp_path, ["a"])
+
+
+def test_image_for_snapshots_is_made_once(tmp_path: Path) -> None:
+    """It is no device of the guest's; what is there already is not touched, and must be one."""
+    file = tmp_path / "a,b.qcow2"
+    found = devices(GuestOptions(snapshots=file))
+    assert found.arguments == ("-drive", f"if=none,id=snapshots,format=qcow2,file={tmp_path}/a,,b.qcow2")
+    assert not found.seen
+    assert not file.exists()
+    found.create()
+    assert file.read_bytes()[:4] == b"QFI\xfb"
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(file.read_bytes() + b"more")
+    devices(GuestOptions(snapshots=file)).create()
+    assert file.read_bytes().endswith(b"more")
+    (tmp_path / "raw").write_bytes(bytes(512))
+    with pytest.raises(UsageError, match="is no qcow2 image"):
+        devices(GuestOptions(snapshots=tmp_path / "raw"))
+    with pytest.raises(UsageError, match="cannot be made"):
+        devices(GuestOptions(snapshots=tmp_path / "no" / "file"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        devices(GuestOptions(snapshots=tmp_path))

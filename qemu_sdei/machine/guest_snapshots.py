@@ -1,0 +1,124 @@
+"""Snapshots of a `Guest`: its methods for them, and what other processes ask of its owner."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from qemu_sdei.errors import UsageError
+from qemu_sdei.machine import snapshots
+from qemu_sdei.machine.owner import Progress
+from qemu_sdei.machine.snapshots import Snapshot
+from qemu_sdei.migration.options import Report, no_report
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.machine.mover import Mover
+
+T = TypeVar("T")
+_TIMEOUT: Final = 300.0
+
+
+class Snapshooter:
+    """Takes one guest's snapshots, in its event loop."""
+
+    def __init__(self, guest: Guest, mover: Mover) -> None:
+        self._guest = guest
+        self._mover = mover
+
+    def _note(self) -> dict[str, str]:
+        return {"nonce": self._guest._nonce}
+
+    async def listed(self) -> list[Snapshot]:
+        """See `Guest.snapshots`."""
+        return await snapshots.listed(self._guest._running())
+
+    async def save(self, tag: str, report: Report) -> Snapshot:
+        """See `Guest.snapshot`."""
+        with self._mover.alone():
+            return await snapshots.save(self._guest._running(), tag, self._note(), report)
+
+    async def load(self, tag: str, report: Report) -> None:
+        """See `Guest.load_snapshot`."""
+        guest = self._guest
+        with self._mover.alone():
+            loaded = await snapshots.load(guest._running(), tag, self._note(), report)
+        guest._nonce = loaded.note.get("nonce", guest._nonce)
+        with guest.console_text.changed:
+            guest.console_text.forget_panic()
+            guest.console_text.changed.notify_all()
+
+    async def delete(self, tag: str) -> None:
+        """See `Guest.delete_snapshot`."""
+        with self._mover.alone():
+            await snapshots.delete(self._guest._running(), tag)
+
+    async def requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """A request of another process: {do: save|load|list|delete, tag}."""
+        do, tag = request.get("do"), request.get("tag")
+
+        def report(step: Any) -> None:
+            progress(step.to_json())
+
+        if do == "list":
+            return {"snapshots": [asdict(snapshot) for snapshot in await self.listed()]}
+        tag = snapshots.check_tag(tag)
+        if do == "save":
+            return {"snapshot": asdict(await self.save(tag, report))}
+        if do == "load":
+            await self.load(tag, report)
+        elif do == "delete":
+            await self.delete(tag)
+        else:
+            raise UsageError("a snapshot can be saved, loaded, listed and deleted")
+        return {"tag": tag}
+
+
+class GuestSnapshots(ABC):
+    """The snapshots of a `Guest`."""
+
+    _mover: Mover | None
+
+    @abstractmethod
+    def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Run `work` in the event loop and wait for it."""
+
+    @abstractmethod
+    def _running(self) -> Any:
+        """The guest's supervisor. Raises `SdeiError`: it is not started."""
+
+    def _snapshooter(self) -> Snapshooter:
+        self._running()
+        assert self._mover is not None
+        return self._mover.snapshooter
+
+    def snapshot(self, tag: str, *, report: Report = no_report) -> Snapshot:
+        """Save the running guest, with firmware and disks, as the snapshot `tag` in its own qcow2 image; it goes on.
+
+        Raises:
+            UsageError: it has no such image (`GuestOptions.snapshots`), or a disk that cannot be in a snapshot, or the
+            tag is taken. `GuestError`: it did not work, and the guest goes on.
+        """
+        return self._call(self._snapshooter().save(tag, report), _TIMEOUT)
+
+    def load_snapshot(self, tag: str, *, report: Report = no_report) -> None:
+        """Have the guest be as it was when the snapshot `tag` was saved; what has happened since is forgotten.
+
+        Events that are pending or handled now are forgotten too: who waits for one is told so. Those that are injected
+        from now on are for the guest of the snapshot.
+
+        Raises:
+            UsageError: there is no such snapshot. `GuestError`: it did not work, and the guest goes on as it was;
+            `LostGuestError`: it does not, and was ended.
+        """
+        self._call(self._snapshooter().load(tag, report), _TIMEOUT)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Its snapshots, oldest first. Raises `UsageError`: it cannot have any; the message says why."""
+        return self._call(self._snapshooter().listed(), _TIMEOUT)
+
+    def delete_snapshot(self, tag: str) -> None:
+        """Forget the snapshot `tag`. Raises `UsageError`: there is none; `GuestError`."""
+        self._call(self._snapshooter().delete(tag), _TIMEOUT)
