@@ -194,6 +194,7 @@ class Firmware(PowerFirmware):
             "id_registers": self.id_registers,
             "psci": self.psci.snapshot(),
             "sdei": self.dispatcher.snapshot(),
+            "triggers": self.dispatcher.counts(),
             "gic": self.ownership.snapshot(),
             "services": {s.title: s.snapshot() for s in self._users if s.journal is JournalMode.INPUT},
         }
@@ -217,6 +218,7 @@ class Firmware(PowerFirmware):
             self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
             self.psci.restore(state["psci"])
             self.dispatcher.restore(state["sdei"])
+            self.dispatcher.restore_counts(state.get("triggers", []))
             self.ownership.reset()
             if version > 1:
                 self.ownership.restore(state["gic"], self.nr_cpus)

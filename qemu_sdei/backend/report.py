@@ -22,8 +22,12 @@ def status(server: Server) -> dict[str, Any]:
         }
         for pe, entry in enumerate(sdei["pes"])
     ]
+    triggers = firmware.dispatcher.counts()
     counts = {
         "calls": sum(map(sum, server.calls.values())),
+        "accepted": sum(row[2] for row in triggers),
+        "merged": sum(row[3] for row in triggers),
+        "dropped": sum(row[4] for row in triggers),
         "delivered": firmware.delivered,
         "completed": firmware.delivered - sum(len(pe["running"]) for pe in sdei["pes"]),
         "rejected": server.rejected,

@@ -11,6 +11,7 @@ from qemu_sdei.errors import ProtocolError
 
 _MAX_COLUMNS: Final = 8
 """vCPUs up to which call counts are shown one by one."""
+_COUNTS: Final = ("accepted", "merged", "dropped", "delivered")
 
 
 def register(subparsers: Any) -> None:
@@ -19,7 +20,8 @@ def register(subparsers: Any) -> None:
         "status",
         help="show vCPUs, events and call counts of a running guest",
         description="Show per vCPU power state, SDEI mask and running handlers; per event what is registered, enabled, "
-        "running and pending (with -v also what is not registered); and how often each firmware call was made.",
+        "running and pending (with -v also what is not registered), and what became of its triggers; and how "
+        "often each firmware call was made.",
     )
     parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
     add_verbosity(parser, json_output=True)
@@ -68,6 +70,9 @@ def _show(status: dict[str, Any], everything: bool) -> None:
     rows = list(_event_rows(status["events"], everything))
     if rows:
         print_table("Events", ["event", "name", "type", "priority", "vCPU", "state"], rows)
+    triggers = list(_trigger_rows(status["events"]))
+    if triggers:
+        print_table("Triggers", ["event", "vCPU", *_COUNTS, "pending"], triggers)
     hidden = len(status["events"]) - len({row[0] for row in rows})
     if hidden:
         print(f"{hidden} events are registered nowhere (-v shows them)\n")
@@ -102,3 +107,13 @@ def _event_rows(events: Iterable[dict[str, Any]], everything: bool) -> Iterator[
                 "any" if where is None else where,
                 ", ".join(states) or "-",
             ]
+
+
+def _trigger_rows(events: Iterable[dict[str, Any]]) -> Iterator[list[object]]:
+    """Of each event that had any: accepted is the sum of what follows."""
+    for event in events:
+        for instance in event["instances"]:
+            counts = instance.get("triggers", {})  # not there: a backend of an older version
+            if counts.get("accepted"):
+                where = "any" if instance["pe"] is None else instance["pe"]
+                yield [f"{event['event']:#x}", where, *(counts[name] for name in _COUNTS), int(instance["pending"])]

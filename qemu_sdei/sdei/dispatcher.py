@@ -27,7 +27,7 @@ from qemu_sdei.sdei.constants import (
     Info,
 )
 from qemu_sdei.sdei.context import PC, PSTATE, WHOLE, X0, Regs, valid_address
-from qemu_sdei.sdei.events import ANY_PE, EventDescription, EventType, Instance
+from qemu_sdei.sdei.events import ANY_PE, EventType, Instance
 from qemu_sdei.sdei.interrupts import MAX_INTID, Interrupts
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import ARMV8_0, EL_MASK, CpuFeatures
@@ -288,7 +288,10 @@ class Dispatcher(Interrupts):
             return result
         if self._strict_signal and (p.masked or not state & BIT_ENABLED):
             return INVALID_PARAMETERS
-        if not inst.pending:
+        inst.accepted += 1
+        if inst.pending:
+            inst.merged += 1
+        else:
             inst.pending = True
             if state == ENABLED:
                 self._arm(inst, pe, pe)
@@ -347,25 +350,14 @@ class Dispatcher(Interrupts):
             raise NotDeliveredError(
                 obstacle(self, inst, inst.pe if pe is None else pe) or "the event is not registered"
             )
+        inst.accepted += 1
         if inst.pending:
+            inst.merged += 1
             return Trigger.MERGED
         inst.pending = True
         if inst.state == ENABLED:
             self._arm(inst, ANY_PE, ANY_PE if pe is None else pe)
         return Trigger.QUEUED
-
-    def describe(self, event: int) -> EventDescription:
-        """The description of an event.
-
-        Raises:
-            UsageError: there is no such event; the message lists those that exist.
-        """
-        events = self.events()
-        for description in events:
-            if description.number == event:
-                return description
-        known = ", ".join(f"{e.number:#x} ({e.name})" for e in events)
-        raise UsageError(f"there is no event {event:#x}; this guest has {known}")
 
     def why_pending(self, event: int, pe: int | None) -> str | None:
         """In a sentence, what stands between `event` and its handler on `pe`; None: nothing, or it is not pending.

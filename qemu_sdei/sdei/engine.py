@@ -15,6 +15,7 @@ from typing import Final
 from qemu_sdei.errors import UsageError
 from qemu_sdei.sdei.constants import AFFINITY_MASK
 from qemu_sdei.sdei.context import PSTATE, WHOLE, Regs
+from qemu_sdei.sdei.counts import counts_of, restore_counts_into
 from qemu_sdei.sdei.events import ANY_PE, EventType, Instance, Slot, by_order
 from qemu_sdei.sdei.pe import CLOSED, ProcessingElement
 from qemu_sdei.sdei.profile import Profile
@@ -170,6 +171,7 @@ class Engine:
         old = best.state
         best.state = DISPATCH_NEXT[old]
         best.pending = best.armed = False
+        best.delivered += 1
         best.running_on = pe
         if best.shared:
             self._shared_armed.remove(best)
@@ -281,6 +283,7 @@ class Engine:
         old = inst.state
         result, new, latch = STEP[action][old]
         if latch != _KEEP:
+            inst.dropped += inst.pending and latch != _SET
             inst.pending = latch == _SET
         inst.state = new
         if (inst.pending and new == ENABLED) is not inst.armed:
@@ -354,3 +357,17 @@ class Engine:
         self.attention[:] = bytes(len(self._pes))
         self.kicks.clear()
         self.resume = None
+
+    # --- counts -------------------------------------------------------------------------------------------------------
+
+    def counts(self) -> list[list[int]]:
+        """What became of the triggers of each event that had any: see `counts.py`."""
+        return counts_of(self)
+
+    def restore_counts(self, document: object) -> None:
+        """Take `counts`, after `restore`, which begins to count afresh.
+
+        Raises:
+            ProtocolError: they are damaged or contradict themselves; nothing is changed then.
+        """
+        restore_counts_into(self, document)

@@ -60,11 +60,15 @@ class Instance:
     """
 
     __slots__ = (
+        "accepted",
         "argument",
         "armed",
         "asked",
+        "delivered",
         "description",
+        "dropped",
         "entry",
+        "merged",
         "number",
         "order",
         "pe",
@@ -91,12 +95,29 @@ class Instance:
         """Critical before normal, then the lowest number (the order within a class is IMPLEMENTATION DEFINED)."""
         self.pe: int = pe
         """The PE of a private instance, ANY_PE of a shared one."""
+        self.pending: bool = False
+        self.count_afresh()
         self.clear()
 
+    def count_afresh(self) -> None:
+        """Forget what became of triggers, but for one that is pending.
+
+        At any time `accepted` is the sum of `merged`, `dropped`, `delivered`, and 1 if one is pending.
+        """
+        self.accepted: int = int(self.pending)
+        """Triggers that did not fail."""
+        self.merged: int = 0
+        """It was pending already: one delivery answers both (DEN0054 5.1.16.1)."""
+        self.dropped: int = 0
+        """Pending, and then unregistered or reset."""
+        self.delivered: int = 0
+        """The handler was entered."""
+
     def clear(self) -> None:
-        """Back to what it is before anybody registered it."""
+        """Back to what it is before anybody registered it; counts go on."""
         self.state: int = UNREGISTERED
-        self.pending: bool = False
+        self.dropped += self.pending
+        self.pending = False
         self.armed: bool = False
         self.entry: int = 0
         self.argument: int = 0

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Final
 
+from qemu_sdei.errors import UsageError
 from qemu_sdei.sdei.constants import DENIED, INVALID_PARAMETERS, OUT_OF_RESOURCE, SUCCESS
 from qemu_sdei.sdei.engine import Engine
 from qemu_sdei.sdei.events import EventDescription, EventType, Instance, Slot
@@ -62,6 +63,19 @@ class Interrupts(Engine):
         """All events that there are now: those of the machine description, and slots with a bound interrupt."""
         return self.profile.events + tuple(slot.description for slot in self._slots.values() if slot.intid)
 
+    def describe(self, event: int) -> EventDescription:
+        """The description of an event.
+
+        Raises:
+            UsageError: there is no such event; the message lists those that exist.
+        """
+        events = self.events()
+        for description in events:
+            if description.number == event:
+                return description
+        known = ", ".join(f"{e.number:#x} ({e.name})" for e in events)
+        raise UsageError(f"there is no event {event:#x}; this guest has {known}")
+
     def bindable(self, intid: int) -> EventType | None:
         """Type of the event that this interrupt would be, or None: it cannot be bound (5.1.13)."""
         if not FIRST_PPI <= intid <= self._max_intid or intid in self._reserved_intids:
@@ -92,10 +106,14 @@ class Interrupts(Engine):
         if slot is None:
             return False
         inst = self._instance_of(slot, pe)
-        if TRIGGER_RESULT[inst.state] == SUCCESS and not inst.pending:
-            inst.pending = True
-            if inst.state == ENABLED:
-                self._arm(inst, pe, pe)
+        if TRIGGER_RESULT[inst.state] == SUCCESS:
+            inst.accepted += 1
+            if inst.pending:
+                inst.merged += 1
+            else:
+                inst.pending = True
+                if inst.state == ENABLED:
+                    self._arm(inst, pe, pe)
         return inst.state != UNREGISTERED
 
     def refuse(self, intid: int, pe: int) -> int:

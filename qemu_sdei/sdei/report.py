@@ -64,6 +64,12 @@ def _instance(inst: Instance) -> Document:
         "enabled": bool(inst.state & BIT_ENABLED),
         "running": bool(inst.state & BIT_RUNNING),
         "pending": inst.pending,
+        "triggers": {
+            "accepted": inst.accepted,
+            "merged": inst.merged,
+            "dropped": inst.dropped,
+            "delivered": inst.delivered,
+        },
     }
     if inst.shared:
         document["routed_to"] = None if inst.target == ANY_PE else inst.target

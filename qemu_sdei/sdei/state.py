@@ -131,6 +131,8 @@ def restore_into(engine: Interrupts, document: object) -> None:
         inst.target = planned.target
         if inst.pending and inst.state == ENABLED:
             engine._arm(inst, ANY_PE, ANY_PE)
+    for inst in engine._instances():
+        inst.count_afresh()
     engine.kicks[:] = sorted(set(engine.kicks))
 
 

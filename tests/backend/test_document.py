@@ -188,6 +188,7 @@ def change(path: str, value: Any) -> Any:
         ("cpus/0/answered", 0, "an answer to a frame that was not seen"),
         ("counters/calls/x", [1, 2], "a function id is a number"),
         ("firmware/version", 99, "another version"),
+        ("firmware/triggers/0/2", 7, "SDEI counts"),
         ("firmware/new", 1, "new: nothing is known of it"),
         ("firmware/epoch", 1e400, "epoch"),
         ("firmware/psci/power", [0, 1], "CPU 1 is on for SDEI, and OFF for PSCI"),

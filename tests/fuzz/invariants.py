@@ -36,6 +36,8 @@ def scan(dispatcher: Dispatcher) -> None:
         name = f"event {inst.number:#x} of PE {inst.pe}, state {inst.state}"
         assert inst.state in STATES, name
         assert inst.armed is (inst.pending and inst.state == ENABLED), f"{name}: armed is {inst.armed}"
+        counts = (inst.merged, inst.dropped, inst.delivered, int(inst.pending))
+        assert inst.accepted == sum(counts), f"{name}: of {inst.accepted} triggers {counts}"
         assert bool(inst.state & BIT_RUNNING) is (inst in running), f"{name}: runs, or does not"
     for p in dispatcher._pes:
         assert [inst.rank for inst in p.running] in ([], [1], [2], [1, 2]), f"PE {p.index}: nesting"

@@ -16,7 +16,8 @@ class EventLoad:
         """`pause`: seconds between two injections; without one a guest has no time for anything else."""
         self.queued: dict[tuple[int, int], int] = {(event, cpu): 0 for event in events for cpu in range(cpus)}
         """By event and CPU: accepted, and each of them a delivery of its own."""
-        self.merged = 0
+        self.merges = dict.fromkeys(self.queued, 0)
+        """By event and CPU: accepted, and one with a delivery that was still to come."""
         self.unknown = dict.fromkeys(self.queued, 0)
         """The connection to the backend broke: carried out or not."""
         self.refused: set[str] = set()
@@ -30,8 +31,13 @@ class EventLoad:
 
     @property
     def delivered(self) -> int:
-        """All that were accepted."""
+        """All that were accepted and had a delivery of their own."""
         return sum(self.queued.values())
+
+    @property
+    def merged(self) -> int:
+        """All that were one with another."""
+        return sum(self.merges.values())
 
     def __enter__(self) -> EventLoad:
         self._thread.start()
@@ -58,6 +64,6 @@ class EventLoad:
                         self.unknown[target] += 1
                     else:
                         self.queued[target] += outcome == "queued"
-                        self.merged += outcome == "merged"
+                        self.merges[target] += outcome == "merged"
         except Exception as error:
             self.error = error

@@ -102,7 +102,19 @@ def check_counts(guest: Guest, client: SdeiClient, load: EventLoad, cpus: int) -
     handled = {(entry.event, entry.cpu): entry for entry in client.counts()}
     assert {key: entry.count for key, entry in handled.items()} == load.queued
     assert all(entry.returned == entry.count for entry in handled.values())
-    counts = guest.status()["counts"]
+    status = guest.status()
+    counts = status["counts"]
+    triggers = {
+        (event["event"], instance["pe"]): instance["triggers"]
+        for event in status["events"]
+        for instance in event["instances"]
+        if (event["event"], instance["pe"]) in load.queued
+    }
+    assert triggers == {
+        key: {"accepted": queued + load.merges[key], "merged": load.merges[key], "dropped": 0, "delivered": queued}
+        for key, queued in load.queued.items()
+    }
+    assert counts["accepted"] == load.delivered + load.merged
     assert counts["delivered"] == counts["completed"] == load.delivered
     assert counts["rejected"] == 0
     assert client.dumps().suppressed == load.delivered

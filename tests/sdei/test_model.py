@@ -316,6 +316,8 @@ class AgainstModel(RuleBasedStateMachine):
         again = self.fresh()
         again.restore(json.loads(json.dumps(document)))
         assert again.snapshot() == document
+        again.restore_counts(json.loads(json.dumps(self.dispatcher.counts())))
+        assert again.counts() == self.dispatcher.counts()
         self.dispatcher = again
         self.kicked.clear()
         self.collect(None)
@@ -335,6 +337,9 @@ class AgainstModel(RuleBasedStateMachine):
                 assert event is not None
                 assert seen["registered"] + 2 * seen["enabled"] + 4 * seen["running"] == event.status
                 assert seen["pending"] == event.pending
+                counts = seen["triggers"]
+                rest = counts["merged"] + counts["dropped"] + counts["delivered"]
+                assert counts["accepted"] == rest + event.pending, f"{entry['event']:#x}: {counts}"
 
     @invariant()
     def the_gic_is_told(self) -> None:

@@ -164,6 +164,7 @@ def test_status_for_people() -> None:
             "enabled": True,
             "running": True,
             "pending": False,
+            "triggers": {"accepted": 1, "merged": 0, "dropped": 0, "delivered": 1},
             "routed_to": None,
             "running_on": 1,
         }

