@@ -105,13 +105,13 @@ def window() -> str:
         (0, len(layout.Header) * 8, "header", "host"),
         (layout.SEQ_OFFSET, cpus * 8, "SEQ, one word a CPU: number of the newest frame that the CPU posted", "monitor"),
         (layout.KICK_OFFSET, cpus * 8, "KICK, one word a CPU: counts its kicks", "host"),
+        (layout.KEPT_OFFSET, layout.KEPT_SIZE, "state document, while a snapshot is saved or loaded", "host"),
         (
             layout.FRAME_OFFSET,
             frames,
             f"frames, {layout.FRAME_SIZE:#x} bytes a CPU ({cpus} CPUs)",
             "both, word by word",
         ),
-        (layout.KEPT_OFFSET, layout.KEPT_SIZE, "state document, while a snapshot is saved or loaded", "host"),
         (layout.SCRATCH_OFFSET, layout.SCRATCH_SIZE, "scratch: buffers for micro-operations", "both"),
     ):
         out.append(f"| {offset:#x} | {size:#x} | {what} | {writer} |")

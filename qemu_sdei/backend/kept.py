@@ -43,7 +43,7 @@ def write(window: Window, state: document.Document, note: dict[str, str]) -> int
     Raises:
         SdeiError: it is too large.
     """
-    payload = zlib.compress(json.dumps({"document": state, "note": note}).encode(), 6)
+    payload = zlib.compress(json.dumps({"document": state, "note": note}).encode(), 9)
     size = HEADER.size + len(payload)
     if size > len(window.kept):
         raise SdeiError(

@@ -28,6 +28,8 @@ def test_no_two_words_of_a_frame_share_a_place() -> None:
 def test_the_parts_of_the_window_do_not_overlap() -> None:
     assert layout.SEQ_OFFSET + 8 * layout.MAX_CPUS <= layout.KICK_OFFSET
     assert layout.KICK_OFFSET + 8 * layout.MAX_CPUS <= layout.FRAME_OFFSET
+    assert layout.KICK_OFFSET + 8 * layout.MAX_CPUS <= layout.KEPT_OFFSET
+    assert layout.KEPT_OFFSET + layout.KEPT_SIZE <= layout.FRAME_OFFSET
     assert layout.frame_offset(layout.MAX_CPUS) <= layout.SCRATCH_OFFSET
     assert layout.SCRATCH_OFFSET + layout.SCRATCH_SIZE == layout.WINDOW_SIZE
 
