@@ -34,9 +34,11 @@ reset:
 	ldr	x3, [x3]
 	cmp	x19, x3
 	b.hs	halt
-	ldr	x4, =SECURE_SRAM
+	adr	x4, config_window
+	ldr	x4, [x4]
+	add	x4, x4, #W_MONITOR_OFFSET
 	add	x5, x19, #1
-	add	x4, x4, x5, lsl #12		/* PCPU_SIZE */
+	add	x4, x4, x5, lsl #10		/* W_MONITOR_SIZE */
 	sub	x4, x4, #PCPU_BLOCK
 	mov	sp, x4
 	msr	tpidr_el3, x4

@@ -64,7 +64,7 @@ static int has_el2(void)
 
 static struct pcpu *pcpu_of(u64 index)
 {
-	return (struct pcpu *)(SECURE_SRAM + (index + 1) * PCPU_SIZE - PCPU_BLOCK);
+	return (struct pcpu *)(config_window + W_MONITOR_OFFSET + (index + 1) * W_MONITOR_SIZE - PCPU_BLOCK);
 }
 
 /* Let the lower levels use what the CPU has: each bit below traps to EL3 when clear. The ID registers decide. */

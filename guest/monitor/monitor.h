@@ -6,7 +6,6 @@
 #include "layout.h"
 
 /* QEMU `virt,secure=on,gic-version=3`. */
-#define SECURE_SRAM 0x0e000000
 #define SECURE_UART 0x09040000
 #define UART_INTID 40 /* SPI 8 */
 #define GICD 0x08000000
@@ -17,13 +16,13 @@
 /* Secure Group 0 SGI that carries a kick from the CPU that takes the UART's interrupt to the one that is meant. */
 #define KICK_SGI 8
 
-/* Offsets in the per-CPU block. It lies at the top of the CPU's stack: SP_EL3 points to it whenever the guest runs. */
-#define PCPU_SIZE 0x1000
+/* Offsets in the per-CPU block. It lies at the top of the CPU's W_MONITOR_SIZE bytes of the
+ * window, with the stack below: SP_EL3 points to it whenever the guest runs. */
 #define PCPU_BLOCK 0x80
 #define P_FRAME 0x00    /* address of this CPU's frame */
 #define P_SEQ_ADDR 0x08 /* address of its SEQ word */
 #define P_POLL_ADDR 0x10
-#define P_SEQ 0x18    /* survives a reset: secure SRAM is not cleared */
+#define P_SEQ 0x18    /* survives a reset, which clears no RAM */
 #define P_X30 0x20    /* the guest's x30 while x30 holds the frame's address */
 #define P_FIXUP 0x28  /* where to go on when a micro-operation aborts; 0 elsewhere */
 #define P_INDEX 0x30

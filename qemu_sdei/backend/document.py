@@ -85,14 +85,15 @@ def take(server: Server) -> Document:
     }
 
 
-def restore(server: Server, document: object) -> None:
-    """Take a guest over: check the whole document, then fill the window and go on where the other backend stood.
+def prepare(server: Server, document: object) -> Document:
+    """Check the whole document, and have the firmware be as it says. Guest RAM is not touched.
 
     Raises:
-        ProtocolError: it is damaged, newer, or of another machine. Guest RAM is as it was; `server` is spoiled.
+        ProtocolError: it is damaged, newer, or of another machine; `server` is spoiled.
     """
     top = check(server, document)
-    firmware, window = server.firmware, server.window
+    firmware = server.firmware
+    server.machine["window_version"] = top["machine"]["window_version"]
     try:
         firmware.restore(top["firmware"])
     except (ProtocolError, RecursionError) as error:
@@ -102,6 +103,17 @@ def restore(server: Server, document: object) -> None:
     firmware.delivered = counters["delivered"]
     server.calls.clear()
     server.calls.update({int(function): list(counts) for function, counts in counters["calls"].items()})
+    return top
+
+
+def restore(server: Server, document: object) -> None:
+    """Take a guest over: `prepare`, then fill the window and go on where the other backend stood.
+
+    Raises:
+        ProtocolError: as `prepare`. Guest RAM is as it was.
+    """
+    top = prepare(server, document)
+    window = server.window
     window.announce()
     for pe, cpu in enumerate(top["cpus"]):
         window.seq[pe] = cpu["seq"]
@@ -129,6 +141,8 @@ def check(server: Server, document: object) -> Document:
     top = _object(document, _TOP, "state document")
     machine = _object(top["machine"], _MACHINE, "machine")
     for name, value in server.machine.items():
+        if name == "window_version" and type(machine[name]) is int and 1 <= machine[name] < layout.VERSION:
+            continue  # the guest brings its monitor with it
         if machine[name] != value or type(machine[name]) is not type(value):
             raise ProtocolError(
                 f"state document: of another machine: {name} is {_brief(machine[name])} there and {_brief(value)} here"

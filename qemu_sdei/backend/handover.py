@@ -3,6 +3,7 @@
     source                                    destination (`--incoming`: held from the start)
     hold (if asked for)
     freeze   -> state.json, stands still
+                                              check   <- state.json, all of it
                                               restore <- state.json, serves
     moved    -> tells clients where to
     (or thaw -> goes on)
@@ -59,7 +60,9 @@ class Handover:
             "held": self._held,
             "freeze": self._freeze,
             "thaw": self._thaw,
+            "check": self._check,
             "restore": self._restore,
+            "arrived": self._arrived,
         }
 
     def defers(self, client: Client, message: dict[str, Any]) -> bool:
@@ -179,11 +182,38 @@ class Handover:
 
     # ---- destination ------------------------------------------------------------------------------------------------
 
+    def _check(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """Whether `restore` would take the state document in the run directory. Guest RAM is not touched."""
+        self._check_incoming()
+        document.prepare(self._server, self._read())
+        return {}
+
     def _restore(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """Take over the guest of the state document in the run directory. Its vCPUs must not run yet."""
+        """Take over the guest of the state document in the run directory. Its vCPUs must not run yet.
+
+        `arriving`: its RAM is not all there (postcopy), so that the machine cannot be booted before `arrived`.
+        """
+        self._check_incoming()
+        document.restore(self._server, self._read())
+        self._restored = True
+        self._server.arriving = message.get("arriving", False) is True
+        self._release()
+        return {}
+
+    def _arrived(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """All of the guest's RAM is there."""
         server = self._server
+        if server.arriving:
+            server.arriving = False
+            if self._freezer is None:
+                self._release()
+        return {}
+
+    def _check_incoming(self) -> None:
         if not self._incoming or self._restored:
             raise NotDeliveredError("this backend serves a guest already")
+
+    def _read(self) -> object:
         try:
             with self._path.open("rb") as file:
                 data = file.read(document.MAX_DOCUMENT + 1)
@@ -192,10 +222,6 @@ class Handover:
         if len(data) > document.MAX_DOCUMENT:
             raise ProtocolError(f"state document: more than {document.MAX_DOCUMENT >> 20} MiB")
         try:
-            state = json.loads(data)
+            return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise ProtocolError(f"state document: no JSON, or truncated: {error}") from None
-        document.restore(server, state)
-        self._restored = True
-        self._release()
-        return {}

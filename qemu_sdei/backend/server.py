@@ -88,6 +88,8 @@ class Server(Descriptors):
         self.machine: dict[str, Any] = {}
         """What a state document must be of: see `document.machine_of`."""
         self.hold_point: HoldPoint | None = None
+        self.arriving = False
+        """Guest RAM is not all there: QEMU still fetches it."""
         self._heard = False
         """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
         self.watch(doorbell.fileno(), self._doorbell_event)
@@ -191,6 +193,9 @@ class Server(Descriptors):
         point = self.hold_point
         if self.held:
             return
+        if self.arriving and pe == 0 and self._frames[pe][Word.KIND] == Kind.RESET:
+            self.hold()  # a boot writes RAM, and QEMU could not put in place what it fetches there
+            return
         function = self._frames[pe][Word.FUNCTION] & FUNCTION_MASK
         if point is not None and point.before(self.firmware, pe, self._frames[pe]):
             self._reached()
@@ -205,7 +210,7 @@ class Server(Descriptors):
         self._note("held", 0)
 
     def _frame_function(self) -> Callable[[int, int], None]:
-        if self.hold_point is not None or self.held:
+        if self.hold_point is not None or self.held or self.arriving:
             return self._watched_frame
         return self._frame if self._trace is None else self._traced_frame
 

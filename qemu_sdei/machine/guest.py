@@ -32,7 +32,7 @@ from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.machine.saved import Saved
 from qemu_sdei.machine.supervisor import Supervisor
-from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report, no_report
+from qemu_sdei.migration.options import SHARED, UNIX, Hold, MigrationOptions, MigrationResult, Report, no_report
 from qemu_sdei.rundir import RunDirectory
 
 T = TypeVar("T")
@@ -290,16 +290,21 @@ class Guest(GuestConsole, GuestSnapshots):
         verify: bool = True,
         hold: Hold | None = None,
         timeout: float = _MIGRATION_TIMEOUT,
+        transport: str = UNIX,
+        multifd: int = 0,
         report: Report = no_report,
     ) -> MigrationResult:
         """Move the running guest to a new QEMU and a new backend on this host; this object is the guest there then.
 
         Args:
             name: its name there; None: the first free of guest, guest-2, ...
-            route: "shared": both QEMUs map the same RAM; "copy": it is sent to new memory.
+            route: "shared": both QEMUs map the same RAM; "copy": it is sent to new memory; "live": while the vCPUs run;
+                "postcopy": partly after they run on at the destination.
             verify: where RAM is copied, compare and repair it before the guest goes on.
             hold: migrate when an event is in a given state.
             timeout: seconds that QEMU may take for the transfer.
+            transport: "unix" or "tcp" (loopback), between the two QEMUs.
+            multifd: number of connections that RAM is sent by in parallel; 0: none of its own.
             report: is told of progress, in another thread.
 
         Raises:
@@ -307,7 +312,7 @@ class Guest(GuestConsole, GuestSnapshots):
             `LostGuestError`: it does not.
         """
         self._running()
-        options = MigrationOptions(route, verify, hold, timeout)
+        options = MigrationOptions(route, verify, hold, timeout, transport, multifd)
         assert self._mover is not None
         wait = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
         return self._call(self._mover.migrate(name, options, report), wait)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
+from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.client import ControlClient
@@ -23,8 +24,9 @@ from qemu_sdei.machine.guest_snapshots import Snapshooter
 from qemu_sdei.machine.owner import OwnerSocket, Progress
 from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
-from qemu_sdei.migration.handover import Handover
-from qemu_sdei.migration.options import COPY, MigrationOptions, MigrationResult, Report
+from qemu_sdei.migration.handover import Handover, LostInPostcopyError
+from qemu_sdei.migration.options import SHARED, MigrationOptions, MigrationResult, Report
+from qemu_sdei.monitor import layout
 from qemu_sdei.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ class Mover:
         assert guest._config is not None
         size = guest._config.ram_size
         where = guest.options.memory_path
-        copied = options.route == COPY
+        copied = options.route != SHARED
         if copied:
             memory.check_free(size, None if where is None else Path(where))
         directory = RunDirectory.create(name)
@@ -126,8 +128,15 @@ class Mover:
             config = self._furnish(source, directory)
             destination = Supervisor(source.plan, directory, new_fd, guest.console_text, incoming=True)
             handover = Handover(source, destination, options, report, start_timeout=guest.options.start_timeout)
-            result = await handover.run((old_fd, new_fd), size)
+            window = layout.window_base(RAM_BASE, size)
+            result = await handover.run(
+                (old_fd, new_fd),
+                range(RAM_BASE, RAM_BASE + size),
+                range(window, layout.frame_end(window, guest._config.nr_cpus)),
+            )
         except BaseException as error:
+            if isinstance(error, LostInPostcopyError):
+                await asyncio.shield(self._lose(source))
             if destination is not None:
                 await asyncio.shield(destination.stop())
             directory.remove()
@@ -176,7 +185,16 @@ class Mover:
             guest.console_text.changed.notify_all()
 
     @staticmethod
+    async def _lose(source: Supervisor) -> None:
+        """The guest is neither here nor there: let its end be the end of `source`."""
+        source.carries = True
+        with contextlib.suppress(SdeiError):
+            await source.execute("quit", {})
+
+    @staticmethod
     def _explain(source: Supervisor, error: SdeiError) -> SdeiError:
+        if isinstance(error, LostInPostcopyError):
+            return error
         if source.power_off is not None:
             return LostGuestError(f"the guest has ended ({source.power_off.reason}) while it was migrated: {error}")
         return GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}")

@@ -27,7 +27,7 @@ from qemu_sdei.errors import GuestError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
-from qemu_sdei.migration.options import Report, Step
+from qemu_sdei.migration.options import COPY, MigrationOptions, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.rundir import RunDirectory
 
@@ -36,6 +36,7 @@ VERSION: Final = 1
 META: Final = "saved.json"
 VM: Final = "vm.state"
 _PART: Final = "vm.part"
+_AS_FILE: Final = MigrationOptions(route=COPY)
 _SETTLE: Final = 10.0
 _LOAD: Final = 120.0
 """Seconds that QEMU may take to read a guest."""
@@ -87,7 +88,7 @@ class Saved:
 
     async def arrive(self, side: Side) -> None:
         """Have QEMU and backend of `side`, which wait for a guest, take this one."""
-        await Source.capabilities(side, False)
+        await Source.capabilities(side, _AS_FILE)
         await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
         await arrived(side, _LOAD)
         await take_over(side)
@@ -137,7 +138,7 @@ async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, t
         report(Step("stop"))
         running, _ = await leaving.stand_still()
         part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
-        await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", shared=False)
+        await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", _AS_FILE)
         await _appears(directory / VM)
         for name in (files.CONFIG, files.STATE, files.INITRD, files.CONSOLE_LOG):
             if (side.path / name).is_file():

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError
+from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.source import Side, execute
 
@@ -17,33 +18,65 @@ _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
 
 
-async def arrived(side: Side, limit: float = _SETTLE) -> None:
-    """Wait up to `limit` seconds until QEMU has taken the guest, and stands still with it.
+async def arrived(side: Side, limit: float = _SETTLE, *, postcopy: bool = False) -> None:
+    """Wait up to `limit` seconds until QEMU has taken the guest, and stands still with it; with `postcopy`, RAM is not
+    all there.
 
     Raises:
         GuestError: it has not.
     """
     deadline = time.monotonic() + limit
+    wanted = ("completed", "postcopy-active") if postcopy else ("completed",)
     while True:
         there: dict[str, Any] = await execute(side, "query-migrate")
         state = (await execute(side, "query-status"))["status"]
-        if there.get("status") == "completed" and state != "inmigrate":
+        if there.get("status") in wanted and state != "inmigrate":
             return
         if there.get("status") == "failed" or time.monotonic() > deadline:
             raise GuestError(f"the destination's QEMU did not take the guest: {there.get('status')}, {state}")
         await asyncio.sleep(_POLL)
 
 
-async def take_over(side: Side) -> None:
+async def fetch(side: Side, addresses: range) -> None:
+    """Have QEMU read guest RAM, so that the pages of `addresses` are fetched: one that another process touches first
+    QEMU cannot put in place any more.
+    """
+    for page in range(addresses.start, addresses.stop, ram.PAGE):
+        await execute(side, "human-monitor-command", command_line=f"xp /1xb {page:#x}")
+
+
+async def _ask(side: Side, command: str, **arguments: bool) -> None:
+    link = await BackendLink.open(side.path / rundir.CONTROL)
+    try:
+        await link.request(command, **arguments)
+    finally:
+        link.close()
+
+
+async def check(side: Side) -> None:
+    """Have the backend check the state document in the run directory; it touches no guest RAM for that.
+
+    Raises:
+        SdeiError: it would not take it; the message says why.
+    """
+    await _ask(side, "check")
+
+
+async def take_over(side: Side, *, arriving: bool = False) -> None:
     """Have the backend take the guest over, from the state document in the run directory.
+
+    `arriving`: of guest RAM only what the backend shares with the monitor is there yet; `complete` says when all is.
 
     Raises:
         SdeiError: it does not take it; the message says why.
     """
-    link = await BackendLink.open(side.path / rundir.CONTROL)
     try:
-        await link.request("restore")
+        await _ask(side, "restore", arriving=arriving)
     finally:
-        link.close()
         with contextlib.suppress(OSError):
             (side.path / rundir.STATE).unlink()
+
+
+async def complete(side: Side) -> None:
+    """Tell the backend that all RAM is there. Raises `SdeiError`."""
+    await _ask(side, "arrived")

@@ -4,15 +4,24 @@
                                             QEMU (-incoming defer -S) and backend (--incoming) start
     QMP stop: vCPUs stand still
     backend: freeze -> state document
+                                            backend: check <- state document
     QMP migrate                      --->   device state, and RAM where it is not shared
                                             RAM compared and repaired
-                                            backend: restore <- state document, all of it checked first
+                                            backend: restore <- state document
                                             QMP cont                      <- from here on there is no way back
     backend: moved -> clients
     both end
 
-The vCPUs stop *before* QEMU migrates: QEMU 7.2's TCG loses pages that are written during a live migration, and in
-secure SRAM, which cannot be compared from outside, that would be the monitor's own state (docs/concepts.md).
+Live, the vCPUs run while QEMU sends RAM:
+
+    QMP migrate                      --->   RAM
+    QEMU stops the vCPUs, little is left (pre-switchover)
+    backend: freeze -> state document
+                                            backend: check <- state document
+    QMP migrate-continue             --->   what is left of RAM (with postcopy: later), device state
+    as above
+
+Why RAM is compared is in docs/concepts.md: QEMU 7.2's TCG loses pages that are written during a live migration.
 """
 
 from __future__ import annotations
@@ -21,17 +30,21 @@ import asyncio
 import contextlib
 import shutil
 import time
-from typing import Final
+from typing import Any, Final
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import SdeiError
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.destination import arrived, take_over
-from qemu_sdei.migration.options import COPY, SHARED, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.destination import arrived, check, complete, fetch, take_over
+from qemu_sdei.migration.options import POSTCOPY, UNIX, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 
 _SOCKET: Final = "migration.sock"
+
+
+class LostInPostcopyError(LostGuestError):
+    """The guest had gone on at the destination, and cannot without the RAM that was still at the source."""
 
 
 class Handover:
@@ -46,32 +59,38 @@ class Handover:
         self._report = report
         self._start_timeout = start_timeout
 
-    async def run(self, ram_fds: tuple[int, int], ram_size: int) -> MigrationResult:
-        """Move the guest; `ram_fds` are source's and destination's RAM.
+    async def run(self, ram_fds: tuple[int, int], ram: range, window: range) -> MigrationResult:
+        """Move the guest; `ram_fds` are source's and destination's RAM, `ram` and `window` physical addresses.
 
         Raises:
             SdeiError: it did not work; the guest goes on at the source, and the destination must be ended. `GuestError`
-            below it where a QEMU or a backend went away.
+            below it where a QEMU or a backend went away. `LostInPostcopyError`: the guest was at the destination
+            already, and cannot go on without the RAM that is still at the source.
         """
         source, options = self._source, self._options
         link = await BackendLink.open(source.path / rundir.CONTROL)
         try:
             leaving = Source(source, link, options.hold, self._report, options.timeout)
-            await leaving.reach_hold_point()
+            if not options.live:
+                await leaving.reach_hold_point()
             begin = time.monotonic()
             self._report(Step("start"))
             await self._prepare()
-            stopped = time.monotonic()
             try:
-                running, document = await leaving.stand_still()
-                await asyncio.to_thread(
-                    shutil.copyfile, source.path / rundir.STATE, self._destination.path / rundir.STATE
-                )
-                info = await leaving.transfer(self._uri, shared=options.route == SHARED)
-                await arrived(self._destination)
-                differing = await self._verify(ram_fds, ram_size)
+                if options.live:
+                    running, stopped, document, info = await self._live(leaving, link)
+                else:
+                    stopped = time.monotonic()
+                    running, document = await leaving.stand_still()
+                    await self._hand_over_document()
+                    info = await leaving.transfer(await self._uri(), options)
+                postcopy = info.get("status") == "postcopy-active"
+                await arrived(self._destination, postcopy=postcopy)
+                differing = await self._verify(ram_fds, ram, window)
                 self._report(Step("restore"))
-                await take_over(self._destination)
+                if postcopy:
+                    await fetch(self._destination, window)
+                await take_over(self._destination, arriving=postcopy)
                 await self._destination.inherit(source)
                 if running:
                     await execute(self._destination, "cont")
@@ -83,35 +102,88 @@ class Handover:
                 # It only tells clients where to go: what counts is done.
                 control = str(self._destination.path / rundir.CONTROL)
                 await link.request("moved", name=self._destination.name, control=control)
+            end = now
+            if postcopy:
+                info = await self._fetch(leaving)
+                end = time.monotonic()
         finally:
             link.close()
+        numbers = info.get("ram", {})
         return MigrationResult(
             source=source.name,
             destination=self._destination.name,
             route=options.route,
-            total_ms=1000 * (now - begin),
+            total_ms=1000 * (end - begin),
             pause_ms=1000 * (now - stopped),
             qemu_downtime_ms=int(info.get("downtime", 0)),
             qemu_total_ms=int(info.get("total-time", 0)),
-            transferred=int(info.get("ram", {}).get("transferred", 0)),
+            transferred=int(numbers.get("transferred", 0)),
             document=document,
             pages_differing=differing,
+            passes=int(numbers.get("dirty-sync-count", 0)) if options.live else 0,
         )
 
-    @property
-    def _uri(self) -> str:
-        return f"unix:{self._destination.path / _SOCKET}"
+    async def _live(self, leaving: Source, link: BackendLink) -> tuple[bool, float, int, dict[str, Any]]:
+        """All up to the point where QEMU has sent what the destination needs. Returns whether the vCPUs ran, when they
+        were stopped, the bytes of the document, and what QEMU says.
+        """
+        options = self._options
+        postcopy = options.route == POSTCOPY
+        running = await leaving.runs()
+        boots = await self._boots(link)
+        await leaving.begin(await self._uri(), options)
+        stopped = await leaving.converge(postcopy=postcopy)
+        document = await leaving.switch_over()
+        if await self._boots(link) != boots and not options.compared:
+            # What is loaded at a reset QEMU does not see being written.
+            raise GuestError("the guest was reset while its RAM was being sent, and RAM is not to be compared")
+        await self._hand_over_document()
+        return running, stopped, document, await leaving.complete(postcopy=postcopy)
+
+    @staticmethod
+    async def _boots(link: BackendLink) -> int:
+        return int((await link.request("status"))["epoch"])
+
+    async def _hand_over_document(self) -> None:
+        """Copy the document, and have the destination's backend check it before anything cannot be taken back."""
+        await asyncio.to_thread(
+            shutil.copyfile, self._source.path / rundir.STATE, self._destination.path / rundir.STATE
+        )
+        await check(self._destination)
+
+    async def _fetch(self, leaving: Source) -> dict[str, Any]:
+        """The guest runs at the destination: wait until its RAM is there too."""
+        try:
+            info = await leaving.fetched()
+            await complete(self._destination)
+        except SdeiError as error:
+            raise LostInPostcopyError(
+                f"the guest went on as {self._destination.name!r}, and then the rest of its RAM could not be fetched: "
+                f"{error}"
+            ) from None
+        return info
+
+    async def _uri(self) -> str:
+        """Where the destination's QEMU listens."""
+        if self._options.transport == UNIX:
+            return f"unix:{self._destination.path / _SOCKET}"
+        there: dict[str, Any] = await execute(self._destination, "query-migrate")
+        for address in there.get("socket-address", ()):
+            return f"tcp:{address['host']}:{address['port']}"
+        raise GuestError("the destination's QEMU does not say at which TCP port it listens")
 
     async def _prepare(self) -> None:
         await self._destination.start(self._start_timeout)
-        await Source.capabilities(self._destination, self._options.route == SHARED)
-        await execute(self._destination, "migrate-incoming", uri=self._uri)
+        await Source.capabilities(self._destination, self._options)
+        here = f"unix:{self._destination.path / _SOCKET}" if self._options.transport == UNIX else "tcp:127.0.0.1:0"
+        await execute(self._destination, "migrate-incoming", uri=here)
 
-    async def _verify(self, fds: tuple[int, int], size: int) -> int | None:
-        if self._options.route != COPY or not self._options.verify:
+    async def _verify(self, fds: tuple[int, int], addresses: range, window: range) -> int | None:
+        if not self._options.compared:
             return None
         self._report(Step("verify"))
-        return len(await asyncio.to_thread(ram.compare, *fds, size))
+        apart = range(window.start - addresses.start, window.stop - addresses.start)
+        return len(await asyncio.to_thread(ram.compare, *fds, len(addresses), apart=apart))
 
     async def _go_back(self, leaving: Source) -> None:
         """It did not work: the guest goes on at the source."""

@@ -13,7 +13,16 @@ SHARED: Final = "shared"
 """Both QEMUs map the same RAM (`x-ignore-shared`): none of it is sent."""
 COPY: Final = "copy"
 """RAM is sent through a unix socket into memory of the destination's own."""
-ROUTES: Final = (SHARED, COPY)
+LIVE: Final = "live"
+"""RAM is sent while the guest runs, and what it wrote meanwhile once more (QEMU's precopy)."""
+POSTCOPY: Final = "postcopy"
+"""As `live` for a first pass; then the guest goes on at the destination, and RAM that is not there yet is fetched."""
+ROUTES: Final = (SHARED, COPY, LIVE, POSTCOPY)
+UNIX: Final = "unix"
+TCP: Final = "tcp"
+TRANSPORTS: Final = (UNIX, TCP)
+MAX_CHANNELS: Final = 255
+"""QEMU's limit for `multifd-channels`."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +47,34 @@ class MigrationOptions:
 
     route: str = SHARED
     verify: bool = True
-    """Compare RAM before the destination runs, and repair it (only where RAM was copied)."""
+    """Compare RAM before the destination runs, and repair it (where RAM was sent, and is there by then)."""
     hold: Hold | None = None
     timeout: float = 120.0
     """Seconds that QEMU may take to transfer."""
+    transport: str = UNIX
+    """How the two QEMUs are connected: a unix socket, or TCP over the loopback interface."""
+    multifd: int = 0
+    """Connections that RAM is sent by in parallel; 0: by the one that all else goes by. For `copy` and `live`."""
+
+    @property
+    def live(self) -> bool:
+        """The vCPUs run while RAM is sent."""
+        return self.route in (LIVE, POSTCOPY)
+
+    @property
+    def compared(self) -> bool:
+        """RAM is compared before the guest goes on."""
+        return self.verify and self.route in (COPY, LIVE)
 
     def __post_init__(self) -> None:
         if self.route not in ROUTES:
-            raise UsageError(f"no migration route {self.route!r}; there are {' and '.join(ROUTES)}")
+            raise UsageError(f"no migration route {self.route!r}; there are {', '.join(ROUTES)}")
+        if self.transport not in TRANSPORTS:
+            raise UsageError(f"no transport {self.transport!r} of a migration; there are {', '.join(TRANSPORTS)}")
+        if not 0 <= self.multifd <= MAX_CHANNELS:
+            raise UsageError(f"multifd takes 1 to {MAX_CHANNELS} connections, not {self.multifd}")
+        if self.multifd and self.route not in (COPY, LIVE):
+            raise UsageError(f"multifd is for RAM that is sent before the guest goes on, not for route {self.route!r}")
         if self.hold is not None and self.hold.state not in STATES:
             raise UsageError(f"no hold point {self.hold.state!r}; there are {', '.join(STATES)}")
         if not self.timeout > 0:
@@ -73,7 +102,7 @@ class MigrationResult:
     total_ms: float
     """From the request to the guest's going on, without the wait for a hold point."""
     pause_ms: float
-    """How long the vCPUs stood still, as seen from here."""
+    """How long the vCPUs stood still, as seen from here; at most, where QEMU stops them by itself (`live`)."""
     qemu_downtime_ms: int
     """QEMU's own `downtime`."""
     qemu_total_ms: int
@@ -83,7 +112,11 @@ class MigrationResult:
     document: int
     """Bytes of the state document."""
     pages_differing: int | None
-    """Pages of guest RAM that had not arrived, and were repaired; None: not compared, or the RAM is the same."""
+    """Pages of guest RAM that had not arrived, and were repaired; None: not compared, or the RAM is the same. The frame
+    window is not counted: what the backend writes there QEMU does not see, and it is written anew.
+    """
+    passes: int = 0
+    """How often QEMU looked for pages that were written meanwhile (its `dirty-sync-count`)."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -95,7 +128,7 @@ class Step:
     """Progress of a migration."""
 
     phase: str
-    """start, stop, hold, ram, verify, restore."""
+    """start, ram, hold, switch, stop, verify, restore, fetch."""
     done: int = 0
     """Bytes of RAM that are dealt with, of `total`."""
     total: int = 0

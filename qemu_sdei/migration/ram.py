@@ -41,9 +41,10 @@ def _union(size: int, *fds: int) -> Iterator[tuple[int, int]]:
             at = end
 
 
-def compare(source: int, destination: int, size: int, *, repair: bool = True) -> list[int]:
+def compare(source: int, destination: int, size: int, *, repair: bool = True, apart: range = range(0)) -> list[int]:
     """Offsets of the pages that differ between two RAM files of `size` bytes; with `repair` they are made equal to the
-    source's. The descriptors must be of regular files or memfds that nobody writes to meanwhile.
+    source's. The descriptors must be of regular files or memfds that nobody writes to meanwhile. Pages at offsets that
+    are in `apart` are repaired, but not told of.
     """
     differing: list[int] = []
     # Reads, not mappings: a mapping costs a page fault for each page, which is five times as much.
@@ -61,7 +62,8 @@ def compare(source: int, destination: int, size: int, *, repair: bool = True) ->
             for page in range(0, len(left), PAGE):
                 good = left[page : page + PAGE]
                 if good != right[page : page + PAGE]:
-                    differing.append(chunk + page)
+                    if chunk + page not in apart:
+                        differing.append(chunk + page)
                     if repair:
                         os.pwrite(destination, good, chunk + page)
     return differing

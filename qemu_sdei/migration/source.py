@@ -10,13 +10,19 @@ from typing import Any, Final, Protocol
 
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, NotDeliveredError
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.options import Hold, Report, Step
+from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions, Report, Step
 
 _POLL: Final = 0.005
 _BUSY_TRIES: Final = 100
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
+_SLOW: Final = 10 << 10
+"""Bytes a second while a hold point is waited for: with pages of zeroes, some 4 MiB of RAM."""
 _OVER: Final = frozenset(("completed", "failed", "cancelled"))
+_RUNNING: Final = frozenset(("none", "setup", "active"))
+_PAUSED: Final = frozenset(("pre-switchover",))
+_COMPLETED: Final = frozenset(("completed",))
+_FETCHING: Final = frozenset(("postcopy-active", "completed"))
 MAX_BANDWIDTH: Final = 1 << 40
 """Bytes a second: QEMU's default of 128 MiB/s is for networks that others use too."""
 
@@ -65,18 +71,30 @@ class Source:
         self._timeout = timeout
         self._migrating = False
         self._stopped_by_us = False
+        self._ran = time.monotonic()
+        """When the vCPUs were last known to run."""
 
     async def _execute(self, command: str, **arguments: object) -> Any:
         return await execute(self.side, command, **arguments)
 
     @staticmethod
-    async def capabilities(side: Side, shared: bool) -> None:
+    async def capabilities(side: Side, options: MigrationOptions) -> None:
         """Set what both sides of a migration must agree on."""
-        wanted = [
-            {"capability": "events", "state": True},
-            {"capability": "x-ignore-shared", "state": shared},
-        ]
-        await execute(side, "migrate-set-capabilities", capabilities=wanted)
+        wanted = {
+            "events": True,
+            "x-ignore-shared": options.route == SHARED,
+            "multifd": options.multifd > 0,
+            "postcopy-ram": options.route == POSTCOPY,
+            # QEMU stops the vCPUs, and waits for our word before it sends what is left.
+            "pause-before-switchover": options.live,
+        }
+        await execute(
+            side,
+            "migrate-set-capabilities",
+            capabilities=[{"capability": name, "state": state} for name, state in wanted.items()],
+        )
+        if options.multifd:
+            await execute(side, "migrate-set-parameters", multifd_channels=options.multifd)
 
     async def reach_hold_point(self) -> None:
         """Wait until the guest is where it is to be migrated."""
@@ -103,15 +121,20 @@ class Source:
         running = await self._stop()
         return running, await self._freeze()
 
-    async def _stop(self) -> bool:
-        """Stop the vCPUs. Returns whether they ran."""
+    async def runs(self) -> bool:
+        """Whether the vCPUs run. Raises `GuestError`: the guest is in a state that it cannot leave from."""
         status = (await self._execute("query-status"))["status"]
         if status not in ("running", "paused"):
             raise GuestError(f"the guest cannot be moved or saved while QEMU says that it is {status!r}")
-        if status == "running":
+        return bool(status == "running")
+
+    async def _stop(self) -> bool:
+        """Stop the vCPUs. Returns whether they ran."""
+        running = await self.runs()
+        if running:
             self._stopped_by_us = True
             await self._execute("stop")
-        return bool(status == "running")
+        return running
 
     async def _freeze(self) -> int:
         """Have the backend write the state document. Returns its size."""
@@ -131,30 +154,76 @@ class Source:
             raise NotDeliveredError("a service of the guest was busy with micro-operations each time that it was asked")
         return int(answer["bytes"])
 
-    async def transfer(self, uri: str, *, shared: bool) -> dict[str, Any]:
-        """Have QEMU migrate to `uri`; `shared`: without RAM. Returns what QEMU says of it at the end."""
-        await self.capabilities(self.side, shared)
-        await self._execute("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
+    async def transfer(self, uri: str, options: MigrationOptions) -> dict[str, Any]:
+        """Have QEMU migrate the stopped guest to `uri`. Returns what QEMU says of it at the end."""
+        await self.begin(uri, options)
+        return await self._until(_COMPLETED)
+
+    async def begin(self, uri: str, options: MigrationOptions) -> None:
+        """Have QEMU start to migrate to `uri`."""
+        await self.capabilities(self.side, options)
+        slow = options.live and self._hold is not None
+        await self._execute("migrate-set-parameters", max_bandwidth=_SLOW if slow else MAX_BANDWIDTH)
         self._migrating = True
         await self._execute("migrate", uri=uri)
-        deadline = time.monotonic() + self._timeout
+
+    async def converge(self, *, postcopy: bool) -> float:
+        """Wait until QEMU has stopped the vCPUs because little is left to send; with `postcopy`, one pass is enough.
+
+        Returns:
+            When they still ran, in seconds of `time.monotonic`.
+        """
+        if self._hold is not None:
+            # Not to be done before the guest is where it is to be migrated.
+            await self.reach_hold_point()
+            await self._execute("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
+        if postcopy:
+            await self._until(_PAUSED, passes=1)
+            with contextlib.suppress(GuestError):
+                # Refused where it has come to that state by itself meanwhile.
+                await self._execute("migrate-start-postcopy")
+        await self._until(_PAUSED)
+        return self._ran
+
+    async def switch_over(self) -> int:
+        """In QEMU's pause: write the state document. Returns its bytes."""
+        self.side.suspend()
+        return await self._freeze()
+
+    async def complete(self, *, postcopy: bool) -> dict[str, Any]:
+        """Have QEMU send what is left; with `postcopy`, only what the destination needs to go on."""
+        await self._execute("migrate-continue", state="pre-switchover")
+        return await self._until(_FETCHING if postcopy else _COMPLETED)
+
+    async def fetched(self) -> dict[str, Any]:
+        """Wait until the destination has fetched all RAM."""
+        return await self._until(_COMPLETED, phase="fetch")
+
+    async def _until(self, wanted: frozenset[str], *, passes: int | None = None, phase: str = "ram") -> dict[str, Any]:
+        """Wait until QEMU's migration is in a state that is `wanted`, or after `passes` over all RAM."""
         begin = time.monotonic()
         while True:
+            asked = time.monotonic()
             info: dict[str, Any] = await self._execute("query-migrate")
             status = info.get("status")
             numbers = info.get("ram", {})
             total, left = int(numbers.get("total", 0)), int(numbers.get("remaining", 0))
-            elapsed = max(time.monotonic() - begin, 1e-3)
-            self._report(Step("ram", total - left, total, (total - left) / elapsed))
+            elapsed = max(asked - begin, 1e-3)
+            self._report(Step(phase, total - left, total, (total - left) / elapsed))
             if status in _OVER:
-                break
-            if time.monotonic() > deadline:
+                self._migrating = False
+            if status in wanted:
+                return info
+            if status in _OVER:
+                why = info.get("error-desc", "it does not say why")
+                raise GuestError(f"QEMU's migration has {status}: {why}")
+            if status in _RUNNING:
+                self._ran = asked
+            if passes is not None and int(numbers.get("dirty-sync-count", 0)) > passes:
+                return info
+            if asked - begin > self._timeout:
                 raise GuestTimeoutError(f"QEMU did not transfer the guest within {self._timeout:g} s")
             await asyncio.sleep(_POLL)
-        self._migrating = False
-        if status != "completed":
-            raise GuestError(f"QEMU's migration has {status}: {info.get('error-desc', 'it does not say why')}")
-        return info
 
     async def go_on(self) -> None:
         """The guest goes on here, as if nothing had been."""

@@ -14,7 +14,8 @@ from enum import IntEnum, IntFlag
 from typing import Final
 
 MAGIC: Final = 0x314E_4957_4945_4453  # "SDEIWIN1"
-VERSION: Final = 1
+VERSION: Final = 2
+"""1: the monitor had its own memory in secure SRAM, and the scratch area began at 0x10_0000."""
 
 WINDOW_SIZE: Final = 0x20_0000
 """2 MiB: the hidden part of RAM, so that what the guest gets still ends on a 2 MiB boundary."""
@@ -34,9 +35,16 @@ KEPT_SIZE: Final = 0xD000
 FRAME_OFFSET: Final = 0x1_0000
 FRAME_SIZE: Final = 0x400
 FRAME_WORDS: Final = FRAME_SIZE // 8
-SCRATCH_OFFSET: Final = 0x10_0000
-"""1 MiB that neither side gives a meaning: buffers for micro-operations (fw_cfg DMA)."""
-SCRATCH_SIZE: Final = 0x10_0000
+MONITOR_OFFSET: Final = 0x9_0000
+MONITOR_SIZE: Final = 0x400
+"""The monitor's own memory for each CPU: its block and its stack. The host never touches it. It is here, and not in
+secure SRAM, so that it is migrated as all RAM is: QEMU 7.2's TCG loses writes to memory whose size is a multiple of
+256 KiB during a live migration, which nothing but a comparison would show, and secure SRAM cannot be looked at from
+outside. A guest that writes here breaks its own firmware, as it could by its frames.
+"""
+SCRATCH_OFFSET: Final = 0x12_0000
+"""Neither side gives it a meaning: buffers for micro-operations (fw_cfg DMA)."""
+SCRATCH_SIZE: Final = 0xE_0000
 
 
 class Header(IntEnum):
@@ -245,6 +253,11 @@ def frame_offset(cpu: int) -> int:
     return FRAME_OFFSET + cpu * FRAME_SIZE
 
 
+def frame_end(base: int, nr_cpus: int) -> int:
+    """Physical address where the last frame of a window at `base` ends."""
+    return base + frame_offset(nr_cpus)
+
+
 def window_base(ram_base: int, ram_size: int) -> int:
     """Physical address of the window for RAM of `ram_size` bytes at `ram_base`."""
     return (ram_base + ram_size - WINDOW_SIZE) & ~(WINDOW_ALIGN - 1)
@@ -263,7 +276,8 @@ def c_header() -> str:
         out.append(f"#define {name} {value:#x}")
 
     for name in ("MAGIC", "VERSION", "WINDOW_SIZE", "MAX_CPUS", "SEQ_OFFSET", "KICK_OFFSET", "FRAME_OFFSET",
-                 "FRAME_SIZE", "SCRATCH_OFFSET", "OP_WORDS", "MAX_OPS", "OPS_SHIFT", "OP_ABORTED"):  # fmt: skip
+                 "FRAME_SIZE", "MONITOR_OFFSET", "MONITOR_SIZE", "SCRATCH_OFFSET",
+                 "OP_WORDS", "MAX_OPS", "OPS_SHIFT", "OP_ABORTED"):  # fmt: skip
         define(f"W_{name}", globals()[name])
     for prefix, members, scale in (
         ("H_", Header, 8),
