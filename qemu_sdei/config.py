@@ -37,6 +37,11 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[(match[2] or "").upper()]
 
 
+def shown_ram(size: int) -> str:
+    """A guest's RAM as it was asked for: without the 8 KiB that a whole number of MiB is given more of."""
+    return format_size(size - 8192 if size % (1 << 20) == 8192 else size)
+
+
 def format_size(size: int) -> str:
     """`size` bytes as a person writes it: 1G, 1536M, 1048568K; always exact where `parse_size` can be."""
     for unit in "GMK":

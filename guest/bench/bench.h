@@ -17,6 +17,7 @@ void mode_hostile(void);
 void mode_bound(void);
 void mode_fuzz(void);
 void mode_journey(void);
+void mode_dirty(void);
 
 /* The other modes have no handler in C. */
 u64 storm_handler(struct regs *regs);

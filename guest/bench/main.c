@@ -187,7 +187,7 @@ void guest_main(void)
 		{ "hot", mode_hot },   { "cold", mode_cold },   { "signal", mode_signal },
 		{ "idle", mode_idle }, { "storm", mode_storm }, { "call", mode_call },
 		{ "hostile", mode_hostile }, { "bound", mode_bound_events },
-		{ "fuzz", mode_fuzz }, { "journey", mode_journey },
+		{ "fuzz", mode_fuzz }, { "journey", mode_journey }, { "dirty", mode_dirty },
 	};
 	const char *mode = arg_text("mode", "");
 
@@ -197,5 +197,5 @@ void guest_main(void)
 			return;
 		}
 	}
-	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz or journey", mode);
+	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey or dirty", mode);
 }

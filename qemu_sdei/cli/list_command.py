@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table
-from qemu_sdei.config import GuestConfig, format_size
+from qemu_sdei.config import GuestConfig, shown_ram
 from qemu_sdei.errors import ProtocolError, SdeiError
 
 _TIMEOUT: Final = 1.0
@@ -70,7 +70,7 @@ def _describe(guest: Any) -> dict[str, Any]:
     }
     try:
         config = GuestConfig.from_json((guest.path / rundir.CONFIG).read_bytes())
-        facts |= {"vcpus": config.nr_cpus, "memory": format_size(config.ram_size), "cpu": config.cpu}
+        facts |= {"vcpus": config.nr_cpus, "memory": shown_ram(config.ram_size), "cpu": config.cpu}
         facts["kernel"] = config.boot.get("kernel")
         with ControlClient(guest.control, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
             hello = client.hello()

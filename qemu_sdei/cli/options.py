@@ -21,6 +21,11 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
         help=f"vCPUs, 1 to 512, and how they lie if that matters: 6,sockets=2,cores=3 (default: {smp})",
     )
     group.add_argument("--memory", "-m", default="1G", metavar="M", help="RAM, with M or G (default: 1G)")
+    group.add_argument(
+        "--exact-memory",
+        action="store_true",
+        help="do not add 8 KiB to RAM of whole MiB, by which QEMU before 9.0 loses no pages in live migrations",
+    )
     group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
     group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
     group.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
@@ -130,6 +135,7 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         smp=count,
         topology=topology,
         memory=args.memory,
+        exact_memory=args.exact_memory,
         cpu=args.cpu,
         virtualization=args.virtualization,
         name=args.name,

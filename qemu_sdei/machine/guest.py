@@ -75,7 +75,9 @@ class Guest(GuestConsole, GuestSnapshots):
             UsageError: there is no saved guest.
         """
         saved = Saved.read(path)
-        guest = cls(replace(saved.options, name=name), progress=progress)
+        guest = cls(
+            replace(saved.options, name=name, memory=saved.config.ram_size, exact_memory=True), progress=progress
+        )
         guest._saved = saved
         guest._nonce = saved.nonce
         return guest

@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size
 from qemu_sdei.errors import UsageError
@@ -16,8 +17,16 @@ _ALIGN = 8192
 """QEMU rounds what -m says up to a multiple of 8 KiB, and then refuses a backend that is smaller."""
 
 
-def ram_size(memory: str | int) -> int:
-    """Bytes of RAM for `memory` (an int is bytes, a string is as QEMU's `-m`). Raises `UsageError`."""
+_WORD_OF_PAGES: Final = 64 << 12
+"""QEMU's dirty bits of 64 pages make a word. Where all of a RAM block is whole words, the TCG of QEMU before 9.0 clears
+them a word at a time during a live migration, and then misses writes by vCPUs that have the page in their TLB.
+"""
+
+
+def ram_size(memory: str | int, *, exact: bool = False) -> int:
+    """Bytes of RAM for `memory` (an int is bytes, a string is as QEMU's `-m`): 8 KiB more, where QEMU would lose pages
+    of RAM of just that size in a live migration, unless it is to be `exact`. Raises `UsageError`.
+    """
     size = parse_size(memory) if isinstance(memory, str) else memory
     if size < MIN_RAM:
         raise UsageError(f"memory {format_size(size)} is too small: a guest needs at least {format_size(MIN_RAM)}")
@@ -27,7 +36,9 @@ def ram_size(memory: str | int) -> int:
         )
     if size % _ALIGN:
         raise UsageError(f"memory {size} bytes is no multiple of {_ALIGN}")
-    return size
+    if exact or size % _WORD_OF_PAGES:
+        return size
+    return size + _ALIGN if size + _ALIGN <= MAX_RAM else size - _ALIGN
 
 
 def check_free(size: int, directory: Path | None, option: str = "--memory-path") -> None:
