@@ -125,8 +125,15 @@ static void other_cpu(void)
 
 void mode_journey(void)
 {
+	u64 waits = arg_number("wait", 0, 0, 1);
+
 	args_done();
 	sdei_version();
+	if (waits) {
+		printf("journey: waits for a key\n");
+		if (console_read(wait_us) < 0)
+			fail("no key");
+	}
 	other_cpu();
 	register_event(EVENT);
 	report("registered");

@@ -31,9 +31,20 @@ def register(subparsers: Any) -> None:
         "--route",
         default="shared",
         metavar="R",
-        help="shared: both QEMUs map the same RAM (default); copy: RAM is sent to new memory",
+        help="shared: both QEMUs map the same RAM (default); copy: RAM is sent to new memory; live: that while it runs",
     )
-    parser.add_argument("--no-verify", action="store_true", help="do not compare RAM that was copied")
+    parser.add_argument(
+        "--postcopy",
+        action="store_true",
+        help="live, and after a first pass the guest goes on as DEST; what of its RAM is not there is fetched",
+    )
+    parser.add_argument(
+        "--multifd", type=int, default=0, metavar="N", help="send RAM by N connections in parallel (copy, live)"
+    )
+    parser.add_argument(
+        "--transport", default="unix", metavar="T", help="between the QEMUs: unix (default), or tcp (over loopback)"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not compare RAM that was sent")
     parser.add_argument(
         "--hold",
         metavar="STATE",
@@ -51,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
     from qemu_sdei.machine.owner_client import ask
-    from qemu_sdei.migration.options import Hold, MigrationOptions
+    from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions
 
     if args.destination is not None:
         check_name(args.destination)
@@ -61,7 +72,15 @@ def run(args: argparse.Namespace) -> int:
     hold = None
     if args.hold is not None:
         hold = Hold(args.hold, _event(guest, args.event), args.vcpu, args.timeout)
-    options = MigrationOptions(route=args.route, verify=not args.no_verify, hold=hold)
+    if args.postcopy and args.route not in (SHARED, POSTCOPY):
+        raise UsageError(f"--postcopy is a route of its own: leave out --route {args.route}")
+    options = MigrationOptions(
+        route=POSTCOPY if args.postcopy else args.route,
+        verify=not args.no_verify,
+        hold=hold,
+        transport=args.transport,
+        multifd=args.multifd,
+    )
     with Progress(args.quiet) as progress:
         result = ask(
             guest.owner,
@@ -103,14 +122,15 @@ class Shown:
             "restore": "restoring the firmware's state",
             "snapshot": "saving the guest",
             "load": "loading the snapshot",
+            "fetch": "it runs there; fetching the rest of its RAM",
         }
         phase = str(step.get("phase"))
         text = phases.get(phase, phase)
-        if phase == "ram" and sys.stderr.isatty() and step.get("total") and time.monotonic() >= self._next:
+        if phase in ("ram", "fetch") and sys.stderr.isatty() and step.get("total") and time.monotonic() >= self._next:
             self._next = time.monotonic() + _REFRESH
             done, total, rate = (int(step.get(name, 0)) >> 20 for name in ("done", "total", "rate"))
             text += f" {done} of {total} MiB, {rate} MiB/s"
-        elif phase == "ram" and self._last.startswith(text):
+        elif phase in ("ram", "fetch") and self._last.startswith(text):
             return
         if text != self._last:
             self._progress(text)
@@ -125,7 +145,9 @@ def _print(result: dict[str, Any]) -> None:
         f"  in all {result['total_ms']:.0f} ms; it stood still for {result['pause_ms']:.0f} ms",
         f"  QEMU sent {sent:.0f} KiB; it says that the downtime was {downtime} ms",
     ]
-    if result["route"] != "shared":
+    if result["route"] == "postcopy":
+        lines.append(f"  {result['page_requests']} pages were waited for in the {result['fetch_ms']:.0f} ms after that")
+    elif result["route"] != "shared":
         found = "not compared" if pages is None else f"compared: {pages} pages had not arrived, and were repaired"
         lines.append(f"  RAM was {found if pages != 0 else 'compared: all of it had arrived'}")
     print("\n".join(lines))

@@ -121,6 +121,8 @@ class Handover:
             document=document,
             pages_differing=differing,
             passes=int(numbers.get("dirty-sync-count", 0)) if options.live else 0,
+            fetch_ms=1000 * (end - now),
+            page_requests=int(numbers.get("postcopy-requests", 0)),
         )
 
     async def _live(self, leaving: Source, link: BackendLink) -> tuple[bool, float, int, dict[str, Any]]:
@@ -129,9 +131,9 @@ class Handover:
         """
         options = self._options
         postcopy = options.route == POSTCOPY
-        running = await leaving.runs()
         boots = await self._boots(link)
         await leaving.begin(await self._uri(), options)
+        running = await leaving.runs()
         stopped = await leaving.converge(postcopy=postcopy)
         document = await leaving.switch_over()
         if await self._boots(link) != boots and not options.compared:

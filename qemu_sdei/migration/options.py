@@ -117,6 +117,10 @@ class MigrationResult:
     """
     passes: int = 0
     """How often QEMU looked for pages that were written meanwhile (its `dirty-sync-count`)."""
+    fetch_ms: float = 0.0
+    """How long the guest ran at the destination while not all of its RAM was there (`postcopy`)."""
+    page_requests: int = 0
+    """How often it stopped for a page then (QEMU's `postcopy-requests`)."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""

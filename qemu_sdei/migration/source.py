@@ -160,12 +160,15 @@ class Source:
         return await self._until(_COMPLETED)
 
     async def begin(self, uri: str, options: MigrationOptions) -> None:
-        """Have QEMU start to migrate to `uri`."""
+        """Have QEMU start to migrate to `uri`; of a running guest with a hold point, only go on with it from there."""
         await self.capabilities(self.side, options)
         slow = options.live and self._hold is not None
         await self._execute("migrate-set-parameters", max_bandwidth=_SLOW if slow else MAX_BANDWIDTH)
         self._migrating = True
         await self._execute("migrate", uri=uri)
+        if slow:
+            await self.reach_hold_point()
+            await self._execute("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
 
     async def converge(self, *, postcopy: bool) -> float:
         """Wait until QEMU has stopped the vCPUs because little is left to send; with `postcopy`, one pass is enough.
@@ -173,10 +176,6 @@ class Source:
         Returns:
             When they still ran, in seconds of `time.monotonic`.
         """
-        if self._hold is not None:
-            # Not to be done before the guest is where it is to be migrated.
-            await self.reach_hold_point()
-            await self._execute("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
         if postcopy:
             await self._until(_PAUSED, passes=1)
             with contextlib.suppress(GuestError):

@@ -30,13 +30,12 @@ class Journey:
     def __init__(self, hold: Hold | None = None, route: str = "shared") -> None:
         self.document: dict[str, Any] = {}
         self.result: MigrationResult | None = None
-        options = GuestOptions(
-            kernel="builtin:bench", append="mode=journey smp=2", memory="128M", name="a", qemu_args=("-S",)
-        )
+        options = GuestOptions(kernel="builtin:bench", append="mode=journey smp=2 wait=1", memory="128M", name="a")
         with Guest(options) as guest:
+            guest.expect("waits for a key")
             mover = threading.Thread(target=self._migrate, args=(guest, hold, route))
             if hold is None:
-                guest.qmp("cont")
+                guest.write("k")
             else:
                 mover.start()
             guest.expect(rf"waits for event {CRITICAL:#x}\r?\n", timeout=LIMIT)
@@ -50,10 +49,11 @@ class Journey:
 
     def _migrate(self, guest: Guest, hold: Hold | None, route: str) -> None:
         def report(step: Step) -> None:
-            if step.phase == "hold":  # it is armed: only now may the guest run
-                threading.Thread(target=guest.qmp, args=("cont",)).start()
-            if step.phase == "ram" and not self.document:
-                self.document = json.loads((rundir.base_path() / "a" / rundir.STATE).read_bytes())
+            if step.phase == "hold":  # it is armed: only now may the guest go on
+                threading.Thread(target=guest.write, args=("k",)).start()
+            state = rundir.base_path() / "a" / rundir.STATE
+            if step.phase == "ram" and not self.document and state.exists():
+                self.document = json.loads(state.read_bytes())
 
         self.result = guest.migrate("b", hold=hold, route=route, report=report)
 
@@ -130,7 +130,7 @@ def test_migrated_in_a_state(state: str, route: str, stayed: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(100)
 @pytest.mark.usefixtures("runtime")
-@pytest.mark.parametrize("route", ["shared", "copy"])
+@pytest.mark.parametrize("route", ["shared", "copy", "live", "postcopy"])
 @pytest.mark.parametrize("state", STATES)
 def test_migrated_in_every_state(state: str, route: str, stayed: str) -> None:
     check(state, route, stayed)
