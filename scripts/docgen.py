@@ -112,6 +112,12 @@ def window() -> str:
             f"frames, {layout.FRAME_SIZE:#x} bytes a CPU ({cpus} CPUs)",
             "both, word by word",
         ),
+        (
+            layout.MONITOR_OFFSET,
+            layout.MAX_CPUS * layout.MONITOR_SIZE,
+            f"the monitor's own memory, {layout.MONITOR_SIZE:#x} bytes a CPU",
+            "monitor",
+        ),
         (layout.SCRATCH_OFFSET, layout.SCRATCH_SIZE, "scratch: buffers for micro-operations", "both"),
     ):
         out.append(f"| {offset:#x} | {size:#x} | {what} | {writer} |")

@@ -1,6 +1,6 @@
 """The state document: all that a backend knows of its guest, as data that travels to another backend.
 
-What QEMU itself migrates is not in it: vCPU registers, the GIC, and the monitor's own memory (secure SRAM). What is in
+What QEMU itself migrates is not in it: vCPU registers, the GIC, RAM with the monitor's own memory. What is in
 it and in guest RAM too is the frame window, because QEMU's dirty tracking does not see what another process writes.
 Its form is in docs/reference/state-document.md.
 

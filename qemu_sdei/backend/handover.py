@@ -24,11 +24,14 @@ from qemu_sdei import rundir
 from qemu_sdei.backend import document
 from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.monitor import layout
 
 if TYPE_CHECKING:
     from qemu_sdei.backend.control import Client, Command
     from qemu_sdei.backend.server import Server
 
+_LIVE_VERSION: Final = 2
+"""Of the frame window: since then the monitor's memory is in it."""
 _CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
 """Commands that wait while the guest stands still."""
 
@@ -123,6 +126,11 @@ class Handover:
         """Stand still, and write the state document into the run directory. The vCPUs must have been stopped."""
         self._check_free(client)
         server = self._server
+        if message.get("live", False) is True and server.machine.get("window_version", layout.VERSION) < _LIVE_VERSION:
+            raise SdeiError(
+                "the guest was saved by an older version, and brought a monitor whose memory QEMU may lose in a live "
+                "migration: migrate it by route shared or copy"
+            )
         server.hold()
         self._freezer = client
         if message.get("drain", True) is True:

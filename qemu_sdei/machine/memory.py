@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size
+from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size, shown_ram
 from qemu_sdei.errors import UsageError
 
 _ALIGN = 8192
@@ -55,14 +55,14 @@ def check_free(size: int, directory: Path | None, option: str = "--memory-path")
         free = info.f_bavail * info.f_frsize
         if free < size:
             raise UsageError(
-                f"{directory} has {_mebibytes(free)} free, the guest's RAM needs {format_size(size)}: "
+                f"{directory} has {_mebibytes(free)} free, the guest's RAM needs {shown_ram(size)}: "
                 f"use less --memory or another {option}"
             )
         return
     free_memory = available()
     if free_memory is not None and free_memory < size:
         raise UsageError(
-            f"the host has {_mebibytes(free_memory)} of memory available, the guest's RAM needs {format_size(size)}: "
+            f"the host has {_mebibytes(free_memory)} of memory available, the guest's RAM needs {shown_ram(size)}: "
             "use less --memory"
         )
 
@@ -92,7 +92,7 @@ def create(size: int, directory: Path | None) -> int:
         os.ftruncate(fd, size)
     except OSError as error:
         where = f"in {directory}" if directory is not None else "in memory"
-        raise UsageError(f"the guest's RAM of {format_size(size)} cannot be made {where}: {error.strerror}") from None
+        raise UsageError(f"the guest's RAM of {shown_ram(size)} cannot be made {where}: {error.strerror}") from None
     return fd
 
 

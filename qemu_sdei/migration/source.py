@@ -136,12 +136,12 @@ class Source:
             await self._execute("stop")
         return running
 
-    async def _freeze(self) -> int:
+    async def _freeze(self, *, live: bool = False) -> int:
         """Have the backend write the state document. Returns its size."""
         hold = self._hold
         for _ in range(_BUSY_TRIES):
             try:
-                answer = await self._link.request("freeze", drain=hold is None or hold.drain)
+                answer = await self._link.request("freeze", drain=hold is None or hold.drain, live=live)
                 break
             except NotDeliveredError:
                 # A service is amid its micro-operations. They take microseconds: let the guest run on so far.
@@ -187,7 +187,7 @@ class Source:
     async def switch_over(self) -> int:
         """In QEMU's pause: write the state document. Returns its bytes."""
         self.side.suspend()
-        return await self._freeze()
+        return await self._freeze(live=True)
 
     async def complete(self, *, postcopy: bool) -> dict[str, Any]:
         """Have QEMU send what is left; with `postcopy`, only what the destination needs to go on."""

@@ -156,7 +156,7 @@ def test_qemu_args_for_a_command_line(command: Command, kernel: Path, tmp_path: 
     assert config.ram_path is not None
     assert f"mem-path={config.ram_path}" in result.stdout
     ram = Path(config.ram_path)
-    assert (ram.stat().st_mode & 0o777, ram.stat().st_size) == (0o600, 256 << 20)
+    assert (ram.stat().st_mode & 0o777, ram.stat().st_size) == (0o600, (256 << 20) + 8192)
     # Once more: the old file is not left behind.
     again = command("qemu-args", "--dir", str(directory), "--kernel", str(kernel), "--name", "own", "--json")
     assert not ram.exists()
