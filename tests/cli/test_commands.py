@@ -161,9 +161,9 @@ def test_qemu_args_for_a_command_line(command: Command, kernel: Path, tmp_path: 
     again = command("qemu-args", "--dir", str(directory), "--kernel", str(kernel), "--name", "own", "--json")
     assert not ram.exists()
     ram = Path(json.loads(again.stdout)["ram"])
-    assert ram.stat().st_size == 1 << 30
+    assert ram.stat().st_size == (1 << 30) + 8192
     ram.unlink()
-    assert (config.name, config.ram_size) == ("own", 256 << 20)
+    assert (config.name, config.ram_size) == ("own", (256 << 20) + 8192)
     assert (directory / "monitor.bin").stat().st_size > 1000
     assert directory.stat().st_mode & 0o777 == 0o700
 

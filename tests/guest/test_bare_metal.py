@@ -78,7 +78,7 @@ def test_bench_without_sdei_fails_cleanly(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("mode=loud", "mode=loud: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz or journey"),
+        ("mode=loud", "mode=loud: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey or dirty"),
         ("mode=hot cuont=5", "unknown word 'cuont' on the command line"),
         ("mode=hot count=0", "count=0: want a number from 1 to 1000000000"),
         ("mode=hot count=99999999999999999999999", "count=99999999999999999999999: want a number from 1 to 1000000000"),
