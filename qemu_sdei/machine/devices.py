@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from qemu_sdei.machine.options import GuestOptions
 
 SNAPSHOTS: Final = "snapshots"
 """QEMU's name for the image that holds snapshots and is no disk of the guest."""
+_NETWORK: Final = "user,id=net0"
 _MAX_TAG: Final = 31
 """Bytes of a virtio-9p mount tag in QEMU, whose buffer has one more."""
 
@@ -34,6 +35,14 @@ class Devices:
     net: bool = False
     snapshots: Path | None = None
     """The image for snapshots; see `create`."""
+
+    forwards: tuple[str, ...] = ()
+    """Forwarded ports, in the words of QEMU's `hostfwd_add`."""
+
+    def arriving(self) -> Devices:
+        """For a guest that arrives by migration: its ports of the host are still taken, and come later."""
+        words = (_NETWORK if word.startswith(_NETWORK) else word for word in self.arguments)
+        return replace(self, arguments=tuple(words))
 
     @property
     def seen(self) -> bool:
@@ -68,16 +77,18 @@ def devices(options: GuestOptions) -> Devices:
             "-device",
             f"virtio-9p-pci,fsdev=share{number},mount_tag={_value(tag)}",
         ]
+    rules: tuple[str, ...] = ()
     net = options.net or bool(options.forwards)
     if net:
         # romfile: nothing boots from the network, and QEMU needs no file for it then.
-        arguments += ["-netdev", "user,id=net0" + _forwards(options.forwards)]
+        rules = _forwards(options.forwards)
+        arguments += ["-netdev", ",hostfwd=".join((_NETWORK, *rules))]
         arguments += ["-device", "virtio-net-pci,netdev=net0,romfile="]
     place = None
     if options.snapshots is not None:
         place, words = _snapshots(options.snapshots)
         arguments += words
-    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place)
+    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place, rules)
 
 
 def _value(text: str) -> str:
@@ -143,13 +154,13 @@ def _share(text: str) -> tuple[Path, str]:
     return directory, tag
 
 
-def _forwards(texts: Sequence[str]) -> str:
-    words = ""
+def _forwards(texts: Sequence[str]) -> tuple[str, ...]:
+    rules = []
     for text in texts:
         found = re.fullmatch(r"(\d{1,5}):(\d{1,5})", text)
         ports = [int(port) for port in found.groups()] if found else []
         if not ports or not all(1 <= port <= 65535 for port in ports):
             raise UsageError(f"--forward {text}: give two TCP ports as HOST:GUEST, such as 2222:22")
         # 127.0.0.1: the guest is nobody else's business, and often has no password.
-        words += f",hostfwd=tcp:127.0.0.1:{ports[0]}-:{ports[1]}"
-    return words
+        rules.append(f"tcp:127.0.0.1:{ports[0]}-:{ports[1]}")
+    return tuple(rules)

@@ -126,7 +126,8 @@ class Mover:
             if copied:
                 new_fd = memory.create(size, None if where is None else Path(where))
             config = self._furnish(source, directory)
-            destination = Supervisor(source.plan, directory, new_fd, guest.console_text, incoming=True)
+            plan = replace(source.plan, devices=source.plan.devices.arriving())
+            destination = Supervisor(plan, directory, new_fd, guest.console_text, incoming=True)
             handover = Handover(source, destination, options, report, start_timeout=guest.options.start_timeout)
             window = layout.window_base(RAM_BASE, size)
             result = await handover.run(
@@ -152,7 +153,18 @@ class Mover:
         source.directory.remove()
         if new_fd != old_fd:
             os.close(old_fd)
+        destination.plan = source.plan
+        await asyncio.shield(self._forward(destination))
         return result
+
+    @staticmethod
+    async def _forward(supervisor: Supervisor) -> None:
+        """Take the guest's forwarded ports, which the source's QEMU had until it ended."""
+        for rule in supervisor.plan.devices.forwards:
+            # QMP has no command for it; HMP says nothing when it has worked.
+            said = await supervisor.execute("human-monitor-command", {"command-line": f"hostfwd_add net0 {rule}"})
+            if said:
+                raise GuestError(f"the guest is {supervisor.name!r} now, but its port is lost ({rule}): {said}".strip())
 
     def _furnish(self, source: Supervisor, directory: RunDirectory) -> GuestConfig:
         """Write into the new run directory what QEMU and the backend need, from the source's own configuration."""

@@ -232,6 +232,11 @@ class Supervisor:
         self.write(source._unread_input() + bytes(source._held_input or b""))
         source.carries, self.carries = False, True
 
+    def give_back(self) -> None:
+        """The guest goes on at the source after all: the end of these processes is not its end."""
+        self.carries = False
+        self.attach(None)
+
     def _unread_input(self) -> bytes:
         """What was typed and QEMU has not read."""
         data = b""
@@ -355,6 +360,7 @@ class Supervisor:
         cause = self._shutdown or {}
         await self._end_backend()
         if not self.carries:
+            self.power_off = PowerOff(reason, False, returncode)  # of these processes, not of the guest
             self._ended.set()
             return
         with self.console.changed:

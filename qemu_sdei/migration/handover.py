@@ -189,6 +189,7 @@ class Handover:
 
     async def _go_back(self, leaving: Source) -> None:
         """It did not work: the guest goes on at the source."""
+        self._destination.give_back()
         with contextlib.suppress(SdeiError):
             # Never both: with shared RAM the other one must not even look.
             await execute(self._destination, "quit")

@@ -53,6 +53,9 @@ class Side(Protocol):
     async def inherit(self, source: Any) -> None:
         """The guest is about to go on here and not at `source`."""
 
+    def give_back(self) -> None:
+        """It goes on at the source after all."""
+
 
 async def execute(side: Side, command: str, **arguments: object) -> Any:
     """Execute a QMP command; an underscore in a name stands for QMP's hyphen."""
@@ -239,7 +242,8 @@ class Source:
 
     async def _wait_cancelled(self) -> None:
         deadline = time.monotonic() + _SETTLE
-        while (await self._execute("query-migrate")).get("status") not in _OVER:
+        # "none": QEMU had refused to begin.
+        while (await self._execute("query-migrate")).get("status", "none") not in (*_OVER, "none"):
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(_POLL)
