@@ -36,7 +36,7 @@ def idle(**more: object) -> GuestOptions:
 def test_in_a_storm_of_calls(route: str, runtime: Path) -> None:
     """There and back, and on: each call is answered once, each signal handled once, RAM is whole."""
     options = GuestOptions(
-        kernel="builtin:bench", append="mode=storm count=25000 smp=2 seed=7", memory="128M", name="a"
+        kernel="builtin:bench", append="mode=storm count=40000 smp=2 seed=7", memory="128M", name="a"
     )
     with Guest(options) as guest:
         pids = {guest.qemu_pid, guest.backend_pid}
