@@ -114,7 +114,7 @@ def test_owner_is_ended_while_its_guest_migrates(runtime: Path) -> None:
         # It never reaches its hold point: it is amid the migration for as long as we like.
         asked = command(runtime, "migrate", "a", "b", "--hold", "running")
         assert asked.stderr is not None
-        until("it waits", lambda: b"waiting" in os.read(asked.stderr.fileno(), 1000))  # type: ignore[union-attr]
+        until("it waits", lambda: b"waiting" in os.read(asked.stderr.fileno(), 1000))
         late = command(runtime, "migrate", "a", "c")
         assert b"already" in late.communicate(timeout=LIMIT)[1]
         assert late.returncode == 2
