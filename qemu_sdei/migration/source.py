@@ -16,6 +16,12 @@ _POLL: Final = 0.005
 _BUSY_TRIES: Final = 100
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
+_DOWNTIME_LIMIT: Final = 300
+"""Milliseconds: QEMU's default. What can be sent in that time it stops the vCPUs for."""
+_FETCH_LIMIT: Final = 1
+"""The same where the rest is to be fetched by the destination, and not to be waited for."""
+_TO_FETCH: Final = 0.25
+"""Of RAM: so much may be left for the destination to fetch."""
 _SLOW: Final = 10 << 10
 """Bytes a second while a hold point is waited for: with pages of zeroes, some 4 MiB of RAM."""
 _OVER: Final = frozenset(("completed", "failed", "cancelled"))
@@ -166,7 +172,11 @@ class Source:
         """Have QEMU start to migrate to `uri`; of a running guest with a hold point, only go on with it from there."""
         await self.capabilities(self.side, options)
         slow = options.live and self._hold is not None
-        await self._execute("migrate-set-parameters", max_bandwidth=_SLOW if slow else MAX_BANDWIDTH)
+        await self._execute(
+            "migrate-set-parameters",
+            max_bandwidth=_SLOW if slow else MAX_BANDWIDTH,
+            downtime_limit=_FETCH_LIMIT if options.route == POSTCOPY else _DOWNTIME_LIMIT,
+        )
         self._migrating = True
         await self._execute("migrate", uri=uri)
         if slow:
@@ -174,13 +184,13 @@ class Source:
             await self._execute("migrate-set-parameters", max_bandwidth=MAX_BANDWIDTH)
 
     async def converge(self, *, postcopy: bool) -> float:
-        """Wait until QEMU has stopped the vCPUs because little is left to send; with `postcopy`, one pass is enough.
+        """Wait until QEMU has stopped the vCPUs because little is left to send; with `postcopy`, because most was sent.
 
         Returns:
             When they still ran, in seconds of `time.monotonic`.
         """
         if postcopy:
-            await self._until(_PAUSED, passes=1)
+            await self._until(_PAUSED, left=_TO_FETCH)
             with contextlib.suppress(GuestError):
                 # Refused where it has come to that state by itself meanwhile.
                 await self._execute("migrate-start-postcopy")
@@ -201,17 +211,17 @@ class Source:
         """Wait until the destination has fetched all RAM."""
         return await self._until(_COMPLETED, phase="fetch")
 
-    async def _until(self, wanted: frozenset[str], *, passes: int | None = None, phase: str = "ram") -> dict[str, Any]:
-        """Wait until QEMU's migration is in a state that is `wanted`, or after `passes` over all RAM."""
+    async def _until(self, wanted: frozenset[str], *, left: float = -1.0, phase: str = "ram") -> dict[str, Any]:
+        """Wait until QEMU's migration is in a state that is `wanted`, or no more than `left` of RAM is to be sent."""
         begin = time.monotonic()
         while True:
             asked = time.monotonic()
             info: dict[str, Any] = await self._execute("query-migrate")
             status = info.get("status")
             numbers = info.get("ram", {})
-            total, left = int(numbers.get("total", 0)), int(numbers.get("remaining", 0))
+            total, remaining = int(numbers.get("total", 0)), int(numbers.get("remaining", 0))
             elapsed = max(asked - begin, 1e-3)
-            self._report(Step(phase, total - left, total, (total - left) / elapsed))
+            self._report(Step(phase, total - remaining, total, (total - remaining) / elapsed))
             if status in _OVER:
                 self._migrating = False
             if status in wanted:
@@ -221,7 +231,7 @@ class Source:
                 raise GuestError(f"QEMU's migration has {status}: {why}")
             if status in _RUNNING:
                 self._ran = asked
-            if passes is not None and int(numbers.get("dirty-sync-count", 0)) > passes:
+            if total and remaining <= left * total:
                 return info
             if asked - begin > self._timeout:
                 raise GuestTimeoutError(f"QEMU did not transfer the guest within {self._timeout:g} s")

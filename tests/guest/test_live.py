@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from qemu_sdei.errors import GuestError, UsageError
+from qemu_sdei.errors import GuestError, LostGuestError, UsageError
 from qemu_sdei.machine.environment import find_qemu
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
@@ -37,9 +38,9 @@ BENCH = Path(__file__).parents[2] / "qemu_sdei/data/bench.bin"
 ENTRY, TRAMPOLINE = 0x40200000, 0x40100000
 
 
-def dirty(**more: Any) -> GuestOptions:
-    """Two CPUs that write 512 pages each, over and over."""
-    return GuestOptions(kernel="builtin:bench", append=f"mode=dirty pages={PAGES} smp=2", memory="128M", **more)
+def dirty(pages: int = PAGES, **more: Any) -> GuestOptions:
+    """Two CPUs that write `pages` pages each, over and over."""
+    return GuestOptions(kernel="builtin:bench", append=f"mode=dirty pages={pages} smp=2", memory="128M", **more)
 
 
 def finish(guest: Guest) -> None:
@@ -232,3 +233,28 @@ def test_what_does_not_go_together(runtime: Path) -> None:
         for more in ({"route": "postcopy", "multifd": 2}, {"multifd": 2}, {"transport": "rdma"}, {"multifd": -1}):
             with pytest.raises(UsageError):
                 guest.migrate(**more)
+
+
+@pytest.mark.timeout(100)
+def test_the_source_dies_while_ram_is_fetched(runtime: Path) -> None:
+    """With postcopy that is the guest's end: it is said, and nothing is left."""
+    with Guest(dirty(4096, name="a")) as guest:
+        guest.expect("dirty: ready")
+        source = 0
+
+        def kill(step: Step) -> None:
+            if step.phase == "fetch":
+                with suppress(ProcessLookupError):
+                    os.kill(source, signal.SIGKILL)
+
+        def migrate() -> None:
+            nonlocal source
+            for _ in range(10):  # now and then nothing is left to be fetched
+                source = guest.qemu_pid or 0
+                guest.migrate(route="postcopy", report=kill)
+
+        with pytest.raises(LostGuestError, match="the rest of its RAM could not be fetched"):
+            migrate()
+        with pytest.raises(LostGuestError):
+            guest.expect("never said", timeout=30)
+    check_nothing_left(runtime)
