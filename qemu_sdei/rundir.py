@@ -1,9 +1,16 @@
 """Run directories: where a running guest's sockets and logs lie, who owns it, and how leftovers go away.
 
 `$XDG_RUNTIME_DIR/qemu-sdei/NAME/`, else `/tmp/qemu-sdei-UID/NAME/`, mode 0700. The owner holds a `flock` on
-`NAME/lock` for as long as it lives, so that the kernel itself says whether a directory is in use; the pid in that file
-is for people only. Whoever creates or removes a directory holds `.lock` of the base directory meanwhile: no two of them
-mix up their directories.
+`NAME/lock` for as long as it lives, and QEMU one on `NAME/qemu.lock` (it inherits the descriptor), so that the kernel
+itself says who lives: no number of a process that could belong to another one by now is asked. The pid in `lock` is for
+people only. Whoever creates, adopts or removes a directory holds `.lock` of the base directory meanwhile: no two of
+them mix up their directories.
+
+    owner  QEMU   run.json   the directory is
+    lives                    a guest's
+           lives  there      that of a guest without owner, which can be adopted
+           lives             what an owner left that was killed amid a migration: QEMU is ended, the directory removed
+                             a leftover: removed
 """
 
 from __future__ import annotations
@@ -21,15 +28,25 @@ from typing import Final
 
 from qemu_sdei.config import NAME_PATTERN, check_name
 from qemu_sdei.errors import UsageError
+from qemu_sdei.locks import dying, end_holders, try_lock
 
 SUN_PATH_MAX: Final = 107
 """Bytes in `sockaddr_un.sun_path` (unix(7)) without the final NUL."""
 
 LOCK: Final = "lock"
+QEMU_LOCK: Final = "qemu.lock"
+BACKEND_LOCK: Final = "backend.lock"
+"""Locked by the backend that serves: there is one at most."""
+RUN: Final = "run.json"
+"""What an owner must know of the guest. The directory that has it has the guest: in a migration it moves with it."""
+HANDOVER: Final = "handover"
+"""There while the guest is being migrated or saved: an owner that dies meanwhile leaves it stopped."""
 CONFIG: Final = "guest.json"
 CONTROL: Final = "control.sock"
 OWNER: Final = "owner.sock"
 DOORBELL: Final = "doorbell.sock"
+CONSOLE: Final = "console.sock"
+QMP: Final = "qmp.sock"
 MONITOR: Final = "monitor.bin"
 INITRD: Final = "initrd.img"
 CONSOLE_LOG: Final = "console.log"
@@ -41,12 +58,14 @@ STATE: Final = "state.json"
 
 @dataclass(frozen=True)
 class Running:
-    """A guest whose owner lives."""
+    """A guest that runs."""
 
     name: str
     path: Path
     pid: int | None
-    """Process id of the owner, where its lock file says so."""
+    """Process id of the owner, where its lock file says so; None without an owner."""
+    owned: bool = True
+    """Its owner lives."""
 
     @property
     def control(self) -> Path:
@@ -97,15 +116,23 @@ def _base_locked(base: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock of run directory `path`, or None while another process holds it."""
-    fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _remove_dead(path: Path) -> bool:
+    """Remove run directory `path` unless it is in use; True when it is gone. The base directory is locked."""
+    lock = try_lock(path / LOCK)
+    if lock is None:
+        return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
+        qemu = try_lock(path / QEMU_LOCK)
+        if qemu is None:
+            if (path / RUN).exists() and not dying(path / QEMU_LOCK):
+                return False
+            end_holders(path / QEMU_LOCK)
+        shutil.rmtree(path, ignore_errors=True)
+        if qemu is not None:
+            os.close(qemu)
+        return True
+    finally:
+        os.close(lock)
 
 
 def _owner(path: Path) -> int | None:
@@ -114,6 +141,13 @@ def _owner(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return int(text) if text.isdigit() else None
+
+
+def _owned(path: Path) -> bool:
+    lock = try_lock(path / LOCK)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
 
 
 class RunDirectory:
@@ -142,12 +176,37 @@ class RunDirectory:
                 if lock is not None:
                     return cls(candidate, path, lock)
                 if wanted is not None:
-                    pid = _owner(path)
-                    raise UsageError(
-                        f"guest name {wanted!r} is taken by process {pid if pid is not None else '?'}; "
-                        "use another --name, or end that guest first"
-                    )
+                    raise UsageError(f"guest name {wanted!r} is taken by {_taken(path, wanted)}")
                 number += 1
+
+    @classmethod
+    def adopt(cls, name: str) -> RunDirectory:
+        """Become the owner of guest `name`, whose own was killed. Raises `UsageError`: it has one, or is not there."""
+        guest = find(name)
+        try:
+            with _base_locked(guest.path.parent):
+                lock = try_lock(guest.path / LOCK)
+                if lock is None:
+                    pid = _owner(guest.path)
+                    raise UsageError(f"guest {name!r} has an owner, process {pid if pid is not None else '?'}")
+                os.truncate(lock, 0)
+                os.write(lock, f"{os.getpid()}\n".encode())
+        except FileNotFoundError:
+            raise UsageError(f"guest {name!r} has just ended") from None
+        return cls(guest.name, guest.path, lock)
+
+    def qemu_lock(self) -> int:
+        """A descriptor for QEMU to inherit: it says that the directory is in use for as long as QEMU lives."""
+        lock = try_lock(self.path / QEMU_LOCK)
+        if lock is None:
+            raise UsageError(f"another QEMU still runs in {self.path}")
+        return lock
+
+    def release(self) -> None:
+        """Give up the lock and leave everything as it is: the guest goes on without an owner."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def remove(self) -> None:
         """Remove the directory and give up the lock; does nothing the second time."""
@@ -166,37 +225,36 @@ def _check_length(path: Path) -> None:
     check_socket_path(path / DOORBELL, "set XDG_RUNTIME_DIR to a shorter directory or use a shorter --name")
 
 
+def _taken(path: Path, name: str) -> str:
+    if _owned(path):
+        pid = _owner(path)
+        return f"process {pid if pid is not None else '?'}; use another --name, or end that guest first"
+    return f"a guest without owner: take it over by `qemu-sdei attach {name}`, or end it by `qemu-sdei stop {name}`"
+
+
 def _claim(path: Path) -> int | None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UsageError(f"{path} is in the way and is no run directory; remove it")
-    if path.is_dir():
-        lock = _try_lock(path)
-        if lock is None:
-            return None
-        # Left by an owner that was killed.
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+    if path.is_dir() and not _remove_dead(path):
+        return None
     path.mkdir(mode=0o700)
-    lock = _try_lock(path)
+    lock = try_lock(path / LOCK)
     assert lock is not None  # nobody else can have seen the new directory: the base is locked
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
 
 
 def remove_if_dead(path: Path, patience: float = 2.0) -> bool:
-    """Remove run directory `path` unless a living owner holds it; True when it is gone.
+    """Remove run directory `path` unless a living owner or QEMU holds it; True when it is gone.
 
-    For a backend whose supervisor vanished: the name may already belong to a new guest, which this leaves alone.
+    For a backend whose owner vanished: the name may already belong to a new guest, which this leaves alone.
     `patience`: seconds to try; the kernel closes the files of a dying process one after another, the lock perhaps last.
     """
     deadline = time.monotonic() + patience
     try:
         while True:
             with _base_locked(path.parent):
-                lock = _try_lock(path)
-                if lock is not None:
-                    shutil.rmtree(path, ignore_errors=True)
-                    os.close(lock)
+                if _remove_dead(path):
                     return True
             if time.monotonic() >= deadline:
                 return False
@@ -206,7 +264,7 @@ def remove_if_dead(path: Path, patience: float = 2.0) -> bool:
 
 
 def running() -> list[Running]:
-    """The guests of this user whose owner lives, by name; what dead owners left is removed on the way."""
+    """The guests of this user that run, by name; what dead owners left is removed on the way."""
     base = base_path()
     found: list[Running] = []
     try:
@@ -214,12 +272,9 @@ def running() -> list[Running]:
             for path in sorted(base.iterdir()):
                 if NAME_PATTERN.fullmatch(path.name) is None or path.is_symlink() or not path.is_dir():
                     continue
-                lock = _try_lock(path)
-                if lock is None:
-                    found.append(Running(path.name, path, _owner(path)))
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
-                    os.close(lock)
+                if not _remove_dead(path):
+                    owned = _owned(path)
+                    found.append(Running(path.name, path, _owner(path) if owned else None, owned))
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return []
     return found

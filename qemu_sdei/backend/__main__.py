@@ -1,8 +1,8 @@
 """`python -m qemu_sdei.backend RUNDIR [--ram-fd N] [--lifeline] [--incoming]`: the process that serves one guest.
 
 Started by the machine side for its own guests, and by `qemu-sdei backend` for a QEMU that somebody else runs. With
-`--lifeline` the end of standard input means that the supervisor is gone: the run directory is removed and the process
-ends. With `--incoming` it waits for a guest that arrives by migration.
+`--lifeline` the end of standard input means that the owner is gone (see `lifeline.py`). With `--incoming` it waits for
+a guest that arrives by migration.
 
 Imports are few on purpose: a guest waits for this process from its first instruction on.
 """
@@ -10,24 +10,23 @@ Imports are few on purpose: a guest waits for this process from its first instru
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import select
 import sys
 import time
 from pathlib import Path
 
-from qemu_sdei import rundir
+from qemu_sdei import locks, rundir
 from qemu_sdei.backend.control import Control
 from qemu_sdei.backend.document import machine_of
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
+from qemu_sdei.backend.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loader import loader_for
 from qemu_sdei.backend.server import Server
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import SdeiError
+from qemu_sdei.errors import GuestTimeoutError, SdeiError
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.sdei.switches import profile_of
@@ -35,8 +34,8 @@ from qemu_sdei.smccc.userfile import load_services
 
 JOURNAL = "journal"
 _DOORBELL_TIMEOUT = 30.0
-_LAST_LOOK = 0.5
-"""Seconds to wait for the supervisor's end after QEMU's."""
+_LOCK_TIMEOUT = 5.0
+"""Seconds that the backend before this one may take to end."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,17 +45,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ram-fd", type=int)
     parser.add_argument("--lifeline", action="store_true")
     parser.add_argument("--incoming", action="store_true")
+    parser.add_argument("--die-with-owner", action="store_true")
     parser.add_argument("--doorbell-timeout", type=float, default=_DOORBELL_TIMEOUT)
     options = parser.parse_args(argv)
     try:
-        return serve(options.rundir, options.ram_fd, options.lifeline, options.doorbell_timeout, options.incoming)
+        return serve(options)
     except SdeiError as error:
         print(f"qemu-sdei backend: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
-def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout: float, incoming: bool = False) -> int:
-    """Serve the guest of a run directory. `incoming`: it arrives by migration, and is not touched before."""
+def serve(options: argparse.Namespace) -> int:
+    """Serve the guest of a run directory."""
+    directory: Path = options.rundir
+    ram_fd: int | None = options.ram_fd
     config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
     services = [service for path in config.services for service in load_services(Path(path))]
     fd = os.open(config.ram_path, os.O_RDWR | os.O_CLOEXEC) if ram_fd is None and config.ram_path else ram_fd
@@ -72,25 +74,16 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
         services=services,
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
     )
+    lock = _alone(directory)
     journal = Journal(directory / JOURNAL)
-    doorbell = Doorbell(str(directory / rundir.DOORBELL), doorbell_timeout)
+    doorbell = _connect(directory, options)
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
     server.machine = machine_of(config)
-    orphaned: list[bool] = []
-
-    def supervisor_event(_events: int) -> None:
-        with contextlib.suppress(OSError):
-            if os.read(0, 4096):
-                return
-        orphaned.append(True)
-        server.stop()
-
-    if lifeline:
-        server.watch(0, supervisor_event)
+    lifeline = Lifeline(server, directory, die_with_owner=options.die_with_owner) if options.lifeline else None
     trace = Path(config.trace).open("a") if config.trace else None  # noqa: SIM115 - for the life of the process
     if trace is not None:
         server.trace_to(trace)
-    if server.recover() or not incoming:
+    if server.recover() or not options.incoming:
         window.announce()  # also to a guest that has run: it may have written over the header
     else:
         server.held = True
@@ -102,10 +95,32 @@ def serve(directory: Path, ram_fd: int | None, lifeline: bool, doorbell_timeout:
         doorbell.close()
         if trace is not None:
             trace.close()
-        # QEMU dies with its supervisor: the doorbell may be heard first, the end of standard input just behind it.
-        if orphaned or (lifeline and select.select([0], [], [], _LAST_LOOK)[0]):
-            rundir.remove_if_dead(directory)
+        if lifeline is not None:
+            lifeline.close()
+        os.close(lock)
     return 0
+
+
+def _connect(directory: Path, options: argparse.Namespace) -> Doorbell:
+    path = str(directory / rundir.DOORBELL)
+    if not options.lifeline:
+        return Doorbell(path, options.doorbell_timeout)
+    try:
+        return Doorbell(path, options.doorbell_timeout, lambda: abandoned(directory))
+    except GuestTimeoutError:
+        if abandoned(directory):
+            rundir.remove_if_dead(directory)
+        raise
+
+
+def _alone(directory: Path) -> int:
+    """The lock that says that this process serves the guest. Raises `SdeiError`: another one does."""
+    limit = time.monotonic() + _LOCK_TIMEOUT
+    while (lock := locks.try_lock(directory / rundir.BACKEND_LOCK)) is None:
+        if time.monotonic() > limit:
+            raise SdeiError(f"another backend serves the guest in {directory}")
+        time.sleep(0.01)
+    return lock
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ COMMANDS: Final = (
     "snapshot",
     "regs",
     "list",
+    "attach",
+    "stop",
     "doctor",
     "dt",
     "tables",

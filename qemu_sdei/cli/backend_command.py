@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             _serve(directory, args.once, say)
         finally:
             (directory / rundir.CONTROL).unlink(missing_ok=True)
+            (directory / rundir.BACKEND_LOCK).unlink(missing_ok=True)
             if has_qemu(directory):
                 say(f"QEMU still runs: start this command again to go on; {ram} stays")
             else:

@@ -120,6 +120,7 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
 
     files = {} if parts.module is None else {"sdei_test.ko": parts.module}
     options = GuestOptions(
+        die_with_owner=True,
         kernel=parts.kernel,
         busybox=args.busybox,
         files=files,
@@ -171,7 +172,9 @@ def _selftest(args: argparse.Namespace, progress: Progress) -> list[str]:
     from qemu_sdei.machine.options import GuestOptions
 
     _heading(progress, "The embedded bare-metal guest goes through SDEI's calls")
-    with Guest(GuestOptions(kernel="builtin:selftest", qemu=args.qemu, memory="128M"), progress=progress) as guest:
+    with Guest(
+        GuestOptions(kernel="builtin:selftest", qemu=args.qemu, memory="128M", die_with_owner=True), progress=progress
+    ) as guest:
         progress.done()
         guest.expect(r"Result: .*\n", timeout=60)
         _show([line.rstrip() for line in guest.console.strip("\n").splitlines()])
@@ -230,7 +233,7 @@ def _bare_metal(args: argparse.Namespace, progress: Progress) -> list[str]:
     from qemu_sdei.machine.options import GuestOptions
 
     _heading(progress, f"The same event, handled by the embedded bare-metal guest on vCPU {_VCPU}")
-    options = GuestOptions(kernel="builtin:bench", append="mode=idle", qemu=args.qemu)
+    options = GuestOptions(kernel="builtin:bench", append="mode=idle", qemu=args.qemu, die_with_owner=True)
     with Guest(options, progress=progress) as guest:
         progress.done()
         guest.expect("idle: ready", timeout=30)

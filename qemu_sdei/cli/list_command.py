@@ -17,7 +17,8 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "list",
         help="list running guests",
-        description="List the guests of this user that run now, and remove what guests left that were killed.",
+        description="List the guests of this user that run now, and remove what guests left that were killed. A guest "
+        "whose owner was killed goes on: `attach` takes it over, `stop` ends it.",
     )
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
@@ -33,11 +34,11 @@ def run(args: argparse.Namespace) -> int:
     elif guests:
         print_table(
             "",
-            ["name", "pid", "vCPUs", "memory", "cpu", "boots", "backend", "what"],
+            ["name", "owner", "vCPUs", "memory", "cpu", "boots", "backend", "what"],
             (
                 [
                     g["name"],
-                    g["pid"],
+                    g["pid"] if g["owned"] else "none",
                     g["vcpus"],
                     g["memory"],
                     g["cpu"],
@@ -48,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
                 for g in guests
             ),
         )
+        without = [g["name"] for g in guests if not g["owned"]]
+        if without and not args.quiet:
+            print(f"without an owner: `qemu-sdei attach {without[0]}` takes it over, `stop {without[0]}` ends it")
     elif not args.quiet:
         print("no guest is running")
     return 0
@@ -60,6 +64,7 @@ def _describe(guest: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": guest.name,
         "pid": guest.pid,
+        "owned": guest.owned,
         "directory": str(guest.path),
         "vcpus": None,
         "memory": None,

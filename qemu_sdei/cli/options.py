@@ -120,6 +120,12 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         help="added to QEMU's command line, several words too: --qemu-arg='-device X'",
     )
     group.add_argument(
+        "--die-with-owner",
+        action="store_const",
+        const=True,
+        help="kill -9 of this command ends the guest too (default: it goes on, see attach)",
+    )
+    group.add_argument(
         "--boot-timeout",
         type=float,
         default=60.0,
@@ -188,6 +194,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         root=args.root,
         memory_path=args.memory_path,
         qemu_args=qemu_args,
+        die_with_owner=args.die_with_owner,
         stall_timeout=args.boot_timeout,
     )
 

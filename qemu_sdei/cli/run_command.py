@@ -101,7 +101,10 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
     else:
         print(shlex.join(words))
         if sys.stdout.isatty():
-            print("(descriptors 3 to 6 are passed by qemu-sdei; for a QEMU of your own see `qemu-sdei qemu-args`)")
+            print(
+                "(descriptors 3 to 6, RAM and listening sockets, are passed by qemu-sdei; for a QEMU of your own see "
+                "`qemu-sdei qemu-args`)"
+            )
     return 0
 
 

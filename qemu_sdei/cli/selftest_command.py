@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
-    options = replace(machine_options(args), kernel="builtin:selftest", append=args.append)
+    options = replace(machine_options(args), kernel="builtin:selftest", append=args.append, die_with_owner=True)
     from qemu_sdei.machine.guest import Guest
 
     with Progress(args.quiet) as progress:

@@ -1,10 +1,12 @@
-"""The supervisor's end of the guest's console: bytes in (to the text, the log and whoever looks on), bytes out."""
+"""The owner's end of the guest's console: bytes in (to the text, the log and whoever looks on), bytes out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
+import socket
+import struct
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -14,59 +16,108 @@ from qemu_sdei.machine.console import Console
 
 LOG_LIMIT: Final = 16 << 20
 """Bytes of console.log: the runtime directory is small, and in memory."""
-_DRAIN_TURNS: Final = 1000
+_CHUNK: Final = 1 << 16
+_REMEMBERED: Final = 4096
+"""Bytes that were sent and may be unread; the kernel takes a few hundred."""
 
 
-class ConsoleLink(asyncio.Protocol):
+class ConsoleLink:
     """A connection to QEMU's console chardev, for use in one event loop."""
 
-    def __init__(self, console: Console, log: Path) -> None:
+    def __init__(self, connection: socket.socket, console: Console, log: Path) -> None:
+        """Use `connection` (non-blocking), which is this object's from now on. Raises `OSError`: no log can be made."""
         self.sink: Callable[[bytes], None] | None = None
         """Receives the raw bytes too; it must not block."""
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done when QEMU's end is closed and everything was read."""
         self._console = console
         self._log = log.open("ab", buffering=0)
-        self._transport: asyncio.Transport | None = None
+        self._socket = connection
+        self._output = bytearray()
+        self._sent = bytearray()
+        self._waiting = False
+        self._loop.add_reader(connection.fileno(), self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take note of the connection (called by asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the guest (called by asyncio)."""
+    def _read(self) -> bool:
+        """Take what came from the guest. False: there is nothing now."""
+        try:
+            data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return False
         with contextlib.suppress(OSError):  # a full disk must not end the guest
             if self._log.tell() < LOG_LIMIT:
                 self._log.write(data)
         self._console.feed(data)
         if self.sink is not None:
             self.sink(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take note of the end (called by asyncio)."""
-        self._log.close()
-        if not self.lost.done():
-            self.lost.set_result(None)
+        return True
 
     def write(self, data: bytes) -> None:
         """Type `data` at the guest's console; buffered, never blocks."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if not self.lost.done():
+            self._output += data
+            if not self._waiting:
+                self._send()
 
-    async def drain(self) -> None:
-        """Wait until everything that lies in the socket was read; for a QEMU that writes nothing any more."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        fd: int = self._transport.get_extra_info("socket").fileno()
-        waiting = bytearray(4)
-        for _ in range(_DRAIN_TURNS):
-            fcntl.ioctl(fd, termios.FIONREAD, waiting)
-            if not any(waiting):
-                return
-            await asyncio.sleep(0)
+    def _send(self) -> None:
+        """Byte by byte: then the kernel can tell how many of them QEMU has not read (`unread`)."""
+        sent = 0
+        try:
+            while sent < len(self._output):
+                self._socket.send(self._output[sent : sent + 1])
+                sent += 1
+        except BlockingIOError:
+            pass
+        except OSError:
+            sent = len(self._output)  # nobody is there: the reader hears of it
+        self._sent += self._output[:sent]
+        del self._sent[:-_REMEMBERED]
+        del self._output[:sent]
+        if bool(self._output) != self._waiting:
+            self._waiting = not self._waiting
+            if self._waiting:
+                self._loop.add_writer(self._socket.fileno(), self._send)
+            else:
+                self._loop.remove_writer(self._socket.fileno())
+
+    def unread(self) -> bytes:
+        """What was typed and QEMU has not read; for a QEMU that reads nothing any more."""
+        if self.lost.done():
+            return bytes(self._output)
+        waiting = _unsent(self._socket) // _byte_charge()
+        return bytes(self._sent[len(self._sent) - waiting :] + self._output)
+
+    def drain(self) -> None:
+        """Take everything that lies in the socket; for a QEMU that writes nothing any more."""
+        while not self.lost.done() and self._read():
+            pass
 
     def close(self) -> None:
         """Hang up."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self.lost.done():
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._log.close()
+        self.lost.set_result(None)
+
+
+def _unsent(connection: socket.socket) -> int:
+    """What the kernel charges for what the other end has not read (unix(7), SIOCOUTQ): bytes and their book-keeping."""
+    count: int = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return count
+
+
+def _byte_charge() -> int:
+    """What it charges for one byte that was sent alone."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.send(b"\0")
+        return max(_unsent(one), 1)

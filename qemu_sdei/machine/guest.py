@@ -21,24 +21,24 @@ from typing import Any, Final, TypeVar
 
 from qemu_sdei import rundir as files
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import LostGuestError, SdeiError, UsageError
-from qemu_sdei.machine import memory
+from qemu_sdei.errors import LostGuestError, SdeiError
+from qemu_sdei.machine import bringup, orderly
+from qemu_sdei.machine.adoption import check
+from qemu_sdei.machine.bringup import CLOSE_LIMIT
 from qemu_sdei.machine.client import ControlClient, Injection
+from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.endings import PowerOff
 from qemu_sdei.machine.guest_console import GuestConsole
 from qemu_sdei.machine.guest_snapshots import GuestSnapshots
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
-from qemu_sdei.machine.plan import check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.machine.saved import Saved
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.options import SHARED, UNIX, Hold, MigrationOptions, MigrationResult, Report, no_report
-from qemu_sdei.rundir import RunDirectory
+from qemu_sdei.rundir import RunDirectory, find
 
 T = TypeVar("T")
 
-_CLOSE_LIMIT: Final = 20.0
-"""Seconds that ending everything may take; each step in it has a smaller limit of its own."""
 _QMP_TIMEOUT: Final = 30.0
 _MIGRATION_TIMEOUT: Final = 120.0
 _MIGRATION_EXTRA: Final = 60.0
@@ -66,6 +66,7 @@ class Guest(GuestConsole, GuestSnapshots):
         self._config: GuestConfig | None = None
         self._mover: Mover | None = None
         self._saved: Saved | None = None
+        self._ownerless: str | None = None
 
     @classmethod
     def saved(cls, path: str | Path, *, name: str | None = None, progress: Progress = no_progress) -> Guest:
@@ -82,6 +83,21 @@ class Guest(GuestConsole, GuestSnapshots):
         guest._nonce = saved.nonce
         return guest
 
+    @classmethod
+    def adopt(cls, name: str, *, progress: Progress = no_progress) -> Guest:
+        """The running guest `name`, whose owner was killed: from `start` on it belongs to this process.
+
+        What it printed before, as far as its log has it, is in `console`; `resets` begins anew.
+
+        Raises:
+            UsageError: there is no such guest, or it has an owner.
+        """
+        found = find(name)
+        check(found)
+        guest = cls(replace(Description.read(found.path).plan.options, name=name), progress=progress)
+        guest._ownerless = name
+        return guest
+
     def __enter__(self) -> Guest:
         self.start()
         return self
@@ -95,62 +111,22 @@ class Guest(GuestConsole, GuestSnapshots):
         """Start QEMU and the backend; return when both answer (the guest boots on).
 
         Raises:
-            UsageError: the options cannot be. `LaunchError`: QEMU or the backend did not come up. Nothing is left then.
+            UsageError: the options cannot be. `LaunchError`: QEMU or the backend did not come up. Nothing is left then,
+            but for a guest that was to be adopted: it goes on as it was.
         """
         if self._loop is not None:
             raise SdeiError("this Guest was started before: make a new one")
+        orderly.register(self)
         try:
-            self._start()
+            if self._ownerless is not None:
+                bringup.take_over(self, self._ownerless)
+            else:
+                bringup.start(self)
         except BaseException:
+            if self._ownerless is not None:
+                self._release()
             self.close()
             raise
-
-    def _start(self) -> None:
-        plan = self._plan = prepare(self.options, self._progress)
-        directory = self._directory = RunDirectory.create(self.options.name)
-        saved = self._saved
-        if saved is not None:
-            config = saved.furnish(directory)
-        else:
-            initrd = plan.initrd
-            if plan.busybox is not None:
-                initrd = self._write(files.INITRD, plan.initramfs(self._nonce))
-            config = guest_config(plan, directory.name, initrd)
-            check_boot(config)
-        self._write(files.CONFIG, config.to_json().encode())
-        self._write(files.MONITOR, monitor_image(plan))
-        plan.devices.create()
-        where = self.options.memory_path
-        self._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))
-        self._loop = asyncio.new_event_loop()
-        # A daemon: should `close` never be called, the end of this process ends QEMU and the backend by itself.
-        self._thread = threading.Thread(target=self._run_loop, name=f"guest {directory.name}", daemon=True)
-        self._thread.start()
-        self._config = config
-        self._supervisor = Supervisor(plan, directory, self._ram_fd, self.console_text, incoming=saved is not None)
-        self._supervisor.attach(self._sink)
-        self._mover = Mover(self)
-        self._progress("starting QEMU and the backend")
-        limit = self.options.start_timeout
-        self._call(self._supervisor.start(limit), limit + _CLOSE_LIMIT)
-        if saved is not None:
-            self._progress("restoring the guest")
-            with contextlib.suppress(OSError):
-                self.console_text.feed((saved.path / files.CONSOLE_LOG).read_bytes())
-            self._call(saved.arrive(self._supervisor), _MIGRATION_EXTRA + _MIGRATION_TIMEOUT)
-        self._call(self._mover.open(directory), _CLOSE_LIMIT)
-        self._client = ControlClient(directory / files.CONTROL)
-
-    def _write(self, name: str, data: bytes) -> Path:
-        assert self._directory is not None
-        path = self._directory / name
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise UsageError(
-                f"{path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
-            ) from None
-        return path
 
     def _run_loop(self) -> None:
         assert self._loop is not None
@@ -176,17 +152,25 @@ class Guest(GuestConsole, GuestSnapshots):
             self._close()
             raise
 
+    def _release(self) -> None:
+        """Let go of a guest that could not be adopted."""
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor.failure is None and supervisor.power_off is None:
+            with contextlib.suppress(Exception):
+                self._call(supervisor.release(), CLOSE_LIMIT)
+            self._supervisor = self._directory = None
+
     def _close(self) -> None:
         try:
             if self._client is not None:
                 self._client.close()
             if self._supervisor is not None and self._loop is not None and self._loop.is_running():
                 with contextlib.suppress(TimeoutError):
-                    self._call(self._stop(), _CLOSE_LIMIT)
+                    self._call(self._stop(), CLOSE_LIMIT)
         finally:
             if self._loop is not None and self._thread is not None and self._thread.is_alive():
                 self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join(_CLOSE_LIMIT)
+                self._thread.join(CLOSE_LIMIT)
                 if not self._thread.is_alive():
                     self._loop.close()
             if self._ram_fd is not None:
@@ -195,6 +179,7 @@ class Guest(GuestConsole, GuestSnapshots):
             if self._directory is not None:
                 self._directory.remove()
             self.console_text.close()
+        orderly.forget(self)
 
     async def _stop(self) -> None:
         assert self._supervisor is not None

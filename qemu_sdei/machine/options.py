@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
+DIE_WITH_OWNER: Final = "QEMU_SDEI_DIE_WITH_OWNER"
+"""Environment variable with the default of `GuestOptions.die_with_owner`."""
 Progress = Callable[[str], None]
 """Receives one short line on what is being done now."""
 
@@ -94,6 +96,10 @@ class GuestOptions:
     """Added to QEMU's command line."""
     reboot: bool | None = None
     """Whether a reset starts the guest again; None: only without `command`."""
+    die_with_owner: bool | None = None
+    """Whether `kill -9` of the process that runs the guest ends the guest too; None: as the environment variable
+    QEMU_SDEI_DIE_WITH_OWNER says, and without it the guest goes on, for another process to take over.
+    """
     stall_timeout: float = 60.0
     """Seconds of silent console while booting after which a wait gives up."""
     start_timeout: float = 30.0

@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import locks
 from qemu_sdei.errors import SdeiError, UsageError
 
 MAX_LINE: Final = 1 << 16
+_BACKLOG: Final = 16
 
 Progress = Callable[[dict[str, Any]], None]
 Command = Callable[[dict[str, Any], Progress], Awaitable[dict[str, Any]]]
@@ -40,15 +39,11 @@ class OwnerSocket:
 
         Does nothing if the directory is gone: so is the guest, which may have ended at its first instruction.
         """
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            path.unlink(missing_ok=True)  # that of an owner that was killed
+            listener = locks.listening(path, _BACKLOG)
         except FileNotFoundError:
-            listener.close()
             return
-        finally:
-            os.umask(old)
         self._stop_listening()
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
         self._path = path
@@ -73,8 +68,7 @@ class OwnerSocket:
         assert task is not None
         self._clients.add(task)
         try:
-            peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if struct.unpack("3i", peer)[1] in (0, os.getuid()):
+            if locks.may_ask(writer.get_extra_info("socket")):
                 await self._serve(reader, writer)
         except (OSError, asyncio.CancelledError, ValueError):
             pass  # it hung up, said too much, or we end

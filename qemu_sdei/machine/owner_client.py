@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
 
 _MAX_LINE: Final = 1 << 20
@@ -41,6 +42,11 @@ def ask(
         try:
             connection.connect(str(path))
         except OSError:
+            if any(guest.path == path.parent and not guest.owned for guest in rundir.running()):
+                name = path.parent.name
+                raise UsageError(
+                    f"guest {name!r} has no owner to do this: take it over first, by `qemu-sdei attach {name}`"
+                ) from None
             raise UsageError(
                 f"guest {path.parent.name!r} cannot be asked for {command}: its QEMU is not run by qemu-sdei"
             ) from None

@@ -14,7 +14,7 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.cpu_models import check_cpu
 from qemu_sdei.machine.devices import Devices, devices
-from qemu_sdei.machine.options import BUILTIN, FLAT, GuestOptions, Progress, no_progress
+from qemu_sdei.machine.options import BUILTIN, DIE_WITH_OWNER, FLAT, GuestOptions, Progress, no_progress
 
 if TYPE_CHECKING:
     from qemu_sdei.sdei.profile import Profile
@@ -49,6 +49,12 @@ class Plan:
     def acpi(self) -> bool:
         """Linux gets ACPI tables in place of a device tree."""
         return self.options.boot == "acpi" or (self.options.boot == "auto" and self.options.ras)
+
+    @property
+    def die_with_owner(self) -> bool:
+        """The guest is to be killed by the kernel when its owner is."""
+        wanted = self.options.die_with_owner
+        return os.environ.get(DIE_WITH_OWNER, "") not in ("", "0") if wanted is None else wanted
 
     @property
     def own_initramfs(self) -> bool:

@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive their supervisor, and what became of them in words.
+"""Processes of a guest, our children or adopted, and what became of them in words.
 
 asyncio's own subprocesses are not used: in Python 3.11 sending a signal to one can lose its exit status to a race, and
 each has a thread that waits for it. A pidfd (Linux 5.3) does without both.
@@ -19,8 +19,67 @@ from typing import Final
 _LOG_TAIL: Final = 4096
 
 
-class Child:
-    """A child process, for use in one event loop."""
+UNKNOWN: Final = 256
+"""Exit status of a process that is not our child: the kernel does not tell it."""
+
+
+class Process:
+    """A process, for use in one event loop."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        """Exit status; negative: the signal that killed it; None while it runs."""
+        self._ended = asyncio.Event()
+        self._pidfd = pidfd
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._on_end)
+
+    def _status(self) -> int:
+        return UNKNOWN
+
+    def _on_end(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.returncode = self._status()
+        self.close_stdin()
+        self._ended.set()
+
+    async def wait(self) -> int:
+        """Wait for the end; return the exit status."""
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal, unless it has ended."""
+        if self.returncode is None:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass
+
+    def close_stdin(self) -> None:
+        """Close our end of the pipe to its standard input."""
+
+    def forget(self) -> None:
+        """Watch it no longer; it goes on."""
+        if self.returncode is None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self.returncode = UNKNOWN
+
+    async def end(self, grace: float) -> None:
+        """Wait up to `grace` seconds for it to end by itself, then kill it."""
+        try:
+            await asyncio.wait_for(self.wait(), grace)
+        except TimeoutError:
+            self.kill()
+            await self.wait()
+
+
+class Child(Process):
+    """A child process."""
 
     def __init__(
         self, argv: Sequence[str], *, pass_fds: Sequence[int], log: Path, stdin_pipe: bool, die_with_parent: bool
@@ -43,47 +102,15 @@ class Child:
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
             )
-        self.pid = self._popen.pid
-        self.returncode: int | None = None
-        """Exit status; negative: the signal that killed it; None while it runs."""
-        self._ended = asyncio.Event()
-        self._pidfd = os.pidfd_open(self.pid)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._pidfd, self._on_end)
+        super().__init__(self._popen.pid, os.pidfd_open(self._popen.pid))
 
-    def _on_end(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self.returncode = self._popen.wait()
-        self.close_stdin()
-        self._ended.set()
-
-    async def wait(self) -> int:
-        """Wait for the end; return the exit status."""
-        await self._ended.wait()
-        assert self.returncode is not None
-        return self.returncode
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal, unless it has ended."""
-        if self.returncode is None:
-            try:
-                signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
-                pass
+    def _status(self) -> int:
+        return self._popen.wait()
 
     def close_stdin(self) -> None:
         """Close our end of the pipe to its standard input."""
         if self._popen.stdin is not None:
             self._popen.stdin.close()
-
-    async def end(self, grace: float) -> None:
-        """Wait up to `grace` seconds for it to end by itself, then kill it."""
-        try:
-            await asyncio.wait_for(self.wait(), grace)
-        except TimeoutError:
-            self.kill()
-            await self.wait()
 
 
 def log_size(log: Path) -> int:
@@ -94,13 +121,17 @@ def log_size(log: Path) -> int:
         return 0
 
 
+_CHATTER: Final = re.compile(r"^[^\s:]*qemu[^\n]*: info: QEMU waiting for connection on: [^\n]*\n?", re.MULTILINE)
+"""What QEMU says each time of a socket that it waits at; ours is connected already."""
+
+
 def log_tail(log: Path, since: int = 0) -> str:
     """The last few KiB of a log file, of what is behind its first `since` bytes; empty when there is none."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(since, size - _LOG_TAIL))
-            return file.read().decode(errors="replace").strip()
+            return _CHATTER.sub("", file.read().decode(errors="replace")).strip()
     except OSError:
         return ""
 
@@ -113,6 +144,8 @@ def complaints(output: str) -> list[str]:
 
 def describe_exit(returncode: int) -> str:
     """How a process ended, as the end of a sentence: "was killed by SIGKILL", "ended with status 1"."""
+    if returncode == UNKNOWN:
+        return "ended, nobody knows how (it was started by an owner that is gone)"
     if returncode < 0:
         try:
             name = signal.Signals(-returncode).name

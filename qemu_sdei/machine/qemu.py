@@ -27,16 +27,15 @@ class Wiring:
 
 
 def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int) -> Wiring:
-    """Wiring by inherited descriptors: nothing of it has a name, so nothing of it can be left behind.
-
-    `doorbell` is a listening unix socket, `console` and `qmp` are one end of a socketpair each.
-    """
+    """Wiring by inherited descriptors: RAM, which has no name, and listening unix sockets for the rest."""
     return Wiring(
         # QEMU opens the path once more: a memfd has none of its own, but procfs has one for every descriptor.
         ram=f"/proc/self/fd/{ram}",
         doorbell=f"fd={doorbell}",
-        console=("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
-        qmp=("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
+        # wait=on: not before somebody has connected, as its owner has before QEMU starts, so that the first words of
+        # the guest are not lost. What it prints later while nobody is connected is dropped, and never waits.
+        console=("-chardev", f"socket,id=console,fd={console},server=on,wait=on", "-serial", "chardev:console"),
+        qmp=("-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
         monitor=monitor,
     )
 

@@ -1,13 +1,16 @@
-"""A connection to QEMU's machine protocol: commands, and the events that concern a guest's life."""
+"""A connection to QEMU's machine protocol: commands, and the events that concern a guest's life.
+
+QEMU listens at a socket in the run directory, so a connection that breaks is made again, by this owner or by another.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.errors import GuestError, LostGuestError
 
@@ -18,65 +21,124 @@ if TYPE_CHECKING:
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 logging.getLogger("qemu.qmp").propagate = False
 
+_RETRY: Final = 0.1
+_PATIENCE: Final = 5.0
+"""Seconds for which a command waits for a connection to be made again."""
+
 
 class Qmp:
     """Our end, for use in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, on_event: Callable[[str, dict[str, Any]], None]) -> None:
+        """`on_event(name, data)` is called for SHUTDOWN and RESET."""
+        self._path = path
+        self._on_event = on_event
         self._client: QMPClient | None = None
+        self._events: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._why = "it did not answer yet"
+        self._ended = False
 
     @property
     def connected(self) -> bool:
-        """QEMU has answered."""
+        """QEMU has answered, and there is a connection."""
         return self._client is not None
 
-    async def connect(
-        self, end: socket.socket, on_event: Callable[[str, dict[str, Any]], None], tasks: list[asyncio.Task[None]]
-    ) -> bool:
-        """Shake hands over the socket `end`; False: QEMU went away. From then on `on_event(name, data)` is called for
-        SHUTDOWN and RESET, by a task that is added to `tasks`.
-        """
+    async def keep(self) -> None:
+        """Connect, and again whenever the connection breaks; until this task is cancelled."""
+        while True:
+            if await self._connect():
+                await self._broken()
+            await asyncio.sleep(_RETRY)
+
+    async def wait_connected(self) -> None:
+        """Return when there is a connection."""
+        await self._connected.wait()
+
+    async def _connect(self) -> bool:
         # Imported only now: QEMU already starts meanwhile.
         from qemu.qmp import QMPClient, QMPError
 
         client = QMPClient("qemu-sdei")
-        tasks.append(asyncio.create_task(self._watch(client, on_event)))
+        events = asyncio.create_task(self._watch(client))
         try:
-            await client.connect(end)
-        except (QMPError, OSError, EOFError):
+            await client.connect(str(self._path))
+        except (QMPError, OSError, EOFError) as error:
+            events.cancel()
+            cause = error.__cause__ if error.__cause__ is not None else error
+            self._why = getattr(cause, "strerror", None) or str(cause)
             return False
-        self._client = client
+        except asyncio.CancelledError:
+            events.cancel()
+            raise
+        self._client, self._events = client, events
+        self._connected.set()
         return True
 
-    @staticmethod
-    async def _watch(client: QMPClient, on_event: Callable[[str, dict[str, Any]], None]) -> None:
+    async def _watch(self, client: QMPClient) -> None:
         with client.listener(("SHUTDOWN", "RESET")) as listener:
             async for event in listener:
-                on_event(str(event["event"]), dict(event.get("data", {})))  # type: ignore[call-overload]
+                self._on_event(str(event["event"]), dict(event.get("data", {})))  # type: ignore[call-overload]
+
+    async def _broken(self) -> None:
+        """Return when the connection is down, and what QEMU said before that was heard."""
+        client, events = self._client, self._events
+        assert client is not None
+        assert events is not None
+        try:
+            with contextlib.suppress(Exception):
+                # Returns, or raises, once the connection is down; all events before that were delivered.
+                while client.runstate.name == "RUNNING":
+                    await client.runstate_changed()
+            self._why = "the connection broke"
+            with contextlib.suppress(Exception):
+                await client.disconnect()
+            await asyncio.sleep(0)
+        finally:
+            self._connected.clear()
+            self._client = self._events = None
+            events.cancel()
+            if self._ended:
+                self._connected.set()
 
     async def drain(self) -> None:
-        """Return when the connection is down, and what QEMU said before that was heard."""
-        if self._client is None:
-            return
-        with contextlib.suppress(Exception):
-            # Returns, or raises, once the connection is down; all events before that were delivered.
-            while self._client.runstate.name == "RUNNING":
-                await self._client.runstate_changed()
-        with contextlib.suppress(Exception):
-            await self._client.disconnect()
-        await asyncio.sleep(0)
+        """QEMU has ended: return when the connection is down, and all that it said was heard."""
+        self._ended = True
+        while self.connected:
+            await asyncio.sleep(_RETRY / 20)
+        self._connected.set()  # nobody waits for another one
+
+    async def close(self) -> None:
+        """Hang up; QEMU waits for the next one. `keep` must have been cancelled."""
+        client, events = self._client, self._events
+        self._client = self._events = None
+        self._connected.clear()
+        if events is not None:
+            events.cancel()
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.disconnect()
 
     async def execute(self, command: str, arguments: dict[str, object]) -> object:
         """Execute a command.
 
-        Raises `LostGuestError` when QEMU is gone, `GuestError` with QEMU's words when it refuses.
+        Raises `LostGuestError` when the connection broke, `GuestError` when there is none, or with QEMU's words when it
+        refuses.
         """
         from qemu.qmp import ExecuteError, QMPError
 
-        if self._client is None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.wait_connected()
+        except TimeoutError:
+            raise GuestError(
+                f"QMP command {command}: QEMU cannot be reached at {self._path} ({self._why}); nothing was done"
+            ) from None
+        client = self._client
+        if client is None:
             raise LostGuestError(f"QMP command {command}: QEMU is gone")
         try:
-            return await self._client.execute(command, arguments or None)
+            return await client.execute(command, arguments or None)
         except ExecuteError as error:
             raise GuestError(f"QMP command {command}: {error}") from None
         except (QMPError, OSError, EOFError) as error:

@@ -8,43 +8,52 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei import rundir as files
-from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
+from qemu_sdei.errors import GuestError, LaunchError, UsageError
+from qemu_sdei.locks import listening
 from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.console_link import ConsoleLink
+from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.endings import PowerOff, launch_error, lost
+from qemu_sdei.machine.keeper import BackendKeeper
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.qemu import INCOMING, command_line, fd_wiring
 from qemu_sdei.machine.qmp import Qmp
 from qemu_sdei.rundir import RunDirectory
 
-MAX_EARLY_DEATHS: Final = 5
-"""Deaths of the backend in a row, none of which answered its control socket, after which the guest is given up."""
 _GRACE: Final = 3.0
 """Seconds that a process has to end by itself before it is killed."""
 _DRAIN: Final = 1.0  # seconds to read what a dead QEMU left in its sockets
-_HELLO_RETRY: Final = 0.02
 
 
 class Supervisor:
-    """One guest's processes. `start` once, then `stop`; both from the event loop."""
+    """One guest's processes. `start` (or `adopt`) once, then `stop`; all from the event loop."""
 
     def __init__(
-        self, plan: Plan, directory: RunDirectory, ram_fd: int, console: Console, *, incoming: bool = False
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        ram_fd: int,
+        console: Console,
+        *,
+        incoming: bool = False,
+        nonce: str = "",
     ) -> None:
-        """`incoming`: the guest arrives by migration; until then QEMU and the backend wait for it."""
+        """`incoming`: the guest arrives by migration; until then QEMU and the backend wait for it. `nonce`: what its
+        shell's words are known by (one that arrives by `inherit` brings it).
+        """
         self.plan = plan
         self.directory = directory
         self.console = console
+        self.nonce = nonce
         self.command: list[str] = []
         """QEMU's command line."""
         self.power_off: PowerOff | None = None
@@ -52,26 +61,23 @@ class Supervisor:
         """Why the guest was given up by us."""
         self.resets: list[dict[str, Any]] = []
         """QMP RESET events: {guest, reason, position}, `position` being the console's end then."""
-        self.backend_starts = 0
-        self.qmp = Qmp()
+        self.qmp = Qmp(directory / files.QMP, self._on_event)
         self.carries = not incoming
         """The guest is here: the end of these processes is its end."""
-        self._may_restart = asyncio.Event()
-        self._may_restart.set()
-        self._held_input: bytearray | None = None
-        self._console_end: socket.socket | None = None
+        self._keeper = BackendKeeper(
+            directory, ram_fd, console, self._backend_over, incoming=incoming, die_with_owner=plan.die_with_owner
+        )
         self._incoming = incoming
         self._ram_fd = ram_fd
-        self._qemu: process.Child | None = None
-        self._backend: process.Child | None = None
+        self._successor: Path | None = None
+        self._held_input: bytearray | None = None
+        self._qemu: process.Process | None = None
         self._link: ConsoleLink | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._shutdown: dict[str, Any] | None = None
-        self._stopping = False
         self._qemu_output = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
-        self._backend_ready = asyncio.Event()
 
     @property
     def qemu_pid(self) -> int | None:
@@ -81,7 +87,12 @@ class Supervisor:
     @property
     def backend_pid(self) -> int | None:
         """Process id of the backend that serves now."""
-        return None if self._backend is None else self._backend.pid
+        return self._keeper.pid
+
+    @property
+    def backend_starts(self) -> int:
+        """How often a backend was started."""
+        return self._keeper.starts
 
     # Start
 
@@ -90,9 +101,25 @@ class Supervisor:
 
         Raises `LaunchError`, or `UsageError` where the backend found that the user's input cannot be.
         """
-        await self._start_qemu()
-        self._tasks.append(asyncio.create_task(self._keep_backend()))
-        self._tasks.append(asyncio.create_task(self._watch_qemu()))
+        if self.carries:
+            Description(self.plan, self.nonce).write(self.directory.path)
+        self._start_qemu()
+        await self._come_up(timeout)
+
+    async def adopt(self, qemu: process.Process, timeout: float) -> None:
+        """As `start`, for a QEMU that runs: its owner was killed. A backend that runs is replaced.
+
+        Raises `GuestError`: it does not answer; then call `release`, and it goes on as it was.
+        """
+        self._qemu = qemu
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{qemu.pid}/cmdline").read_bytes()
+            self.command = [os.fsdecode(word) for word in line.split(b"\0")[:-1]]
+        self._connect_console()
+        await self._come_up(timeout)
+
+    async def _come_up(self, timeout: float) -> None:
+        self._tasks += [asyncio.create_task(work) for work in (self._keeper.run(), self._watch_qemu(), self.qmp.keep())]
         ready = asyncio.create_task(self._wait_ready())
         ended = asyncio.ensure_future(self._ended.wait())
         try:
@@ -117,21 +144,19 @@ class Supervisor:
             await asyncio.gather(ready, ended, return_exceptions=True)
 
     async def _wait_ready(self) -> None:
-        await asyncio.gather(self._connect_qmp(), self._backend_ready.wait())
+        await asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
 
-    async def _start_qemu(self) -> None:
+    def _start_qemu(self) -> None:
         options = self.plan.options
-        path = self.directory / files.DOORBELL
         with contextlib.ExitStack() as ours:
-            # We listen, QEMU inherits: the backend can connect from the first moment on.
-            doorbell = ours.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            doorbell.bind(str(path))
-            doorbell.listen(1)
-            console, console_end = socket.socketpair()
-            ours.enter_context(console_end)
-            qmp, qmp_end = socket.socketpair()
-            ours.enter_context(qmp_end)
-            fds = (self._ram_fd, doorbell.fileno(), console_end.fileno(), qmp_end.fileno())
+            # We listen, QEMU inherits: everybody can connect from the first moment on, and again later.
+            sockets = [listening(self.directory / name) for name in (files.DOORBELL, files.CONSOLE, files.QMP)]
+            for sock in sockets:
+                ours.callback(sock.close)
+            doorbell, console, qmp = (sock.fileno() for sock in sockets)
+            lock = self.directory.qemu_lock()
+            ours.callback(os.close, lock)
+            os.write(lock, f"{self._ram_fd}\n".encode())
             self.command = command_line(
                 str(self.plan.qemu),
                 nr_cpus=options.smp,
@@ -140,29 +165,35 @@ class Supervisor:
                 cpu=options.cpu,
                 virtualization=options.virtualization,
                 wiring=fd_wiring(
-                    str(self.directory / files.MONITOR), ram=fds[0], doorbell=fds[1], console=fds[2], qmp=fds[3]
+                    str(self.directory / files.MONITOR), ram=self._ram_fd, doorbell=doorbell, console=console, qmp=qmp
                 ),
                 reboot=self.plan.reboot,
                 extra=(*self.plan.devices.arguments, *options.qemu_args, *(INCOMING if self._incoming else ())),
             )
-            self._qmp_socket = qmp
-            # Kept, so that what QEMU has not read of it by the time that the guest moves away can be taken back.
-            self._console_end = console_end.dup()
-            self._console_end.setblocking(False)
-            console.setblocking(False)
-            link = self._link = ConsoleLink(self.console, self.directory / files.CONSOLE_LOG)
-            link.sink = self._sink
-            await asyncio.get_running_loop().create_connection(lambda: link, sock=console)
+            self._connect_console()
             try:
                 self._qemu = process.Child(
                     self.command,
-                    pass_fds=fds,
+                    pass_fds=(self._ram_fd, lock, doorbell, console, qmp),
                     log=self.directory / files.QEMU_LOG,
                     stdin_pipe=False,
-                    die_with_parent=True,
+                    die_with_parent=self.plan.die_with_owner,
                 )
             except OSError as error:
                 raise LaunchError(f"QEMU cannot be started: {error}", command=self.command) from None
+
+    # Console
+
+    def _connect_console(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(str(self.directory / files.CONSOLE))
+            self._link = ConsoleLink(connection, self.console, self.directory / files.CONSOLE_LOG)
+        except OSError as error:
+            connection.close()
+            raise LaunchError(f"the guest's console cannot be reached: {error.strerror or error}") from None
+        self._link.sink = self._sink
 
     def write(self, data: bytes) -> None:
         """Type `data` at the guest's console; buffered, never blocks."""
@@ -179,10 +210,6 @@ class Supervisor:
 
     # QMP
 
-    async def _connect_qmp(self) -> None:
-        if not await self.qmp.connect(self._qmp_socket, self._on_event, self._tasks):
-            await self._ended.wait()  # its own words say why
-
     def _on_event(self, name: str, data: dict[str, Any]) -> None:
         if name == "SHUTDOWN":
             self._shutdown = data
@@ -194,6 +221,14 @@ class Supervisor:
             self.resets.append({**data, "position": self.console.end})
             self.console.forget_panic()
             self.console.changed.notify_all()
+
+    async def execute(self, command: str, arguments: dict[str, object]) -> object:
+        """Execute a QMP command.
+
+        Raises `LostGuestError` when QEMU is gone, `GuestError` with QEMU's words when it refuses, and where it cannot
+        be reached.
+        """
+        return await self.qmp.execute(command, arguments)
 
     # Migration
 
@@ -209,13 +244,25 @@ class Supervisor:
 
     def suspend(self) -> None:
         """The guest is being handed over: a backend that dies is not replaced, and what is typed is kept."""
-        self._may_restart.clear()
+        with contextlib.suppress(OSError):
+            (self.path / files.HANDOVER).touch(0o600)
+        self._keeper.suspend()
         self._held_input = bytearray()
 
     def resume(self) -> None:
-        """The guest goes on here after all."""
+        """The guest goes on here after all, or it has arrived here from elsewhere."""
         self.carries = True
-        self._may_restart.set()
+        self._keeper.waiting = False
+        if self._successor is not None:
+            with contextlib.suppress(OSError):
+                (self._successor / files.RUN).replace(self.path / files.RUN)
+            self._successor = None
+        if not (self.path / files.RUN).exists():
+            with contextlib.suppress(UsageError):  # a full disk: it goes on, but nobody could adopt it
+                Description(self.plan, self.nonce).write(self.path)
+        with contextlib.suppress(OSError):
+            (self.path / files.HANDOVER).unlink()
+        self._keeper.resume()
         held, self._held_input = self._held_input, None
         if held:
             self.write(bytes(held))
@@ -223,112 +270,33 @@ class Supervisor:
     async def inherit(self, source: Supervisor) -> None:
         """The guest is about to go on here and not at `source`: take over its console and history."""
         if source._link is not None:
-            await source._link.drain()
+            source._link.drain()
         with contextlib.suppress(OSError):
             log = (source.path / files.CONSOLE_LOG).read_bytes()
             (self.path / files.CONSOLE_LOG).write_bytes(log)
         self.resets = source.resets
+        self.nonce = source.nonce
         self.attach(source._sink)
-        self.write(source._unread_input() + bytes(source._held_input or b""))
+        self.write((b"" if source._link is None else source._link.unread()) + bytes(source._held_input or b""))
+        with contextlib.suppress(OSError):  # as a file system would have it that is full: it goes on all the same
+            # From here on the guest is here, should this process die: by one step, so that it is never at both.
+            (source.path / files.RUN).replace(self.path / files.RUN)
+        source._successor = self.path
         source.carries, self.carries = False, True
+        self._keeper.waiting = False
 
     def give_back(self) -> None:
         """The guest goes on at the source after all: the end of these processes is not its end."""
         self.carries = False
+        self._keeper.waiting = True
         self.attach(None)
 
-    def _unread_input(self) -> bytes:
-        """What was typed and QEMU has not read."""
-        data = b""
-        if self._console_end is not None:
-            with contextlib.suppress(OSError):
-                while part := self._console_end.recv(1 << 16):
-                    data += part
-        return data
-
-    # Backend
-
-    async def _keep_backend(self) -> None:
-        early_deaths = 0
-        log = self.directory / files.BACKEND_LOG
-        command = [
-            sys.executable,
-            "-m",
-            "qemu_sdei.backend",
-            str(self.directory.path),
-            "--ram-fd",
-            str(self._ram_fd),
-            "--lifeline",
-            *(["--incoming"] if self._incoming else []),
-        ]
-        while not self._stopping:
-            await self._may_restart.wait()
-            before = process.log_size(log)
-            try:
-                # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.
-                backend = process.Child(
-                    command, pass_fds=(self._ram_fd,), log=log, stdin_pipe=True, die_with_parent=False
-                )
-            except OSError as error:
-                self._give_up(LaunchError(f"the backend cannot be started: {error}", command=command))
-                return
-            self._backend = backend
-            self.backend_starts += 1
-            if self._stopping:
-                return
-            hello = asyncio.create_task(self._wait_hello())
-            returncode = await backend.wait()
-            answered = hello.done() and not hello.cancelled()
-            hello.cancel()
-            if self._stopping:
-                return
-            if returncode == 0:  # told to by a client's `shutdown`
-                self._qemu_signal(signal.SIGTERM)
-                return
-            said = process.log_tail(log, before)
-            if self._incoming and not self.carries:
-                what = process.describe_exit(returncode)
-                self._give_up(
-                    LostGuestError(f"the destination's backend {what}" + (f"; it said: {said}" if said else ""))
-                )
-                return
-            if returncode == UsageError.exit_code and not answered and said:
-                self._give_up(UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: ")))
-                return
-            early_deaths = 0 if answered else early_deaths + 1
-            if early_deaths >= MAX_EARLY_DEATHS:
-                what = process.describe_exit(returncode)
-                self._give_up(
-                    LaunchError(
-                        f"the backend {what} {early_deaths} times in a row before it served anything"
-                        + (f"; it said: {said}" if said else ""),
-                        command=command,
-                        console=self.console.last_lines(),
-                    )
-                )
-                return
-
-    async def _wait_hello(self) -> None:
-        """Return when the backend answers `hello` on its control socket."""
-        path = str(self.directory / files.CONTROL)
-        while True:
-            with contextlib.suppress(OSError, ValueError, EOFError):
-                reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
-                try:
-                    writer.write(b'{"id": 0, "cmd": "hello"}\n')
-                    line = await reader.readline()
-                    if line and json.loads(line).get("ok") is True:
-                        self._backend_ready.set()
-                        return
-                finally:
-                    writer.close()
-            await asyncio.sleep(_HELLO_RETRY)
-
-    def _give_up(self, failure: GuestError | UsageError) -> None:
-        self.failure = failure
-        self._qemu_signal(signal.SIGKILL)
-
     # End
+
+    def _backend_over(self, failure: GuestError | UsageError | None) -> None:
+        """There will be no other backend."""
+        self.failure = failure
+        self._qemu_signal(signal.SIGTERM if failure is None else signal.SIGKILL)
 
     def _launch_error(self) -> LaunchError | UsageError:
         assert self.power_off is not None
@@ -348,14 +316,14 @@ class Supervisor:
         assert self._qemu is not None
         assert self._link is not None
         returncode = await self._qemu.wait()
-        self._stopping = True
-        if self._console_end is not None:
-            self._console_end.close()  # so that the link sees its end
+        self._keeper.stop()
         # What it wrote last is still in the sockets.
         waits = [asyncio.ensure_future(self._link.lost)]
         waits.append(asyncio.ensure_future(self.qmp.drain()))
         await asyncio.wait(waits, timeout=_DRAIN)
         self._qemu_output = process.log_tail(self.directory / files.QEMU_LOG)
+        if returncode == process.UNKNOWN and self._shutdown is not None:
+            returncode = 0
         reason = "lost" if returncode else "unknown"
         cause = self._shutdown or {}
         await self._end_backend()
@@ -369,39 +337,41 @@ class Supervisor:
         self._ended.set()
 
     async def _end_backend(self) -> None:
-        backend = self._backend
-        if backend is None:
+        if self._keeper.pid is None:
             return
         # It ends by itself once QEMU has, and writes its trace to the end. What the end of its standard input tells it
         # to remove is gone already.
         self.directory.remove()
-        backend.close_stdin()
-        await backend.end(_GRACE)
+        await self._keeper.end(_GRACE)
 
     async def stop(self) -> None:
         """End both processes and forget the run directory; returns when nothing of the guest is left."""
-        self._stopping = True
+        self._keeper.stop()
         if self._qemu is not None and self._tasks:
             self._qemu_signal(signal.SIGTERM)
             await self._qemu.end(_GRACE)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cancel()
         if self._qemu is not None:
             self._qemu.kill()
         await self._end_backend()
-        if self._link is not None:
-            self._link.close()
-        if self._console_end is not None:
-            self._console_end.close()
         if self.carries:
             self.console.close(self._lost if self.power_off is not None else None)
 
-    async def execute(self, command: str, arguments: dict[str, object]) -> object:
-        """Execute a QMP command.
+    async def release(self) -> None:
+        """Let go of the guest, which goes on without an owner."""
+        self._keeper.release()
+        await self._cancel()
+        if self._qemu is not None:
+            self._qemu.forget()
+        self.directory.release()
+        self.console.close()
 
-        Raises `LostGuestError` when QEMU is gone, `GuestError` with QEMU's words when it refuses.
-        """
-        return await self.qmp.execute(command, arguments)
+    async def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.qmp.close()
+        if self._link is not None:
+            self._link.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 
 from qemu_sdei.errors import GuestTimeoutError
 
@@ -22,8 +23,8 @@ class Doorbell:
     it.
     """
 
-    def __init__(self, path: str, timeout: float) -> None:
-        """Connect to QEMU's socket at `path`, waiting up to `timeout` seconds for it to appear.
+    def __init__(self, path: str, timeout: float, vain: Callable[[], bool] = lambda: False) -> None:
+        """Connect to QEMU's socket at `path`, waiting up to `timeout` seconds for it to appear, or until `vain()`.
 
         Raises:
             GuestTimeoutError: nobody listened there in time.
@@ -36,9 +37,9 @@ class Doorbell:
                 break
             except OSError as error:
                 self._socket.close()
-                if time.monotonic() > limit:
+                if time.monotonic() > limit or vain():
                     raise GuestTimeoutError(
-                        f"no QEMU listened at doorbell {path} within {timeout:g} s: {error}"
+                        f"no QEMU listened at doorbell {path} within {timeout:g} s, or while its owner lived: {error}"
                     ) from None
             time.sleep(_RETRY_S)
         self._socket.setblocking(False)

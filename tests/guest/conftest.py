@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.machine.options import DIE_WITH_OWNER
 from tests.guest.guests import runtime_directory
+
+os.environ.setdefault(DIE_WITH_OWNER, "1")  # a run of the tests that is killed leaves nothing
 
 
 @pytest.fixture

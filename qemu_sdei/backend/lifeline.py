@@ -1,0 +1,105 @@
+"""What a backend does when its owner goes: the end of its standard input tells it.
+
+The guest goes on, if it is here; what it prints is kept, as far as there is room, for the owner that adopts it. The
+backend of a guest that was to be killed with its owner, or that is not here (its owner was killed amid a migration),
+ends its QEMU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from qemu_sdei import locks, rundir
+from qemu_sdei.backend.server import Server
+
+_LAST_LOOK: Final = 0.5
+"""Seconds to wait for the owner's end after QEMU's: it may be heard of just behind it."""
+_LOG_LIMIT: Final = 16 << 20
+_CHUNK: Final = 1 << 16
+
+
+def abandoned(directory: Path) -> bool:
+    """Whether there is neither an owner nor a QEMU any more."""
+    if not select.select([0], [], [], 0)[0]:
+        return False
+    lock = locks.try_lock(directory / rundir.QEMU_LOCK)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
+class Lifeline:
+    """Standard input, which the owner holds the other end of."""
+
+    def __init__(self, server: Server, directory: Path, *, die_with_owner: bool) -> None:
+        self._server = server
+        self._directory = directory
+        self._die = die_with_owner
+        self._orphaned = False
+        self._console: _Console | None = None
+        server.watch(0, self._heard)
+
+    def _heard(self, _events: int) -> None:
+        with contextlib.suppress(OSError):
+            if os.read(0, 4096):
+                return
+        self._server.unwatch(0)
+        self._orphaned = True
+        if self._die or not (self._directory / rundir.RUN).exists():
+            locks.end_holders(self._directory / rundir.QEMU_LOCK)
+            self._server.stop()
+            return
+        with contextlib.suppress(OSError):
+            self._console = _Console(self._server, self._directory)
+
+    def close(self) -> None:
+        """The service is over: remove the run directory if there is no owner to do it."""
+        if self._console is not None:
+            self._console.close()
+        if self._orphaned or select.select([0], [], [], _LAST_LOOK)[0]:
+            rundir.remove_if_dead(self._directory)
+
+
+class _Console:
+    """The guest's console, into the log."""
+
+    def __init__(self, server: Server, directory: Path) -> None:
+        """Raises `OSError`: somebody else is at the console, or the log cannot be written."""
+        self._server = server
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._log: BinaryIO | None = None
+        try:
+            self._socket.setblocking(False)
+            self._socket.connect(str(directory / rundir.CONSOLE))
+            self._log = (directory / rundir.CONSOLE_LOG).open("ab", buffering=0)
+        except OSError:
+            self._socket.close()
+            raise
+        server.watch(self._socket.fileno(), self._heard)
+
+    def _heard(self, _events: int) -> None:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+        elif self._log is not None:
+            with contextlib.suppress(OSError):  # a full disk must not end the guest
+                if self._log.tell() < _LOG_LIMIT:
+                    self._log.write(data)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._log is not None:
+            self._server.unwatch(self._socket.fileno())
+            self._socket.close()
+            self._log.close()
+            self._log = None

@@ -1,0 +1,34 @@
+"""`qemu-sdei attach`: take over a running guest whose owner was killed."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qemu_sdei.cli.output import Progress, add_verbosity
+from qemu_sdei.cli.run_command import interact
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "attach",
+        help="take over a guest whose owner was killed",
+        description="A guest goes on when the process that runs it is killed (kill -9). Become its owner, and connect "
+        "the terminal to its console, as `run` does: Ctrl-] ends the guest. What it printed last is shown first.",
+    )
+    parser.add_argument("guest", metavar="NAME", help="name of the guest (`qemu-sdei list` says which have no owner)")
+    add_verbosity(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei.machine.guest import Guest
+
+    with Progress(args.quiet) as progress:
+        guest = Guest.adopt(args.guest, progress=progress)
+        try:
+            return interact(guest, args, progress)
+        finally:
+            guest.close()

@@ -1,0 +1,68 @@
+"""`qemu-sdei stop`: end running guests, whoever owns them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, Final
+
+from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.errors import GuestError, UsageError
+
+_PATIENCE: Final = 20.0
+_LOOK: Final = 0.02
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "stop",
+        help="end running guests, with an owner or without",
+        description="End guests at once, as pulling the plug does (disk images stay consistent for QEMU, not for the "
+        "guest), and leave nothing of them. The terminal or script that owns one is told.",
+    )
+    parser.add_argument("guests", metavar="NAME", nargs="*", help="names of guests (see `qemu-sdei list`)")
+    parser.add_argument("--ownerless", action="store_true", help="all guests whose owner was killed")
+    add_verbosity(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei import rundir
+
+    if not args.guests and not args.ownerless:
+        raise UsageError("which guest? Give its name, or --ownerless for all whose owner was killed")
+    wanted = [rundir.find(name) for name in args.guests]
+    if args.ownerless:
+        names = {guest.name for guest in wanted}
+        wanted += [guest for guest in rundir.running() if not guest.owned and guest.name not in names]
+    for guest in wanted:
+        if guest.path.parent != rundir.base_path():
+            raise UsageError(f"{guest.path} is of a QEMU of your own: end that")
+    for guest in wanted:
+        _stop(guest)
+        if not args.quiet:
+            print(f"guest {guest.name!r} is ended")
+    if not wanted and not args.quiet:
+        print("no guest is without an owner")
+    return 0
+
+
+def _stop(guest: Any) -> None:
+    from qemu_sdei.machine.adoption import end
+    from qemu_sdei.machine.client import ControlClient
+
+    if not guest.owned:
+        end(guest)
+        return
+    with ControlClient(guest.control) as client:
+        client.shutdown()
+    deadline = time.monotonic() + _PATIENCE
+    while guest.path.exists():
+        if time.monotonic() > deadline:
+            raise GuestError(
+                f"guest {guest.name!r} has not ended within {_PATIENCE:g} s: look at its owner, process {guest.pid}; "
+                "when that is killed, try again"
+            )
+        time.sleep(_LOOK)

@@ -1,0 +1,126 @@
+"""A guest whose owner was killed: taken over, or ended.
+
+The kernel says what is true: who holds the run directory's locks lives, and QEMU's descriptors are in procfs. QEMU goes
+on as it is; its backend is replaced, which is harmless (docs/concepts.md, crash recovery).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Any, Final
+
+from qemu_sdei import locks, rundir
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
+from qemu_sdei.machine.description import Description
+from qemu_sdei.machine.process import Process
+from qemu_sdei.rundir import RunDirectory, Running
+
+_CANCELLED: Final = 10.0
+_GRACE: Final = 3.0
+"""Seconds for QEMU to write to its disks what it has, and for a backend to end its trace."""
+_MIGRATING: Final = frozenset(("setup", "active", "device", "pre-switchover", "cancelling"))
+
+
+class Adoption:
+    """A guest that has no owner, from `take` on ours."""
+
+    def __init__(self, directory: RunDirectory, description: Description, config: GuestConfig, ram_fd: int) -> None:
+        self.directory = directory
+        self.description = description
+        self.config = config
+        self.ram_fd = ram_fd
+        self._qemu: tuple[int, int] | None = None
+
+    @classmethod
+    def take(cls, name: str) -> Adoption:
+        """Become the owner of guest `name`. Raises `UsageError`: it has one, is not there, or cannot be read."""
+        check(rundir.find(name))
+        directory = RunDirectory.adopt(name)
+        qemu = None
+        try:
+            description = Description.read(directory.path)
+            config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
+            qemu = locks.holder(directory / rundir.QEMU_LOCK)
+            if qemu is None:
+                raise UsageError(f"guest {name!r} has just ended")
+            adoption = cls(directory, description, config, _open_ram(directory, qemu[0], config.ram_size))
+            adoption._qemu = qemu
+            return adoption
+        except BaseException as error:
+            directory.release()
+            if qemu is not None:
+                os.close(qemu[1])
+            if isinstance(error, OSError | ValueError | ProtocolError):
+                raise UsageError(f"guest {name!r} cannot be taken over: {error}") from None
+            raise
+
+    def qemu(self) -> Process:
+        """The guest's QEMU; to be called once, in the event loop."""
+        assert self._qemu is not None
+        process, self._qemu = Process(*self._qemu), None
+        return process
+
+    def close(self) -> None:
+        """Give back what was not handed on."""
+        if self._qemu is not None:
+            os.close(self._qemu[1])
+            self._qemu = None
+
+    async def settle(self, side: Any) -> None:
+        """End what the owner before us was amid: a guest that it had stopped, to hand it over, goes on."""
+        marker = self.directory / rundir.HANDOVER
+        if not marker.exists():
+            return
+        if (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
+            with contextlib.suppress(LostGuestError):
+                await side.execute("migrate_cancel", {})
+            async with asyncio.timeout(_CANCELLED):
+                while (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
+                    await asyncio.sleep(0.01)
+        if (await side.execute("query-status", {}))["status"] != "running":
+            await side.execute("cont", {})
+        marker.unlink(missing_ok=True)
+
+
+def check(guest: Running) -> None:
+    """Raise `UsageError` unless `guest` can be adopted."""
+    if guest.owned:
+        who = f", process {guest.pid}" if guest.pid is not None else ""
+        raise UsageError(f"guest {guest.name!r} has an owner{who}: only a guest without one can be taken over")
+
+
+def _open_ram(directory: RunDirectory, qemu: int, size: int) -> int:
+    """The guest's RAM, which has no name, by the descriptor that QEMU inherited."""
+    number = int((directory / rundir.QEMU_LOCK).read_text().split()[0])
+    fd = os.open(f"/proc/{qemu}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+    if os.fstat(fd).st_size != size:
+        os.close(fd)
+        raise ValueError(f"QEMU's descriptor {number} is not its RAM")
+    return fd
+
+
+def end(guest: Running) -> None:
+    """End a guest that has no owner, and leave nothing of it. Raises `UsageError`: it has one; `GuestError`."""
+    check(guest)
+    try:
+        directory = RunDirectory.adopt(guest.name)
+    except UsageError:
+        if not guest.path.exists():
+            return  # it has just ended
+        raise
+    lock = directory / rundir.QEMU_LOCK
+    backend = locks.holder(directory / rundir.BACKEND_LOCK)
+    if not locks.end_holders(lock, signal.SIGTERM, _GRACE) and not locks.end_holders(lock):
+        directory.release()
+        raise GuestError(f"QEMU of guest {guest.name!r} does not end, even when it is killed")
+    directory.remove()
+    if backend is not None:
+        # It sees that QEMU has gone, writes its trace to the end, and finds no directory to remove.
+        if not locks.ended(backend[1], _GRACE):
+            signal.pidfd_send_signal(backend[1], signal.SIGKILL)
+            locks.ended(backend[1], _GRACE)
+        os.close(backend[1])

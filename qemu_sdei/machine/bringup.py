@@ -1,0 +1,116 @@
+"""How a `Guest` comes to run: booted, restored from a directory, or taken over from an owner that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qemu_sdei import rundir as files
+from qemu_sdei.errors import UsageError
+from qemu_sdei.machine import memory
+from qemu_sdei.machine.adoption import Adoption
+from qemu_sdei.machine.client import ControlClient
+from qemu_sdei.machine.mover import Mover
+from qemu_sdei.machine.plan import Plan, check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.guest import Guest
+
+CLOSE_LIMIT: Final = 20.0
+"""Seconds that ending everything may take; each step in it has a smaller limit of its own."""
+_SHOWN: Final = 4096
+"""Bytes of what was printed before that whoever looks on is shown."""
+_RESTORE: Final = 180.0
+_SETTLE: Final = 60.0
+
+
+def start(guest: Guest) -> None:
+    """Boot or restore it."""
+    plan = guest._plan = prepare(guest.options, guest._progress)
+    directory = guest._directory = RunDirectory.create(guest.options.name)
+    saved = guest._saved
+    if saved is not None:
+        config = saved.furnish(directory)
+    else:
+        initrd = plan.initrd
+        if plan.busybox is not None:
+            initrd = _write(directory, files.INITRD, plan.initramfs(guest._nonce))
+        config = guest_config(plan, directory.name, initrd)
+        check_boot(config)
+    _write(directory, files.CONFIG, config.to_json().encode())
+    _write(directory, files.MONITOR, monitor_image(plan))
+    plan.devices.create()
+    where = guest.options.memory_path
+    guest._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))
+    guest._config = config
+    supervisor = _supervise(guest, plan, directory, guest._ram_fd, incoming=saved is not None)
+    guest._progress("starting QEMU and the backend")
+    limit = guest.options.start_timeout
+    guest._call(supervisor.start(limit), limit + CLOSE_LIMIT)
+    if saved is not None:
+        guest._progress("restoring the guest")
+        with contextlib.suppress(OSError):
+            guest.console_text.feed((saved.path / files.CONSOLE_LOG).read_bytes())
+        guest._call(saved.arrive(supervisor), _RESTORE)
+    _open(guest, directory)
+
+
+def take_over(guest: Guest, name: str) -> None:
+    """Become the owner of a guest that runs and has none."""
+    adoption = Adoption.take(name)
+    try:
+        directory = guest._directory = adoption.directory
+        guest._ram_fd, guest._config = adoption.ram_fd, adoption.config
+        plan, guest._nonce = adoption.description.plan, adoption.description.nonce
+        guest._plan = plan
+        with contextlib.suppress(OSError):
+            said = (directory / files.CONSOLE_LOG).read_bytes()
+            guest.console_text.feed(said)
+            if guest._sink is not None:
+                guest._sink(said[-_SHOWN:])
+        supervisor = _supervise(guest, plan, directory, adoption.ram_fd, incoming=False)
+        guest._progress("taking the guest over")
+        limit = guest.options.start_timeout
+
+        async def adopt() -> None:
+            await supervisor.adopt(adoption.qemu(), limit)
+            await adoption.settle(supervisor)
+
+        guest._call(adopt(), limit + _SETTLE)
+        _open(guest, directory)
+    finally:
+        adoption.close()
+
+
+def _supervise(guest: Guest, plan: Plan, directory: RunDirectory, ram_fd: int, *, incoming: bool) -> Supervisor:
+    guest._loop = asyncio.new_event_loop()
+    # A daemon: Python does not wait for it at its end (`orderly.py` closes the guest then).
+    guest._thread = threading.Thread(target=guest._run_loop, name=f"guest {directory.name}", daemon=True)
+    guest._thread.start()
+    supervisor = Supervisor(plan, directory, ram_fd, guest.console_text, incoming=incoming, nonce=guest._nonce)
+    guest._supervisor = supervisor
+    supervisor.attach(guest._sink)
+    guest._mover = Mover(guest)
+    return supervisor
+
+
+def _open(guest: Guest, directory: RunDirectory) -> None:
+    assert guest._mover is not None
+    guest._call(guest._mover.open(directory), CLOSE_LIMIT)
+    guest._client = ControlClient(directory / files.CONTROL)
+
+
+def _write(directory: RunDirectory, name: str, data: bytes) -> Path:
+    path = directory / name
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
+        ) from None
+    return path
