@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from typing import Any
 
+from qemu_sdei.cli.hold import add_hold, hold_of
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
 from qemu_sdei.config import check_name
 from qemu_sdei.errors import UsageError
@@ -46,14 +46,9 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--no-verify", action="store_true", help="do not compare RAM that was sent")
     parser.add_argument(
-        "--hold",
-        metavar="STATE",
-        help="migrate when the event is in this state: registered, enabled, pending-masked, pending-disabled, running, "
-        "running-pending, unregister-pending, nested; or the vCPU: resume, off, exchange",
+        "--to-file", metavar="DIR", help="save SRC into the new directory DIR and end it, as `save --end`"
     )
-    parser.add_argument("--event", default="software", metavar="E", help="event of --hold (default: software)")
-    parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="vCPU of --hold (default: 0)")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="wait for --hold at most S seconds")
+    add_hold(parser, "migrate")
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
 
@@ -61,17 +56,18 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
+    from qemu_sdei.cli.save_command import save
     from qemu_sdei.machine.owner_client import ask
-    from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions
+    from qemu_sdei.migration.options import POSTCOPY, SHARED, MigrationOptions
 
     if args.destination is not None:
         check_name(args.destination)
-    if not 0 < args.timeout < math.inf:
-        raise UsageError("--timeout must be more than 0 seconds")
+    if args.to_file is not None:
+        if args.destination is not None:
+            raise UsageError("--to-file: DEST is not known yet; name it when it comes back (restore DIR --name DEST)")
+        return save(args, args.to_file, True)
     guest = rundir.find(args.guest)
-    hold = None
-    if args.hold is not None:
-        hold = Hold(args.hold, _event(guest, args.event), args.vcpu, args.timeout)
+    hold = hold_of(args, guest)
     if args.postcopy and args.route not in (SHARED, POSTCOPY):
         raise UsageError(f"--postcopy is a route of its own: leave out --route {args.route}")
     options = MigrationOptions(
@@ -94,14 +90,6 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         _print(result)
     return 0
-
-
-def _event(guest: Any, text: str) -> int:
-    from qemu_sdei.cli.inject_command import event_number
-    from qemu_sdei.machine.client import ControlClient
-
-    with ControlClient(guest.control) as client:
-        return event_number(text, client)
 
 
 class Shown:

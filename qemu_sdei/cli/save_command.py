@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from qemu_sdei.cli.hold import add_hold, hold_of
 from qemu_sdei.cli.migrate_command import Shown
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
 
@@ -23,21 +25,28 @@ def register(subparsers: Any) -> None:
     parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument("directory", metavar="DIR", help="directory to make")
     parser.add_argument("--end", action="store_true", help="end the guest when it is saved")
+    add_hold(parser, "save")
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    return save(args, args.directory, args.end)
+
+
+def save(args: argparse.Namespace, directory: str, end: bool) -> int:
+    """Save `args.guest` into `directory`, and say so."""
     from qemu_sdei import rundir
     from qemu_sdei.machine.owner_client import ask
 
     guest = rundir.find(args.guest)
-    path = str(Path(args.directory).expanduser().absolute())
+    hold = hold_of(args, guest)
+    request = {"path": str(Path(directory).expanduser().absolute()), "end": end, "hold": hold and asdict(hold)}
     with Progress(args.quiet) as progress:
-        result = ask(guest.owner, "save", {"path": path, "end": args.end}, Shown(progress), patience=_PATIENCE)
+        result = ask(guest.owner, "save", request, Shown(progress), patience=_PATIENCE + args.timeout)
     if args.json:
         print_json(result)
     elif not args.quiet:
-        print(f"guest {guest.name!r} is saved in {args.directory}: {result['bytes'] / (1 << 20):.1f} MiB")
+        print(f"guest {guest.name!r} is saved in {directory}: {result['bytes'] / (1 << 20):.1f} MiB")
     return 0

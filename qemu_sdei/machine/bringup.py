@@ -35,6 +35,7 @@ def start(guest: Guest) -> None:
     directory = guest._directory = RunDirectory.create(guest.options.name)
     saved = guest._saved
     if saved is not None:
+        saved.check()
         config = saved.furnish(directory)
     else:
         initrd = plan.initrd

@@ -304,20 +304,6 @@ class Guest(GuestConsole, GuestSnapshots):
         wait = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
         return self._call(self._mover.migrate(name, options, report), wait)
 
-    def save(
-        self, path: str | Path, *, end: bool = False, timeout: float = _MIGRATION_TIMEOUT, report: Report = no_report
-    ) -> int:
-        """Write the running guest into the new directory `path`; it goes on, or ends with `end`. `Guest.saved` has it
-        back. Returns the bytes written.
-
-        Raises:
-            UsageError: the directory cannot be made. `GuestError`: it did not work, and the guest goes on.
-        """
-        self._running()
-        assert self._mover is not None
-        where = str(Path(path).expanduser().absolute())
-        return self._call(self._mover.save(where, report, end=end, timeout=timeout), timeout + _MIGRATION_EXTRA)
-
     # Machine
 
     def qmp(self, command: str, **arguments: object) -> Any:

@@ -1,17 +1,18 @@
-"""Snapshots of a `Guest`: its methods for them, and what other processes ask of its owner."""
+"""Saving a `Guest`, in a directory or as a snapshot: its methods for it, and what other processes ask of its owner."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import snapshots
 from qemu_sdei.machine.owner import Progress
 from qemu_sdei.machine.snapshots import Snapshot
-from qemu_sdei.migration.options import Report, no_report
+from qemu_sdei.migration.options import Hold, Report, no_report
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.guest import Guest
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TIMEOUT: Final = 300.0
+_SAVE_TIMEOUT: Final = 120.0
+_EXTRA: Final = 60.0
+"""Seconds, beside the waits that have limits of their own."""
 
 
 class Snapshooter:
@@ -45,7 +49,8 @@ class Snapshooter:
         guest = self._guest
         with self._mover.alone():
             loaded = await snapshots.load(guest._running(), tag, self._note(), report)
-        guest._nonce = loaded.note.get("nonce", guest._nonce)
+        guest._running().know(loaded.note.get("nonce", guest._nonce))
+        guest._nonce = guest._running().nonce
         with guest.console_text.changed:
             guest.console_text.forget_panic()
             guest.console_text.changed.notify_all()
@@ -77,7 +82,7 @@ class Snapshooter:
 
 
 class GuestSnapshots(ABC):
-    """The snapshots of a `Guest`."""
+    """A `Guest` in files."""
 
     _mover: Mover | None
 
@@ -93,6 +98,34 @@ class GuestSnapshots(ABC):
         self._running()
         assert self._mover is not None
         return self._mover.snapshooter
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        end: bool = False,
+        hold: Hold | None = None,
+        timeout: float = _SAVE_TIMEOUT,
+        report: Report = no_report,
+    ) -> int:
+        """Write the running guest into the new directory `path`; it goes on, or ends with `end`. `Guest.saved` has it
+        back. Returns the bytes written.
+
+        Args:
+            path: the directory to make.
+            end: end the guest when it is saved.
+            hold: save it when an event is in a given state.
+            timeout: seconds that QEMU may take to write.
+            report: is told of progress, in another thread.
+
+        Raises:
+            UsageError: the directory cannot be made. `GuestError`: it did not work, and the guest goes on.
+        """
+        self._running()
+        assert self._mover is not None
+        where = str(Path(path).expanduser().absolute())
+        wait = timeout + _EXTRA + (hold.timeout if hold is not None else 0)
+        return self._call(self._mover.save(where, report, end=end, hold=hold, timeout=timeout), wait)
 
     def snapshot(self, tag: str, *, report: Report = no_report) -> Snapshot:
         """Save the running guest, with firmware and disks, as the snapshot `tag` in its own qcow2 image; it goes on.

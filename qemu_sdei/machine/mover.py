@@ -25,7 +25,7 @@ from qemu_sdei.machine.owner import OwnerSocket, Progress
 from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.handover import Handover, LostInPostcopyError
-from qemu_sdei.migration.options import SHARED, MigrationOptions, MigrationResult, Report
+from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report
 from qemu_sdei.monitor import layout
 from qemu_sdei.rundir import RunDirectory
 
@@ -87,16 +87,20 @@ class Mover:
         path, end = request.get("path"), request.get("end", False)
         if not isinstance(path, str) or not path.startswith("/") or not isinstance(end, bool):
             raise UsageError("save wants the absolute path of a directory")
-        size = await self.save(path, lambda step: progress(step.to_json()), end=end)
+        # Its form is that of a migration's.
+        hold = MigrationOptions.from_json({"hold": request.get("hold")}).hold
+        size = await self.save(path, lambda step: progress(step.to_json()), end=end, hold=hold)
         return {"path": path, "bytes": size}
 
-    async def save(self, path: str, report: Report, *, end: bool = False, timeout: float = 120.0) -> int:
+    async def save(
+        self, path: str, report: Report, *, end: bool = False, hold: Hold | None = None, timeout: float = 120.0
+    ) -> int:
         """See `saved.save`."""
         guest = self._guest
         with self.alone():
             source = guest._running()
             meta = {"options": described(guest.options, source.plan.reboot), "nonce": guest._nonce}
-            return await save(source, path, meta, report, timeout=timeout, end=end)
+            return await save(source, path, meta, report, timeout=timeout, end=end, hold=hold)
 
     async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         """Migrate to a new run directory `name` (None: the first free name).

@@ -1,6 +1,7 @@
 """A guest in a directory: saved to it while it runs, restored from it later, as often as one likes.
 
-saved.json     what `GuestOptions` were, and how to know the shell's words on the console; written last
+saved.json     what `GuestOptions` were, how to know the shell's words on the console, and what the other files must be;
+               written last
 guest.json     the backend's configuration
 state.json     the state document
 vm.state       QEMU's migration stream, RAM included
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import shlex
 import shutil
@@ -18,21 +20,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.document import MAX_DOCUMENT
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import GuestError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
-from qemu_sdei.migration.options import COPY, MigrationOptions, Report, Step
+from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.rundir import RunDirectory
 
+if TYPE_CHECKING:
+    from qemu_sdei.machine.supervisor import Supervisor
+
 FORMAT: Final = "qemu-sdei-saved"
-VERSION: Final = 1
+VERSION: Final = 2
+"""1: without `files`."""
 META: Final = "saved.json"
 VM: Final = "vm.state"
 _PART: Final = "vm.part"
@@ -40,7 +46,9 @@ _AS_FILE: Final = MigrationOptions(route=COPY)
 _SETTLE: Final = 10.0
 _LOAD: Final = 120.0
 """Seconds that QEMU may take to read a guest."""
-_KEYS: Final = frozenset(("format", "version", "options", "nonce", "running"))
+_KEYS: Final = frozenset(("format", "version", "options", "nonce", "running", "files"))
+_FILES: Final = (files.CONFIG, files.STATE, VM, files.INITRD)
+"""What a damage of would not be seen before the guest runs."""
 _DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace", "snapshots"))
 """Options that are for a boot, or for one run only."""
 
@@ -54,6 +62,8 @@ class Saved:
     nonce: str
     config: GuestConfig
     running: bool
+    files: dict[str, str] | None
+    """SHA-256 of each file, in hex digits; None: not known."""
 
     @classmethod
     def read(cls, path: str | Path) -> Saved:
@@ -69,9 +79,23 @@ class Saved:
             raise UsageError(f"{directory} holds no saved guest: {error}") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT or not complete:
             raise UsageError(f"{directory} holds no saved guest, or not all of it")
+        if data.get("version") == 1:
+            data = {**data, "version": VERSION, "files": None}
         if data.get("version") != VERSION or data.keys() != _KEYS:
             raise UsageError(f"{directory} was saved by another version of this program")
-        return cls(directory, _options(data["options"]), str(data["nonce"]), config, data["running"] is True)
+        found = data["files"]
+        if found is not None and (not isinstance(found, dict) or not found.keys() >= {*_FILES} - {files.INITRD}):
+            raise UsageError(f"{directory} holds no saved guest: {META} does not say what the files are")
+        options = _options(data["options"])
+        if (options.smp, options.cpu, options.virtualization) != (config.nr_cpus, config.cpu, config.virtualization):
+            raise UsageError(f"{directory} holds no saved guest: {META} and {files.CONFIG} are of different ones")
+        return cls(directory, options, str(data["nonce"]), config, data["running"] is True, found)
+
+    def check(self) -> None:
+        """Look whether the files are those that were saved. Raises `UsageError`."""
+        for name, digest in (self.files or {}).items():
+            if name in _FILES and _digest(self.path / name) != digest:
+                raise UsageError(f"{self.path / name} is damaged, or of another saved guest")
 
     def furnish(self, directory: RunDirectory) -> GuestConfig:
         """Fill a new run directory. Returns the configuration there. Raises `UsageError`."""
@@ -86,23 +110,50 @@ class Saved:
             boot["initrd"] = str(directory / files.INITRD)
         return replace(self.config, name=directory.name, boot=boot)
 
-    async def arrive(self, side: Side) -> None:
+    async def arrive(self, side: Supervisor) -> None:
         """Have QEMU and backend of `side`, which wait for a guest, take this one."""
         await Source.capabilities(side, _AS_FILE)
-        await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
-        await arrived(side, _LOAD)
+        try:
+            await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
+            await arrived(side, _LOAD)
+        except LostGuestError as error:
+            raise GuestError(f"QEMU does not take the saved guest: {await side.last_words() or error}") from None
         await take_over(side)
         side.resume()
         if self.running:
             await execute(side, "cont")
 
 
+def _digest(file: Path) -> str:
+    """SHA-256 of a file. Raises `UsageError`."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+
+
 def _options(data: object) -> GuestOptions:
+    defaults = GuestOptions()
     known = {field.name for field in fields(GuestOptions)} - _DROPPED
     if not isinstance(data, dict) or not data.keys() <= known:
         raise UsageError("the saved guest's options are those of another version of this program")
+    for name, value in data.items():
+        if not _may_be(value, getattr(defaults, name)):
+            raise UsageError(f"the saved guest's options are damaged: {name}")
     slots = data.get("sdei_slots")
     return GuestOptions(**{**data, "sdei_slots": None if slots is None else tuple(slots)})
+
+
+def _may_be(value: object, default: object) -> bool:
+    """Whether JSON's `value` can be that of an option with this default."""
+    if default is None or isinstance(default, str):
+        return value is None or isinstance(value, str | int | list)
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is type(default)
 
 
 def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
@@ -120,8 +171,11 @@ def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
     return found | {"reboot": reboot}
 
 
-async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, timeout: float, end: bool) -> int:
-    """Save the running guest of `side` into the new directory `path`; it goes on, or ends with `end`.
+async def save(
+    side: Side, path: str, meta: dict[str, Any], report: Report, *, timeout: float, end: bool, hold: Hold | None = None
+) -> int:
+    """Save the running guest of `side`, at a hold point if there is one, into the new directory `path`; it goes on, or
+    ends with `end`.
 
     Returns the bytes written. Raises `UsageError`: the directory cannot be; `SdeiError`: it did not work, nothing is
     left of it, and the guest goes on.
@@ -134,7 +188,8 @@ async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, t
     leaving = None
     try:
         link = await BackendLink.open(side.path / files.CONTROL)
-        leaving = Source(side, link, None, report, timeout)
+        leaving = Source(side, link, hold, report, timeout)
+        await leaving.reach_hold_point()
         report(Step("stop"))
         running, _ = await leaving.stand_still()
         part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
@@ -143,7 +198,8 @@ async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, t
         for name in (files.CONFIG, files.STATE, files.INITRD, files.CONSOLE_LOG):
             if (side.path / name).is_file():
                 await asyncio.to_thread(shutil.copyfile, side.path / name, directory / name)
-        text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running}, indent=2)
+        sums = {name: await asyncio.to_thread(_digest, directory / name) for name in _saved(directory)}
+        text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running, "files": sums}, indent=2)
         (directory / META).write_text(text + "\n")
     except BaseException as error:
         if leaving is not None:
@@ -160,6 +216,10 @@ async def save(side: Side, path: str, meta: dict[str, Any], report: Report, *, t
     else:
         await asyncio.shield(leaving.go_on())
     return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def _saved(directory: Path) -> list[str]:
+    return [name for name in _FILES if (directory / name).is_file()]
 
 
 async def _appears(file: Path) -> None:

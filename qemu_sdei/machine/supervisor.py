@@ -291,6 +291,19 @@ class Supervisor:
         self._keeper.waiting = True
         self.attach(None)
 
+    def know(self, nonce: str) -> None:
+        """The guest is another boot than the one that was started: its shell's words are known by `nonce`."""
+        if nonce != self.nonce:
+            self.nonce = nonce
+            with contextlib.suppress(UsageError):  # as in `resume`
+                Description(self.plan, nonce).write(self.path)
+
+    async def last_words(self) -> str:
+        """What a QEMU that ended, or is about to, had to complain of."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
+        return "; ".join(process.complaints(self._qemu_output))
+
     # End
 
     def _backend_over(self, failure: GuestError | UsageError | None) -> None:

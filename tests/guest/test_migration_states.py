@@ -1,18 +1,22 @@
-"""Migrated exactly when an event, or a vCPU, is in a given state: what the guest prints is what one prints that stayed.
+"""Migrated, or saved and restored, exactly when an event, or a vCPU, is in a given state: what the guest prints is what
+one prints that stayed.
 
 `mode=journey` of the bench guest (guest/bench/journey.c) walks through the states, and its lines do not depend on time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qemu_sdei import rundir
+from qemu_sdei.errors import LostGuestError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration.options import Hold, MigrationResult, Step
@@ -24,14 +28,16 @@ CRITICAL = 0x103
 LIMIT = 40.0
 
 
+OPTIONS = GuestOptions(kernel="builtin:bench", append="mode=journey smp=2 wait=1", memory="128M", name="a")
+
+
 class Journey:
     """One journey; with `hold` it is migrated on the way, and what the state document says there is kept."""
 
     def __init__(self, hold: Hold | None = None, route: str = "shared") -> None:
         self.document: dict[str, Any] = {}
         self.result: MigrationResult | None = None
-        options = GuestOptions(kernel="builtin:bench", append="mode=journey smp=2 wait=1", memory="128M", name="a")
-        with Guest(options) as guest:
+        with Guest(OPTIONS) as guest:
             guest.expect("waits for a key")
             mover = threading.Thread(target=self._migrate, args=(guest, hold, route))
             if hold is None:
@@ -49,13 +55,51 @@ class Journey:
 
     def _migrate(self, guest: Guest, hold: Hold | None, route: str) -> None:
         def report(step: Step) -> None:
-            if step.phase == "hold":  # it is armed: only now may the guest go on
-                threading.Thread(target=guest.write, args=("k",)).start()
+            if step.phase == "hold":
+                press_key(guest)
             state = rundir.base_path() / "a" / rundir.STATE
             if step.phase == "ram" and not self.document and state.exists():
                 self.document = json.loads(state.read_bytes())
 
         self.result = guest.migrate("b", hold=hold, route=route, report=report)
+
+
+class Interrupted:
+    """One journey that is saved at a hold point and ends; it goes on from there twice, each time to its end."""
+
+    def __init__(self, hold: Hold, directory: Path) -> None:
+        self._sent = False
+        with Guest(OPTIONS) as guest:
+            guest.expect("waits for a key")
+            helper = threading.Thread(target=self._help, args=(guest,))
+            helper.start()
+            guest.save(
+                directory, end=True, hold=hold, report=lambda step: press_key(guest) if step.phase == "hold" else None
+            )
+            guest.wait_off(LIMIT)
+            helper.join(LIMIT)
+        self.document: dict[str, Any] = json.loads((directory / rundir.STATE).read_bytes())
+        self.records = [self._go_on(directory) for _ in range(2)]
+
+    def _help(self, guest: Guest) -> None:
+        """Do what it waits for, unless it is saved before that; what arrives then is not carried out."""
+        with contextlib.suppress(LostGuestError):
+            guest.expect(rf"waits for event {CRITICAL:#x}\r?\n", timeout=LIMIT)
+            guest.inject(CRITICAL, 0)
+            self._sent = True
+
+    def _go_on(self, directory: Path) -> str:
+        with Guest.saved(directory) as guest:
+            if not self._sent:
+                guest.expect(rf"waits for event {CRITICAL:#x}\r?\n", timeout=LIMIT)
+                guest.inject(CRITICAL, 0)
+            assert guest.wait_off(LIMIT).guest
+            return guest.console
+
+
+def press_key(guest: Guest) -> None:
+    """The hold point is armed: only now may the guest go on. (Not in the guest's own thread, which reports.)"""
+    threading.Thread(target=guest.write, args=("k",)).start()
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +178,25 @@ def test_migrated_in_a_state(state: str, route: str, stayed: str) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_migrated_in_every_state(state: str, route: str, stayed: str) -> None:
     check(state, route, stayed)
+
+
+def check_file(state: str, directory: Path, stayed: str) -> None:
+    hold, is_so = STATES[state]
+    journey = Interrupted(hold, directory / "saved")
+    assert is_so(journey.document), f"not saved in the state: {journey.document}"
+    assert journey.records == [stayed, stayed]
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("state", ["nested", "exchange"])
+def test_saved_in_a_state(state: str, tmp_path: Path, stayed: str) -> None:
+    check_file(state, tmp_path, stayed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100)
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("state", STATES)
+def test_saved_in_every_state(state: str, tmp_path: Path, stayed: str) -> None:
+    check_file(state, tmp_path, stayed)

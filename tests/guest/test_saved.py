@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,22 +61,99 @@ def _fill(directory: Path, phase: str) -> None:
         (directory / "vm.part").symlink_to("/dev/full")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(100)
 def test_damaged(runtime: Path, tmp_path: Path) -> None:
-    """A saved guest that is not whole is refused before it runs, and nothing is left."""
-    with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle", memory="128M")) as guest:
+    """A saved guest that is not whole, or not of one piece, is refused before anything is started."""
+    with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle", memory="64M")) as guest:
         guest.expect("idle: ready")
-        guest.save(tmp_path / "saved", end=True)
+        guest.save(tmp_path / "saved")
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+        guest.save(tmp_path / "later", end=True)
         assert guest.wait_off(20).reason == "host-qmp-quit"
-    for name, size in (("vm.state", 300_000), ("state.json", 2000), ("saved.json", 10)):
-        shutil.copytree(tmp_path / "saved", tmp_path / name)
-        with (tmp_path / name / name).open("r+b") as file:
-            file.truncate(size)
-        with pytest.raises(SdeiError), Guest.saved(tmp_path / name):
+    tried = tmp_path / "tried"
+
+    def refused(damage: Callable[[], object], why: str) -> None:
+        shutil.rmtree(tried, ignore_errors=True)
+        shutil.copytree(tmp_path / "saved", tried)
+        damage()
+        with pytest.raises(SdeiError, match=why) as error, Guest.saved(tried):
             pass
+        assert len(str(error.value).splitlines()) == 1, "one clear line"
         check_nothing_left(runtime)
+
+    def edit(name: str, before: str, after: str) -> None:
+        text = (tried / name).read_text()
+        assert before in text
+        (tried / name).write_text(text.replace(before, after))
+
+    def flip() -> None:
+        data = bytearray((tried / "vm.state").read_bytes())
+        data[300] ^= 1
+        (tried / "vm.state").write_bytes(data)
+
+    size = (tmp_path / "saved/vm.state").stat().st_size
+    for length in (0, 300_000, size - 1):
+        refused(lambda n=length: os.truncate(tried / "vm.state", n), "vm.state is damaged")  # type: ignore[misc]
+    refused(flip, "vm.state is damaged")
+    for name in ("vm.state", "state.json", "guest.json"):
+        refused(lambda n=name: (tried / n).unlink(), "holds no saved guest")  # type: ignore[misc]
+    for name in ("vm.state", "state.json"):
+        later = tmp_path / "later" / name
+        refused(lambda f=later: shutil.copy(f, tried / f.name), "damaged, or of another saved guest")  # type: ignore[misc]
+    refused(lambda: os.truncate(tried / "state.json", 2000), "state.json is damaged")
+    refused(lambda: os.truncate(tried / "saved.json", 10), "holds no saved guest")
+    refused(lambda: edit("saved.json", '"smp": 2', '"smp": 4'), "of different ones")
+    refused(lambda: edit("saved.json", '"smp": 2', '"smp": "2"'), "options are damaged: smp")
+    refused(lambda: edit("saved.json", '"smp"', '"vcpus"'), "another version of this program")
+    refused(lambda: edit("saved.json", '"version": 2', '"version": 3'), "another version of this program")
     with pytest.raises(UsageError, match="holds no saved guest"):
         Guest.saved(tmp_path)
+
+    def first_version() -> None:
+        data = json.loads((tried / "saved.json").read_text())
+        del data["files"]
+        (tried / "saved.json").write_text(json.dumps(data | {"version": 1}))
+
+    # One of the first version has no checksums: there, it is QEMU and the backend who find out.
+    def without_checksums(name: str, length: int) -> None:
+        first_version()
+        os.truncate(tried / name, length)
+
+    refused(lambda: without_checksums("vm.state", 300_000), "QEMU does not take the saved guest: .")
+    refused(lambda: without_checksums("state.json", 2000), "state document: .*truncated")
+    shutil.rmtree(tried)
+    shutil.copytree(tmp_path / "saved", tried)
+    first_version()
+    with Guest.saved(tried) as guest:
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+    check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(60)
+def test_migrates_into_a_directory(runtime: Path, tmp_path: Path) -> None:
+    """`qemu-sdei migrate --to-file` is `save --end`; a hold point is one for it too."""
+    with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle", memory="64M", name="a")) as guest:
+        guest.expect("idle: ready")
+
+        def said(*words: str, code: int) -> str:
+            process = command(runtime, *words)
+            output, errors = process.communicate(timeout=60)
+            assert process.returncode == code, errors.decode()
+            return (output + errors).decode()
+
+        target = str(tmp_path / "there")
+        assert "DEST is not known yet" in said("migrate", "a", "b", "--to-file", target, code=2)
+        late = said("save", "a", target, "--hold", "running", "--timeout", "0.3", code=1)
+        assert "was not reached within 0.3 s" in late
+        assert "goes on" in late
+        assert not (tmp_path / "there").exists()
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+        assert "guest 'a' is saved in" in said("migrate", "a", "--to-file", target, code=0)
+        assert guest.wait_off(20).reason == "host-qmp-quit"
+    with Guest.saved(target) as guest:
+        assert guest.status()["counts"]["completed"] == 1
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+    check_nothing_left(runtime)
 
 
 @pytest.mark.slow

@@ -1,0 +1,40 @@
+"""`--hold` and what belongs to it, for the commands that have a guest stand still."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.migration.options import Hold
+
+
+def add_hold(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add the options; `verb` is what is done at the hold point."""
+    parser.add_argument(
+        "--hold",
+        metavar="STATE",
+        help=f"{verb} when the event is in this state: registered, enabled, pending-masked, pending-disabled, running, "
+        "running-pending, unregister-pending, nested; or the vCPU: resume, off, exchange",
+    )
+    parser.add_argument("--event", default="software", metavar="E", help="event of --hold (default: software)")
+    parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="vCPU of --hold (default: 0)")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="wait for --hold at most S seconds")
+
+
+def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
+    """The hold point that was asked for, `guest` being the running one. Raises `UsageError`."""
+    from qemu_sdei.cli.inject_command import event_number
+    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.migration.options import Hold
+
+    if not 0 < args.timeout < math.inf:
+        raise UsageError("--timeout must be more than 0 seconds")
+    if args.hold is None:
+        return None
+    with ControlClient(guest.control) as client:
+        event = event_number(args.event, client)
+    return Hold(args.hold, event, args.vcpu, args.timeout)
