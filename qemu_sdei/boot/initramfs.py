@@ -17,6 +17,7 @@ from qemu_sdei.boot.image import describe
 from qemu_sdei.errors import UsageError
 
 _INIT: Final = Path(__file__).resolve().parent.parent / "data" / "init"
+_PROFILE: Final = _INIT.with_name("profile")
 _NONCE: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _APPLET: Final = re.compile(rb"[0-9A-Za-z_.+\[-]{1,32}")
 _APPLETS_START: Final = b"\0[\0[[\0"
@@ -63,6 +64,7 @@ def build(
         cpio.file("etc/group", b"root:x:0:\n"),
         cpio.file("qemu-sdei/nonce", nonce.encode() + b"\n"),
         cpio.fifo("qemu-sdei/ended"),
+        cpio.file("qemu-sdei/profile", _PROFILE.read_bytes()),
     ]
     # devtmpfs does not have these, and is mounted over anything in /dev here: init copies them.
     fds = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}

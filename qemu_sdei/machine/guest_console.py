@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from qemu_sdei.errors import LostGuestError, SdeiError
+from qemu_sdei.errors import GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.machine import shell
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.options import GuestOptions
@@ -34,7 +34,6 @@ class GuestConsole(ABC):
         self._nonce = secrets.token_hex(8)
         self._plan: Plan | None = None
         self._cursor = 0
-        self._echo_off = -1
         """Number of the boot whose shell was told not to echo."""
         self._shell_boot = -1
         self._shell_position = 0
@@ -112,7 +111,8 @@ class GuestConsole(ABC):
         output.
 
         Raises:
-            GuestTimeoutError: it did not end within `timeout` seconds (booting not counted); it is then still running.
+            GuestTimeoutError: it did not end within `timeout` seconds (booting not counted); it is then still running,
+                unless the shell did not come to it in that time: then it will not run.
             GuestPanicError, LostGuestError: as `expect`.
         """
         what = f"command {command!r} in the guest"
@@ -123,16 +123,17 @@ class GuestConsole(ABC):
             nonce = secrets.token_hex(8)
             start = self.console_text.end
             boots = len(self.resets)
-            lines = shell.request(command, nonce)
-            if self._echo_off != boots:
-                # Once a boot. The shell's line editor, which redraws what is typed, goes with the echo.
-                lines.insert(0, "stty -echo")
-                self._echo_off = boots
-            self.write("".join(line + "\r" for line in lines))
+            first, *rest = (line + "\r" for line in shell.request(command, nonce))
+            answer = partial(self.console_text.search, what=what, abort=partial(self._reset_since, boots))
             try:
-                _, end = self.console_text.search(
-                    shell.reply_pattern(nonce), start, timeout, what=what, abort=partial(self._reset_since, boots)
-                )
+                self.write(first)
+                try:
+                    answer(shell.ready_pattern(nonce), start, timeout)
+                except GuestTimeoutError:
+                    self.write("\r" * len(rest))  # an empty command, if the shell comes to it at last
+                    raise
+                self.write("".join(rest))
+                _, end = answer(shell.reply_pattern(nonce), start, timeout)
                 break
             except _ResetError:
                 # The reset was under way when we typed: nobody has read it.

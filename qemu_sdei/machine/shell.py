@@ -14,7 +14,7 @@ from typing import Final
 RS: Final = "\x1e"
 _PREFIX: Final = "qemu-sdei"
 _CHUNK: Final = 600
-"""Characters a line: the line editor of the guest's shell takes about a thousand."""
+"""Characters a line: a terminal takes 4095."""
 
 # A printk record that came in the middle of a line of the shell's.
 _PRINTK: Final = re.compile(r"\[ {0,5}\d{1,7}\.\d{6}\][^\n\x1e]*\n")
@@ -41,20 +41,22 @@ def marker_pattern(nonce: str, what: str) -> re.Pattern[str]:
 def request(command: str, nonce: str) -> list[str]:
     """Lines to type at the guest's shell so that it runs `command` and prints markers with `nonce` around its output.
 
+    The first is to be typed by itself, the others when the marker `ready` shows (`ready_pattern`): the terminal's mode
+    does not change under them then. They are read without echo, and so not by the shell: without echo busybox's has no
+    line editor, and takes a read that SIGCHLD interrupts for the end of its input.
+
     The command goes over as base64: no quoting, no length limit, and its echo cannot be mistaken for output. It runs in
-    the shell itself (a `cd` or a variable stays, an `exit` ends the shell), its standard input is /dev/null.
-    `command` keeps a syntax error from ending the line. Both markers are printed twice: a kernel message can come in
-    the middle of one. And by a process of their own: SIGCHLD interrupts what the shell itself writes.
+    the shell itself (a `cd` or a variable stays, an `exit` ends the shell), its standard input is /dev/null. A syntax
+    error does not end the shell. What `_run` is: `qemu_sdei/data/profile`.
     """
     text = base64.b64encode(command.encode(errors="surrogateescape")).decode()
-    lines = ["Q="]
-    lines += [f"Q=${{Q}}{text[at : at + _CHUNK]}" for at in range(0, len(text), _CHUNK)]
-    show = rf"\036{_PREFIX}:{nonce}:%s\036\n"
-    lines.append(
-        f"(printf '{show}' begin begin); command eval \"$(echo $Q|base64 -d)\" </dev/null;"
-        f" Q=$?; (printf '\\n{show}{show}' exit:$Q exit:$Q)"
-    )
-    return lines
+    lines = [text[at : at + _CHUNK] for at in range(0, len(text), _CHUNK)] or [""]
+    return [f"_N={nonce} _L={len(lines)}; _run", *lines]
+
+
+def ready_pattern(nonce: str) -> re.Pattern[str]:
+    """A pattern for the marker that follows the first line of a request."""
+    return marker_pattern(nonce, "ready")
 
 
 def reply_pattern(nonce: str) -> re.Pattern[str]:

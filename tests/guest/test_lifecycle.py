@@ -52,6 +52,24 @@ def test_run_keeps_the_shell_and_tells_statuses_apart(guest: Guest) -> None:
     assert len(guest.run("seq 20000").output.split()) == 20000
 
 
+def test_background_jobs_may_end_at_any_moment(guest: Guest) -> None:
+    """Most of them end while the shell waits for input."""
+    assert guest.run("for n in $(seq 20); do (sleep 0.$n; touch /tmp/job.$n) & done").output == ""
+    until("the end of all jobs", lambda: guest.run("ls /tmp/job.* | wc -l").output == "20\n")
+    assert guest.run("wait; jobs; rm /tmp/job.*").status == 0
+    guest.write("(sleep 0.1; echo over) &\r")
+    guest.expect("^over")
+    guest.write("echo still $((40+2))\r")
+    guest.expect("still 42")
+
+
+def test_a_command_that_was_given_up_before_it_ran_does_not_run(guest: Guest) -> None:
+    guest.write("read -r x\r")
+    with pytest.raises(GuestTimeoutError, match="touch"):
+        guest.run("touch /tmp/late", timeout=0.5)
+    assert guest.run("ls /tmp").output == ""
+
+
 def test_a_command_that_takes_too_long_can_be_left(guest: Guest) -> None:
     with pytest.raises(GuestTimeoutError, match="sleep 20"):
         guest.run("sleep 20", timeout=0.5)

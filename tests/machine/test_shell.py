@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
+import os
+from pathlib import Path
 
+import pexpect
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.machine.shell import OutputStream, marker, parse_reply, request
+import qemu_sdei
+from qemu_sdei.machine.shell import OutputStream, marker, parse_reply, ready_pattern, reply_pattern, request
 
 NONCE = "0123abcd"
 
 
+PROFILE = Path(qemu_sdei.__file__).parent / "data" / "profile"
+
+
 def shell(*commands: str) -> str:
-    """What a host's `sh -i`, given the lines for `commands`, prints: prompt, output, markers."""
-    lines = [line for command in commands for line in request(command, NONCE)]
-    return subprocess.run(
-        ["sh", "-i"], input="".join(line + "\n" for line in lines), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", timeout=30, check=False,
-    ).stdout  # fmt: skip
+    """What a host's `sh -i` on a terminal, given the lines for `commands`, shows: prompt, echo, output, markers."""
+    terminal = pexpect.spawn(
+        "sh", ["-i"], env=os.environ | {"ENV": str(PROFILE)}, encoding="utf-8", codec_errors="replace"
+    )
+    shown = ""
+    with terminal:
+        for command in commands:
+            first, *rest = request(command, NONCE)
+            terminal.send(first + "\r")
+            for pattern, lines in ((ready_pattern(NONCE), rest), (reply_pattern(NONCE), [])):
+                terminal.expect(pattern, timeout=30)
+                shown += f"{terminal.before}{terminal.after}"
+                terminal.send("".join(line + "\r" for line in lines))
+    return shown.replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +71,7 @@ def test_the_shell_keeps_what_a_command_set() -> None:
     assert result.output == "/\nkept\n"
 
 
-def test_no_line_is_longer_than_the_guests_line_editor_takes() -> None:
+def test_no_line_is_longer_than_the_guests_terminal_takes() -> None:
     lines = request("x" * 20_000, NONCE)
     assert max(map(len, lines)) < 1000
     result = parse_reply(shell("echo " + "x" * 20_000), NONCE)
