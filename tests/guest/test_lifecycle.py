@@ -57,7 +57,7 @@ def test_background_jobs_may_end_at_any_moment(guest: Guest) -> None:
     assert guest.run("for n in $(seq 20); do (sleep 0.$n; touch /tmp/job.$n) & done").output == ""
     until("the end of all jobs", lambda: guest.run("ls /tmp/job.* | wc -l").output == "20\n")
     assert guest.run("wait; jobs; rm /tmp/job.*").status == 0
-    guest.write("(sleep 0.1; echo over) &\r")
+    guest.write("(sleep 0.1; echo; echo over) &\r")
     guest.expect("^over")
     guest.write("echo still $((40+2))\r")
     guest.expect("still 42")
