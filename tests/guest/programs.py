@@ -1,7 +1,7 @@
 """User programs for Linux guests. All but one are put together here word by word, so that no compiler is needed: there
 is none here that makes AArch32 code.
 
-The first two and `regcheck` keep known values in their registers and check them for ever; one that has changed ends
+The spinning ones and `regcheck` keep known values in their registers and check them for ever; one that has changed ends
 them with status 1 (`regcheck`: 1 or more).
 """
 
@@ -26,7 +26,8 @@ def value(register: int) -> int:
 
 
 A64_REGISTERS = range(1, 29)
-A32_REGISTERS = (*range(1, 13), 14)
+A32_REGISTERS = range(1, 15)
+A32_VECTORS = range(32)
 
 
 def spin_a64() -> bytes:
@@ -78,15 +79,19 @@ def elf64(code: bytes) -> bytes:
 
 
 def spin_a32() -> bytes:
-    """An AArch32 ELF executable (A32 instructions): r1..r12 and lr hold `value`, r0 counts."""
+    """An AArch32 ELF executable (A32 instructions): r1..r12, sp, lr hold `value`, halves of d0..d31 other numbers."""
+    halves = [(half << 21 | (n & 15) << 16 | n >> 4 << 7, 0x80 + 2 * n + half) for n in A32_VECTORS for half in (0, 1)]
     words = [0xE3A0_0000 | n << 12 | value(n) for n in A32_REGISTERS]  # mov rn, #value
-    words.append(0xE3A0_0000)  # mov r0, #0
+    for where, number in halves:
+        words += [0xE3A0_0000 | number, 0xEE00_0B10 | where]  # mov r0, #number; vmov.32 dn[half], r0
     top = len(words)
-    fail = top + 2 * len(A32_REGISTERS) + 2
+    fail = top + 2 * len(A32_REGISTERS) + 3 * len(halves) + 1
     for n in A32_REGISTERS:
         words.append(0xE350_0000 | n << 16 | value(n))  # cmp rn, #value
         words.append(0x1A00_0000 | fail - len(words) - 2)  # bne fail
-    words.append(0xE280_0001)  # add r0, r0, #1
+    for where, number in halves:
+        words += [0xEE10_0B10 | where, 0xE350_0000 | number]  # vmov.32 r0, dn[half]; cmp r0, #number
+        words.append(0x1A00_0000 | fail - len(words) - 2)  # bne fail
     words.append(0xEA00_0000 | (top - len(words) - 2) & 0xFF_FFFF)  # b top
     words += [0xE3A0_7001, 0xE3A0_0001, 0xEF00_0000]  # exit(1)
     code = struct.pack(f"<{len(words)}I", *words)
