@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "inject",
     "status",
     "migrate",
+    "receive",
     "save",
     "restore",
     "snapshot",

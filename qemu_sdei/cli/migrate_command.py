@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from qemu_sdei.cli import migrate_remote
 from qemu_sdei.cli.hold import add_hold, hold_of
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
 from qemu_sdei.config import check_name
@@ -20,18 +21,18 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "migrate",
-        help="move a running guest to a new QEMU and backend",
+        help="move a running guest to a new QEMU and backend, here or on another host",
         description="Move the running guest SRC to a new QEMU with a new backend on this host, where its name is DEST. "
-        "It is set up from SRC's own configuration, and belongs to the same terminal or script as before. When "
-        "something fails, or at Ctrl-C, the guest goes on as SRC.",
+        "It is set up from SRC's own configuration, and belongs to the same terminal or script as before. With --to it "
+        "goes to another host. When something fails, or at Ctrl-C, the guest goes on as SRC.",
     )
     parser.add_argument("guest", metavar="SRC", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument("destination", metavar="DEST", nargs="?", help="its new name (default: guest, guest-2, ...)")
     parser.add_argument(
         "--route",
-        default="shared",
         metavar="R",
-        help="shared: both QEMUs map the same RAM (default); copy: RAM is sent to new memory; live: that while it runs",
+        help="shared: both QEMUs map the same RAM (default); copy: RAM is sent to new memory; live: that while it runs "
+        "(default with --to)",
     )
     parser.add_argument(
         "--postcopy",
@@ -49,6 +50,7 @@ def register(subparsers: Any) -> None:
         "--to-file", metavar="DIR", help="save SRC into the new directory DIR and end it, as `save --end`"
     )
     add_hold(parser, "migrate")
+    migrate_remote.add_options(parser)
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
 
@@ -58,26 +60,29 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.cli.save_command import save
     from qemu_sdei.machine.owner_client import ask
-    from qemu_sdei.migration.options import POSTCOPY, SHARED, MigrationOptions
+    from qemu_sdei.migration.options import LIVE, POSTCOPY, SHARED, MigrationOptions
 
     if args.destination is not None:
         check_name(args.destination)
+    migrate_remote.check(args)
     if args.to_file is not None:
         if args.destination is not None:
             raise UsageError("--to-file: DEST is not known yet; name it when it comes back (restore DIR --name DEST)")
         return save(args, args.to_file, True)
     guest = rundir.find(args.guest)
     hold = hold_of(args, guest)
-    if args.postcopy and args.route not in (SHARED, POSTCOPY):
+    if args.postcopy and args.route not in (None, SHARED, POSTCOPY):
         raise UsageError(f"--postcopy is a route of its own: leave out --route {args.route}")
     options = MigrationOptions(
-        route=POSTCOPY if args.postcopy else args.route,
+        route=POSTCOPY if args.postcopy else args.route or (SHARED if args.to is None else LIVE),
         verify=not args.no_verify,
         hold=hold,
         transport=args.transport,
         multifd=args.multifd,
     )
     with Progress(args.quiet) as progress:
+        if args.to is not None or args.resume:
+            return migrate_remote.run(args, guest, options, Shown(progress), progress)
         result = ask(
             guest.owner,
             "migrate",
@@ -111,6 +116,9 @@ class Shown:
             "snapshot": "saving the guest",
             "load": "loading the snapshot",
             "fetch": "it runs there; fetching the rest of its RAM",
+            "connect": "connecting to the other host",
+            "files": "sending files that a reset needs",
+            "inquire": "the connection broke: asking what became of the guest",
         }
         phase = str(step.get("phase"))
         text = phases.get(phase, phase)

@@ -174,12 +174,14 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
         if watched:
             print(f"qemu-sdei: guest {guest.name!r} is running; Ctrl-] ends it", file=sys.stderr)
         ended = session.run()
+        name = guest.name
     finally:
         session.close()
     if ended:
         end = guest.wait_off(1)
         if not args.quiet:
-            print(f"\nqemu-sdei: the guest ended ({end.reason})", file=sys.stderr)
+            what = f"guest {name!r} is at {end.moved} now" if end.moved else f"the guest ended ({end.reason})"
+            print(f"\nqemu-sdei: {what}", file=sys.stderr)
     elif not args.quiet:
         print("\nqemu-sdei: ending the guest", file=sys.stderr)
     return GuestPanicError.exit_code if guest.console_text.panicked else 0

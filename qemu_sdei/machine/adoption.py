@@ -75,6 +75,10 @@ class Adoption:
         marker = self.directory / rundir.HANDOVER
         if not marker.exists():
             return
+        with contextlib.suppress(OSError, ValueError):
+            side.undecided = marker.read_text().strip()
+        if side.undecided:
+            return  # it may run at another host, and no two of it may
         if (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
             with contextlib.suppress(LostGuestError):
                 await side.execute("migrate_cancel", {})

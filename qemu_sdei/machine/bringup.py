@@ -25,6 +25,10 @@ CLOSE_LIMIT: Final = 20.0
 """Seconds that ending everything may take; each step in it has a smaller limit of its own."""
 _SHOWN: Final = 4096
 """Bytes of what was printed before that whoever looks on is shown."""
+_UNDECIDED: Final = (
+    "\r\nqemu-sdei: this guest stands still: its owner was killed when it was about to go on at {where}.\r\n"
+    "Look there; if it is not there, `qemu-sdei migrate {name} --resume` has it go on here.\r\n"
+)
 _RESTORE: Final = 180.0
 _SETTLE: Final = 60.0
 
@@ -83,6 +87,8 @@ def take_over(guest: Guest, name: str) -> None:
             await adoption.settle(supervisor)
 
         guest._call(adopt(), limit + _SETTLE)
+        if supervisor.undecided and guest._sink is not None:
+            guest._sink(_UNDECIDED.format(where=supervisor.undecided, name=directory.name).encode())
         _open(guest, directory)
     finally:
         adoption.close()

@@ -25,7 +25,11 @@ _RETRY: Final = 0.05
 # Asking again changes nothing, so these survive a restart of the backend in between.
 _REPEATABLE: Final = frozenset({"hello", "status", "trace", "why"})
 
-_ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError}
+_ERRORS: Final[dict[str, type[SdeiError]]] = {
+    "usage": UsageError,
+    "state": NotDeliveredError,
+    "moved": NotDeliveredError,  # to another host
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class ControlClient:
         self._buffer = bytearray()
         self._number = 0
         self._moved_to: Path | None = None
+        self._far_away = ""
+        """Where the guest is, if that is another host."""
 
     def __enter__(self) -> ControlClient:
         return self
@@ -130,8 +136,10 @@ class ControlClient:
 
     def _hear(self, message: dict[str, Any]) -> None:
         """Take note if this is word that the guest has moved."""
-        if isinstance(message.get("moved"), dict):
-            self._moved_to = Path(str(message["moved"].get("control")))
+        moved = message.get("moved")
+        if isinstance(moved, dict):
+            self._moved_to = Path(str(moved["control"])) if moved.get("control") else None
+            self._far_away = "" if moved.get("control") else str(moved.get("name"))
 
     def _line(self, deadline: float, what: str) -> bytes:
         connection = self._socket
@@ -177,6 +185,8 @@ class ControlClient:
                 self.path, self._moved_to = moved.path, None
             except OSError:
                 self.close()
+                if self._far_away:
+                    raise NotDeliveredError(f"the guest has moved to {self._far_away}; nothing was done here") from None
                 if self._moved_to is not None:
                     # Told before it hung up: what it had not answered by then it has not done.
                     self.path, self._moved_to = self._moved_to, None
@@ -209,7 +219,7 @@ class ControlClient:
         error = answer.get("error")
         if answer.get("ok") is not False or not isinstance(error, dict):
             raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
-        if error.get("kind") == "moved":
+        if error.get("kind") == "moved" and error.get("control"):
             raise _MovedError(Path(str(error.get("control"))))
         raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
 

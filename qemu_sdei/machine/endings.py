@@ -19,6 +19,8 @@ class PowerOff:
     """The guest itself asked for it."""
     returncode: int
     """QEMU's exit status; negative: the signal that killed it."""
+    moved: str = ""
+    """The guest goes on at another host: where."""
 
 
 def launch_error(end: PowerOff, plan: Plan, command: list[str], output: str) -> LaunchError | UsageError:
@@ -34,6 +36,8 @@ def launch_error(end: PowerOff, plan: Plan, command: list[str], output: str) -> 
 
 def lost(end: PowerOff, command: list[str], output: str, console: list[str]) -> LostGuestError:
     """QEMU ended while something was wanted of the guest."""
+    if end.moved:
+        return LostGuestError(f"the guest is at {end.moved} now")
     if end.returncode == 0:
         lines = [] if end.reason == "guest-shutdown" else console
         return LostGuestError(f"the guest ended ({end.reason})", console=lines)

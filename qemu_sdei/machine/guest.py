@@ -29,6 +29,7 @@ from qemu_sdei.machine.client import ControlClient, Injection
 from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.endings import PowerOff
 from qemu_sdei.machine.guest_console import GuestConsole
+from qemu_sdei.machine.guest_remote import RemoteGuest
 from qemu_sdei.machine.guest_snapshots import GuestSnapshots
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
@@ -45,7 +46,7 @@ _MIGRATION_EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
 
 
-class Guest(GuestConsole, GuestSnapshots):
+class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     """A guest from `start` to `close`; `with` does both.
 
     Methods may be called from any one thread. Every wait has a limit, and ends early when the guest panics
@@ -121,12 +122,15 @@ class Guest(GuestConsole, GuestSnapshots):
             if self._ownerless is not None:
                 bringup.take_over(self, self._ownerless)
             else:
-                bringup.start(self)
+                self._bring_up()
         except BaseException:
             if self._ownerless is not None:
                 self._release()
             self.close()
             raise
+
+    def _bring_up(self) -> None:
+        bringup.start(self)
 
     def _run_loop(self) -> None:
         assert self._loop is not None

@@ -82,6 +82,11 @@ class BackendKeeper:
         """It is again."""
         self._may_restart.set()
 
+    def kill(self) -> None:
+        """Kill the backend that runs now."""
+        if self._backend is not None:
+            self._backend.kill()
+
     def stop(self) -> None:
         """The backend that ends now is the last."""
         self._stopping = True

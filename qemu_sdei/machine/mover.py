@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
-from qemu_sdei.machine import memory
+from qemu_sdei.machine import memory, remote_mover
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest_snapshots import Snapshooter
 from qemu_sdei.machine.owner import OwnerSocket, Progress
+from qemu_sdei.machine.remote_mover import RemoteMover
 from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.handover import Handover, LostInPostcopyError
 from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report
+from qemu_sdei.migration.remote_address import Address
+from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.monitor import layout
 from qemu_sdei.rundir import RunDirectory
 
@@ -44,8 +47,15 @@ class Mover:
         self._guest = guest
         self._task: asyncio.Task[Any] | None = None
         self.snapshooter = Snapshooter(guest, self)
+        self._remote = RemoteMover(guest)
         self._owner = OwnerSocket(
-            {"migrate": self._requested, "save": self._save_requested, "snapshot": self.snapshooter.requested}
+            {
+                "migrate": self._requested,
+                "migrate-to": self._requested_away,
+                "resume": self._resume_requested,
+                "save": self._save_requested,
+                "snapshot": self.snapshooter.requested,
+            }
         )
 
     async def open(self, directory: RunDirectory) -> None:
@@ -75,6 +85,23 @@ class Mover:
         options = MigrationOptions.from_json(request.get("options"))
         result = await self.migrate(name, options, lambda step: progress(step.to_json()))
         return result.to_json()
+
+    async def _requested_away(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        address, options = remote_mover.request(request)
+        return (await self.migrate_to(address, options, lambda step: progress(step.to_json()))).to_json()
+
+    async def _resume_requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        await self.resume()
+        return {}
+
+    async def resume(self) -> None:
+        """See `RemoteMover.resume`."""
+        await self._remote.resume()
+
+    async def migrate_to(self, address: Address, options: MigrationOptions, report: Report) -> RemoteResult:
+        """See `RemoteMover.migrate`."""
+        with self.alone():
+            return await self._remote.migrate(address, options, report)
 
     async def cancel(self) -> None:
         """End a migration that is under way; the guest goes on where it was."""

@@ -61,6 +61,10 @@ class Supervisor:
         """Why the guest was given up by us."""
         self.resets: list[dict[str, Any]] = []
         """QMP RESET events: {guest, reason, position}, `position` being the console's end then."""
+        self.moved = ""
+        """Where the guest is now, if it has gone to another host."""
+        self.undecided = ""
+        """Where it may be, and nobody knows: it stands still here."""
         self.qmp = Qmp(directory / files.QMP, self._on_event)
         self.carries = not incoming
         """The guest is here: the end of these processes is its end."""
@@ -277,7 +281,7 @@ class Supervisor:
         self.resets = source.resets
         self.nonce = source.nonce
         self.attach(source._sink)
-        self.write((b"" if source._link is None else source._link.unread()) + bytes(source._held_input or b""))
+        self.write(source.take_input())
         with contextlib.suppress(OSError):  # as a file system would have it that is full: it goes on all the same
             # From here on the guest is here, should this process die: by one step, so that it is never at both.
             (source.path / files.RUN).replace(self.path / files.RUN)
@@ -303,6 +307,10 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
         return "; ".join(process.complaints(self._qemu_output))
+
+    def take_input(self) -> bytes:
+        """What was typed and QEMU has not read; for a guest that goes on elsewhere."""
+        return (b"" if self._link is None else self._link.unread()) + bytes(self._held_input or b"")
 
     # End
 
@@ -345,7 +353,8 @@ class Supervisor:
             self._ended.set()
             return
         with self.console.changed:
-            self.power_off = PowerOff(str(cause.get("reason", reason)), bool(cause.get("guest", False)), returncode)
+            reason = str(cause.get("reason", reason))
+            self.power_off = PowerOff(reason, bool(cause.get("guest", False)), returncode, self.moved)
             self.console.close(self._lost)
         self._ended.set()
 

@@ -80,6 +80,8 @@ class Source:
         self._timeout = timeout
         self._migrating = False
         self._stopped_by_us = False
+        self._running = False
+        """As `runs` has found it."""
         self._ran = time.monotonic()
         """When the vCPUs were last known to run."""
 
@@ -135,7 +137,8 @@ class Source:
         status = (await self._execute("query-status"))["status"]
         if status not in ("running", "paused"):
             raise GuestError(f"the guest cannot be moved or saved while QEMU says that it is {status!r}")
-        return bool(status == "running")
+        self._running = bool(status == "running")
+        return self._running
 
     async def _stop(self) -> bool:
         """Stop the vCPUs. Returns whether they ran."""
@@ -200,6 +203,7 @@ class Source:
     async def switch_over(self) -> int:
         """In QEMU's pause: write the state document. Returns its bytes."""
         self.side.suspend()
+        self._stopped_by_us = self._running  # by QEMU for us: when it has sent everything it does not have them go on
         return await self._freeze(live=True)
 
     async def complete(self, *, postcopy: bool) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""`qemu-sdei migrate --to` and `--resume`: the guest goes to another host, or comes back from the edge of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.cli.output import Progress, print_json
+from qemu_sdei.cli.receive_command import add_tls
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.migration.options import MigrationOptions
+    from qemu_sdei.migration.remote_address import Address
+    from qemu_sdei.rundir import Running
+
+_PATIENCE = 660.0
+"""Seconds without a word: to compare RAM by hashes is one step, and the slower host says when it is done."""
+_MAX_TOKEN = 4096
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what concerns another host."""
+    group = parser.add_argument_group("to another host, where `qemu-sdei receive` waits")
+    group.add_argument(
+        "--to",
+        metavar="WHERE",
+        help="ssh://[USER@]HOST[:PORT][/NAME] (receive is started there if need be), tls://HOST:PORT, "
+        "tcp://127.0.0.1:PORT, or unix:PATH. The guest ends here, and its console is there",
+    )
+    group.add_argument(
+        "--remote-command", default=None, metavar="CMD", help="ssh: what qemu-sdei is called there (default: qemu-sdei)"
+    )
+    group.add_argument(
+        "--token", metavar="T", help="tcp: what receive has printed; @FILE: read it from there, which nobody sees"
+    )
+    add_tls(group)
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="after a migration of which nobody knows whether it worked: have the guest go on here. "
+        "Make sure first that it does not run there",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise `UsageError` when options contradict each other."""
+    if args.to is None:
+        for option in ("remote_command", "token", "tls_cert", "tls_key", "tls_ca"):
+            if getattr(args, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} is for --to")
+    elif args.to_file is not None:
+        raise UsageError("--to and --to-file were both given: give one of them")
+    elif args.transport != "unix":
+        raise UsageError("--transport is between QEMUs of one host: --to says how another one is reached")
+    elif args.resume:
+        raise UsageError("--to and --resume were both given: give one of them")
+    if (args.to is not None or args.resume) and args.destination is not None:
+        raise UsageError("DEST is a name on this host: to another one, give it as ssh://HOST/NAME, or to `receive`")
+
+
+def run(args: argparse.Namespace, guest: Running, options: MigrationOptions, report: Any, progress: Progress) -> int:
+    """Do it. `report` is told of progress."""
+    from qemu_sdei.machine.owner_client import ask
+
+    if args.resume:
+        ask(guest.owner, "resume", {}, report)
+        if not args.quiet:
+            print(f"guest {guest.name!r} goes on here")
+        return 0
+    progress("connecting to the other host")
+    with _way(args, guest.name) as address:
+        result = ask(
+            guest.owner,
+            "migrate-to",
+            {"to": address.to_json(), "options": options.to_json()},
+            report,
+            patience=_PATIENCE + args.timeout + options.timeout,
+        )
+    progress.done()
+    if args.json:
+        print_json(result)
+    elif not args.quiet:
+        _print(result)
+    return 0
+
+
+@contextlib.contextmanager
+def _way(args: argparse.Namespace, name: str) -> Iterator[Address]:
+    from qemu_sdei.migration.remote_address import Tls, parse
+    from qemu_sdei.migration.remote_ssh import REMOTE_COMMAND, SCHEME, Tunnel
+
+    tls = Tls.of(args.tls_cert, args.tls_key, args.tls_ca)
+    if not args.to.startswith(SCHEME):
+        if args.remote_command is not None:
+            raise UsageError("--remote-command is for --to ssh://")
+        yield parse(args.to, token=_token(args.token), tls=tls)
+        return
+    if tls is not None or args.token is not None:
+        raise UsageError("ssh:// needs neither --token nor --tls-cert, --tls-key and --tls-ca: ssh knows who is there")
+    with Tunnel(args.to, name, remote_command=args.remote_command or REMOTE_COMMAND) as address:
+        yield address
+
+
+def _token(text: str | None) -> str:
+    if text is None or not text.startswith("@"):
+        return text or ""
+    try:
+        with Path(text[1:]).expanduser().open() as file:
+            return file.read(_MAX_TOKEN).strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"token file {text[1:]} cannot be read: {getattr(error, 'strerror', error)}") from None
+
+
+def _print(result: dict[str, Any]) -> None:
+    pages = result["pages_differing"]
+    found = "not compared" if pages is None else f"compared: {pages} pages had not arrived, and were repaired"
+    lines = [
+        f"guest {result['source']!r} is at {result['host']} as {result['destination']!r} now",
+        f"  in all {result['total_ms']:.0f} ms by this host's clock; it stood still for {result['pause_ms']:.0f} ms",
+        f"  QEMU sent {result['transferred'] / 1024:.0f} KiB; files beside: {result['files_sent'] / 1024:.0f} KiB",
+        f"  RAM was {found if pages != 0 else 'compared: all of it had arrived'}",
+    ]
+    print("\n".join(lines))

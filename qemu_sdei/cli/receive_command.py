@@ -1,0 +1,158 @@
+"""`qemu-sdei receive`: wait for a guest that another host sends, and give its console to the user."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.cli.output import Progress, add_verbosity
+from qemu_sdei.cli.run_command import interact
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.receiver import ReceivedGuest
+
+_LONG = 1e6
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "receive",
+        help="wait for a guest from another host",
+        description="Wait for the guest that `qemu-sdei migrate GUEST --to ...` sends here, and connect the terminal "
+        "to its console. Without --listen only this user reaches it: by --to ssh://THIS-HOST/NAME, or --to unix:PATH.",
+    )
+    parser.add_argument("--name", help="its name here (default: guest, guest-2, ...)")
+    where = parser.add_argument_group("where to listen")
+    where.add_argument("--unix", metavar="PATH", help="a unix socket (default: receive.sock in the run directory)")
+    where.add_argument(
+        "--listen",
+        metavar="ADDR:PORT",
+        help="TCP: on loopback with a token that is printed; any other address needs TLS",
+    )
+    add_tls(where)
+    where.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="with --listen, what of this host the guest may use: a file or directory (disks, shares, services), net, "
+        "qemu-args (options for QEMU: these can do all that you can)",
+    )
+    host = parser.add_argument_group("this host")
+    host.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
+    host.add_argument("--memory-path", metavar="DIR", help="keep RAM in a file there (default: in memory, no file)")
+    host.add_argument("--timeout", type=float, metavar="S", help="wait at most S seconds for a guest (default: 3600)")
+    host.add_argument(
+        "--detach",
+        action="store_true",
+        help="no console: say what happens as lines of JSON, end with standard input as long as no guest is here, "
+        "and go on without it afterwards. If NAME waits already, only say where",
+    )
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=run)
+
+
+def add_tls(group: Any) -> None:
+    """Add the three files of TLS."""
+    group.add_argument("--tls-cert", metavar="FILE", help="certificate of this side, PEM")
+    group.add_argument("--tls-key", metavar="FILE", help="its key, PEM, without a password")
+    group.add_argument("--tls-ca", metavar="FILE", help="certificate of who signs those of the other side, PEM")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei.machine.receiver import WAIT, receive
+    from qemu_sdei.migration.remote_address import Tls
+
+    if args.timeout is not None and not 0 < args.timeout < math.inf:
+        raise UsageError("--timeout must be more than 0 seconds")
+    if args.detach and args.listen is None and args.unix is None and args.name is not None and _waits(args.name):
+        return 0
+    with Progress(args.quiet) as progress:
+        guest = receive(
+            name=args.name,
+            listen=args.listen,
+            tls=Tls.of(args.tls_cert, args.tls_key, args.tls_ca),
+            unix=args.unix,
+            allow=tuple(args.allow),
+            qemu=args.qemu,
+            memory_path=args.memory_path,
+            timeout=WAIT if args.timeout is None else args.timeout,
+            event=_as_json if args.json or args.detach else lambda state, about: _tell(args, progress, state, about),
+            progress=progress,
+        )
+        try:
+            return _detached(guest) if args.detach else interact(guest, args, progress)
+        finally:
+            guest.close()
+
+
+def _as_json(state: str, about: dict[str, Any]) -> None:
+    # Who started this may have gone.
+    try:
+        os.write(1, json.dumps({"state": state, **about}).encode() + b"\n")
+    except OSError:
+        pass
+
+
+def _tell(args: argparse.Namespace, progress: Progress, state: str, about: dict[str, Any]) -> None:
+    if state == "waiting":
+        progress.done()
+        to = about.get("listen") or f"ssh://THIS-HOST/{about['name']}"
+        more = f" --token {about['token']}" if "token" in about else ""
+        more += " --tls-cert FILE --tls-key FILE --tls-ca FILE" if to.startswith("tls") else ""
+        print(f"qemu-sdei: waiting for a guest, as {about['name']!r}. At its host:", file=sys.stderr)
+        print(f"  qemu-sdei migrate GUEST --to {to}{more}", file=sys.stderr)
+        if "socket" in about:
+            print(f"  or, on this host: --to unix:{about['socket']}", file=sys.stderr, flush=True)
+    elif state == "arriving":
+        progress(f"guest {about['what']!r} is arriving")
+    elif state == "failed":
+        progress.done()
+        print(f"qemu-sdei: it did not arrive: {about['what']}; waiting again", file=sys.stderr)
+
+
+def _waits(name: str) -> bool:
+    """If somebody waits for a guest of that name already, say where; return when standard input ends."""
+    from qemu_sdei import rundir
+    from qemu_sdei.machine.receiver import SOCKET
+
+    there = [guest.path / SOCKET for guest in rundir.running() if guest.name == name]
+    if not there or not there[0].is_socket():
+        return False
+    _as_json("waiting", {"name": name, "socket": str(there[0])})
+    while os.read(0, 4096):
+        pass
+    return True
+
+
+def _detached(guest: ReceivedGuest) -> int:
+    """Wait for the guest, and for its end, whoever started this."""
+    import _thread
+    import threading
+
+    def watch() -> None:
+        while True:
+            try:
+                if os.read(0, 4096):
+                    continue
+            except OSError:
+                pass
+            if not guest.here:
+                _thread.interrupt_main()
+            return
+
+    threading.Thread(target=watch, daemon=True).start()
+    guest.start()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    guest.wait_off(_LONG)
+    return 0
