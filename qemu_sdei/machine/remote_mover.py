@@ -71,10 +71,10 @@ class RemoteMover:
         except OSError as error:
             raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error.strerror}") from None
         except SdeiError as error:
-            if isinstance(error, UsageError):
-                raise
             if source.power_off is not None:
                 raise LostGuestError(f"the guest has ended ({source.power_off.reason}) meanwhile: {error}") from None
+            if isinstance(error, UsageError):
+                raise
             raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}") from None
         await asyncio.shield(self._leave(source, f"{address} as {result.destination!r}"))
         return result

@@ -77,7 +77,7 @@ class RemoteResult(MigrationResult):
     destination_start_ms: float = 0.0
     """How long QEMU and the backend took to start there, by its clock."""
     destination_restore_ms: float = 0.0
-    """How long the backend took to check and restore the state document, by its clock."""
+    """How long the backend took to take the guest over, by its clock."""
 
 
 @dataclass(frozen=True)

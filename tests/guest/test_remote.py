@@ -14,7 +14,7 @@ import pytest
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine import receiver_offer, remote_mover, remote_offer
 from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
 from qemu_sdei.migration import remote_source
 from qemu_sdei.migration.remote_ram import Verifier
 from qemu_sdei.migration.remote_source import UndecidedError
@@ -70,12 +70,14 @@ def test_no_event_is_lost_or_doubled(runtime: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_in_a_storm_of_calls(runtime: Path) -> None:
-    """Each call is answered once; the guest's end is seen where it is; RAM that did not arrive is repaired."""
-    options = GuestOptions(kernel="builtin:bench", append="mode=storm count=9000 smp=2 seed=7", memory="128M")
+@pytest.mark.parametrize(("route", "multifd"), [("live", 2), ("copy", 0)])
+def test_in_a_storm_of_calls(route: str, multifd: int, runtime: Path) -> None:
+    """Each call is answered once; the guest's end is seen where it is."""
+    options = GuestOptions(kernel="builtin:bench", append="mode=storm count=25000 smp=2 seed=7", memory="128M")
     with Guest(options) as source, Receiving() as there:
         until("the storm is on", lambda: source.status()["counts"]["calls"] > 1000)
-        source.migrate_to(there.to)
+        result = source.migrate_to(there.to, route=route, multifd=multifd)
+        assert (result.passes > 0) is (route == "live")
         guest = there.guest
         assert guest.wait_off(60).guest
         assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE), guest.console
@@ -282,7 +284,9 @@ def test_command(runtime: Path) -> None:
         path.mkdir(mode=0o700)
     with (runtime / "out").open("wb") as out, (runtime / "console").open("wb") as console:
         receiver = command(there, "receive", "--json", "--name", "b", stdout=console)
-        owner = command(here, "run", "--name", "a", "--kernel", "builtin:bench", "--append", "mode=idle", stdout=out)
+        owner = command(
+            here, "run", "--name", "a", "--kernel", "builtin:bench", "--append", "mode=idle", "-m", "128M", stdout=out
+        )
         until("the guest is up", lambda: b"idle: ready" in (runtime / "out").read_bytes())
         until("it waits", lambda: b'"waiting"' in (runtime / "console").read_bytes())
         to = f"unix:{there}/qemu-sdei/b/receive.sock"
@@ -336,15 +340,16 @@ def test_receiver_is_killed(step: str, runtime: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_source_is_killed(runtime: Path) -> None:
-    """Kill -9 of the process that runs the guest: the receiver forgets it and waits; after `go` it has the guest."""
-    here = runtime / "here"
+def test_source_is_killed(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the source's process is killed: until `go` the guest is here for whoever adopts it, and goes on; after that
+    it is there, and stands still here until somebody says that it is not.
+    """
+    monkeypatch.setenv(DIE_WITH_OWNER, "0")
     with Receiving(name="b") as there, Way(runtime / "way", there.to) as way:
-        for number, step in enumerate((b'"cmd": "document"', b'"cmd": "go"')):
-            here.mkdir(mode=0o700)
+        for step in (b'"cmd": "restore"', b'"cmd": "go"'):
             with (runtime / "out").open("wb") as out:
-                words = ("run", "--name", "a", "--kernel", "builtin:bench", "--append", "mode=idle")
-                owner = command(here, *words, stdout=out)
+                words = ("run", "--name", "a", "--kernel", "builtin:bench", "--append", "mode=idle", "-m", "128M")
+                owner = command(runtime, *words, stdout=out)
                 until("the guest is up", lambda: b"idle: ready" in (runtime / "out").read_bytes())
 
                 def look(data: bytes, step: bytes = step, owner: object = owner) -> bytes:
@@ -354,13 +359,21 @@ def test_source_is_killed(runtime: Path) -> None:
                     return data
 
                 way.look = look
-                asked = command(here, "migrate", "a", "--to", way.to)
+                asked = command(runtime, "migrate", "a", "--to", way.to)
                 assert b"owner went away" in asked.communicate(timeout=60)[1]
-                assert owner.communicate(timeout=20)
-            if number == 0:
-                until("the receiver waits again", lambda: there.failures)
-            shutil.rmtree(here)
-        assert handles(there.guest)
+                owner.communicate(timeout=20)
+            with Guest.adopt("a") as adopted:
+                if step == b'"cmd": "restore"':
+                    until("the receiver waits again", lambda: there.failures)
+                    assert handles(adopted)
+                    continue
+                assert handles(there.guest)
+                assert not adopted.qmp("query-status")["running"]
+                with pytest.raises(UsageError, match="--resume"):
+                    adopted.migrate_to(way.to)
+                there.guest.close()
+                adopted.resume()
+                assert handles(adopted)
     for name in ("out", "way"):
         (runtime / name).unlink()
     check_nothing_left(runtime)
