@@ -30,7 +30,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import launch, load, tables
+from scripts.benchlib import launch, load, migration, tables
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
@@ -273,6 +273,7 @@ def main() -> int:
     parser.add_argument("--load", action="store_true", help="only what events cost a Linux that handles them")
     parser.add_argument("--qemu", default="qemu-system-aarch64")
     parser.add_argument("--boot", action="store_true", help="boots only")
+    parser.add_argument("--migrate", action="store_true", help="only migrations, beside those of plain QEMU")
     parser.add_argument(
         "--against",
         metavar="REV|DIR",
@@ -291,6 +292,9 @@ def main() -> int:
     table = Table()
     if options.load:
         measure_load(options.qemu, rounds, table)
+        return finish(table, options.json)
+    if options.migrate:
+        migration.measure(options.qemu, 2 if options.quick else 4 * rounds, say, table.add)
         return finish(table, options.json)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
