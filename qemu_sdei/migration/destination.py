@@ -13,7 +13,7 @@ from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.source import Side, execute
 
-_POLL: Final = 0.005
+_POLL: Final = 0.001
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
 

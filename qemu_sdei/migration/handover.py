@@ -80,6 +80,7 @@ class Handover:
                 if options.live:
                     running, stopped, document, info = await self._live(leaving, link)
                 else:
+                    await leaving.prepare(options)
                     stopped = time.monotonic()
                     running, document = await leaving.stand_still()
                     await self._hand_over_document()

@@ -12,7 +12,7 @@ from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, NotD
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions, Report, Step
 
-_POLL: Final = 0.005
+_POLL: Final = 0.001
 _BUSY_TRIES: Final = 100
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
@@ -82,6 +82,7 @@ class Source:
         self._stopped_by_us = False
         self._running = False
         """As `runs` has found it."""
+        self._prepared = False
         self._ran = time.monotonic()
         """When the vCPUs were last known to run."""
 
@@ -171,8 +172,8 @@ class Source:
         await self.begin(uri, options)
         return await self._until(_COMPLETED)
 
-    async def begin(self, uri: str, options: MigrationOptions) -> None:
-        """Have QEMU start to migrate to `uri`; of a running guest with a hold point, only go on with it from there."""
+    async def prepare(self, options: MigrationOptions) -> None:
+        """Tell QEMU how it is to migrate; best while the guest still runs, since it takes milliseconds."""
         await self.capabilities(self.side, options)
         slow = options.live and self._hold is not None
         await self._execute(
@@ -180,6 +181,13 @@ class Source:
             max_bandwidth=_SLOW if slow else MAX_BANDWIDTH,
             downtime_limit=_FETCH_LIMIT if options.route == POSTCOPY else _DOWNTIME_LIMIT,
         )
+        self._prepared = True
+
+    async def begin(self, uri: str, options: MigrationOptions) -> None:
+        """Have QEMU start to migrate to `uri`; of a running guest with a hold point, only go on with it from there."""
+        if not self._prepared:
+            await self.prepare(options)
+        slow = options.live and self._hold is not None
         self._migrating = True
         await self._execute("migrate", uri=uri)
         if slow:
