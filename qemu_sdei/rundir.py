@@ -52,6 +52,8 @@ INITRD: Final = "initrd.img"
 CONSOLE_LOG: Final = "console.log"
 BACKEND_LOG: Final = "backend.log"
 QEMU_LOG: Final = "qemu.log"
+WARNING: Final = "qemu-sdei backend: warning: "
+"""What those lines of the backend's log begin with that are for the user."""
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
 
@@ -167,6 +169,15 @@ class RunDirectory:
         wanted = check_name(name) if name is not None else None
         _check_length(base_path() / (wanted or "guest"))
         base = _make_base()
+        try:
+            return cls._create(base, wanted)
+        except OSError as error:
+            raise UsageError(
+                f"run directory below {base} cannot be made: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
+            ) from None
+
+    @classmethod
+    def _create(cls, base: Path, wanted: str | None) -> RunDirectory:
         with _base_locked(base):
             number = 1
             while True:
@@ -238,9 +249,13 @@ def _claim(path: Path) -> int | None:
     if path.is_dir() and not _remove_dead(path):
         return None
     path.mkdir(mode=0o700)
-    lock = try_lock(path / LOCK)
-    assert lock is not None  # nobody else can have seen the new directory: the base is locked
-    os.write(lock, f"{os.getpid()}\n".encode())
+    try:
+        lock = try_lock(path / LOCK)
+        assert lock is not None  # nobody else can have seen the new directory: the base is locked
+        os.write(lock, f"{os.getpid()}\n".encode())
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return lock
 
 

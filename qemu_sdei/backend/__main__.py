@@ -23,6 +23,7 @@ from qemu_sdei.backend.journal import Journal
 from qemu_sdei.backend.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loader import loader_for
 from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.tracing import Trace
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
@@ -80,9 +81,7 @@ def serve(options: argparse.Namespace) -> int:
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
     server.machine = machine_of(config)
     lifeline = Lifeline(server, directory, die_with_owner=options.die_with_owner) if options.lifeline else None
-    trace = Path(config.trace).open("a") if config.trace else None  # noqa: SIM115 - for the life of the process
-    if trace is not None:
-        server.trace_to(trace)
+    trace = Trace(server, Path(config.trace)) if config.trace else None
     if server.recover() or not options.incoming:
         window.announce()  # also to a guest that has run: it may have written over the header
     else:

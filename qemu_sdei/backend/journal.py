@@ -21,13 +21,14 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import weakref
 import zlib
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei.errors import ProtocolError
+from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor.layout import HEAD_WORDS, MAX_OPS, OP_WORDS
 
 MAGIC: Final = 0x314E_524A_4945_4453  # "SDEIJRN1"
@@ -37,8 +38,14 @@ FULL: Final = RECORDS // 2
 OVERFLOW: Final = RECORDS - 8
 _HEADER_WORDS: Final = 512  # one page
 _CHECKPOINT_SIZE: Final = 4 << 20
+_CHECKPOINT_AT_FIRST: Final = 64 << 10
+"""Bytes that a slot really takes, until a checkpoint needs more: 20 vCPUs' or so."""
 _OPS_WORDS: Final = OP_WORDS * MAX_OPS
 _WHOLE: Final = slice(None)
+
+
+def _no_room(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"journal {path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR")
 
 
 class Record(IntEnum):
@@ -76,7 +83,7 @@ class Journal:
         """Open the journal at `path`, making an empty one if there is none.
 
         Raises:
-            ProtocolError: the file is not a journal of this version.
+            ProtocolError: the file is not a journal of this version. `UsageError`: it cannot be made.
         """
         record_words = HEAD_WORDS
         size = _HEADER_WORDS * 8 + 2 * _CHECKPOINT_SIZE + RECORDS * (record_words + 1) * 8
@@ -89,9 +96,22 @@ class Journal:
                 )
             if found == 0:
                 os.ftruncate(fd, size)
+            # Now, and not by a SIGBUS at the first store, if the file system is full.
+            records = _HEADER_WORDS * 8 + 2 * _CHECKPOINT_SIZE
+            os.posix_fallocate(fd, 0, _HEADER_WORDS * 8)
+            for slot in range(2):
+                os.posix_fallocate(fd, _HEADER_WORDS * 8 + slot * _CHECKPOINT_SIZE, _CHECKPOINT_AT_FIRST)
+            os.posix_fallocate(fd, records, size - records)
             self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        finally:
+        except OSError as error:
             os.close(fd)
+            raise _no_room(path, error) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+        self._path = path
         self._bytes = memoryview(self._map)
         words = self._bytes.cast("Q")
         self._header = words[:_HEADER_WORDS]
@@ -160,7 +180,7 @@ class Journal:
         """Replace all records by `state`.
 
         Raises:
-            ProtocolError: the document is larger than a slot.
+            ProtocolError: the document is larger than a slot. `UsageError`: the file system is full.
         """
         data = json.dumps(state, separators=(",", ":")).encode()
         if len(data) > _CHECKPOINT_SIZE:
@@ -168,6 +188,10 @@ class Journal:
         generation = self._header[_H.GENERATION] + 1
         slot = generation & 1
         start = _HEADER_WORDS * 8 + slot * _CHECKPOINT_SIZE
+        try:
+            os.posix_fallocate(self._fd, start, max(len(data), 1))
+        except OSError as error:
+            raise _no_room(self._path, error) from None
         self._bytes[start : start + len(data)] = data
         self._header[_H.LENGTH0 + 2 * slot] = len(data)
         self._header[_H.CRC0 + 2 * slot] = zlib.crc32(data, generation & 0xFFFF_FFFF)

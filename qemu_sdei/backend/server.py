@@ -11,25 +11,26 @@ One thread: nothing here needs a lock, and a trigger from a client is just anoth
 from __future__ import annotations
 
 import gc
-import json
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.backend import recovery, report
 from qemu_sdei.backend.descriptors import Descriptors
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
-from qemu_sdei.backend.names import UNKNOWN, function_name
+from qemu_sdei.backend.names import UNKNOWN
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
 from qemu_sdei.monitor.window import Window
-from qemu_sdei.sdei.context import PC, PSTATE, X0
 from qemu_sdei.smccc.ids import FUNCTION_MASK
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.tracing import Trace
 
 _SPIN_MIN: Final = 400
 _SPIN_MAX: Final = 4000
@@ -82,7 +83,7 @@ class Server(Descriptors):
         self._attention = firmware.dispatcher.attention
         self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
         self._kicked = bytearray(window.nr_cpus)
-        self._trace: TextIO | None = None
+        self._trace: Trace | None = None
         self._fence = threading.Lock()
         self._spin = _SPIN_MIN
         self.machine: dict[str, Any] = {}
@@ -200,7 +201,7 @@ class Server(Descriptors):
         if point is not None and point.before(self.firmware, pe, self._frames[pe]):
             self._reached()
             return
-        (self._frame if self._trace is None else self._traced_frame)(pe, s)
+        (self._frame if self._trace is None else self._trace.frame)(pe, s)
         if point is not None and point.after(self.firmware, pe, function):
             self._reached()
 
@@ -212,7 +213,7 @@ class Server(Descriptors):
     def _frame_function(self) -> Callable[[int, int], None]:
         if self.hold_point is not None or self.held or self.arriving:
             return self._watched_frame
-        return self._frame if self._trace is None else self._traced_frame
+        return self._frame if self._trace is None else self._trace.frame
 
     def answered(self, pe: int) -> int:
         """Sequence number of the newest frame of a PE that was answered."""
@@ -281,39 +282,11 @@ class Server(Descriptors):
         self._entries[number] = entry = (*found, constant, counts)
         return entry
 
-    def trace_to(self, file: TextIO) -> None:
-        """Write one JSON object a line for each call and each thing that happens. For this run of `run`, and slower."""
-        self._trace = file
+    def trace_to(self, trace: Trace) -> None:
+        """Have all that happens traced, from now on. For this run of `run`, and slower."""
+        self._trace = trace
         self._entries.clear()
-        self.listen(self._write_trace)
-
-    def _write_trace(self, record: dict[str, Any]) -> None:
-        assert self._trace is not None
-        if record["type"] == "deliver":
-            record = record | {"interrupted": self._interrupted(record["pe"])}
-        self._trace.write(json.dumps(record) + "\n")
-
-    def _interrupted(self, pe: int) -> dict[str, Any]:
-        """PC, PSTATE and X0..X30 that a handler which starts now has interrupted."""
-        saved = self.firmware.dispatcher.interrupted(pe)
-        assert saved is not None
-        # The core has what a handler may change; a delivery leaves the other registers where they are.
-        rest = self._frames[pe][Word.X0 + 18 : Word.X30 + 1].tolist()
-        return {"pc": saved[PC], "pstate": saved[PSTATE], "x": saved[X0:].tolist() + rest}
-
-    def _traced_frame(self, pe: int, s: int) -> None:
-        frame = self._frames[pe]
-        call = frame[Word.KIND] == Kind.SMC
-        function = frame[Word.FUNCTION]
-        arguments = frame[Word.X0 + 1 : Word.X0 + 6].tolist()
-        pc = frame[Word.PC]
-        self._frame(pe, s)
-        if call:
-            record = {"function": function_name(function & FUNCTION_MASK), "id": function, "args": arguments, "pc": pc}
-            went_on = frame[Word.PC] == pc
-            self._write_trace(
-                {"time_ns": self.clock(), "type": "call", "pe": pe, **record, "x0": frame[Word.X0] if went_on else None}
-            )
+        self.listen(trace.write)
 
     def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> None:
         firmware = self.firmware

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
             return interact(guest, args, progress)
         finally:
             guest.close()
+            for warning in guest.warnings:
+                print(f"qemu-sdei: warning: {warning}", file=sys.stderr)
 
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from qemu_sdei.errors import LaunchError, LostGuestError, UsageError
@@ -34,13 +35,18 @@ def launch_error(end: PowerOff, plan: Plan, command: list[str], output: str) -> 
     )
 
 
-def lost(end: PowerOff, command: list[str], output: str, console: list[str]) -> LostGuestError:
+def lost(end: PowerOff, plan: Plan, command: list[str], output: str, console: list[str]) -> LostGuestError:
     """QEMU ended while something was wanted of the guest."""
     if end.moved:
         return LostGuestError(f"the guest is at {end.moved} now")
     if end.returncode == 0:
         lines = [] if end.reason == "guest-shutdown" else console
         return LostGuestError(f"the guest ended ({end.reason})", console=lines)
+    what = ""
+    if end.returncode == -signal.SIGBUS:
+        where = plan.options.memory_path
+        place = f"in {where}, where" if where is not None else "in the host's memory, where (or in its huge pages)"
+        what = f": most likely there was no room left {place} the guest's RAM is"
     return LostGuestError(
-        f"QEMU {process.describe_exit(end.returncode)}", command=command, output=output, console=console
+        f"QEMU {process.describe_exit(end.returncode)}{what}", command=command, output=output, console=console
     )

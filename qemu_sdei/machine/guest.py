@@ -223,6 +223,11 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """How often a backend was started: 1 when it never died."""
         return self._running().backend_starts
 
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong without harm to the guest, such as a trace for which the disk had no room; after its end."""
+        return [] if self._supervisor is None else list(self._supervisor.warnings)
+
     # Console (see also GuestConsole)
 
     def write(self, text: str | bytes) -> None:

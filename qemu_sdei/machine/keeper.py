@@ -48,6 +48,8 @@ class BackendKeeper:
         """One has answered."""
         self.waiting = incoming
         """The guest has not arrived: a death of the backend is the end of the destination."""
+        self.warnings: list[str] = []
+        """What the backend had to tell the user, once it has ended."""
         self._directory = directory
         self._ram_fd = ram_fd
         self._console = console
@@ -99,11 +101,22 @@ class BackendKeeper:
             self._backend.close_stdin()
 
     async def end(self, grace: float) -> None:
-        """Have the backend end, as it does by itself when QEMU has; kill it after `grace` seconds."""
+        """Have the backend end, as it does by itself when QEMU has; kill it after `grace` seconds.
+
+        The run directory goes before it: what the end of its standard input tells it to remove is gone already.
+        """
         self._stopping = True
-        if self._backend is not None:
-            self._backend.close_stdin()
-            await self._backend.end(grace)
+        with contextlib.ExitStack() as files_open:
+            log = None
+            with contextlib.suppress(OSError):
+                log = files_open.enter_context(self._log.open(errors="replace"))
+            self._directory.remove()
+            if self._backend is not None:
+                self._backend.close_stdin()
+                await self._backend.end(grace)
+            if log is not None:
+                lines = [line.strip() for line in log if line.startswith(files.WARNING)]
+                self.warnings = [line.removeprefix(files.WARNING) for line in dict.fromkeys(lines)]
 
     async def run(self) -> None:
         """Start backends until `stop` or the end of the guest."""

@@ -22,7 +22,7 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 logging.getLogger("qemu.qmp").propagate = False
 
 _RETRY: Final = 0.1
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 2.0
 """Seconds for which a command waits for a connection to be made again."""
 
 

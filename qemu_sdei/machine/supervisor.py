@@ -98,6 +98,11 @@ class Supervisor:
         """How often a backend was started."""
         return self._keeper.starts
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the backend had to tell the user, once it has ended."""
+        return self._keeper.warnings
+
     # Start
 
     async def start(self, timeout: float) -> None:
@@ -151,6 +156,14 @@ class Supervisor:
         await asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
 
     def _start_qemu(self) -> None:
+        try:
+            self._launch()
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be used: {error.strerror or error}; make room there, or set XDG_RUNTIME_DIR"
+            ) from None
+
+    def _launch(self) -> None:
         options = self.plan.options
         with contextlib.ExitStack() as ours:
             # We listen, QEMU inherits: everybody can connect from the first moment on, and again later.
@@ -282,6 +295,8 @@ class Supervisor:
         self.nonce = source.nonce
         self.attach(source._sink)
         self.write(source.take_input())
+        with contextlib.suppress(OSError):
+            (self.path / files.HANDOVER).touch(0o600)  # until it runs there: see `stop`
         with contextlib.suppress(OSError):  # as a file system would have it that is full: it goes on all the same
             # From here on the guest is here, should this process die: by one step, so that it is never at both.
             (source.path / files.RUN).replace(self.path / files.RUN)
@@ -327,7 +342,7 @@ class Supervisor:
         if isinstance(self.failure, GuestError):
             return self.failure
         assert self.power_off is not None
-        return lost(self.power_off, self.command, self._qemu_output, self.console.last_lines())
+        return lost(self.power_off, self.plan, self.command, self._qemu_output, self.console.last_lines())
 
     def _qemu_signal(self, number: signal.Signals) -> None:
         if self._qemu is not None:
@@ -361,14 +376,15 @@ class Supervisor:
     async def _end_backend(self) -> None:
         if self._keeper.pid is None:
             return
-        # It ends by itself once QEMU has, and writes its trace to the end. What the end of its standard input tells it
-        # to remove is gone already.
-        self.directory.remove()
+        # It ends by itself once QEMU has, and writes its trace to the end.
         await self._keeper.end(_GRACE)
 
     async def stop(self) -> None:
         """End both processes and forget the run directory; returns when nothing of the guest is left."""
         self._keeper.stop()
+        if self._successor is not None:
+            with contextlib.suppress(OSError):
+                (self._successor / files.HANDOVER).unlink()
         if self._qemu is not None and self._tasks:
             self._qemu_signal(signal.SIGTERM)
             await self._qemu.end(_GRACE)

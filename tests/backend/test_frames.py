@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.backend.exchange import affinity
+from qemu_sdei.backend.tracing import Trace
+from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import MAX_CPUS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
@@ -277,19 +278,19 @@ def test_affinities_are_those_of_qemu() -> None:
     assert len({affinity(n) for n in range(MAX_CPUS)}) == MAX_CPUS
 
 
-def test_a_trace_has_every_call_with_arguments_and_result(guest: SimulatedGuest) -> None:
+def test_a_trace_has_every_call_with_arguments_and_result(guest: SimulatedGuest, tmp_path: Path) -> None:
     server = guest.server()
-    out = io.StringIO()
-    server.trace_to(out)
+    trace = Trace(server, tmp_path / "trace")
     guest.reset(0)
-    server._traced_frame(0, 1)
+    trace.frame(0, 1)
     guest.take(0)
     guest.smc(0, Function.EVENT_REGISTER, 0, 0x4300_0000, 0xAB, 0, 0)
-    server._traced_frame(0, 2)
+    trace.frame(0, 2)
     guest.take(0)
     guest.smc(0, Function.VERSION)
-    server._traced_frame(0, 3)
-    records = [json.loads(line) for line in out.getvalue().splitlines()]
+    trace.frame(0, 3)
+    trace.close()
+    records = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
     calls = [record for record in records if record["type"] == "call"]
     assert [(call["function"], call["x0"]) for call in calls] == [
         ("SDEI_EVENT_REGISTER", 0),
@@ -298,3 +299,24 @@ def test_a_trace_has_every_call_with_arguments_and_result(guest: SimulatedGuest)
     assert calls[0]["args"] == [0, 0x4300_0000, 0xAB, 0, 0]
     assert [record["type"] for record in records[:2]] == ["reset", "power"]
     assert {key: records[2][key] for key in ("event", "from", "to")} == {"event": 0, "from": 0, "to": 1}
+
+
+def test_a_trace_that_cannot_be_written_ends_and_the_guest_goes_on(
+    guest: SimulatedGuest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = guest.server()
+    trace = Trace(server, Path("/dev/full"))
+    guest.reset(0)
+    trace.frame(0, 1)
+    guest.take(0)
+    for n in range(300):  # more than the file's buffer holds
+        guest.smc(0, Function.PE_MASK)
+        trace.frame(0, n + 2)
+        assert guest.take(0)[X0] in (0, 1)
+        trace.flush()
+    trace.close()
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1, "told once"
+    assert "the trace /dev/full is not complete, the guest goes on without it: No space left on device" in err
+    with pytest.raises(UsageError, match="trace /nonexistent/trace cannot be written: No such file"):
+        Trace(server, Path("/nonexistent/trace"))
