@@ -22,9 +22,10 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
     )
     group.add_argument("--memory", "-m", default="1G", metavar="M", help="RAM, with M or G (default: 1G)")
     group.add_argument(
-        "--exact-memory",
-        action="store_true",
-        help="do not add 8 KiB to RAM of whole MiB, by which QEMU before 9.0 loses no pages in live migrations",
+        "--pad-memory",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="8 KiB more RAM, for live migrations that do not compare it (QEMU before 9.0 loses pages)",
     )
     group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
     group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
@@ -141,7 +142,7 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         smp=count,
         topology=topology,
         memory=args.memory,
-        exact_memory=args.exact_memory,
+        pad_memory=args.pad_memory,
         cpu=args.cpu,
         virtualization=args.virtualization,
         name=args.name,

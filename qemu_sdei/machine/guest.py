@@ -78,7 +78,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """
         saved = Saved.read(path)
         guest = cls(
-            replace(saved.options, name=name, memory=saved.config.ram_size, exact_memory=True), progress=progress
+            replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False), progress=progress
         )
         guest._saved = saved
         guest._nonce = saved.nonce

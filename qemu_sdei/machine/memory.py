@@ -8,24 +8,18 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Final
 
 from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size, shown_ram
 from qemu_sdei.errors import UsageError
+from qemu_sdei.migration.ram import TRACKED
 
 _ALIGN = 8192
 """QEMU rounds what -m says up to a multiple of 8 KiB, and then refuses a backend that is smaller."""
 
 
-_WORD_OF_PAGES: Final = 64 << 12
-"""QEMU's dirty bits of 64 pages make a word. Where all of a RAM block is whole words, the TCG of QEMU before 9.0 clears
-them a word at a time during a live migration, and then misses writes by vCPUs that have the page in their TLB.
-"""
-
-
-def ram_size(memory: str | int, *, exact: bool = False) -> int:
-    """Bytes of RAM for `memory` (an int is bytes, a string is as QEMU's `-m`): 8 KiB more, where QEMU would lose pages
-    of RAM of just that size in a live migration, unless it is to be `exact`. Raises `UsageError`.
+def ram_size(memory: str | int, *, padded: bool = False) -> int:
+    """Bytes of RAM for `memory` (an int is bytes, a string is as QEMU's `-m`). `padded`: 8 KiB more, where QEMU would
+    lose pages of RAM of just that size in a live migration. Raises `UsageError`.
     """
     size = parse_size(memory) if isinstance(memory, str) else memory
     if size < MIN_RAM:
@@ -36,7 +30,7 @@ def ram_size(memory: str | int, *, exact: bool = False) -> int:
         )
     if size % _ALIGN:
         raise UsageError(f"memory {size} bytes is no multiple of {_ALIGN}")
-    if exact or size % _WORD_OF_PAGES:
+    if not padded or size % TRACKED:
         return size
     return size + _ALIGN if size + _ALIGN <= MAX_RAM else size - _ALIGN
 

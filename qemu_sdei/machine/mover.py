@@ -159,13 +159,18 @@ class Mover:
             config = self._furnish(source, directory)
             plan = replace(source.plan, devices=source.plan.devices.arriving())
             destination = Supervisor(plan, directory, new_fd, guest.console_text, incoming=True)
-            handover = Handover(source, destination, options, report, start_timeout=guest.options.start_timeout)
             window = layout.window_base(RAM_BASE, size)
-            result = await handover.run(
-                (old_fd, new_fd),
-                range(RAM_BASE, RAM_BASE + size),
-                range(window, layout.frame_end(window, guest._config.nr_cpus)),
+            handover = Handover(
+                source,
+                destination,
+                options,
+                report,
+                start_timeout=guest.options.start_timeout,
+                ram_fds=(old_fd, new_fd),
+                ram_range=range(RAM_BASE, RAM_BASE + size),
+                window=range(window, layout.frame_end(window, guest._config.nr_cpus)),
             )
+            result = await handover.run()
         except BaseException as error:
             if isinstance(error, LostInPostcopyError):
                 await asyncio.shield(self._lose(source))

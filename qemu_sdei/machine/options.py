@@ -43,11 +43,11 @@ class GuestOptions:
     topology: str = ""
     """How the vCPUs lie, in the words of QEMU's `-smp`: "sockets=2,cores=3,threads=1". "" leaves it to QEMU."""
     memory: str | int = "1G"
-    """RAM: as QEMU's `-m` ("512M", "2G"), or an int in bytes. Where that is a multiple of 256 KiB the machine gets
-    8 KiB more, hidden from the guest, because QEMU before 9.0 loses pages of such RAM in live migrations.
+    """RAM: as QEMU's `-m` ("512M", "2G"), or an int in bytes."""
+    pad_memory: bool = False
+    """8 KiB more RAM, hidden from the guest, if `memory` is a multiple of 256 KiB. For live migrations that do not
+    compare RAM: QEMU before 9.0 loses pages of RAM of such a size. To send RAM of another takes it much longer.
     """
-    exact_memory: bool = False
-    """Not a byte more than `memory`."""
     cpu: str = "cortex-a72"
     command: Sequence[str] | None = None
     """Run this in the guest in place of a shell, then power off."""

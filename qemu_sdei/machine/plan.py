@@ -115,7 +115,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     if not 1 <= options.smp <= MAX_CPUS:
         raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
     check_topology(options)
-    size = memory.ram_size(options.memory, exact=options.exact_memory)
+    size = memory.ram_size(options.memory, padded=options.pad_memory)
     if options.name is not None:
         check_name(options.name)
     for path, what in ((options.profile, "event profile"), *((service, "service") for service in options.services)):

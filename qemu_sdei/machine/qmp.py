@@ -101,6 +101,15 @@ class Qmp:
             if self._ended:
                 self._connected.set()
 
+    def pass_fd(self, fd: int) -> None:
+        """Send a descriptor along with the next command (`getfd`, `add-fd`). Raises `LostGuestError`."""
+        if self._client is None:
+            raise LostGuestError(f"QMP cannot be given a descriptor: {self._why}")
+        try:
+            self._client.send_fd_scm(fd)
+        except OSError as error:
+            raise LostGuestError(f"QMP cannot be given a descriptor: {error.strerror}") from None
+
     async def drain(self) -> None:
         """QEMU has ended: return when the connection is down, and all that it said was heard."""
         self._ended = True

@@ -247,6 +247,11 @@ class Supervisor:
         """
         return await self.qmp.execute(command, arguments)
 
+    async def pass_fd(self, name: str, fd: int) -> None:
+        """Give QEMU a descriptor of ours, for URIs `fd:NAME`. Raises `GuestError`."""
+        self.qmp.pass_fd(fd)
+        await self.execute("getfd", {"fdname": name})
+
     # Migration
 
     @property

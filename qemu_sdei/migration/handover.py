@@ -17,6 +17,7 @@ Live, the vCPUs run while QEMU sends RAM:
     QMP migrate                      --->   RAM
     QEMU stops the vCPUs, little is left (pre-switchover)
     backend: freeze -> state document
+                                            (with postcopy: RAM compared and repaired, as far as it came)
                                             backend: check <- state document
     QMP migrate-continue             --->   what is left of RAM (with postcopy: later), device state
     as above
@@ -30,17 +31,16 @@ import asyncio
 import contextlib
 import shutil
 import time
-from typing import Any, Final
+from typing import Any
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, check, complete, fetch, take_over
-from qemu_sdei.migration.options import POSTCOPY, UNIX, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.options import POSTCOPY, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
-
-_SOCKET: Final = "migration.sock"
+from qemu_sdei.migration.wire import Wire
 
 
 class LostInPostcopyError(LostGuestError):
@@ -51,16 +51,30 @@ class Handover:
     """One migration. `run` once."""
 
     def __init__(
-        self, source: Side, destination: Side, options: MigrationOptions, report: Report, *, start_timeout: float
+        self,
+        source: Side,
+        destination: Side,
+        options: MigrationOptions,
+        report: Report,
+        *,
+        start_timeout: float,
+        ram_fds: tuple[int, int],
+        ram_range: range,
+        window: range,
     ) -> None:
+        """`ram_fds`: RAM of source and destination; `ram_range`, `window`: physical addresses of RAM, and of what of it
+        the backend shares with the monitor.
+        """
         self._source = source
         self._destination = destination
         self._options = options
         self._report = report
         self._start_timeout = start_timeout
+        self._ram_fds, self._ram, self._window = ram_fds, ram_range, window
+        self._wire = Wire(source, destination, options)
 
-    async def run(self, ram_fds: tuple[int, int], ram: range, window: range) -> MigrationResult:
-        """Move the guest; `ram_fds` are source's and destination's RAM, `ram` and `window` physical addresses.
+    async def run(self) -> MigrationResult:
+        """Move the guest.
 
         Raises:
             SdeiError: it did not work; the guest goes on at the source, and the destination must be ended. `GuestError`
@@ -84,13 +98,15 @@ class Handover:
                     stopped = time.monotonic()
                     running, document = await leaving.stand_still()
                     await self._hand_over_document()
-                    info = await leaving.transfer(await self._uri(), options)
+                    info = await leaving.transfer(self._wire.uri, options)
                 postcopy = info.get("status") == "postcopy-active"
                 await arrived(self._destination, postcopy=postcopy)
-                differing = await self._verify(ram_fds, ram, window)
+                differing = None
+                if options.compared and options.route != POSTCOPY:
+                    differing = await self._compare()
                 self._report(Step("restore"))
                 if postcopy:
-                    await fetch(self._destination, window)
+                    await fetch(self._destination, self._window)
                 await take_over(self._destination, arriving=postcopy)
                 await self._destination.inherit(source)
                 if running:
@@ -99,6 +115,7 @@ class Handover:
                 await asyncio.shield(self._go_back(leaving))
                 raise
             now = time.monotonic()
+            self._wire.close()
             with contextlib.suppress(SdeiError):
                 # It only tells clients where to go: what counts is done.
                 control = str(self._destination.path / rundir.CONTROL)
@@ -108,6 +125,7 @@ class Handover:
                 info = await self._fetch(leaving)
                 end = time.monotonic()
         finally:
+            self._wire.close()
             link.close()
         numbers = info.get("ram", {})
         return MigrationResult(
@@ -133,11 +151,17 @@ class Handover:
         options = self._options
         postcopy = options.route == POSTCOPY
         boots = await self._boots(link)
-        await leaving.begin(await self._uri(), options)
+        await leaving.begin(self._wire.uri, options)
         running = await leaving.runs()
         stopped = await leaving.converge(postcopy=postcopy)
         document = await leaving.switch_over()
-        if await self._boots(link) != boots and not options.compared:
+        compared = options.compared
+        if postcopy and compared:
+            compared = not len(self._ram) % ram.TRACKED
+            if compared:
+                await self._wire.drained()
+                await self._compare()
+        if await self._boots(link) != boots and not compared:
             # What is loaded at a reset QEMU does not see being written.
             raise GuestError("the guest was reset while its RAM was being sent, and RAM is not to be compared")
         await self._hand_over_document()
@@ -166,27 +190,17 @@ class Handover:
             ) from None
         return info
 
-    async def _uri(self) -> str:
-        """Where the destination's QEMU listens."""
-        if self._options.transport == UNIX:
-            return f"unix:{self._destination.path / _SOCKET}"
-        there: dict[str, Any] = await execute(self._destination, "query-migrate")
-        for address in there.get("socket-address", ()):
-            return f"tcp:{address['host']}:{address['port']}"
-        raise GuestError("the destination's QEMU does not say at which TCP port it listens")
-
     async def _prepare(self) -> None:
         await self._destination.start(self._start_timeout)
         await Source.capabilities(self._destination, self._options)
-        here = f"unix:{self._destination.path / _SOCKET}" if self._options.transport == UNIX else "tcp:127.0.0.1:0"
-        await execute(self._destination, "migrate-incoming", uri=here)
+        await self._wire.listen()
 
-    async def _verify(self, fds: tuple[int, int], addresses: range, window: range) -> int | None:
-        if not self._options.compared:
-            return None
+    async def _compare(self) -> int:
+        """Compare RAM, and repair it. Returns how many pages were not the same, those of the window not counted."""
         self._report(Step("verify"))
-        apart = range(window.start - addresses.start, window.stop - addresses.start)
-        return len(await asyncio.to_thread(ram.compare, *fds, len(addresses), apart=apart))
+        base = self._ram.start
+        apart = range(self._window.start - base, self._window.stop - base)
+        return len(await asyncio.to_thread(ram.compare, *self._ram_fds, len(self._ram), apart=apart))
 
     async def _go_back(self, leaving: Source) -> None:
         """It did not work: the guest goes on at the source."""

@@ -47,7 +47,7 @@ class MigrationOptions:
 
     route: str = SHARED
     verify: bool = True
-    """Compare RAM before the destination runs, and repair it (where RAM was sent, and is there by then)."""
+    """Compare RAM before the destination runs, and repair it (where RAM is sent)."""
     hold: Hold | None = None
     timeout: float = 120.0
     """Seconds that QEMU may take to transfer."""
@@ -64,7 +64,7 @@ class MigrationOptions:
     @property
     def compared(self) -> bool:
         """RAM is compared before the guest goes on."""
-        return self.verify and self.route in (COPY, LIVE)
+        return self.verify and self.route != SHARED
 
     def __post_init__(self) -> None:
         if self.route not in ROUTES:
@@ -112,8 +112,9 @@ class MigrationResult:
     document: int
     """Bytes of the state document."""
     pages_differing: int | None
-    """Pages of guest RAM that had not arrived, and were repaired; None: not compared, or the RAM is the same. The frame
-    window is not counted: what the backend writes there QEMU does not see, and it is written anew.
+    """Pages of guest RAM that had not arrived, and were repaired; None: not compared, or the RAM is the same, or with
+    `postcopy`, where they cannot be told from those that were to be sent yet. The frame window is not counted: what the
+    backend writes there QEMU does not see, and it is written anew.
     """
     passes: int = 0
     """How often QEMU looked for pages that were written meanwhile (its `dirty-sync-count`)."""

@@ -50,6 +50,9 @@ class Side(Protocol):
     async def execute(self, command: str, arguments: dict[str, object]) -> object:
         """QMP. Raises `GuestError`."""
 
+    async def pass_fd(self, name: str, fd: int) -> None:
+        """Give QEMU a descriptor of ours, for URIs `fd:NAME`. Raises `GuestError`."""
+
     def suspend(self) -> None:
         """The guest is being handed over: a backend that dies is not replaced, and what is typed is kept."""
 

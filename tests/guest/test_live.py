@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from qemu_sdei.errors import GuestError, LostGuestError, UsageError
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine.environment import find_qemu
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
@@ -33,6 +33,8 @@ from tests.guest.load import EventLoad
 pytestmark = pytest.mark.guest
 
 PAGES = 512
+TRIES = 10
+"""Whether a page gets lost is a matter of when a CPU has it in its TLB; most often some do."""
 BUSY = "while :; do head -c 3000000 /dev/urandom >/tmp/$i; md5sum /tmp/$i; done"
 BENCH = Path(__file__).parents[2] / "qemu_sdei/data/bench.bin"
 ENTRY, TRAMPOLINE = 0x40200000, 0x40100000
@@ -115,40 +117,55 @@ def lost_pages(size: int, path: Path) -> int:
                 os.close(fd)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(200)
 def test_qemu_itself_loses_pages(tmp_path: Path) -> None:
     """The control. A QEMU that does not any more needs none of what follows: then skip, and say so."""
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "odd").mkdir()
-    assert lost_pages((128 << 20) + 8192, tmp_path / "odd") == 0
-    lost = lost_pages(128 << 20, tmp_path / "whole")
-    if lost == 0 and find_qemu(None).version >= (9, 0):
-        pytest.skip("this QEMU loses no pages")
-    assert lost > 0
+    for n in range(TRIES):
+        for size, name in ((128 << 20) + 8192, "padded"), (128 << 20, "whole"):
+            (tmp_path / f"{name}{n}").mkdir()
+            lost = lost_pages(size, tmp_path / f"{name}{n}")
+            assert lost == 0 or name == "whole"
+        if lost:
+            return
+    assert find_qemu(None).version >= (9, 0), "QEMU before 9.0 loses pages"
+    pytest.skip("this QEMU loses no pages")
 
 
 # ---- ours ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(120)
-def test_pages_are_lost_without_protection_and_repaired_with_half_of_it(runtime: Path) -> None:
-    """RAM of the wrong size: the guest finds out, unless RAM is compared. (Only a guest's first QEMU is so.)"""
-    with Guest(dirty(exact_memory=True)) as guest:
-        guest.expect("dirty: ready")
-        lost = guest.migrate(route="live").pages_differing
-        assert lost
-        finish(guest)
-    with Guest(dirty(exact_memory=True)) as guest:
-        guest.expect("dirty: ready")
-        assert guest.migrate(route="live", verify=False).pages_differing is None
-        guest.expect(r"page \d+ of CPU \d: expected \d+, got \d+")
+@pytest.mark.timeout(200)
+def test_pages_are_lost_where_ram_is_not_compared(runtime: Path) -> None:
+    """RAM of whole MiB: the guest finds out, unless RAM is compared. (Only a guest's first QEMU is so.)"""
+    for _ in range(TRIES):
+        with Guest(dirty()) as guest:
+            guest.expect("dirty: ready")
+            lost = guest.migrate(route="live").pages_differing
+            finish(guest)
+        if lost:
+            break
+    else:
+        pytest.fail("no page was lost, and repaired")
+    for _ in range(TRIES):
+        with Guest(dirty()) as guest:
+            guest.expect("dirty: ready")
+            assert guest.migrate(route="live", verify=False).pages_differing is None
+            for cpu in (0, 1):
+                with suppress(SdeiError):  # where it has failed and is gone
+                    guest.inject(0, cpu)
+            guest.wait_off(30)
+            if re.search(r"page \d+ of CPU \d: expected \d+, got \d+", guest.console):
+                break
+    else:
+        pytest.fail("no page was lost, and missed by the guest")
     check_nothing_left(runtime)
 
 
 @pytest.mark.timeout(200)
-def test_nothing_is_lost(runtime: Path) -> None:
-    """There and back by all live routes, with nothing that repairs."""
-    with Guest(dirty()) as guest:
+@pytest.mark.parametrize("verify", [True, False])
+def test_nothing_is_lost(verify: bool, runtime: Path) -> None:
+    """There and back by all live routes: RAM is compared, or of a size by which nothing gets lost."""
+    with Guest(dirty(pad_memory=not verify)) as guest:
         guest.expect("dirty: ready")
         for more in (
             {"route": "live"},
@@ -157,22 +174,28 @@ def test_nothing_is_lost(runtime: Path) -> None:
             {"route": "live", "transport": "tcp"},
             {"route": "postcopy"},
         ):
-            result = guest.migrate(verify=False, **more)
-            assert (result.passes >= 2, result.pages_differing) == (True, None)
+            result = guest.migrate(verify=verify, **more)
+            assert result.passes >= 2
+            assert (result.pages_differing is None) is (not verify or more["route"] == "postcopy")
         finish(guest)
     check_nothing_left(runtime)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_nothing_is_lost_in_a_hundred() -> None:
-    """A hundred live migrations, half of them a guest's first, whose pages QEMU would lose; `compare` only looks."""
+@pytest.mark.parametrize("padded", [True, False])
+def test_nothing_is_lost_in_a_hundred(padded: bool) -> None:
+    """A hundred live migrations, half of them a guest's first, whose pages QEMU would lose."""
+    found = 0
     for _ in range(50):
-        with Guest(dirty()) as guest:
+        with Guest(dirty(pad_memory=padded)) as guest:
             guest.expect("dirty: ready")
             for _ in range(2):
-                assert guest.migrate(route="live").pages_differing == 0
+                lost = guest.migrate(route="live").pages_differing
+                assert lost is not None
+                found += lost > 0
             finish(guest)
+    assert found == 0 if padded else found > 25, "this QEMU loses pages of RAM of whole MiB, and of no other"
 
 
 @pytest.mark.timeout(200)
