@@ -113,7 +113,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
     if nonce is not None and (not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None):
         raise ProtocolError("the offer is not of the form that is known here")
     theirs = _config(offer["config"])
-    options = replace(options, memory=theirs.ram_size, exact_memory=True, start_timeout=own.start_timeout)
+    options = replace(options, memory=theirs.ram_size, pad_memory=False, start_timeout=own.start_timeout)
     options = replace(options, kernel=words["kernel"])
     allowed.check(options)
     check_tables(replace(options, kernel=BUILTIN if flags["flat"] else None), flags["flat"])

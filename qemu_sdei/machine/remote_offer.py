@@ -49,7 +49,7 @@ OPTIONS: Final[dict[str, tuple[type, ...]]] = {
 """The fields of `GuestOptions` that go along, with their types in JSON. What else there is concerns one host only."""
 LOCAL: Final = {
     *("kernel", "series", "initrd", "busybox", "append", "memory", "command", "files", "client", "name", "profile"),
-    *("trace", "memory_path", "qemu", "reboot", "start_timeout", "exact_memory", "snapshots", "die_with_owner"),
+    *("trace", "memory_path", "qemu", "reboot", "start_timeout", "pad_memory", "snapshots", "die_with_owner"),
 }
 """The other fields of `GuestOptions`; some go along in another form."""
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import socket
 import struct
+import sys
 import termios
 import time
 from pathlib import Path
@@ -33,7 +34,10 @@ class Wire:
     def __init__(self, source: Side, destination: Side, options: MigrationOptions) -> None:
         self._source, self._destination = source, destination
         self._options = options
-        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._kept: socket.socket | None = None
+        """The source's end of a unix socket. Not the other one: that would hide from the source that it was closed."""
+        self._addresses: tuple[tuple[str, int], tuple[str, int]] | None = None
+        """Of the ends of a TCP connection."""
         self.uri = ""
 
     async def listen(self) -> None:
@@ -41,10 +45,15 @@ class Wire:
         if self._options.multifd:
             await self._listen_for_many()
             return
-        self._ends = socket.socketpair() if self._options.transport == UNIX else _tcp_pair()
+        here, there = socket.socketpair() if self._options.transport == UNIX else _tcp_pair()
         self.uri = f"fd:{_NAME}"
-        for side, end in zip((self._source, self._destination), self._ends, strict=True):
-            await side.pass_fd(_NAME, end.fileno())
+        with there:
+            self._kept = here
+            await self._source.pass_fd(_NAME, here.fileno())
+            await self._destination.pass_fd(_NAME, there.fileno())
+            if self._options.transport != UNIX:
+                self._addresses = here.getsockname(), there.getsockname()
+                self.close()
         await execute(self._destination, "migrate-incoming", uri=self.uri)
 
     async def _listen_for_many(self) -> None:
@@ -66,31 +75,41 @@ class Wire:
         Raises:
             GuestTimeoutError: it does not.
         """
-        assert self._ends is not None
         deadline = time.monotonic() + _DRAIN
         quiet = 0
         # What it has read it deals with in its main loop, which answers QMP too: but not both at once.
         while quiet < 2:
             if time.monotonic() > deadline:
                 raise GuestTimeoutError(f"the destination's QEMU did not read what was sent within {_DRAIN:g} s")
-            if _queued(self._ends[0], termios.TIOCOUTQ) or _queued(self._ends[1], termios.FIONREAD):
+            if self._on_its_way():
                 quiet = 0
                 await asyncio.sleep(_POLL)
                 continue
             quiet += 1
             await execute(self._destination, "query-status")
 
+    def _on_its_way(self) -> bool:
+        """Whether there is anything that the destination has not read."""
+        if self._kept is not None:
+            # unix(7): what was written and not yet read by the peer.
+            (count,) = struct.unpack("i", fcntl.ioctl(self._kept, termios.TIOCOUTQ, bytes(4)))
+            return bool(count)
+        assert self._addresses is not None
+        here, there = (
+            f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}" for host, port in self._addresses
+        )
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            # proc(5): sl, local address, remote address, st, tx_queue:rx_queue.
+            words = line.split()
+            if words[1:3] in ([here, there], [there, here]) and words[4] != "00000000:00000000":
+                return True
+        return False
+
     def close(self) -> None:
-        """Leave the connection to the two QEMUs, whose ends it also closes then."""
-        for end in self._ends or ():
-            end.close()
-        self._ends = None
-
-
-def _queued(end: socket.socket, request: int) -> int:
-    """Bytes that were not sent yet, or not read (tcp(7), unix(7))."""
-    (count,) = struct.unpack("i", fcntl.ioctl(end, request, bytes(4)))
-    return int(count)
+        """Leave the connection to the two QEMUs."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
 
 def _tcp_pair() -> tuple[socket.socket, socket.socket]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
@@ -56,6 +57,20 @@ def finish(guest: Guest) -> None:
 # ---- the fault, with none of our firmware ----------------------------------------------------------------------------
 
 
+def connected(path: Path) -> QEMUMonitorProtocol:
+    found: list[QEMUMonitorProtocol] = []
+
+    def connects() -> bool:
+        monitor = QEMUMonitorProtocol(str(path))
+        with suppress(QMPError):
+            monitor.connect()
+            found.append(monitor)
+        return bool(found)
+
+    until("QMP answers", connects)
+    return found[0]
+
+
 @contextmanager
 def plain(size: int, directory: Path, *more: str) -> Iterator[QEMUMonitorProtocol]:
     """A QEMU without any firmware of ours; its RAM is the file `ram` in `directory`."""
@@ -67,10 +82,7 @@ def plain(size: int, directory: Path, *more: str) -> Iterator[QEMUMonitorProtoco
     command += ["-serial", f"file:{directory / 'console'}", *more]
     with subprocess.Popen(command) as process:
         try:
-            until("QMP is there", (directory / "qmp").exists)
-            monitor = QEMUMonitorProtocol(str(directory / "qmp"))
-            monitor.connect()
-            with closing(monitor):
+            with closing(connected(directory / "qmp")) as monitor:
                 yield monitor
         finally:
             process.kill()
@@ -172,7 +184,7 @@ def test_nothing_is_lost(verify: bool, runtime: Path) -> None:
             {"route": "postcopy"},
             {"route": "live", "multifd": 2},
             {"route": "live", "transport": "tcp"},
-            {"route": "postcopy"},
+            {"route": "postcopy", "transport": "tcp"},
         ):
             result = guest.migrate(verify=verify, **more)
             assert result.passes >= 2
