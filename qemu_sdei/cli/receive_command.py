@@ -134,8 +134,11 @@ def _waits(name: str) -> bool:
 
 def _detached(guest: ReceivedGuest) -> int:
     """Wait for the guest, and for its end, whoever started this."""
-    import _thread
+    import signal
     import threading
+
+    main = threading.main_thread().ident
+    assert main is not None
 
     def watch() -> None:
         while True:
@@ -145,7 +148,8 @@ def _detached(guest: ReceivedGuest) -> int:
             except OSError:
                 pass
             if not guest.here:
-                _thread.interrupt_main()
+                # A signal for just that thread: it waits in a lock, which nothing else breaks off.
+                signal.pthread_kill(main, signal.SIGTERM)
             return
 
     threading.Thread(target=watch, daemon=True).start()

@@ -231,6 +231,7 @@ def _mute(way: Way, data: bytes, *, close: bool = False) -> bytes:
     return data
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make certificates")
 @pytest.mark.timeout(120)
 def test_tcp_and_tls(runtime: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Loopback with a token, anything by TLS with certificates on both sides; whoever has none gets nowhere."""
