@@ -196,7 +196,7 @@ class Departure:
     async def _furnish(self, peer: Link) -> int:
         """Offer the guest, and send the files that are asked for. Returns their bytes."""
         needed = (await peer.ask("offer", **self.offer.facts)).get("need")
-        if not isinstance(needed, list) or any(role not in self.offer.files for role in needed):
+        if not isinstance(needed, list) or any(role not in list(self.offer.files) for role in needed):
             raise ProtocolError("the answer to the offer is not of the protocol's form")
         sizes = {role: int(self.offer.facts["files"][role]["size"]) for role in needed}
         total, done = sum(sizes.values()), 0
@@ -226,6 +226,7 @@ class Departure:
         """
         leaving, options = self._leaving, self.options
         if not options.live:
+            await leaving.prepare(options)
             stopped = time.monotonic()
             running, document = await leaving.stand_still()
             await self._send_document(peer)

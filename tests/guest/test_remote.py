@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine import receiver_offer, remote_mover, remote_offer
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
-from qemu_sdei.migration import remote_source
+from qemu_sdei.migration import remote_link, remote_source
 from qemu_sdei.migration.remote_ram import Verifier
 from qemu_sdei.migration.remote_source import UndecidedError
 from tests.guest.client import KO, Client, module_for
@@ -401,6 +404,55 @@ def test_document_of_a_newer_program(runtime: Path, monkeypatch: pytest.MonkeyPa
             source.migrate_to(way.to)
         assert handles(source)
         assert len(there.failures) == 2
+
+
+READY = b'{"ok": true, "name": "b", "session": "x"}\n'
+OK = b'{"ok": true}\n'
+
+
+@pytest.mark.timeout(120)
+def test_hostile_receiver(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the other side answers: one line that can be shown, no file that was not offered, the guest goes on."""
+    monkeypatch.setattr(remote_link, "SILENCE", 2.0)
+    offered = b'{"ok": true, "need": []}\n'
+    sent = OK + offered + READY + OK
+    answers = (
+        (b"\n", "a message is no JSON"),
+        (b"x" * (1 << 21), "more than 256 KiB"),
+        (b'{"ok": false, "error": "\\u001b[2Jgo\\naway"}\n', r"goes on as 'a': \[2Jgo away$"),
+        (b'{"ok": 1}\n', "not of the protocol's form"),
+        (OK + b'{"ok": true, "need": "kernel"}\n', "not of the protocol's form"),
+        (OK + b'{"ok": true, "need": ["/etc/passwd"]}\n', "not of the protocol's form"),
+        (OK + b'{"ok": true, "need": [{}]}\n', "not of the protocol's form"),
+        (OK + offered + b'{"ok": true, "name": "", "session": 1}\n', "not of the protocol's form"),
+        (OK + offered + READY + b'{"ok": false, "error": "no console"}\n', "no console"),
+        # It does as if all was well, and takes no RAM.
+        (sent, "goes on as 'a'"),
+    )
+    with Guest(idle(name="a")) as source:
+        source.expect("idle: ready")
+        for number, (answer, words) in enumerate(answers):
+            path = runtime / f"hostile{number}"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+                listener.bind(str(path))
+                listener.listen(4)
+                threading.Thread(target=_answers, args=(listener, answer), daemon=True).start()
+                with pytest.raises(GuestError, match=words):
+                    source.migrate_to(f"unix:{path}", timeout=20)
+            path.unlink()
+            assert source.qmp("query-status")["running"], words
+        assert handles(source)
+    check_nothing_left(runtime)
+
+
+def _answers(listener: socket.socket, answer: bytes) -> None:
+    """Give one connection all answers at once, and hang up on the others."""
+    with contextlib.suppress(OSError):
+        first, _ = listener.accept()
+        with first:
+            first.sendall(answer)
+            while True:
+                listener.accept()[0].close()
 
 
 @pytest.mark.slow
