@@ -109,7 +109,7 @@ class Departure:
     """Notes where the guest may be, for whoever adopts it should this process die."""
     _console: int = 0
     _failure: str = ""
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def run(self) -> RemoteResult:
         """Move the guest. When this returns, it runs there, and must be ended here.
@@ -167,6 +167,9 @@ class Departure:
             with contextlib.suppress(SdeiError):
                 await peer.ask("bye", timeout=_ALIVE)
         finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             if peer is not None:
                 peer.abort()
             if not undecided:
@@ -267,6 +270,9 @@ class Departure:
         one_by_one = asyncio.Lock()  # QEMU takes its main channel to be the first that arrives
 
         async def accept(qemu: Link) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
             async with one_by_one:
                 try:
                     channel = await connect(self.address)
