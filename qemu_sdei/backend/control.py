@@ -23,10 +23,10 @@ from qemu_sdei.backend.handover import Handover
 from qemu_sdei.backend.kept import Keeping
 from qemu_sdei.backend.server import Server
 from qemu_sdei.backend.telling import readable
+from qemu_sdei.backend.waiting import Answer, refused
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import EventType
-from qemu_sdei.sdei.transitions import UNREGISTERED
 
 PROTOCOL: Final = 1
 MAX_LINE: Final = 1 << 20
@@ -34,8 +34,6 @@ _MAX_CLIENTS: Final = 64
 _MAX_BACKLOG: Final = 4 << 20
 """Bytes that wait for a client that does not read; beyond this it is hung up on."""
 _MAX_COUNT: Final = 1_000_000
-_ENDS: Final = {"RESET": "the machine was reset", "PE_RESET": "its CPU went off"}
-"""Why an event is no longer registered, by the cause of its transition."""
 
 Command = Callable[["Client", dict[str, Any]], "dict[str, Any] | None"]
 
@@ -50,16 +48,6 @@ class Client:
         self.events = False
 
 
-class _Waiter:
-    """An injection whose client wants to know when the handler has completed."""
-
-    __slots__ = ("client", "entry", "event", "id", "pe", "start")
-
-    def __init__(self, client: Client, request: Any, event: int, pe: int | None, start: int) -> None:
-        self.client, self.id, self.event, self.pe, self.start = client, request, event, pe, start
-        self.entry: int | None = None
-
-
 class Control:
     """Serves the control socket at `path` from the loop of `server`."""
 
@@ -68,12 +56,13 @@ class Control:
         self._about = about
         self._path = path
         self._clients: dict[int, Client] = {}
-        self._waiters: list[_Waiter] = []
+        self._waiting = server.waiting
         self._handover = Handover(server, path.parent, self._send, self._perform)
         self._commands: dict[str, Command] = {
             "hello": self._hello,
             "status": self._status,
             "inject": self._inject,
+            "await": self._await,
             "why": self._why,
             "trace": self._trace,
             "events": self._events,
@@ -81,7 +70,7 @@ class Control:
             "regs": self._regs,
             "shutdown": self._shutdown,
             **self._handover.commands,
-            **Keeping(server, self._handover, self._abandon).commands,
+            **Keeping(server, self._handover).commands,
         }
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -127,7 +116,7 @@ class Control:
             del self._clients[fd]
             self._server.unwatch(fd)
             client.socket.close()
-        self._waiters = [w for w in self._waiters if w.client is not client]
+        self._waiting.drop(client)
         self._handover.dropped(client)
         self._listen()
 
@@ -244,10 +233,12 @@ class Control:
         if not isinstance(name, str) or not isinstance(control, str):
             raise UsageError("moved wants the name and the control socket of where the guest is now")
         self._handover.moved(client, name, control)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            what = f"event {waiter.event:#x}: the guest moved to {name} meanwhile, and its handler completes there"
-            self._fail(waiter.client, waiter.id, "state", what)
+        for waiter in self._waiting.leave():
+            # Not `moved`, which says that nothing was done. On another host nobody can ask.
+            here = f"event {waiter.event:#x}: the guest moved to {name} meanwhile, and its handler completes there"
+            moved = {"kind": "waits", "message": here, "control": control, "ticket": waiter.ticket}
+            if waiter.reply is not None:
+                waiter.reply({"ok": False, "error": moved} if control else refused("state", here))
         for other in list(self._clients.values()):
             if other is not client:
                 self._send(other, {"moved": {"name": name, "control": control}})
@@ -293,72 +284,39 @@ class Control:
             return {"outcome": "merged" if outcome is Trigger.MERGED else "queued", "reason": reason}
         # For a shared event the PE is a wish: another one may take it.
         where = None if description.type is EventType.SHARED else pe
-        waiter = _Waiter(client, message.get("id"), event, where, server.clock())
-        self._waiters.append(waiter)
-        self._listen()
+        waiter = self._waiting.add(event, where, client, self._replier(client, message))
         try:
             server.trigger(event, pe)
         except SdeiError:
-            self._forget(waiter)
+            self._waiting.forget(waiter)
             raise
         return None
+
+    def _await(self, client: Client, message: dict[str, Any]) -> None:
+        """Go on waiting for an injection that was made where the guest came from."""
+        ticket = message.get("ticket")
+        if not isinstance(ticket, str):
+            raise UsageError("await wants a ticket")
+        if not self._waiting.claim(ticket, client, self._replier(client, message)):
+            raise NotDeliveredError("nothing is known of that injection here: its outcome is lost")
+
+    def _replier(self, client: Client, message: dict[str, Any]) -> Callable[[Answer], None]:
+        request = message["id"]
+        return lambda answer: self._send(client, {"id": request, **answer})
 
     # ---- what happens in the guest -----------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         """Be told of what happens only while somebody wants to know: it costs on the hot path."""
-        if self._waiters or any(client.events for client in self._clients.values()):
+        if any(client.events for client in self._clients.values()):
             self._server.listen(self._happened)
         else:
             self._server.unlisten(self._happened)
 
-    def _forget(self, waiter: _Waiter) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        self._listen()
-
-    def _abandon(self, why: str) -> None:
-        """No event that somebody waits for will happen any more."""
-        for waiter in list(self._waiters):
-            self._forget(waiter)
-            self._fail(waiter.client, waiter.id, "state", f"event {waiter.event:#x}: {why}")
-
     def _happened(self, record: dict[str, Any]) -> None:
-        if self._waiters and "event" in record:
-            self._progress(record["time_ns"], record["type"], record["pe"], record["event"])
-            if record["type"] == "transition" and record["to"] == UNREGISTERED:
-                self._gone(record["event"], record["pe"], record["cause"])
         for client in list(self._clients.values()):
             if client.events:
                 self._send(client, {"event": record})
-
-    def _progress(self, now: int, name: str, pe: int, event: int) -> None:
-        for waiter in list(self._waiters):
-            if waiter.event != event or (waiter.pe is not None and waiter.pe != pe):
-                continue
-            if name == "deliver":
-                if waiter.entry is None:
-                    waiter.entry = now
-                    waiter.pe = pe
-            elif name == "complete" and waiter.entry is not None:
-                self._forget(waiter)
-                result = {
-                    "outcome": "completed",
-                    "reason": None,
-                    "vcpu": pe,
-                    "entry_ns": waiter.entry - waiter.start,
-                    "complete_ns": now - waiter.start,
-                }
-                self._send(waiter.client, {"id": waiter.id, "ok": True, "result": result})
-
-    def _gone(self, event: int, pe: int, cause: str) -> None:
-        """The event was unregistered, by whatever cause: its handler will never start or complete."""
-        for waiter in list(self._waiters):
-            if waiter.event == event and waiter.pe in (None, pe):
-                self._forget(waiter)
-                what = _ENDS.get(cause, "the guest unregistered it")
-                when = "before its handler started" if waiter.entry is None else "while its handler ran"
-                self._fail(waiter.client, waiter.id, "state", f"event {event:#x}: {what} {when}")
 
 
 def _integer(message: dict[str, Any], name: str, low: int, high: int, *, default: int | None = None) -> int:

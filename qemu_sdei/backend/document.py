@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import __version__
+from qemu_sdei.backend import waiting
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 FORMAT: Final = "qemu-sdei-state"
-VERSION: Final = 1
+VERSION: Final = 2
+"""1: without `waiting`."""
 MAX_DOCUMENT: Final = 32 << 20
 """Bytes. 512 CPUs with all registers and every event of a full description need 4 MiB."""
 _MAX_COUNT: Final = (1 << 63) - 1
 _MAX_SEQ: Final = 1 << 47
 _WORD: Final = (1 << 64) - 1
 
-_TOP: Final = frozenset(("format", "version", "written_by", "machine", "services", "counters", "cpus", "firmware"))
+_TOP: Final = frozenset(
+    ("format", "version", "written_by", "machine", "services", "counters", "cpus", "firmware", "waiting")
+)
 _MACHINE: Final = frozenset(("cpu", "nr_cpus", "ram_base", "ram_size", "window", "window_version", "virtualization"))
 _COUNTERS: Final = frozenset(("delivered", "calls"))
 _CPU: Final = frozenset(("seq", "answered", "kick", "frame"))
@@ -82,6 +86,7 @@ def take(server: Server) -> Document:
             for pe in range(window.nr_cpus)
         ],
         "firmware": firmware.snapshot(),
+        "waiting": server.waiting.snapshot(),
     }
 
 
@@ -121,6 +126,7 @@ def restore(server: Server, document: object) -> None:
         frame = window.frames[pe]
         for index, word in enumerate(cpu["frame"]):
             frame[index] = word
+    server.waiting.restore(top["waiting"], window.nr_cpus)
     server.take_over([cpu["answered"] for cpu in top["cpus"]])
 
 
@@ -138,6 +144,8 @@ def check(server: Server, document: object) -> Document:
     if version > VERSION:
         # The number may have more digits than Python converts.
         raise ProtocolError(f"state document: written by a newer program; this one knows up to version {VERSION}")
+    if version == 1:
+        document = {**document, "waiting": []}
     top = _object(document, _TOP, "state document")
     machine = _object(top["machine"], _MACHINE, "machine")
     for name, value in server.machine.items():
@@ -159,6 +167,7 @@ def check(server: Server, document: object) -> Document:
     for pe, cpu in enumerate(cpus):
         _check_cpu(cpu, f"CPU {pe}")
     _check_firmware(top["firmware"], server)
+    waiting.check(top["waiting"], server.window.nr_cpus)
     return top
 
 

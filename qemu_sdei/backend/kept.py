@@ -18,7 +18,6 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.backend import document
@@ -118,11 +117,9 @@ def take_up(server: Server) -> dict[str, str]:
 class Keeping:
     """The control socket's commands around a snapshot, for the client that has frozen the guest."""
 
-    def __init__(self, server: Server, handover: Handover, abandon: Callable[[str], None]) -> None:
-        """`abandon` tells clients why what they wait for will not happen."""
+    def __init__(self, server: Server, handover: Handover) -> None:
         self._server = server
         self._handover = handover
-        self._abandon = abandon
         self.commands: dict[str, Command] = {"keep": self._keep, "take-up": self._take_up, "forget": self._forget}
 
     def _check(self, client: Client) -> None:
@@ -142,8 +139,15 @@ class Keeping:
     def _take_up(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """QEMU has loaded a snapshot: go on with the state document in it."""
         self._check(client)
-        note = take_up(self._server)
-        self._abandon("the guest was taken to a snapshot, where nobody has asked for it")
+        waiting = self._server.waiting
+        here = waiting.leave()
+        try:
+            note = take_up(self._server)
+        finally:
+            # Who waited when it was saved does not wait any more.
+            waiting.leave()
+            waiting.go_on(here)
+        waiting.abandon("the guest was taken to a snapshot, where nobody has asked for it")
         return {"note": note}
 
     def _forget(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:

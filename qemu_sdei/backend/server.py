@@ -22,6 +22,7 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN
+from qemu_sdei.backend.waiting import Waiting
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
@@ -89,6 +90,7 @@ class Server(Descriptors):
         self.machine: dict[str, Any] = {}
         """What a state document must be of: see `document.machine_of`."""
         self.hold_point: HoldPoint | None = None
+        self.waiting = Waiting(self)
         self.arriving = False
         """Guest RAM is not all there: QEMU still fetches it."""
         self._heard = False

@@ -49,10 +49,11 @@ class Injection:
 
 
 class _MovedError(Exception):
-    """The guest has migrated, and what was asked was not done."""
+    """The guest has migrated, and what was asked was not done; or, with a ticket, was, and is answered there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ticket: str | None = None) -> None:
         self.path = path
+        self.ticket = ticket
 
 
 class ControlClient:
@@ -183,6 +184,8 @@ class ControlClient:
             except _MovedError as moved:
                 self.close()
                 self.path, self._moved_to = moved.path, None
+                if moved.ticket is not None:
+                    command, arguments = "await", {"ticket": moved.ticket}
             except OSError:
                 self.close()
                 if self._far_away:
@@ -221,6 +224,8 @@ class ControlClient:
             raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
         if error.get("kind") == "moved" and error.get("control"):
             raise _MovedError(Path(str(error.get("control"))))
+        if error.get("kind") == "waits":
+            raise _MovedError(Path(str(error.get("control"))), str(error.get("ticket")))
         raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
 
     # What the backend offers

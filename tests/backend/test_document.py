@@ -95,6 +95,8 @@ def busy() -> dict[str, Any]:
         world.interrupt(TIMER, 0)
         world.interrupt(ALARM, 1)
         world.guest.smc(1, Function.EVENT_STATUS, S)
+        waiter = world.server.waiting.add(P, 0, None, print)
+        waiter.entry = waiter.start
         return taken(world.server)
 
 
@@ -116,10 +118,12 @@ def load(state: Any) -> dict[str, Any]:
 
 
 def without_kicks(state: dict[str, Any]) -> dict[str, Any]:
-    """A restore kicks every CPU once."""
+    """A restore kicks every CPU once, and time goes on."""
     state = copy.deepcopy(state)
     for cpu in state["cpus"]:
         del cpu["kick"]
+    for waiter in state["waiting"]:
+        del waiter["waited_ns"]
     return state
 
 
@@ -201,6 +205,11 @@ def change(path: str, value: Any) -> Any:
         ("firmware/sdei/pes/0/events/0/state", 1, "not a state|contradict"),
         ("firmware/sdei/bound", [], "interrupt"),
         ("firmware/gic/owned", [[27, 9, 0, 0]], "gic state"),
+        ("waiting", {}, "waiting: must be a list"),
+        ("waiting/0/ticket", "x" * 33, "a ticket has 1 to 32"),
+        ("waiting/0/pe", 2, "waiting: pe must be a number from 0 to 0x1"),
+        ("waiting/0/entry_ns", 1 << 63, "waiting: entry_ns"),
+        ("waiting/0/event", None, "waiting: event"),
     ],
 )
 def test_damage_is_refused(path: str, value: Any, reason: str) -> None:

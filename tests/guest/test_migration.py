@@ -10,12 +10,14 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qemu_sdei.backend.kvm_regs import REGISTERS
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
@@ -111,6 +113,48 @@ def test_destination_dies(victim: str, runtime: Path) -> None:
         assert not (runtime / "qemu-sdei" / "b").exists()
         assert guest.migrate("b").destination == "b"
         assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
+    check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(100)
+def test_who_waits_goes_along(runtime: Path) -> None:
+    """An injection that is waited for is handled once, where the guest is by then; who asked, and who looks on, hears
+    of it.
+    """
+    masked = next(register.id for register in REGISTERS if register.name == "SDEI_PE_STATE")
+    outcomes: list[Any] = []
+    seen: list[str] = []
+
+    def wait(guest: Guest) -> None:
+        with guest.client() as client:
+            outcomes.append(client.inject(0, 1, wait=True, timeout=60))
+
+    def watch(guest: Guest) -> None:
+        with guest.client() as client:
+            for event in client.events(60):
+                seen.append(event["type"])
+                if event["type"] == "complete":
+                    return
+
+    with Guest(idle(name="a")) as guest, guest.client() as client:
+        guest.expect("idle: ready")
+        client.registers(1, {masked: [1]})
+        threads = [threading.Thread(target=work, args=(guest,)) for work in (watch, wait, wait)]
+        for thread in threads:
+            thread.start()
+        until("both are there", lambda: guest.status()["counts"]["merged"] == 1)
+        for name, route in (("b", "shared"), ("a", "live"), ("b", "copy")):
+            guest.migrate(name, route=route)
+        assert guest.status()["counts"]["completed"] == 0
+        assert not outcomes
+        client.registers(1, {masked: [0]})
+        for thread in threads:
+            thread.join(30)
+        assert [outcome.outcome for outcome in outcomes] == ["completed"] * 2
+        assert all(0 < outcome.entry_ns < outcome.complete_ns for outcome in outcomes)
+        assert guest.status()["counts"]["completed"] == 1, "the second was merged into the first"
+        assert "complete" in seen
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
     check_nothing_left(runtime)
 
 
