@@ -51,7 +51,7 @@ def test_back_in_a_storm_of_calls(runtime: Path, tmp_path: Path) -> None:
     """Loaded twice, elsewhere too, each call is answered once and each signal handled once."""
     options = GuestOptions(
         kernel="builtin:bench",
-        append="mode=storm count=12000 smp=2 seed=9",
+        append="mode=storm count=30000 smp=2 seed=9",
         memory="64M",
         snapshots=tmp_path / "a.qcow2",
     )
