@@ -52,6 +52,8 @@ def check(args: argparse.Namespace) -> None:
         for option in ("remote_command", "token", "tls_cert", "tls_key", "tls_ca"):
             if getattr(args, option) is not None:
                 raise UsageError(f"--{option.replace('_', '-')} is for --to")
+    elif args.postcopy or args.route not in (None, "copy", "live"):
+        raise UsageError("to another host a guest goes by --route live (the default) or copy")
     elif args.to_file is not None:
         raise UsageError("--to and --to-file were both given: give one of them")
     elif args.transport != "unix":

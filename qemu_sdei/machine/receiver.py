@@ -39,6 +39,8 @@ SOCKET: Final = "receive.sock"
 WAIT: Final = 3600.0
 """Seconds to wait for a guest."""
 _STOP: Final = 20.0
+_SHOWN: Final = 4096
+"""Bytes of what was printed before that whoever looks on is shown."""
 
 Event = Callable[[str, dict[str, Any]], None]
 """Is told what happens: (waiting | arriving | failed | running, what about it)."""
@@ -161,6 +163,8 @@ class _Place:
         with contextlib.suppress(OSError):
             (self._directory / files.CONSOLE_LOG).write_bytes(data)
         self._text.feed(data)
+        if self.sink is not None:
+            self.sink(data[-_SHOWN:])
         end = self._text.end
         with self._text.changed:
             self.supervisor.resets = [{**entry, "position": min(entry["position"], end)} for entry in resets]

@@ -151,8 +151,8 @@ class Handover:
         options = self._options
         postcopy = options.route == POSTCOPY
         boots = await self._boots(link)
+        running = await leaving.runs()  # before: with little to send, QEMU stops the vCPUs at once
         await leaving.begin(self._wire.uri, options)
-        running = await leaving.runs()
         stopped = await leaving.converge(postcopy=postcopy)
         document = await leaving.switch_over()
         compared = options.compared

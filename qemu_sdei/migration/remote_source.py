@@ -235,8 +235,8 @@ class Departure:
             await self._send_document(peer)
             return running, stopped, document, await self._beating(peer, leaving.transfer(uri, options))
         boots = await _boots(link)
+        running = await leaving.runs()  # before: with little to send, QEMU stops the vCPUs at once
         await self._beating(peer, leaving.begin(uri, options))
-        running = await leaving.runs()
         stopped = await self._beating(peer, leaving.converge(postcopy=False))
         document = await leaving.switch_over()
         if await _boots(link) != boots and not options.verify:
