@@ -81,9 +81,17 @@ class Running:
 
 
 def base_path() -> Path:
-    """The directory that holds all run directories of this user; it need not exist."""
+    """The directory that holds all run directories of this user; it need not exist.
+
+    Raises `UsageError`: XDG_RUNTIME_DIR is a directory in which others could put theirs in its place.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime and Path(runtime).is_absolute() and Path(runtime).is_dir():
+        info = Path(runtime).stat()
+        if info.st_uid not in (0, os.getuid()) or info.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            raise UsageError(
+                f"XDG_RUNTIME_DIR is {runtime}, which other users can change: unset it, or name a directory of yours"
+            )
         return Path(runtime) / "qemu-sdei"
     return Path(f"/tmp/qemu-sdei-{os.getuid()}")  # made 0700, and its owner is checked
 
@@ -279,9 +287,11 @@ def remove_if_dead(path: Path, patience: float = 2.0) -> bool:
 
 
 def running() -> list[Running]:
-    """The guests of this user that run, by name; what dead owners left is removed on the way."""
+    """The guests of this user that run, by name; what dead owners left is removed on the way. Raises `UsageError`."""
     base = base_path()
     found: list[Running] = []
+    if base.exists():
+        _make_base()  # for its checks: nobody else's guests are told of, or removed
     try:
         with _base_locked(base):
             for path in sorted(base.iterdir()):

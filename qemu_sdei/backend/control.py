@@ -8,17 +8,15 @@ the backend's loop: nothing here blocks.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
-import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei.backend import kvm_regs
+from qemu_sdei.backend.connections import Client as Client
+from qemu_sdei.backend.connections import Connections
 from qemu_sdei.backend.handover import Handover
 from qemu_sdei.backend.kept import Keeping
 from qemu_sdei.backend.server import Server
@@ -29,33 +27,18 @@ from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import EventType
 
 PROTOCOL: Final = 1
-MAX_LINE: Final = 1 << 20
-_MAX_CLIENTS: Final = 64
-_MAX_BACKLOG: Final = 4 << 20
-"""Bytes that wait for a client that does not read; beyond this it is hung up on."""
+_MAX_WAITING: Final = 1024
+"""Injections that one client can wait for at a time: each costs a look whenever a handler completes."""
 _MAX_COUNT: Final = 1_000_000
 
 Command = Callable[["Client", dict[str, Any]], "dict[str, Any] | None"]
 
 
-class Client:
-    """One connection."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        self.input = bytearray()
-        self.output = bytearray()
-        self.events = False
-
-
-class Control:
+class Control(Connections):
     """Serves the control socket at `path` from the loop of `server`."""
 
     def __init__(self, server: Server, path: Path, about: dict[str, Any]) -> None:
-        self._server = server
         self._about = about
-        self._path = path
-        self._clients: dict[int, Client] = {}
         self._waiting = server.waiting
         self._handover = Handover(server, path.parent, self._send, self._perform)
         self._commands: dict[str, Command] = {
@@ -72,104 +55,7 @@ class Control:
             **self._handover.commands,
             **Keeping(server, self._handover).commands,
         }
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o177)
-        try:
-            self._listener.bind(str(path))
-        finally:
-            os.umask(old)
-        self._listener.listen(16)
-        self._listener.setblocking(False)
-        server.watch(self._listener.fileno(), self._accept)
-
-    def close(self) -> None:
-        """Hang up on everybody and remove the socket."""
-        for client in list(self._clients.values()):
-            self._drop(client)
-        self._server.unwatch(self._listener.fileno())
-        self._listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-
-    # ---- connections ----------------------------------------------------------------------------------------------
-
-    def _accept(self, _events: int) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", peer)[1]
-        if len(self._clients) >= _MAX_CLIENTS or uid not in (0, os.getuid()):
-            sock.close()
-            return
-        sock.setblocking(False)
-        client = Client(sock)
-        self._clients[sock.fileno()] = client
-        self._server.watch(sock.fileno(), lambda events, c=client: self._ready(c, events))  # type: ignore[misc]
-
-    def _drop(self, client: Client) -> None:
-        fd = client.socket.fileno()
-        if fd in self._clients:
-            del self._clients[fd]
-            self._server.unwatch(fd)
-            client.socket.close()
-        self._waiting.drop(client)
-        self._handover.dropped(client)
-        self._listen()
-
-    def _ready(self, client: Client, events: int) -> None:
-        if events & select.POLLOUT:
-            self._flush(client)
-        if events & ~select.POLLOUT:
-            self._read(client)
-
-    def _read(self, client: Client) -> None:
-        try:
-            data = client.socket.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(client)
-            return
-        client.input += data
-        while (end := client.input.find(b"\n")) >= 0:
-            line = bytes(client.input[:end])
-            del client.input[: end + 1]
-            self._request(client, line)
-            if client.socket.fileno() < 0:
-                return
-        if len(client.input) > MAX_LINE:
-            self._fail(client, None, "usage", f"a request has at most {MAX_LINE} bytes")
-            self._drop(client)
-
-    def _send(self, client: Client, message: dict[str, Any]) -> None:
-        if client.socket.fileno() < 0:
-            return
-        client.output += json.dumps(message).encode() + b"\n"
-        self._flush(client)
-
-    def _flush(self, client: Client) -> None:
-        try:
-            while client.output:
-                sent = client.socket.send(client.output)
-                del client.output[:sent]
-        except BlockingIOError:
-            if len(client.output) > _MAX_BACKLOG:
-                self._drop(client)
-                return
-        except OSError:
-            self._drop(client)
-            return
-        wanted = select.POLLIN | (select.POLLOUT if client.output else 0)
-        self._server.watch(client.socket.fileno(), lambda events, c=client: self._ready(c, events), wanted)  # type: ignore[misc]
-
-    def _fail(self, client: Client, request: Any, kind: str, message: str) -> None:
-        self._send(client, {"id": request, "ok": False, "error": {"kind": kind, "message": message}})
+        super().__init__(server, path)
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -282,6 +168,8 @@ class Control:
             outcome = server.trigger(event, pe)
             reason = server.firmware.dispatcher.why_pending(event, pe)
             return {"outcome": "merged" if outcome is Trigger.MERGED else "queued", "reason": reason}
+        if self._waiting.held_by(client) >= _MAX_WAITING:
+            raise UsageError(f"this client waits for {_MAX_WAITING} injections already")
         # For a shared event the PE is a wish: another one may take it.
         where = None if description.type is EventType.SHARED else pe
         waiter = self._waiting.add(event, where, client, self._replier(client, message))
@@ -304,7 +192,12 @@ class Control:
         request = message["id"]
         return lambda answer: self._send(client, {"id": request, **answer})
 
-    # ---- what happens in the guest -----------------------------------------------------------------------------------
+    # ---- what happens ------------------------------------------------------------------------------------------------
+
+    def _dropped(self, client: Client) -> None:
+        self._waiting.drop(client)
+        self._handover.dropped(client)
+        self._listen()
 
     def _listen(self) -> None:
         """Be told of what happens only while somebody wants to know: it costs on the hot path."""

@@ -68,6 +68,10 @@ class Waiting:
             self._waiters.remove(waiter)
         self._listen()
 
+    def held_by(self, owner: object) -> int:
+        """How many a client waits for."""
+        return sum(waiter.owner is owner for waiter in self._waiters)
+
     def drop(self, owner: object) -> None:
         """A client has hung up."""
         self._waiters = [waiter for waiter in self._waiters if waiter.owner is not owner]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,13 @@ from qemu_sdei.errors import SdeiError, UsageError
 
 MAX_LINE: Final = 1 << 16
 _BACKLOG: Final = 16
+_MAX_CLIENTS: Final = 32
+_MAX_UNREAD: Final = 1 << 20
+"""Bytes that wait for a client that does not read."""
+_FIRST_WORD: Final = 10.0
+"""Seconds in which a client must have said what it wants."""
+_LOG: Final = logging.getLogger("qemu_sdei.owner")
+_LOG.addHandler(logging.NullHandler())  # for programs that want it; on the terminal is the guest's console
 
 Progress = Callable[[dict[str, Any]], None]
 Command = Callable[[dict[str, Any], Progress], Awaitable[dict[str, Any]]]
@@ -66,26 +74,41 @@ class OwnerSocket:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        connection = writer.get_extra_info("socket")
+        if not locks.may_ask(connection):
+            _LOG.warning("a process of user %d was refused at %s", locks.peer_uid(connection), self._path)
+            writer.close()
+            return
+        if len(self._clients) >= _MAX_CLIENTS:
+            _send(writer, _refusal(f"more than {_MAX_CLIENTS} clients"))
+            writer.close()
+            return
         self._clients.add(task)
         try:
-            if locks.may_ask(writer.get_extra_info("socket")):
-                await self._serve(reader, writer)
-        except (OSError, asyncio.CancelledError, ValueError):
-            pass  # it hung up, said too much, or we end
+            await self._serve(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass  # it hung up, or we end
         finally:
             self._clients.discard(task)
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def send(message: dict[str, Any]) -> None:
-            if not writer.is_closing():
-                writer.write(json.dumps(message).encode() + b"\n")
+            _send(writer, message)
 
-        request = _parse(await reader.readline())
+        try:
+            async with asyncio.timeout(_FIRST_WORD):
+                request = _parse(await reader.readline())
+        except TimeoutError:
+            send(_refusal(f"nothing was asked within {_FIRST_WORD:g} s"))
+            return
+        except ValueError:
+            send(_refusal(f"a request has at most {MAX_LINE} bytes"))
+            return
         command = None if request is None else self._commands.get(str(request.get("cmd")))
         if request is None or command is None:
             names = ", ".join(sorted(self._commands))
-            send({"ok": False, "error": {"kind": "usage", "message": f"no such request; there are {names}"}})
+            send(_refusal(f"no such request; there are {names}"))
             return
         work = asyncio.ensure_future(command(request, lambda step: send({"progress": step})))
         gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come: this ends when the client does
@@ -102,6 +125,16 @@ class OwnerSocket:
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
         await writer.drain()
+
+
+def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+    """Send, unless the client lets too much lie: what it is told of progress it can do without."""
+    if not writer.is_closing() and writer.transport.get_write_buffer_size() <= _MAX_UNREAD:
+        writer.write(json.dumps(message).encode() + b"\n")
+
+
+def _refusal(why: str) -> dict[str, Any]:
+    return {"ok": False, "error": {"kind": "usage", "message": why}}
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

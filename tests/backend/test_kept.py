@@ -17,9 +17,9 @@ from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
+from tests.backend.controlled import Backend, Peer
 from tests.backend.handed_over import fresh_window, machine, taken
 from tests.backend.test_bound import BoundWorld, P
-from tests.backend.test_control import Backend, Peer
 
 NOTE = {"nonce": "abc123"}
 

@@ -10,7 +10,7 @@ import pytest
 from qemu_sdei.backend.waiting import MAX, Waiting, refused
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.constants import Function
-from tests.backend.test_control import PRIVATE, Backend, Peer
+from tests.backend.controlled import PRIVATE, Backend, Peer
 
 
 class Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from qemu_sdei import locks
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.machine import owner as owner_module
 from qemu_sdei.machine.owner import MAX_LINE, Command, OwnerSocket, Progress
 from qemu_sdei.machine.owner_client import ask
 from qemu_sdei.migration.options import Hold, MigrationOptions
@@ -111,7 +114,8 @@ def test_too_long_is_hung_up_on(owner: Owner) -> None:
         connection.settimeout(10)
         connection.sendall(b"x" * (2 * MAX_LINE))
         try:
-            assert connection.recv(100) == b""
+            answer = json.loads(connection.makefile("rb").readline())
+            assert "at most" in answer["error"]["message"]
         except ConnectionResetError:
             pass
     assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}
@@ -155,3 +159,46 @@ def test_options_from_another_process() -> None:
     for damage in damaged:
         with pytest.raises(UsageError):
             MigrationOptions.from_json(damage)
+
+
+def answers(path: Path, data: bytes = b"") -> bytes:
+    """All that a client hears that says `data` and no more."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        heard = b""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # hung up on before it had said all
+            connection.sendall(data)
+            while part := connection.recv(4096):
+                heard += part
+        return heard
+
+
+def test_another_user_is_refused(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "peer_uid", lambda _: 4711)
+    assert answers(owner.path) == b""
+    assert "a process of user 4711 was refused" in caplog.text
+    monkeypatch.setattr(locks, "peer_uid", lambda _: 0)
+    assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}, "root may"
+
+
+def test_who_says_nothing_is_hung_up_on_and_holds_nobody_up(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner_module, "_FIRST_WORD", 0.3)
+    for half in (b"", b'{"cmd": "ec'):
+        assert b"nothing was asked within 0.3 s" in answers(owner.path, half)
+    assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}
+
+
+def test_more_clients_than_there_is_room_for(owner: Owner) -> None:
+    with contextlib.ExitStack() as crowd:
+        for _ in range(owner_module._MAX_CLIENTS):
+            connection = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(owner.path))
+            connection.sendall(b'{"cmd": "wait"}\n')
+        assert b"more than" in answers(owner.path)
+    for _ in range(200):
+        if b"ok" in answers(owner.path, b'{"cmd": "echo", "word": 1}\n') and owner.cancelled.wait(10):
+            break
+    assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +118,30 @@ def test_a_base_directory_that_is_a_link_is_refused(runtime: Path, tmp_path: Pat
     (runtime / "qemu-sdei").symlink_to(tmp_path)
     with pytest.raises(UsageError, match="not a directory of yours"):
         RunDirectory.create()
+
+
+@pytest.mark.parametrize("look", [rundir.running, RunDirectory.create], ids=["list", "run"])
+def test_what_others_could_change_is_refused(
+    runtime: Path, look: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.chmod(0o777)
+    with pytest.raises(UsageError, match="which other users can change: unset it"):
+        look()
+    runtime.chmod(0o700)
+    RunDirectory.create().remove()
+    (runtime / "qemu-sdei").chmod(0o755)
+    with pytest.raises(UsageError, match="not a directory of yours with mode 0700"):
+        look()
+    (runtime / "qemu-sdei").chmod(0o700)
+    assert rundir.running() == []
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)  # as if it all were somebody else's
+    if owner != 0:
+        with pytest.raises(UsageError, match="other users can change"):
+            look()
+    else:
+        with pytest.raises(UsageError, match="not a directory of yours"):
+            look()
 
 
 @pytest.mark.parametrize("make", [lambda p: p.write_text(""), lambda p: p.symlink_to("/")])
