@@ -17,15 +17,14 @@ from typing import Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import GuestError, LaunchError, UsageError
-from qemu_sdei.locks import listening
 from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.console_link import ConsoleLink
 from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.endings import PowerOff, launch_error, lost
 from qemu_sdei.machine.keeper import BackendKeeper
+from qemu_sdei.machine.launch import launch
 from qemu_sdei.machine.plan import Plan
-from qemu_sdei.machine.qemu import INCOMING, command_line, fd_wiring
 from qemu_sdei.machine.qmp import Qmp
 from qemu_sdei.rundir import RunDirectory
 
@@ -112,7 +111,9 @@ class Supervisor:
         """
         if self.carries:
             Description(self.plan, self.nonce).write(self.directory.path)
-        self._start_qemu()
+        self.command, self._qemu = launch(
+            self.plan, self.directory, self._ram_fd, incoming=self._incoming, listening=self._connect_console
+        )
         await self._come_up(timeout)
 
     async def adopt(self, qemu: process.Process, timeout: float) -> None:
@@ -154,50 +155,6 @@ class Supervisor:
 
     async def _wait_ready(self) -> None:
         await asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
-
-    def _start_qemu(self) -> None:
-        try:
-            self._launch()
-        except OSError as error:
-            raise UsageError(
-                f"{self.path} cannot be used: {error.strerror or error}; make room there, or set XDG_RUNTIME_DIR"
-            ) from None
-
-    def _launch(self) -> None:
-        options = self.plan.options
-        with contextlib.ExitStack() as ours:
-            # We listen, QEMU inherits: everybody can connect from the first moment on, and again later.
-            sockets = [listening(self.directory / name) for name in (files.DOORBELL, files.CONSOLE, files.QMP)]
-            for sock in sockets:
-                ours.callback(sock.close)
-            doorbell, console, qmp = (sock.fileno() for sock in sockets)
-            lock = self.directory.qemu_lock()
-            ours.callback(os.close, lock)
-            os.write(lock, f"{self._ram_fd}\n".encode())
-            self.command = command_line(
-                str(self.plan.qemu),
-                nr_cpus=options.smp,
-                topology=options.topology,
-                ram_size=self.plan.ram_size,
-                cpu=options.cpu,
-                virtualization=options.virtualization,
-                wiring=fd_wiring(
-                    str(self.directory / files.MONITOR), ram=self._ram_fd, doorbell=doorbell, console=console, qmp=qmp
-                ),
-                reboot=self.plan.reboot,
-                extra=(*self.plan.devices.arguments, *options.qemu_args, *(INCOMING if self._incoming else ())),
-            )
-            self._connect_console()
-            try:
-                self._qemu = process.Child(
-                    self.command,
-                    pass_fds=(self._ram_fd, lock, doorbell, console, qmp),
-                    log=self.directory / files.QEMU_LOG,
-                    stdin_pipe=False,
-                    die_with_parent=self.plan.die_with_owner,
-                )
-            except OSError as error:
-                raise LaunchError(f"QEMU cannot be started: {error}", command=self.command) from None
 
     # Console
 
