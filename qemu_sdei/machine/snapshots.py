@@ -140,7 +140,7 @@ async def load(side: Side, tag: str, note: dict[str, str], report: Report) -> Lo
 
 def _unknown(tag: str, disks: Disks) -> UsageError:
     tags = ", ".join(snapshot.tag for snapshot in disks.snapshots() if snapshot.tag != UNDO)
-    return UsageError(f"there is no snapshot {tag!r}; there {'are ' + tags if tags else 'is none'}")
+    return UsageError(f"the guest has no snapshot {tag!r}; it has {tags or 'none'}")
 
 
 async def _finished(work: Coroutine[Any, Any, T]) -> T:

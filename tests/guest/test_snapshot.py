@@ -136,7 +136,7 @@ def test_another_run_goes_on_with_it(runtime: Path, tmp_path: Path) -> None:
             guest.load_snapshot("foreign")
         assert completed(guest) == 6
         assert handled(guest)
-        with pytest.raises(UsageError, match="no snapshot 'six'; there are five"):
+        with pytest.raises(UsageError, match="no snapshot 'six'; it has five, foreign"):
             guest.load_snapshot("six")
         with pytest.raises(UsageError, match="'five' already"):
             guest.snapshot("five")
@@ -268,7 +268,7 @@ def test_command(runtime: Path, tmp_path: Path) -> None:
         assert completed(guest) == 1
         assert re.search(r"^one +20\d\d-.* MiB +\d+\.\d s$", said("list"), re.MULTILINE)
         said("delete", "one")
-        assert "no snapshot 'one'; there is none" in said("load", "one", code=2)
+        assert "no snapshot 'one'; it has none" in said("load", "one", code=2)
         assert "takes a TAG" in said("save", code=2)
         assert "takes no TAG" in said("list", "one", code=2)
 
