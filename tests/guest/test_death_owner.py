@@ -295,6 +295,34 @@ def test_one_whose_description_is_damaged_can_still_be_ended(runtime: Path, cont
     assert not processes(runtime)
 
 
+LINUX = """
+import time
+from qemu_sdei import Guest, GuestOptions
+guest = Guest(GuestOptions(name="g"))
+guest.start()
+guest.run("cd /tmp; (sleep 2; echo words while nobody owned it >/dev/console) &")
+print("up", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.usefixtures("linux")
+def test_linux_its_shell_and_what_it_printed_meanwhile(runtime: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", LINUX], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.kill()
+    log = rundir.find("g").path / rundir.CONSOLE_LOG
+    until("it is in the log", lambda: b"words while nobody owned it" in log.read_bytes())
+    with Guest.adopt("g") as guest:
+        guest.expect("words while nobody owned it")
+        assert guest.run("pwd").output == "/tmp\n", "the same shell"
+        guest.run("echo 0 >/sys/devices/system/cpu/cpu1/online")
+        assert [vcpu["power"] for vcpu in guest.status()["pes"]] == ["on", "off"]
+        assert guest.poweroff().guest
+    check_nothing_left(runtime)
+
+
 def test_options_come_back(runtime: Path) -> None:
     """What the new owner knows is what the old one was told."""
     from qemu_sdei.machine.description import Description
