@@ -153,7 +153,8 @@ class Link:
 
     def abort(self) -> None:
         """Hang up at once."""
-        self.writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # of asyncio's TLS, in Python 3.11, where it has ended already
+            self.writer.transport.abort()
 
 
 def _lost(error: BaseException, timeout: float = SILENCE) -> SdeiError:
