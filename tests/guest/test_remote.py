@@ -271,7 +271,7 @@ def test_what_a_stranger_may_use_here(tmp_path: Path) -> None:
         with Receiving(name="b", listen="127.0.0.1:0") as there:
             with pytest.raises(GuestError, match=f"goes on as 'a': .*{disk}, which is not allowed here: --allow"):
                 source.migrate_to(there.to, token=there.about["token"])
-            assert there.failures
+            until("the receiver says so", lambda: there.failures)
         with Receiving(name="b", listen="127.0.0.1:0", allow=(str(tmp_path),)) as there:
             source.migrate_to(there.to, token=there.about["token"])
             assert handles(there.guest)
@@ -401,7 +401,7 @@ def test_document_of_a_newer_program(runtime: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(GuestError, match="goes on as 'a': state document: written by a newer program"):
             source.migrate_to(way.to)
         assert handles(source)
-        assert len(there.failures) == 2
+        until("the receiver says so", lambda: len(there.failures) == 2)
 
 
 READY = b'{"ok": true, "name": "b", "session": "x"}\n'
