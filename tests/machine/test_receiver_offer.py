@@ -16,8 +16,10 @@ from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.machine import receiver_offer
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.machine.plan import guest_config, monitor_image, prepare
+from qemu_sdei.machine.receiver import Listening
 from qemu_sdei.machine.receiver_offer import Allowed, consider
 from qemu_sdei.machine.remote_offer import LOCAL, OPTIONS, make_offer
+from qemu_sdei.migration.remote_address import Tls
 
 TRUSTED = Allowed(everything=True)
 HERE = GuestOptions()
@@ -239,3 +241,23 @@ def test_own_options_count(tmp_path: Path) -> None:
     assert consider(offer, own, tmp_path, "b", TRUSTED).options.memory_path == tmp_path
     with pytest.raises(UsageError, match="cannot be used"):
         consider(offer, replace(HERE, memory_path=tmp_path / "no"), tmp_path, "b", TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("0.0.0.0:1", None, None, ()), "is not loopback"),
+        (("[::]:1", None, None, ()), "is not loopback"),
+        (("lab2:1", None, None, ()), "is not loopback"),
+        (("127.0.0.1", None, None, ()), "write HOST:PORT"),
+        (("127.0.0.1:1", None, "x", ()), "both given"),
+        ((None, Tls("c", "k", "a"), None, ()), "TLS is for --listen"),
+        ((None, None, None, ("net",)), "--allow is for --listen"),
+        ((None, None, "x" * 120, ()), "too long"),
+    ],
+)
+def test_where_to_listen(arguments: Any, words: str) -> None:
+    """Nothing listens beyond loopback without TLS; what contradicts itself is told."""
+    with pytest.raises(UsageError, match=words):
+        Listening.of(*arguments)
+    assert Listening.of("0.0.0.0:1", Tls("c", "k", "a"), None, ("net",)).tcp == ("0.0.0.0", 1)

@@ -298,3 +298,12 @@ def test_addresses() -> None:
             Address.from_json(bad)
     assert clean("a\x1b[31m\n b" + "x" * 5000).startswith("a [31m bxxx")
     assert len(clean("x" * 5000)) < 1100
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "lab2", "localhost.evil.example"])
+def test_nothing_listens_beyond_loopback_in_clear(host: str) -> None:
+    async def accept(link: Link) -> None:
+        raise AssertionError
+
+    with pytest.raises(UsageError, match="is not loopback: give --tls-cert"):
+        asyncio.run(listen_tcp(host, 0, None, accept))
