@@ -74,17 +74,21 @@ def check_load(series: str, cpus: int, seconds: float, tmp_path: Path) -> None:
         workers = Worker(guest)
         for cpu in range(cpus):
             workers.start(f"regcheck{cpu}", "exec regcheck", cpu)
-        workers.start("spin32", "exec spin32", cpus - 1)
+            workers.start(f"spin32{cpu}", "exec spin32", cpu)
         workers.start("memory", MEMORY)
         workers.start("disk", DISK)
         workers.start("masked", MASKED)
         with EventLoad(guest, EVENTS, cpus, 1 / RATE / cpus) as load:
-            time.sleep(seconds)
+            states: set[int] = set()
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, 10))
+                states |= interrupted(client)
             assert workers.ended() == ""
         check_counts(guest, client, load, cpus)
         assert workers.ended() == "", "a program found a register changed (its status), or a load stopped"
         guest.run("touch /tmp/stop; killall regcheck spin32", timeout=60)
-        check_where(client)
+        check_where(states)
         log = guest.run("dmesg").output
         assert not TROUBLE.search(log), log
 
@@ -121,13 +125,17 @@ def check_counts(guest: Guest, client: SdeiClient, load: EventLoad, cpus: int) -
     assert client.dumps().suppressed == load.delivered
 
 
-def check_where(client: SdeiClient) -> None:
-    """The load did what it is for: events found user space of both kinds, and code with interrupts off."""
+def interrupted(client: SdeiClient) -> set[int]:
+    """PSTATE of what the newest events found."""
     records = client.shell(
         "awk '{ for (i = 1; i < NF; i += 2) if ($i == \"pstate\") n[$(i + 1)]++ } END { for (p in n) print p, n[p] }' "
         "/proc/sdei_test/records"
     )
-    states = {int(word, 0) for word, _ in (line.split() for line in records.splitlines())}
+    return {int(word, 0) for word, _ in (line.split() for line in records.splitlines())}
+
+
+def check_where(states: set[int]) -> None:
+    """The load did what it is for: events found user space of both kinds, and code with interrupts off."""
     assert any(state & 0x1F == 0 for state in states), "no event found regcheck"
     assert any(state & 0x10 for state in states), "no event found AArch32"
     assert any(state & 0xC and state & 1 << 7 for state in states), "no event found interrupts masked"
