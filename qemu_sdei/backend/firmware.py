@@ -45,6 +45,7 @@ class Firmware(PowerFirmware):
         constants: function id -> result, for calls that always answer the same.
         kicks: PEs that ought to be interrupted; the owner drains it.
         epoch: counts resets of the machine.
+        booting: CPU 0's RESET frame has come, and what its boot needs of QEMU is not all there yet.
         delivered: counts handlers that were entered.
         record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
         note: called with (name, PE, details...) for what a person would want to see; None in a replay.
@@ -190,6 +191,7 @@ class Firmware(PowerFirmware):
             "nr_cpus": self.nr_cpus,
             "client_el": self.client_el,
             "epoch": self.epoch,
+            "booting": self.booting,
             "serves_sdei": self.serves_sdei,
             "id_registers": self.id_registers,
             "psci": self.psci.snapshot(),
@@ -214,6 +216,7 @@ class Firmware(PowerFirmware):
             raise ProtocolError(f"state of a machine {'without' if self.serves_sdei else 'with'} SDEI")
         try:
             self.epoch = int(state["epoch"])
+            self.booting = bool(state.get("booting", True))  # it may have been: older programs did not say
             self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
             self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
             self.psci.restore(state["psci"])

@@ -49,6 +49,7 @@ class PowerFirmware(Exchange):
             self.registry.register(service)
         self.open_services()
         self.id_registers: dict[str, int] = {}
+        self.booting = False
         self._boot = boot
 
     def _kick(self, pe: int, frame: memoryview, regs: memoryview) -> None:
@@ -74,6 +75,7 @@ class PowerFirmware(Exchange):
             self.psci.reset()
             self.dispatcher.reset()
             self.ownership.reset()
+            self.booting = True
             self._boot_machine(frame, regs)
             return
         # What CPU_ON asked of it may be of the time before this very reset, whose frame of CPU 0 is still to come. Only
@@ -93,6 +95,7 @@ class PowerFirmware(Exchange):
 
     def _reset_machine(self, frame: memoryview) -> None:
         self.epoch += 1
+        self.booting = False
         self._steps.clear()
         self.kicks.clear()
         self._flags = 0
@@ -126,12 +129,13 @@ class PowerFirmware(Exchange):
         return self.is_boots(pe, frame) and not self._operations_of_boot(frame)
 
     def is_boots(self, pe: int, frame: memoryview) -> bool:
-        """Whether a frame belongs to a boot of the machine. VECTOR tells its micro-operations from a service's: a reset
-        is not taken through one.
+        """Whether a frame belongs to a boot of the machine: to what CPU 0 does from its RESET frame on until it starts.
+
+        One of kind OPS that comes later is a service's, or forged.
         """
         if pe != 0 or frame[Word.KIND] == Kind.RESET:
             return pe == 0
-        return bool(frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0 and pe not in self.ownership.jobs)
+        return bool(frame[Word.KIND] == Kind.OPS and self.booting)
 
     def _operations_of_boot(self, frame: memoryview) -> list[MicroOp]:
         """The micro-operations that answer a frame of a boot. Asked twice, it gives and does the same."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qemu_sdei.backend.journal import Record
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import FRAME_WORDS, AnswerFlag, Word
+from qemu_sdei.monitor.layout import FRAME_WORDS, AnswerFlag, Kind, Word
 
 if TYPE_CHECKING:
     from qemu_sdei.backend.server import Server
@@ -37,6 +37,9 @@ def recover(server: Server) -> bool:
         ProtocolError: the journal is damaged.
     """
     state = server.journal.load()
+    # A boot's first frames are in no journal: what CPU 0 posted last tells whether one is under way.
+    booting = server.window.frames[0][Word.KIND] in (Kind.RESET, Kind.OPS) and not server.window.frames[0][Word.VECTOR]
+    server.firmware.booting = booting
     if state is None and server.journal.count == 0:
         return False
     firmware, window = server.firmware, server.window
@@ -75,6 +78,7 @@ def recover(server: Server) -> bool:
         last[pe] = s
         answers[pe] = (s, frame.tolist())
         firmware.kicks.clear()
+    firmware.booting = booting
     server._last = last
     server._seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
     for pe in range(window.nr_cpus):

@@ -22,6 +22,7 @@ def status(server: Server) -> dict[str, Any]:
         }
         for pe, entry in enumerate(sdei["pes"])
     ]
+    events = sdei["events"] if firmware.serves_sdei else []
     triggers = firmware.dispatcher.counts()
     counts = {
         "calls": sum(map(sum, server.calls.values())),
@@ -32,4 +33,4 @@ def status(server: Server) -> dict[str, Any]:
         "completed": firmware.delivered - sum(len(pe["running"]) for pe in sdei["pes"]),
         "rejected": server.rejected,
     }
-    return {"epoch": firmware.epoch, "pes": pes, "events": sdei["events"], "counts": counts}
+    return {"epoch": firmware.epoch, "pes": pes, "events": events, "counts": counts}

@@ -99,3 +99,15 @@ def test_forged_numbers_do_not_outlast_a_reset(tmp_path: Path, pokes: list[list[
     guest.post(1, Kind.KICK)
     serve(server)
     assert guest.take(1)[1] == 0x4100_0000
+
+
+def test_micro_operations_of_a_boot_that_is_over_are_nobodys(tmp_path: Path) -> None:
+    """Else whoever forges them has the machine booted under a guest that runs."""
+    forged = Forged(tmp_path)
+    forged.reset()
+    before = forged.server.status()
+    forged.poke([(0, Word.KIND, Kind.OPS), (0, Word.VECTOR, 0), (0, -1, forged.own[0] + 1)])
+    after = forged.server.status()
+    assert after["epoch"] == before["epoch"]
+    assert after["counts"]["rejected"] == before["counts"]["rejected"] + 1
+    assert "nobody waits for" in [str(note) for note in forged.server.notes][-1]

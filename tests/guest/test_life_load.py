@@ -23,6 +23,8 @@ RATE = 1000
 """Events a second that each vCPU is offered."""
 TROUBLE = re.compile(r"\b(BUG|Oops|WARNING|Call trace|stall|lockup|unsafe|Internal error|segfault|unhandled)\b")
 IRQS_OFF_NS = 3_000_000
+SLOW = 120
+"""Seconds for a command of a shell that has everything else beside it."""
 
 MEMORY = (
     "while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/tmp/fill bs=1M count=48; md5sum /tmp/fill; rm /tmp/fill; done"
@@ -52,7 +54,7 @@ class Worker:
 
     def ended(self) -> str:
         """What has ended, with its status; "" while all are at work."""
-        return self.guest.run("for f in /tmp/*.end; do [ ! -e $f ] || echo $f $(cat $f); done").output
+        return self.guest.run("for f in /tmp/*.end; do [ ! -e $f ] || echo $f $(cat $f); done", timeout=SLOW).output
 
 
 def check_load(series: str, cpus: int, seconds: float, tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def check_load(series: str, cpus: int, seconds: float, tmp_path: Path) -> None:
             end = time.monotonic() + seconds
             while (left := end - time.monotonic()) > 0:
                 time.sleep(min(left, 10))
-                states |= interrupted(client)
+                states |= interrupted(guest)
             assert workers.ended() == ""
         check_counts(guest, client, load, cpus)
         assert workers.ended() == "", "a program found a register changed (its status), or a load stopped"
@@ -125,12 +127,13 @@ def check_counts(guest: Guest, client: SdeiClient, load: EventLoad, cpus: int) -
     assert client.dumps().suppressed == load.delivered
 
 
-def interrupted(client: SdeiClient) -> set[int]:
+def interrupted(guest: Guest) -> set[int]:
     """PSTATE of what the newest events found."""
-    records = client.shell(
+    records = guest.run(
         "awk '{ for (i = 1; i < NF; i += 2) if ($i == \"pstate\") n[$(i + 1)]++ } END { for (p in n) print p, n[p] }' "
-        "/proc/sdei_test/records"
-    )
+        "/proc/sdei_test/records",
+        timeout=SLOW,
+    ).output
     return {int(word, 0) for word, _ in (line.split() for line in records.splitlines())}
 
 
