@@ -131,11 +131,13 @@ class PowerFirmware(Exchange):
     def is_boots(self, pe: int, frame: memoryview) -> bool:
         """Whether a frame belongs to a boot of the machine: to what CPU 0 does from its RESET frame on until it starts.
 
-        One of kind OPS that comes later is a service's, or forged.
+        One of kind OPS that comes later is a service's, or forged. VECTOR tells as well (a reset is not taken through
+        one): who was just started again may not know whether the machine boots.
         """
         if pe != 0 or frame[Word.KIND] == Kind.RESET:
             return pe == 0
-        return bool(frame[Word.KIND] == Kind.OPS and self.booting)
+        ops = frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0
+        return bool(ops and self.booting and pe not in self.ownership.jobs)
 
     def _operations_of_boot(self, frame: memoryview) -> list[MicroOp]:
         """The micro-operations that answer a frame of a boot. Asked twice, it gives and does the same."""
