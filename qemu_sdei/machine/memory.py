@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size, shown_ram
 from qemu_sdei.errors import UsageError
+from qemu_sdei.machine import cgroup
 from qemu_sdei.migration.ram import TRACKED
 
 _ALIGN = 8192
@@ -66,14 +67,18 @@ def _mebibytes(size: int) -> str:
 
 
 def available() -> int | None:
-    """Bytes of memory that programs can still have (proc(5), MemAvailable); None if the host does not say."""
+    """Bytes of memory that programs can still have (proc(5), MemAvailable, and what control groups leave); None if the
+    host does not say.
+    """
+    room = cgroup.available()
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
+                free = int(line.split()[1]) << 10
+                return free if room is None else min(free, room)
     except (OSError, ValueError, IndexError):
         pass
-    return None
+    return room
 
 
 def create(size: int, directory: Path | None) -> int:

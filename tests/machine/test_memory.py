@@ -104,3 +104,10 @@ def test_more_than_the_host_has_is_told() -> None:
     with pytest.raises(UsageError, match="of memory available"):
         memory.check_free(1 << 60, None)
     memory.check_free(1 << 20, None)
+
+
+def test_a_limit_of_the_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qemu_sdei.machine.cgroup.available", lambda: 100 << 20)
+    assert memory.available() == 100 << 20
+    with pytest.raises(UsageError, match=r"100M of memory available, the guest's RAM needs 128M: use less --memory"):
+        memory.check_free(128 << 20, None)
