@@ -117,12 +117,12 @@ def idle_share(qemu: str, seconds: float) -> float:
         return (cpu_seconds(guest.backend.pid) - before) / seconds
 
 
-def boot_times(qemu: str, rounds: int, directory: Path, say: Callable[[str], None]) -> dict[str, float]:
+def boot_times(qemu: str, rounds: int, series: str, directory: Path, say: Callable[[str], None]) -> dict[str, float]:
     """Median seconds from starting QEMU to the shell of our initramfs: by our device tree ("dt") and ACPI ("acpi")
     boots, by plain QEMU ("plain") and by EDK II on it ("edk2"), one after the other in each round.
     """
     cache = DebianCache()
-    kernel = cache.kernel(None).image
+    kernel = cache.kernel(series).image
     nonce = "bench"
     archive = directory / "initrd"
     archive.write_bytes(initramfs.build(cache.busybox().read_bytes(), command=None, nonce=nonce))
@@ -143,7 +143,7 @@ def boot_times(qemu: str, rounds: int, directory: Path, say: Callable[[str], Non
     times: dict[str, list[float]] = {side: [] for side in sides}
     for n in range(rounds):
         for side, start in sides.items():
-            say(f"boot ({side}), round {n + 1} of {rounds}")
+            say(f"boot of {series} ({side}), round {n + 1} of {rounds}")
             with start() as guest:
                 guest.expect(marker, 120)
                 times[side].append(time.monotonic() - guest.started)
@@ -309,11 +309,11 @@ def main() -> int:
             tables.measure(3 * rounds, table.add)
             say("idle guest")
             table.add("backend of an idle guest: share of a core", "", idle_share(options.qemu, 5), 0, "0")
-        if not options.quick:
-            boot = boot_times(options.qemu, rounds, directory, say)
-            table.add("DT boot to shell (plain QEMU)", "s", boot["dt"], boot["plain"], "<= 1.03x")
-            table.add("ACPI boot to shell (EDK II, plain QEMU)", "s", boot["acpi"], boot["edk2"])
-            table.add("ACPI boot to shell (our DT boot)", "s", boot["acpi"], boot["dt"])
+        for series in () if options.quick else ("6.1", "6.12"):
+            boot = boot_times(options.qemu, rounds, series, directory, say)
+            table.add(f"{series}: DT boot to shell (plain QEMU)", "s", boot["dt"], boot["plain"], "<= 1.03x")
+            table.add(f"{series}: ACPI boot to shell (EDK II)", "s", boot["acpi"], boot["edk2"])
+            table.add(f"{series}: ACPI boot to shell (our DT boot)", "s", boot["acpi"], boot["dt"])
         if not (options.quick or options.boot):
             measure_load(options.qemu, rounds, table)
     return finish(table, options.json)
