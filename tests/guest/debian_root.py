@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import qemu_sdei
 from qemu_sdei.machine import shell
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.shell import CommandResult
 
+PROFILE = Path(qemu_sdei.__file__).parent / "data" / "profile"
 PAM = "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\npassword sufficient pam_permit.so\n"
 SESSION = "session required pam_unix.so\n"
 
@@ -58,13 +60,18 @@ def log_in(guest: Guest, timeout: float = 300) -> None:
     guest.expect(r"debian login: $", timeout)
     guest.write("root\r")
     guest.expect(r"# $", 120)
+    (alias,) = (line for line in PROFILE.read_text().splitlines() if line.startswith("alias "))
+    guest.write(alias + "\r")
 
 
 def run(guest: Guest, command: str, timeout: float = 60) -> CommandResult:
     """Run a command in the shell that `log_in` left."""
     nonce = secrets.token_hex(8)
     start = guest.console_text.end
-    guest.write("".join(line + "\r" for line in shell.request(command, nonce)))
+    first, *rest = (line + "\r" for line in shell.request(command, nonce))
+    guest.write(first)
+    guest.console_text.search(shell.ready_pattern(nonce), start, timeout, what=command)
+    guest.write("".join(rest))
     guest.console_text.search(shell.reply_pattern(nonce), start, timeout, what=command)
     result = shell.parse_reply(guest.console_text.since(start)[0], nonce)
     assert result is not None
