@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.devices import Devices
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.options import GuestOptions, rooted
 from qemu_sdei.machine.plan import Plan
 
 FORMAT: Final = "qemu-sdei-run"
@@ -30,7 +30,8 @@ class Description:
 
     def write(self, directory: Path) -> None:
         """Write `run.json` into a run directory, as a whole or not at all. Raises `UsageError`."""
-        data = {"format": FORMAT, "version": VERSION, "nonce": self.nonce, "plan": _to_json(self.plan)}
+        plan = replace(self.plan, options=rooted(self.plan.options))
+        data = {"format": FORMAT, "version": VERSION, "nonce": self.nonce, "plan": _to_json(plan)}
         part = directory / f"{rundir.RUN}.part"
         try:
             part.write_text(json.dumps(data, indent=2) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -104,3 +104,38 @@ class GuestOptions:
     """Seconds of silent console while booting after which a wait gives up."""
     start_timeout: float = 30.0
     """Seconds that QEMU and the backend have to come up."""
+
+
+def rooted(options: GuestOptions) -> GuestOptions:
+    """`options` as they mean the same in any working directory."""
+
+    def path(value: str | Path | None) -> str | None:
+        return None if value is None else str(Path(value).expanduser().absolute())
+
+    def kernel(value: str | Path | None) -> str | None:
+        text = str(value)
+        if text.startswith(BUILTIN):
+            return text
+        flat = FLAT if text.startswith(FLAT) else ""
+        return None if value is None else f"{flat}{path(text.removeprefix(flat))}"
+
+    def first(text: str, separator: str) -> str:
+        name, found, rest = text.partition(separator)
+        return f"{path(name)}{found}{rest}"
+
+    return replace(
+        options,
+        kernel=kernel(options.kernel),
+        initrd=path(options.initrd),
+        busybox=path(options.busybox),
+        files={name: Path(file).absolute() for name, file in options.files.items()},
+        client=options.client if isinstance(options.client, bool) else str(path(options.client)),
+        drives=tuple(first(text, ",") for text in options.drives),
+        shares=tuple(first(text, ":") for text in options.shares),
+        snapshots=path(options.snapshots),
+        profile=path(options.profile),
+        services=tuple(str(path(service)) for service in options.services),
+        trace=path(options.trace),
+        memory_path=path(options.memory_path),
+        qemu=path(options.qemu),
+    )

@@ -26,7 +26,7 @@ from qemu_sdei import rundir as files
 from qemu_sdei.backend.document import MAX_DOCUMENT
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, UsageError
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.options import GuestOptions, rooted
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
 from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
@@ -158,16 +158,13 @@ def _may_be(value: object, default: object) -> bool:
 
 def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
     """Options as JSON, as far as a restored guest has them."""
+    options = rooted(options)  # it may be restored from anywhere
     found: dict[str, Any] = {}
     for field in fields(options):
         value = getattr(options, field.name)
         if field.name in _DROPPED or isinstance(value, Mapping):
             continue
-        if isinstance(value, Path):
-            value = str(value.expanduser().absolute())
-        elif isinstance(value, list | tuple):
-            value = [str(entry) if isinstance(entry, Path) else entry for entry in value]
-        found[field.name] = value
+        found[field.name] = list(value) if isinstance(value, list | tuple) else value
     return found | {"reboot": reboot}
 
 
