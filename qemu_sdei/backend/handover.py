@@ -127,7 +127,7 @@ class Handover:
         self._check_free(client)
         server = self._server
         if message.get("live", False) is True and server.machine.get("window_version", layout.VERSION) < _LIVE_VERSION:
-            raise SdeiError(
+            raise NotDeliveredError(
                 "the guest was saved by an older version, and brought a monitor whose memory QEMU may lose in a live "
                 "migration: migrate it by route shared or copy"
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.errors import GuestError, LostGuestError, NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.machine import memory, remote_mover
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest_snapshots import Snapshooter
@@ -137,9 +137,15 @@ class Mover:
             `LostGuestError`: it does not.
         """
         with self.alone():
-            return await self._migrate(name, options, report)
+            try:
+                return await self._migrate(name, options, report, early=True)
+            except NotDeliveredError:
+                # QEMU stopped the vCPUs while a service was amid its micro-operations, or the guest has an old monitor.
+                return await self._migrate(name, options, report, early=False)
 
-    async def _migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
+    async def _migrate(
+        self, name: str | None, options: MigrationOptions, report: Report, *, early: bool
+    ) -> MigrationResult:
         guest = self._guest
         source = guest._running()
         old_fd = guest._ram_fd
@@ -169,9 +175,11 @@ class Mover:
                 ram_fds=(old_fd, new_fd),
                 ram_range=range(RAM_BASE, RAM_BASE + size),
                 window=range(window, layout.frame_end(window, guest._config.nr_cpus)),
+                early=early,
             )
             result = await handover.run()
         except BaseException as error:
+            again = early and options.route == SHARED and isinstance(error, NotDeliveredError)
             if isinstance(error, LostInPostcopyError):
                 await asyncio.shield(self._lose(source))
             if destination is not None:
@@ -179,7 +187,7 @@ class Mover:
             directory.remove()
             if new_fd != old_fd:
                 os.close(new_fd)
-            if isinstance(error, SdeiError) and not isinstance(error, UsageError):
+            if isinstance(error, SdeiError) and not isinstance(error, UsageError) and not again:
                 raise self._explain(source, error) from None
             raise
         self._settle(directory, destination, config, new_fd)

@@ -12,7 +12,7 @@
     backend: moved -> clients
     both end
 
-Live, the vCPUs run while QEMU sends RAM:
+Live, the vCPUs run while QEMU sends RAM; and where RAM is shared, while it sends flash and the like:
 
     QMP migrate                      --->   RAM
     QEMU stops the vCPUs, little is left (pre-switchover)
@@ -38,7 +38,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, check, complete, fetch, take_over
-from qemu_sdei.migration.options import POSTCOPY, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.options import POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.migration.wire import Wire
 
@@ -61,15 +61,17 @@ class Handover:
         ram_fds: tuple[int, int],
         ram_range: range,
         window: range,
+        early: bool = True,
     ) -> None:
         """`ram_fds`: RAM of source and destination; `ram_range`, `window`: physical addresses of RAM, and of what of it
-        the backend shares with the monitor.
+        the backend shares with the monitor. `early`: QEMU may begin while the vCPUs run where RAM is not sent.
         """
         self._source = source
         self._destination = destination
         self._options = options
         self._report = report
         self._start_timeout = start_timeout
+        self._early = options.live or (early and options.route == SHARED and options.hold is None)
         self._ram_fds, self._ram, self._window = ram_fds, ram_range, window
         self._wire = Wire(source, destination, options)
 
@@ -78,20 +80,21 @@ class Handover:
 
         Raises:
             SdeiError: it did not work; the guest goes on at the source, and the destination must be ended. `GuestError`
-            below it where a QEMU or a backend went away. `LostInPostcopyError`: the guest was at the destination
-            already, and cannot go on without the RAM that is still at the source.
+            below it where a QEMU or a backend went away. `NotDeliveredError`: the firmware's state could not be taken
+            where QEMU had stopped the vCPUs; not `early`, it may be. `LostInPostcopyError`: the guest was at the
+            destination already, and cannot go on without the RAM that is still at the source.
         """
         source, options = self._source, self._options
         link = await BackendLink.open(source.path / rundir.CONTROL)
         try:
             leaving = Source(source, link, options.hold, self._report, options.timeout)
-            if not options.live:
+            if not self._early:
                 await leaving.reach_hold_point()
             begin = time.monotonic()
             self._report(Step("start"))
             await self._prepare()
             try:
-                if options.live:
+                if self._early:
                     running, stopped, document, info = await self._live(leaving, link)
                 else:
                     await leaving.prepare(options)
@@ -152,10 +155,11 @@ class Handover:
         postcopy = options.route == POSTCOPY
         boots = await self._boots(link)
         running = await leaving.runs()  # before: with little to send, QEMU stops the vCPUs at once
+        await leaving.prepare(options, early=True)
         await leaving.begin(self._wire.uri, options)
         stopped = await leaving.converge(postcopy=postcopy)
         document = await leaving.switch_over()
-        compared = options.compared
+        compared = options.compared or options.route == SHARED  # the same RAM is that of a reset as well
         if postcopy and compared:
             compared = not len(self._ram) % ram.TRACKED
             if compared:
@@ -192,7 +196,7 @@ class Handover:
 
     async def _prepare(self) -> None:
         await self._destination.start(self._start_timeout)
-        await Source.capabilities(self._destination, self._options)
+        await Source.capabilities(self._destination, self._options, early=self._early)
         await self._wire.listen()
 
     async def _compare(self) -> int:

@@ -93,15 +93,17 @@ class Source:
         return await execute(self.side, command, **arguments)
 
     @staticmethod
-    async def capabilities(side: Side, options: MigrationOptions) -> None:
-        """Set what both sides of a migration must agree on."""
+    async def capabilities(side: Side, options: MigrationOptions, *, early: bool | None = None) -> None:
+        """Set what both sides of a migration must agree on. `early`: QEMU begins while the vCPUs run; None: where it is
+        live.
+        """
         wanted = {
             "events": True,
             "x-ignore-shared": options.route == SHARED,
             "multifd": options.multifd > 0,
             "postcopy-ram": options.route == POSTCOPY,
             # QEMU stops the vCPUs, and waits for our word before it sends what is left.
-            "pause-before-switchover": options.live,
+            "pause-before-switchover": options.live if early is None else early,
         }
         await execute(
             side,
@@ -161,7 +163,8 @@ class Source:
                 break
             except NotDeliveredError:
                 # A service is amid its micro-operations. They take microseconds: let the guest run on so far.
-                if not self._stopped_by_us or hold is not None:
+                # Where QEMU has stopped it by itself it cannot.
+                if not self._stopped_by_us or hold is not None or live:
                     raise
                 await self._execute("cont")
                 await asyncio.sleep(_POLL)
@@ -175,9 +178,11 @@ class Source:
         await self.begin(uri, options)
         return await self._until(_COMPLETED)
 
-    async def prepare(self, options: MigrationOptions) -> None:
-        """Tell QEMU how it is to migrate; best while the guest still runs, since it takes milliseconds."""
-        await self.capabilities(self.side, options)
+    async def prepare(self, options: MigrationOptions, *, early: bool | None = None) -> None:
+        """Tell QEMU how it is to migrate; best while the guest still runs, since it takes milliseconds. `early`: see
+        `capabilities`.
+        """
+        await self.capabilities(self.side, options, early=early)
         slow = options.live and self._hold is not None
         await self._execute(
             "migrate-set-parameters",

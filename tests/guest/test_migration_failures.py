@@ -235,3 +235,53 @@ def test_what_a_guest_has_of_the_host(linux: Path, runtime: Path, tmp_path: Path
         assert guest.poweroff().guest
     assert raw.read_bytes()[:4] == b"fiv5"
     check_nothing_left(runtime)
+
+
+BUSY_SERVICE = """
+import time
+from pathlib import Path
+from qemu_sdei.monitor.layout import SysReg
+from qemu_sdei.monitor.ops import read_sysreg
+from qemu_sdei.smccc import FunctionRange, JournalMode, Owner, Service
+
+
+class Slow(Service):
+    name = "slow"
+    ranges = (FunctionRange(Owner.OEM, 0x10, 0x1F),)
+    journal = JournalMode.INPUT
+
+    def call(self, call):
+        Path("{began}").touch()
+        while not Path("{go}").exists():
+            yield read_sysreg(SysReg.CNTFRQ_EL0)
+            time.sleep(0.02)  # the journal has room for only so many of them
+        return (0x600D,)
+"""
+
+
+@pytest.mark.timeout(100)
+def test_a_service_amid_its_micro_operations(runtime: Path, tmp_path: Path) -> None:
+    """Its progress cannot be written down: QEMU is not let go on then, and the second time the vCPUs stop first."""
+    began, go, service = tmp_path / "began", tmp_path / "go", tmp_path / "service.py"
+    service.write_text(BUSY_SERVICE.format(began=began, go=go))
+    options = GuestOptions(
+        kernel="builtin:bench",
+        append="mode=call function=0xc3000010 stay=1",
+        memory="128M",
+        services=(service,),
+        name="a",
+    )
+    with Guest(options) as guest:
+        until("it is called", began.exists)
+        starts = []
+
+        def report(step: Step) -> None:
+            if step.phase == "start":
+                starts.append(step)
+                if len(starts) == 2:
+                    go.touch()
+
+        assert guest.migrate("b", report=report).destination == "b"
+        assert len(starts) == 2
+        guest.expect("x0=0x600d")
+    check_nothing_left(runtime)
