@@ -41,6 +41,8 @@ MACHINES: Final = [
     Machine(smp=64, memory="2G"),
     *(Machine(memory=memory) for memory in ("192M", "4G", "16G")),
 ]
+SHOWN: Final = [machine for machine in MACHINES if machine.smp <= 16]
+"""Of the rest it depends on the host more than on us whether they boot in time."""
 COLUMNS: Final = [(series, boot) for series in SERIES for boot in BOOTS]
 QUICK: Final = {(Machine(smp=1), "6.12", "acpi"), (Machine(memory="192M"), "6.1", "acpi")}
 """The rest of the normal suite boots the others of this kind."""
@@ -51,7 +53,7 @@ def seconds() -> Iterator[dict[tuple[Machine, str, str], float]]:
     """Seconds from the start to the shell; when all are there, the document is written."""
     found: dict[tuple[Machine, str, str], float] = {}
     yield found
-    if len(found) == len(MACHINES) * len(COLUMNS):
+    if all((machine, *column) in found for machine in SHOWN for column in COLUMNS):
         DOCUMENT.write_text(document(found))
 
 
@@ -110,18 +112,19 @@ def document(found: dict[tuple[Machine, str, str], float]) -> str:
         "Written by `scripts/test --all tests/guest/test_matrix.py`. Each cell is a guest that booted to its shell, "
         "found PSCI and SDEI, handled an injected event on its last vCPU by the client module, and powered itself off; "
         "the figure is the seconds from its start to its shell, once, on two host cores. Machines differ from the "
-        "first row in one thing; every vCPU of every CPU model is in `tests/guest/test_cpus.py`.",
+        "first row in one thing; every vCPU of every CPU model is in `tests/guest/test_cpus.py`. 64 vCPUs are run too, "
+        "and not shown: on two host cores they took 80 to 130 s one time, and were not up within 200 s another.",
         "",
         "| `--cpu` | `--smp` | `--memory` | "
         + " | ".join(f"{names[series]}, {boot}" for series, boot in COLUMNS)
         + " |",
         "|---|---|---|" + "---|" * len(COLUMNS),
     ]
-    for machine in MACHINES:
+    for machine in SHOWN:
         cells = " | ".join(f"{found[machine, series, boot]:.1f}" for series, boot in COLUMNS)
         lines.append(f"| {machine.cpu} | {machine.smp} | {machine.memory} | {cells} |")
     medians = " | ".join(
-        f"{statistics.median(found[machine, series, boot] for machine in MACHINES):.1f}" for series, boot in COLUMNS
+        f"{statistics.median(found[machine, series, boot] for machine in SHOWN):.1f}" for series, boot in COLUMNS
     )
     lines.append(f"| median | | | {medians} |")
     return "\n".join(lines) + "\n"
