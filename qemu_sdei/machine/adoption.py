@@ -73,19 +73,20 @@ class Adoption:
     async def settle(self, side: Any) -> None:
         """End what the owner before us was amid: a guest that it had stopped, to hand it over, goes on."""
         marker = self.directory / rundir.HANDOVER
-        if not marker.exists():
-            return
-        with contextlib.suppress(OSError, ValueError):
-            side.undecided = marker.read_text().strip()
-        if side.undecided:
-            return  # it may run at another host, and no two of it may
+        marked = marker.exists()
+        if marked:
+            with contextlib.suppress(OSError, ValueError):
+                side.undecided = marker.read_text().strip()
+            if side.undecided:
+                return  # it may run at another host, and no two of it may
+        # Also of one that was not stopped by then: QEMU goes on with it, and stops it in the end.
         if (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
             with contextlib.suppress(LostGuestError):
                 await side.execute("migrate_cancel", {})
             async with asyncio.timeout(_CANCELLED):
                 while (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
                     await asyncio.sleep(0.01)
-        if (await side.execute("query-status", {}))["status"] != "running":
+        if marked and (await side.execute("query-status", {}))["status"] != "running":
             await side.execute("cont", {})
         marker.unlink(missing_ok=True)
 

@@ -247,6 +247,7 @@ guest.migrate("g2", route=route, report=report)
     [
         ("start", "shared", "g"),
         ("ram", "shared", "g"),
+        ("ram", "live", "g"),
         ("verify", "copy", "g"),
         ("restore", "shared", "g"),
         ("committed", "shared", "g2"),
