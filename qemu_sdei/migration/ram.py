@@ -23,8 +23,8 @@ _CHUNK: Final = 1 << 20
 _MAX_WORKERS: Final = 4
 
 
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of what is allocated."""
+def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of what is allocated of a RAM file of `size` bytes, in bytes and in order."""
     at = 0
     while at < size:
         try:
@@ -41,7 +41,7 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
 def _union(size: int, *fds: int) -> Iterator[tuple[int, int]]:
     """What is allocated in any of the files, in order and without overlap, on page boundaries."""
     at = 0
-    for start, end in sorted(extent for fd in fds for extent in _data(fd, size)):
+    for start, end in sorted(extent for fd in fds for extent in extents(fd, size)):
         start, end = max(start & -PAGE, at), min((end + PAGE - 1) & -PAGE, size)
         if start < end:
             yield start, end

@@ -13,14 +13,13 @@ RAM is taken in chunks; a chunk without data, or of zeroes only, has the hash `_
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from qemu_sdei.errors import ProtocolError
-from qemu_sdei.migration.ram import PAGE
+from qemu_sdei.migration.ram import PAGE, extents
 from qemu_sdei.migration.remote_link import Link
 
 CHUNK: Final = 1 << 16
@@ -54,17 +53,10 @@ def hashes(fd: int, size: int) -> bytes:
 
 def _pieces(fd: int, size: int) -> list[tuple[int, int]]:
     """Offset and length of what is allocated, on chunk boundaries, in parts of at most `_READ` bytes."""
-    pieces = []
+    pieces: list[tuple[int, int]] = []
     at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole to the end
-                break
-            raise
-        first, at = max(start // CHUNK * CHUNK, at), min(-(-end // CHUNK) * CHUNK, size)
+    for start, end in extents(fd, size):
+        first, at = max(start // CHUNK * CHUNK, at), max(min(-(-end // CHUNK) * CHUNK, size), at)
         pieces += [(piece, min(_READ, at - piece)) for piece in range(first, at, _READ)]
     return pieces
 
