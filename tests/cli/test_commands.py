@@ -145,7 +145,9 @@ def test_doctor_says_what_is_missing(command: Command) -> None:
 
 
 @needs_qemu
-def test_qemu_args_for_a_command_line(command: Command, kernel: Path, tmp_path: Path) -> None:
+def test_qemu_args_for_a_command_line(
+    command: Command, kernel: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     directory = tmp_path / "own"
     result = command("qemu-args", "--dir", str(directory), "--kernel", str(kernel), "--memory", "256M", "--name", "own")
     assert result.returncode == 0, result.stderr
@@ -156,6 +158,7 @@ def test_qemu_args_for_a_command_line(command: Command, kernel: Path, tmp_path: 
     assert config.ram_path is not None
     assert f"mem-path={config.ram_path}" in result.stdout
     ram = Path(config.ram_path)
+    request.addfinalizer(lambda: ram.unlink(missing_ok=True))  # the one of the last assignment
     assert (ram.stat().st_mode & 0o777, ram.stat().st_size) == (0o600, (256 << 20) + 8192)
     # Once more: the old file is not left behind.
     again = command("qemu-args", "--dir", str(directory), "--kernel", str(kernel), "--name", "own", "--json")
