@@ -2,10 +2,12 @@
 
     source                                    destination (`--incoming`: held from the start)
     hold (if asked for)
+    signs    -> the guest gives signs that it runs
     freeze   -> state.json, stands still
                                               check   <- state.json, all of it
                                               restore <- state.json, serves
     moved    -> tells clients where to
+                                              first-sign -> when it was seen to run there
     (or thaw -> goes on)
 
 A freeze belongs to the connection that asked for it: when that breaks, the guest goes on. Triggers that arrive while
@@ -34,6 +36,8 @@ _LIVE_VERSION: Final = 2
 """Of the frame window: since then the monitor's memory is in it."""
 _CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
 """Commands that wait while the guest stands still."""
+_MAX_EVERY: Final = 1000
+"""Milliseconds."""
 
 
 class Handover:
@@ -58,9 +62,15 @@ class Handover:
         self._moved: dict[str, Any] | None = None
         self._incoming = server.held
         self._restored = False
+        self._first_ns: int | None = None
+        """When the guest was first seen to run here, by the server's clock."""
+        self._signs: tuple[Client, Any] | None = None
+        """Who waits for a sign of it, and its request's id."""
         self.commands: dict[str, Command] = {
             "hold": self._hold,
             "held": self._held,
+            "signs": self._ask_signs,
+            "first-sign": self._first_sign,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "check": self._check,
@@ -85,6 +95,8 @@ class Handover:
     def dropped(self, client: Client) -> None:
         """A connection has ended."""
         self._deferred = [entry for entry in self._deferred if entry[0] is not client]
+        if self._signs is not None and self._signs[0] is client:
+            self._signs = None
         if self._freezer is client:
             self._release()
 
@@ -96,14 +108,16 @@ class Handover:
         if not isinstance(state, str) or type(event) is not int or type(vcpu) is not int:
             raise UsageError("hold wants a state, and the numbers of an event and a vCPU")
         self._check_free(client)
+        server = self._server
         point = HoldPoint(state, event, vcpu)
-        point.check(self._server.firmware)
+        point.check(server.firmware)
         self._freezer = client
-        if point.reached(self._server.firmware):
-            self._server.hold()
+        if point.reached(server.firmware):
+            server.watched.last_ns = server.clock()
+            server.hold()
         else:
-            self._server.hold_point = point
-            self._server.listen(self._happened)
+            server.watched.hold_point = point
+            server.listen(self._happened)
         return {}
 
     def _held(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
@@ -121,6 +135,32 @@ class Handover:
                 client, request = self._waiting
                 self._waiting = None
                 self._send(client, {"id": request, "ok": True, "result": {}})
+
+    def _ask_signs(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Have the guest give a sign that it runs, `every_ms` or more often, until it stands still or this client hangs
+        up. Answered when it gave the first.
+        """
+        every = message.get("every_ms")
+        if type(every) is not int or not 0 < every <= _MAX_EVERY:
+            raise UsageError(f"every_ms is a number from 1 to {_MAX_EVERY}")
+        self._check_free(client)
+        self._freezer = client
+        watched = self._server.watched
+        watched.every_ms = every
+        watched.on_sign = self._seen
+        self._signs = (client, message["id"])
+        watched.ask_for_sign()
+        return None
+
+    def _seen(self) -> None:
+        """The guest has given a sign."""
+        last_ns = self._server.watched.last_ns
+        if self._first_ns is None:
+            self._first_ns = last_ns
+        if self._signs is not None:
+            client, request = self._signs
+            self._signs = None
+            self._send(client, {"id": request, "ok": True, "result": {"sign_ns": last_ns}})
 
     def _freeze(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Stand still, and write the state document into the run directory. The vCPUs must have been stopped."""
@@ -148,7 +188,9 @@ class Handover:
         except OSError as error:
             self._release()
             raise SdeiError(f"the state document {self._path} cannot be written: {error.strerror}") from None
-        return {"document": self._path.name, "bytes": len(data)}
+        sign_ns = server.watched.last_ns
+        server.watched.forget()
+        return {"document": self._path.name, "bytes": len(data), "sign_ns": sign_ns}
 
     def _check_free(self, client: Client) -> None:
         if self._incoming and not self._restored:
@@ -166,9 +208,9 @@ class Handover:
     def _release(self) -> None:
         if self._moved is not None:
             return  # it runs elsewhere: nobody here may touch it any more
-        self._freezer = self._waiting = None
+        self._freezer = self._waiting = self._signs = None
         self._server.held = False
-        self._server.hold_point = None
+        self._server.watched.forget()
         self._server.unlisten(self._happened)
         deferred, self._deferred = self._deferred, []
         for client, message in deferred:
@@ -204,15 +246,26 @@ class Handover:
         self._check_incoming()
         document.restore(self._server, self._read())
         self._restored = True
-        self._server.arriving = message.get("arriving", False) is True
         self._release()
+        watched = self._server.watched
+        watched.arriving = message.get("arriving", False) is True
+        watched.on_sign = self._seen
         return {}
+
+    def _first_sign(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        """When the guest was first seen to run here (`sign_ns`); answered as soon as it was."""
+        if not self._restored:
+            raise NotDeliveredError("no guest has arrived here")
+        if self._first_ns is None:
+            self._signs = (client, message["id"])
+            return None
+        return {"sign_ns": self._first_ns}
 
     def _arrived(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """All of the guest's RAM is there."""
-        server = self._server
-        if server.arriving:
-            server.arriving = False
+        watched = self._server.watched
+        if watched.arriving:
+            watched.arriving = False
             if self._freezer is None:
                 self._release()
         return {}

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.backend import recovery, report
 from qemu_sdei.backend.descriptors import Descriptors
 from qemu_sdei.backend.firmware import Firmware
-from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN
 from qemu_sdei.backend.waiting import Waiting
+from qemu_sdei.backend.watched import Watched
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
@@ -89,10 +89,8 @@ class Server(Descriptors):
         self._spin = _SPIN_MIN
         self.machine: dict[str, Any] = {}
         """What a state document must be of: see `document.machine_of`."""
-        self.hold_point: HoldPoint | None = None
+        self.watched = Watched(self)
         self.waiting = Waiting(self)
-        self.arriving = False
-        """Guest RAM is not all there: QEMU still fetches it."""
         self._heard = False
         """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
         self.watch(doorbell.fileno(), self._doorbell_event)
@@ -175,6 +173,10 @@ class Server(Descriptors):
         limit = _SECOND_LOOK_MS
         while not self._sockets(limit) and self.window.seq == self._seen:
             self.window.header[Header.POLL] = 0
+            if self.watched.every_ms:
+                limit = self.watched.every_ms
+                self.watched.ask_for_sign()
+                continue
             limit = _LONGEST_SLEEP_MS if self._heard else min(2 * limit, _LONGEST_SLEEP_MS)
 
     # ---- standing still ---------------------------------------------------------------------------------------------
@@ -191,30 +193,13 @@ class Server(Descriptors):
             if s != self._seen[pe]:
                 self._frame(pe, s)
 
-    def _watched_frame(self, pe: int, s: int) -> None:
-        """As `_frame`, up to the hold point that somebody waits for."""
-        point = self.hold_point
-        if self.held:
-            return
-        if self.arriving and pe == 0 and self._frames[pe][Word.KIND] == Kind.RESET:
-            self.hold()  # a boot writes RAM, and QEMU could not put in place what it fetches there
-            return
-        function = self._frames[pe][Word.FUNCTION] & FUNCTION_MASK
-        if point is not None and point.before(self.firmware, pe, self._frames[pe]):
-            self._reached()
-            return
+    def answer(self, pe: int, s: int) -> None:
+        """Answer frame `s` of a PE."""
         (self._frame if self._trace is None else self._trace.frame)(pe, s)
-        if point is not None and point.after(self.firmware, pe, function):
-            self._reached()
-
-    def _reached(self) -> None:
-        self.hold_point = None
-        self.hold()
-        self._note("held", 0)
 
     def _frame_function(self) -> Callable[[int, int], None]:
-        if self.hold_point is not None or self.held or self.arriving:
-            return self._watched_frame
+        if self.held or self.watched.wanted:
+            return self.watched.frame
         return self._frame if self._trace is None else self._trace.frame
 
     def answered(self, pe: int) -> int:
@@ -324,6 +309,11 @@ class Server(Descriptors):
             "reject", pe, why=f"sequence number {s:#x} after {self._last[pe]:#x} is not the monitor's; frame ignored"
         )
         return False
+
+    def kick(self, pe: int) -> None:
+        """Interrupt a PE, which then comes by with a frame."""
+        self.firmware.kicks.append(pe)
+        self._send_kicks()
 
     def _send_kicks(self) -> None:
         """Interrupt the PEs that the firmware asks for. One kick for each PE may be on its way: its KICK frame ends

@@ -135,11 +135,11 @@ class Shown:
 
 def _print(result: dict[str, Any]) -> None:
     pages = result["pages_differing"]
-    sent, downtime = result["transferred"] / 1024, result["qemu_downtime_ms"]
+    sent = result["transferred"] / 1024
     lines = [
         f"guest {result['source']!r} is {result['destination']!r} now",
-        f"  in all {result['total_ms']:.0f} ms; it stood still for {result['pause_ms']:.0f} ms",
-        f"  QEMU sent {sent:.0f} KiB; it says that the downtime was {downtime} ms",
+        f"  in all {result['total_ms']:.0f} ms; QEMU sent {sent:.0f} KiB",
+        f"  {migrate_remote.downtime(result)}",
     ]
     if result["route"] == "postcopy":
         lines.append(f"  {result['page_requests']} pages were waited for in the {result['fetch_ms']:.0f} ms after that")

@@ -117,12 +117,20 @@ def _token(text: str | None) -> str:
         raise UsageError(f"token file {text[1:]} cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
+def downtime(result: dict[str, Any]) -> str:
+    """How long the guest stood still, by whom, in words."""
+    shown = result["guest_downtime_ms"]
+    guest = "unknown as the guest shows, it gave no sign" if shown is None else f"{shown:.0f} ms as the guest shows"
+    return f"downtime: {guest}, {result['pause_ms']:.0f} ms as seen from here, {result['qemu_downtime_ms']} ms by QEMU"
+
+
 def _print(result: dict[str, Any]) -> None:
     pages = result["pages_differing"]
     found = "not compared" if pages is None else f"compared: {pages} pages had not arrived, and were repaired"
     lines = [
         f"guest {result['source']!r} is at {result['host']} as {result['destination']!r} now",
-        f"  in all {result['total_ms']:.0f} ms by this host's clock; it stood still for {result['pause_ms']:.0f} ms",
+        f"  in all {result['total_ms']:.0f} ms by this host's clock",
+        f"  {downtime(result)}",
         f"  QEMU sent {result['transferred'] / 1024:.0f} KiB; files beside: {result['files_sent'] / 1024:.0f} KiB",
         f"  RAM was {found if pages != 0 else 'compared: all of it had arrived'}",
     ]

@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import GuestError
+from qemu_sdei.errors import GuestError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.source import Side, execute
@@ -16,6 +16,8 @@ from qemu_sdei.migration.source import Side, execute
 _POLL: Final = 0.001
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
+_SIGN: Final = 1.0
+"""Seconds to wait for a sign that the guest runs: it is only for telling its downtime."""
 
 
 async def arrived(side: Side, limit: float = _SETTLE, *, postcopy: bool = False) -> None:
@@ -45,10 +47,10 @@ async def fetch(side: Side, addresses: range) -> None:
         await execute(side, "human-monitor-command", command_line=f"xp /1xb {page:#x}")
 
 
-async def _ask(side: Side, command: str, **arguments: bool) -> None:
+async def _ask(side: Side, command: str, timeout: float = _SETTLE, **arguments: bool) -> dict[str, Any]:
     link = await BackendLink.open(side.path / rundir.CONTROL)
     try:
-        await link.request(command, **arguments)
+        return await link.request(command, timeout=timeout, **arguments)
     finally:
         link.close()
 
@@ -80,3 +82,11 @@ async def take_over(side: Side, *, arriving: bool = False) -> None:
 async def complete(side: Side) -> None:
     """Tell the backend that all RAM is there. Raises `SdeiError`."""
     await _ask(side, "arrived")
+
+
+async def first_sign(side: Side) -> int | None:
+    """When the guest was first seen to run here, by `time.perf_counter_ns`; None: it was not."""
+    with contextlib.suppress(SdeiError):
+        answer = await _ask(side, "first-sign", _SIGN)
+        return int(answer["sign_ns"])
+    return None

@@ -37,7 +37,7 @@ from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.destination import arrived, check, complete, fetch, take_over
+from qemu_sdei.migration.destination import arrived, check, complete, fetch, first_sign, take_over
 from qemu_sdei.migration.options import POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.migration.wire import Wire
@@ -98,6 +98,7 @@ class Handover:
                     running, stopped, document, info = await self._live(leaving, link)
                 else:
                     await leaving.prepare(options)
+                    await leaving.watch(live=False)
                     stopped = time.monotonic()
                     running, document = await leaving.stand_still()
                     await self._hand_over_document()
@@ -123,6 +124,9 @@ class Handover:
                 # It only tells clients where to go: what counts is done.
                 control = str(self._destination.path / rundir.CONTROL)
                 await link.request("moved", name=self._destination.name, control=control)
+            downtime = None
+            if leaving.sign_ns is not None and running and (sign_ns := await first_sign(self._destination)) is not None:
+                downtime = (sign_ns - leaving.sign_ns) / 1e6
             end = now
             if postcopy:
                 info = await self._fetch(leaving)
@@ -137,6 +141,7 @@ class Handover:
             route=options.route,
             total_ms=1000 * (end - begin),
             pause_ms=1000 * (now - stopped),
+            guest_downtime_ms=downtime,
             qemu_downtime_ms=int(info.get("downtime", 0)),
             qemu_total_ms=int(info.get("total-time", 0)),
             transferred=int(numbers.get("transferred", 0)),
@@ -156,6 +161,7 @@ class Handover:
         boots = await self._boots(link)
         running = await leaving.runs()  # before: with little to send, QEMU stops the vCPUs at once
         await leaving.prepare(options, early=True)
+        await leaving.watch(live=options.live)
         await leaving.begin(self._wire.uri, options)
         stopped = await leaving.converge(postcopy=postcopy)
         document = await leaving.switch_over()

@@ -103,6 +103,11 @@ class MigrationResult:
     """From the request to the guest's going on, without the wait for a hold point."""
     pause_ms: float
     """How long the vCPUs stood still, as seen from here; at most, where QEMU stops them by itself (`live`)."""
+    guest_downtime_ms: float | None
+    """The same as the guest shows it: from the last time that one of its vCPUs came by in the firmware at the source to
+    the first at the destination. For that it is interrupted every millisecond before it is stopped, where RAM is sent
+    while it runs every 5 ms. (Its own counter stands still meanwhile.) None: it was paused, or gave no sign.
+    """
     qemu_downtime_ms: int
     """QEMU's own `downtime`."""
     qemu_total_ms: int

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from qemu_sdei import rundir
 from qemu_sdei.backend.document import MAX_DOCUMENT
 from qemu_sdei.errors import ProtocolError, SdeiError
-from qemu_sdei.migration.destination import arrived, check, take_over
+from qemu_sdei.migration.destination import arrived, check, first_sign, take_over
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions
 from qemu_sdei.migration.remote_link import (
     BUFFER,
@@ -96,6 +96,7 @@ class Session:
         self._console = 0
         self._verifier: Verifier | None = None
         self.channels = 0
+        self._go_ns: int | None = None
         self._commands: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]]]
         self._commands = {
             "offer": (("new",), self._offer),
@@ -135,7 +136,14 @@ class Session:
         with contextlib.suppress(SdeiError):
             if (await self.link.receive(AFTER)).get("cmd") == "bye":
                 self.over.set()
-                await self.link.send({"ok": True})
+                await self.link.send({"ok": True, "ran_ms": await self._ran_ms()})
+
+    async def _ran_ms(self) -> float | None:
+        """How long after `go` the guest was seen to run here; None: it was paused, or not seen."""
+        if self._go_ns is None or self.side is None:
+            return None
+        sign_ns = await first_sign(self.side)
+        return None if sign_ns is None else (sign_ns - self._go_ns) / 1e6
 
     async def _offer(self, message: dict[str, Any]) -> dict[str, Any]:
         name = message.get("name")
@@ -242,6 +250,7 @@ class Session:
             raise ProtocolError("go does not say whether the guest is to run")
         self.side.resume()
         if running:
+            self._go_ns = time.perf_counter_ns()
             await execute(self.side, "cont")
         self._state = "running"
         self.decide("running")

@@ -68,7 +68,9 @@ class UndecidedError(GuestError):
 
 @dataclass(frozen=True)
 class RemoteResult(MigrationResult):
-    """What came of a migration to another host. Clocks differ: each duration is of one side alone."""
+    """What came of a migration to another host. Clocks differ: each duration is of one side alone, but for
+    `guest_downtime_ms`, which is the source's share and the destination's, without the way of the word between them.
+    """
 
     host: str = ""
     """Where it is now, as it was asked for."""
@@ -153,6 +155,7 @@ class Departure:
                 await peer.send({"cmd": "history", "resets": self.resets()}, typed)
                 await peer.answer()
                 self.let_go(str(self.address))
+                gone_ns = time.perf_counter_ns()
                 await _finish(self._go(peer, running, session))
             except UndecidedError:
                 undecided = True
@@ -164,8 +167,11 @@ class Departure:
             with contextlib.suppress(SdeiError):
                 # These only say where it is: what counts is done.
                 await link.request("moved", name=f"{name} at {self.address}", control="")
+            downtime = None
             with contextlib.suppress(SdeiError):
-                await peer.ask("bye", timeout=_ALIVE)
+                answer = await peer.ask("bye", timeout=_ALIVE)
+                if leaving.sign_ns is not None and answer.get("ran_ms") is not None:
+                    downtime = (gone_ns - leaving.sign_ns) / 1e6 + _number(answer, "ran_ms")
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -180,6 +186,7 @@ class Departure:
             route=self.address.kind,
             total_ms=1000 * (now - begin),
             pause_ms=1000 * (now - stopped),
+            guest_downtime_ms=downtime,
             qemu_downtime_ms=int(info.get("downtime", 0)),
             qemu_total_ms=int(info.get("total-time", 0)),
             transferred=int(info.get("ram", {}).get("transferred", 0)),
@@ -230,12 +237,14 @@ class Departure:
         leaving, options = self._leaving, self.options
         if not options.live:
             await leaving.prepare(options)
+            await leaving.watch(live=False)
             stopped = time.monotonic()
             running, document = await leaving.stand_still()
             await self._send_document(peer)
             return running, stopped, document, await self._beating(peer, leaving.transfer(uri, options))
         boots = await _boots(link)
         running = await leaving.runs()  # before: with little to send, QEMU stops the vCPUs at once
+        await leaving.watch(live=True)
         await self._beating(peer, leaving.begin(uri, options))
         stopped = await self._beating(peer, leaving.converge(postcopy=False))
         document = await leaving.switch_over()

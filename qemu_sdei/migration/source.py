@@ -16,6 +16,11 @@ _POLL: Final = 0.001
 _BUSY_TRIES: Final = 100
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
+_SIGN: Final = 0.25
+"""Seconds to wait for a sign that the guest runs: it is only for telling its downtime."""
+_SIGNS_LIVE: Final = 5
+_SIGNS: Final = 1
+"""Milliseconds between signs: a sign is an interrupt and costs some 50 µs; RAM may be sent for minutes."""
 _DOWNTIME_LIMIT: Final = 300
 """Milliseconds: QEMU's default. What can be sent in that time it stops the vCPUs for."""
 _FETCH_LIMIT: Final = 1
@@ -88,6 +93,8 @@ class Source:
         self._prepared = False
         self._ran = time.monotonic()
         """When the vCPUs were last known to run."""
+        self.sign_ns: int | None = None
+        """When the guest itself was last seen to run, by `time.perf_counter_ns`; after the freeze."""
 
     async def _execute(self, command: str, **arguments: object) -> Any:
         return await execute(self.side, command, **arguments)
@@ -127,6 +134,15 @@ class Source:
                 f"hold point {hold.state!r} of event {hold.event:#x} on vCPU {hold.vcpu} was not reached within "
                 f"{hold.timeout:g} s"
             ) from None
+
+    async def watch(self, *, live: bool) -> None:
+        """Have the guest show that it runs, until it stands still. With a hold point it has shown that by reaching it.
+        `live`: that may take long.
+        """
+        if self._hold is None and await self.runs():
+            with contextlib.suppress(GuestTimeoutError):
+                every = _SIGNS_LIVE if live else _SIGNS
+                await self._link.request("signs", timeout=_SIGN, every_ms=every)
 
     async def stand_still(self) -> tuple[bool, int]:
         """Stop the vCPUs, and have the backend write the state document into the run directory.
@@ -171,6 +187,7 @@ class Source:
                 await self._execute("stop")
         else:
             raise NotDeliveredError("a service of the guest was busy with micro-operations each time that it was asked")
+        self.sign_ns = answer["sign_ns"]
         return int(answer["bytes"])
 
     async def transfer(self, uri: str, options: MigrationOptions) -> dict[str, Any]:

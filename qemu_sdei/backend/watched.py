@@ -1,0 +1,84 @@
+"""Frames of which more is wanted than an answer: a hold point, RAM that is still arriving, signs that the guest runs.
+
+While nothing of this is wanted, `Server` answers frames without it: it costs on the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
+from qemu_sdei.smccc.ids import FUNCTION_MASK
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.hold import HoldPoint
+    from qemu_sdei.backend.server import Server
+
+_WFI: Final = int(AnswerFlag.WFI)
+
+
+class Watched:
+    """What is wanted of the frames of one guest.
+
+    Attributes:
+        hold_point: stand still when it is reached.
+        arriving: guest RAM is not all there, QEMU still fetches it.
+        on_sign: called, once, after the next frame: the guest runs.
+        every_ms: have the guest give a sign that often, in milliseconds; 0: take those that it gives.
+        last_ns: when the last watched frame came, by the server's clock; None: none came.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.hold_point: HoldPoint | None = None
+        self.arriving = False
+        self.on_sign: Callable[[], None] | None = None
+        self.every_ms = 0
+        self.last_ns: int | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether frames are to come here."""
+        return self.hold_point is not None or self.arriving or self.on_sign is not None or self.every_ms > 0
+
+    def frame(self, pe: int, s: int) -> None:
+        """Answer a frame, up to the hold point that somebody waits for."""
+        server, point = self._server, self.hold_point
+        if server.held:
+            return
+        posted = server.window.frames[pe]
+        if self.arriving and pe == 0 and posted[Word.KIND] == Kind.RESET:
+            server.hold()  # a boot writes RAM, and QEMU could not put in place what it fetches there
+            return
+        function = posted[Word.FUNCTION] & FUNCTION_MASK
+        self.last_ns = server.clock()
+        if point is not None and point.before(server.firmware, pe, posted):
+            self._reached()
+            return
+        server.answer(pe, s)
+        if point is not None and point.after(server.firmware, pe, function):
+            self._reached()
+        if self.on_sign is not None:
+            called, self.on_sign = self.on_sign, None
+            called()
+
+    def _reached(self) -> None:
+        self.hold_point = None
+        self._server.hold()
+        self._server._note("held", 0)
+
+    def ask_for_sign(self) -> None:
+        """Kick one CPU; its frame is the sign. One that waits in the monitor to be woken (`CPU_SUSPEND`,
+        `SYSTEM_SUSPEND`) is left alone.
+        """
+        window = self._server.window
+        for pe in range(window.nr_cpus):
+            if not window.frames[pe][Word.FLAGS] & _WFI:
+                self._server.kick(pe)
+                return
+
+    def forget(self) -> None:
+        """Nothing is wanted any more."""
+        self.hold_point = self.on_sign = self.last_ns = None
+        self.every_ms = 0
