@@ -79,3 +79,7 @@ class GuestTimeoutError(GuestError):
 
 class NotDeliveredError(SdeiError):
     """An injected event was not delivered; the message says why (unregistered, disabled, masked, ...)."""
+
+
+class BusyError(NotDeliveredError):
+    """A service is amid its micro-operations, and its progress cannot be written down: a moment later it can."""

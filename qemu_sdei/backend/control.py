@@ -22,7 +22,7 @@ from qemu_sdei.backend.kept import Keeping
 from qemu_sdei.backend.server import Server
 from qemu_sdei.backend.telling import readable
 from qemu_sdei.backend.waiting import Answer, refused
-from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import BusyError, NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import EventType
 
@@ -86,6 +86,8 @@ class Control(Connections):
             result = command(client, message)
         except UsageError as error:
             self._fail(client, request, "usage", str(error))
+        except BusyError as error:
+            self._fail(client, request, "busy", str(error))
         except NotDeliveredError as error:
             self._fail(client, request, "state", str(error))
         except SdeiError as error:

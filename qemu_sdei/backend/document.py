@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei import __version__
 from qemu_sdei.backend import waiting
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import ProtocolError
+from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import FRAME_WORDS, Word
 from qemu_sdei.services.psci import Power
@@ -61,11 +61,11 @@ def take(server: Server) -> Document:
     """The state of a guest whose vCPUs stand still.
 
     Raises:
-        ProtocolError: a service is in the middle of its micro-operations; let the guest run on for a moment.
+        BusyError: let the guest run on for a moment.
     """
     firmware, window = server.firmware, server.window
     if firmware.busy:
-        raise ProtocolError("a service waits for its micro-operations: its progress cannot be written down")
+        raise BusyError("a service of the guest is amid its micro-operations: its progress cannot be written down")
     return {
         "format": FORMAT,
         "version": VERSION,

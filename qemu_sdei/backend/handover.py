@@ -177,9 +177,9 @@ class Handover:
             server.drain()
         try:
             state = document.take(server)
-        except ProtocolError as error:
+        except SdeiError:
             self._release()
-            raise NotDeliveredError(str(error)) from None
+            raise
         data = json.dumps(state).encode()
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

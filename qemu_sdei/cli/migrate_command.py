@@ -118,6 +118,7 @@ class Shown:
             "fetch": "it runs there; fetching the rest of its RAM",
             "connect": "connecting to the other host",
             "files": "sending files that a reset needs",
+            "again": "a service of the guest was amid its micro-operations when QEMU stopped it: once more",
             "inquire": "the connection broke: asking what became of the guest",
         }
         phase = str(step.get("phase"))

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei.errors import GuestTimeoutError, LostGuestError, NotDeliveredError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import (
+    BusyError,
+    GuestTimeoutError,
+    LostGuestError,
+    NotDeliveredError,
+    ProtocolError,
+    SdeiError,
+    UsageError,
+)
 
 MAX_LINE: Final = 1 << 20
 PROTOCOL: Final = 1
@@ -28,6 +36,7 @@ _REPEATABLE: Final = frozenset({"hello", "status", "trace", "why"})
 _ERRORS: Final[dict[str, type[SdeiError]]] = {
     "usage": UsageError,
     "state": NotDeliveredError,
+    "busy": BusyError,
     "moved": NotDeliveredError,  # to another host
 }
 

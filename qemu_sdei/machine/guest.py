@@ -36,6 +36,7 @@ from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
 from qemu_sdei.machine.saved import Saved
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.options import SHARED, UNIX, Hold, MigrationOptions, MigrationResult, Report, no_report
+from qemu_sdei.migration.patience import longest
 from qemu_sdei.rundir import RunDirectory, find
 
 T = TypeVar("T")
@@ -310,8 +311,8 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._running()
         options = MigrationOptions(route, verify, hold, timeout, transport, multifd)
         assert self._mover is not None
-        wait = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
-        return self._call(self._mover.migrate(name, options, report), wait)
+        once = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
+        return self._call(self._mover.migrate(name, options, report), longest(options, once))
 
     # Machine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from qemu_sdei.migration.options import LIVE, Hold, MigrationOptions, Report, no_report
+from qemu_sdei.migration.patience import longest
 from qemu_sdei.migration.remote_address import Tls, parse
 from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.migration.remote_ssh import REMOTE_COMMAND, SCHEME, Tunnel
@@ -81,7 +82,8 @@ class RemoteGuest:
         guest._running()
         assert guest._mover is not None
         options = MigrationOptions(route, verify, hold, timeout, multifd=multifd)
-        wait = timeout + guest.options.start_timeout + _EXTRA + (hold.timeout if hold is not None else 0)
+        once = timeout + guest.options.start_timeout + _EXTRA + (hold.timeout if hold is not None else 0)
+        wait = longest(options, once)
         if to.startswith(SCHEME):
             with Tunnel(to, guest.name, remote_command=remote_command) as address:
                 return guest._call(guest._mover.migrate_to(address, options, report), wait)

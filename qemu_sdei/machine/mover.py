@@ -27,6 +27,7 @@ from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.handover import Handover, LostInPostcopyError
 from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report
+from qemu_sdei.migration.patience import try_again
 from qemu_sdei.migration.remote_address import Address
 from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.monitor import layout
@@ -137,14 +138,14 @@ class Mover:
             `LostGuestError`: it does not.
         """
         with self.alone():
+            source = self._guest._running()
             try:
-                return await self._migrate(name, options, report, early=True)
-            except NotDeliveredError:
-                # QEMU stopped the vCPUs while a service was amid its micro-operations, or the guest has an old monitor.
-                return await self._migrate(name, options, report, early=False)
+                return await try_again(lambda early: self._migrate(name, options, report, early), options, report)
+            except NotDeliveredError as error:
+                raise self._explain(source, error) from None
 
     async def _migrate(
-        self, name: str | None, options: MigrationOptions, report: Report, *, early: bool
+        self, name: str | None, options: MigrationOptions, report: Report, early: bool
     ) -> MigrationResult:
         guest = self._guest
         source = guest._running()
@@ -179,7 +180,6 @@ class Mover:
             )
             result = await handover.run()
         except BaseException as error:
-            again = early and options.route == SHARED and isinstance(error, NotDeliveredError)
             if isinstance(error, LostInPostcopyError):
                 await asyncio.shield(self._lose(source))
             if destination is not None:
@@ -187,7 +187,7 @@ class Mover:
             directory.remove()
             if new_fd != old_fd:
                 os.close(new_fd)
-            if isinstance(error, SdeiError) and not isinstance(error, UsageError) and not again:
+            if isinstance(error, SdeiError) and not isinstance(error, UsageError | NotDeliveredError):
                 raise self._explain(source, error) from None
             raise
         self._settle(directory, destination, config, new_fd)

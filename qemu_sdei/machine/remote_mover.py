@@ -10,6 +10,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine.remote_offer import make_offer
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions, Report
+from qemu_sdei.migration.patience import try_again
 from qemu_sdei.migration.remote_address import Address
 from qemu_sdei.migration.remote_source import Departure, RemoteResult, UndecidedError
 from qemu_sdei.migration.source import execute
@@ -51,22 +52,26 @@ class RemoteMover:
                 "version": ".".join(str(version[part]) for part in ("major", "minor", "micro")),
             }
             offer = await asyncio.to_thread(make_offer, guest.options, plan, config, source.path, guest._nonce, machine)
-            departure = Departure(
-                source,
-                address,
-                offer,
+            result = await try_again(
+                lambda _early: self._depart(
+                    Departure(
+                        source,
+                        address,
+                        offer,
+                        options,
+                        report,
+                        ram_fd,
+                        config.ram_size,
+                        lambda: source.resets,
+                        source.take_input,
+                        # Whoever adopts it leaves it stopped then.
+                        lambda where: (source.path / HANDOVER).write_text(where + "\n"),
+                    )
+                ),
                 options,
                 report,
-                ram_fd,
-                config.ram_size,
-                lambda: source.resets,
-                source.take_input,
-                # Whoever adopts it leaves it stopped then.
-                lambda where: (source.path / HANDOVER).write_text(where + "\n"),
             )
-            result = await departure.run()
         except UndecidedError:
-            self._undecided = departure
             raise
         except OSError as error:
             raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error.strerror}") from None
@@ -78,6 +83,13 @@ class RemoteMover:
             raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}") from None
         await asyncio.shield(self._leave(source, f"{address} as {result.destination!r}"))
         return result
+
+    async def _depart(self, departure: Departure) -> RemoteResult:
+        try:
+            return await departure.run()
+        except UndecidedError:
+            self._undecided = departure
+            raise
 
     async def resume(self) -> None:
         """After an `UndecidedError`: the guest goes on here. Raises `UsageError`: there was none."""

@@ -10,10 +10,18 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei.errors import GuestTimeoutError, LostGuestError, NotDeliveredError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import (
+    BusyError,
+    GuestTimeoutError,
+    LostGuestError,
+    NotDeliveredError,
+    ProtocolError,
+    SdeiError,
+    UsageError,
+)
 
 _LIMIT: Final = 1 << 20
-_ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError}
+_ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError, "busy": BusyError}
 
 
 class BackendLink:
@@ -35,7 +43,7 @@ class BackendLink:
         """Send one request and return its result; `timeout` in seconds.
 
         Raises:
-            UsageError, NotDeliveredError, SdeiError: what the backend said. `LostGuestError`: it is gone.
+            UsageError, NotDeliveredError, BusyError, SdeiError: what the backend said. `LostGuestError`: it is gone.
             GuestTimeoutError: no answer in time.
         """
         self._number += 1

@@ -80,9 +80,10 @@ class Handover:
 
         Raises:
             SdeiError: it did not work; the guest goes on at the source, and the destination must be ended. `GuestError`
-            below it where a QEMU or a backend went away. `NotDeliveredError`: the firmware's state could not be taken
-            where QEMU had stopped the vCPUs; not `early`, it may be. `LostInPostcopyError`: the guest was at the
-            destination already, and cannot go on without the RAM that is still at the source.
+            below it where a QEMU or a backend went away. `BusyError`: where QEMU had stopped the vCPUs a service was
+            amid its micro-operations; the next time it may not be. `NotDeliveredError`: the guest must be stopped
+            first, not `early`. `LostInPostcopyError`: the guest was at the destination already, and cannot go on
+            without the RAM that is still at the source.
         """
         source, options = self._source, self._options
         link = await BackendLink.open(source.path / rundir.CONTROL)
@@ -95,7 +96,7 @@ class Handover:
             await self._prepare()
             try:
                 if self._early:
-                    running, stopped, document, info = await self._live(leaving, link)
+                    running, stopped, document, info = await self._send_while_running(leaving, link)
                 else:
                     await leaving.prepare(options)
                     await leaving.watch(live=False)
@@ -152,9 +153,9 @@ class Handover:
             page_requests=int(numbers.get("postcopy-requests", 0)),
         )
 
-    async def _live(self, leaving: Source, link: BackendLink) -> tuple[bool, float, int, dict[str, Any]]:
-        """All up to the point where QEMU has sent what the destination needs. Returns whether the vCPUs ran, when they
-        were stopped, the bytes of the document, and what QEMU says.
+    async def _send_while_running(self, leaving: Source, link: BackendLink) -> tuple[bool, float, int, dict[str, Any]]:
+        """QEMU begins while the vCPUs run: all up to the point where it has sent what the destination needs. Returns
+        whether they ran, when they were stopped, the bytes of the document, and what QEMU says.
         """
         options = self._options
         postcopy = options.route == POSTCOPY

@@ -138,7 +138,7 @@ class Step:
     """Progress of a migration."""
 
     phase: str
-    """start, ram, hold, switch, stop, verify, restore, fetch."""
+    """start, ram, hold, switch, stop, verify, restore, fetch, again."""
     done: int = 0
     """Bytes of RAM that are dealt with, of `total`."""
     total: int = 0

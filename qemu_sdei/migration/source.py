@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, NotDeliveredError
+from qemu_sdei.errors import BusyError, GuestError, GuestTimeoutError, LostGuestError
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions, Report, Step
 
@@ -177,16 +177,16 @@ class Source:
             try:
                 answer = await self._link.request("freeze", drain=hold is None or hold.drain, live=live)
                 break
-            except NotDeliveredError:
-                # A service is amid its micro-operations. They take microseconds: let the guest run on so far.
-                # Where QEMU has stopped it by itself it cannot.
+            except BusyError:
+                # Micro-operations take microseconds: let the guest run on so far. Where QEMU has stopped it by itself
+                # it cannot.
                 if not self._stopped_by_us or hold is not None or live:
                     raise
                 await self._execute("cont")
                 await asyncio.sleep(_POLL)
                 await self._execute("stop")
         else:
-            raise NotDeliveredError("a service of the guest was busy with micro-operations each time that it was asked")
+            raise BusyError("a service of the guest was amid its micro-operations each time that the guest was stopped")
         self.sign_ns = answer["sign_ns"]
         return int(answer["bytes"])
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import (
+    BusyError,
     GuestTimeoutError,
     LostGuestError,
     NotDeliveredError,
@@ -99,7 +100,13 @@ def test_a_request_and_its_answer(path: Path, start: Callable[[Answer], Backend]
 
 @pytest.mark.parametrize(
     ("kind", "error_type"),
-    [("usage", UsageError), ("state", NotDeliveredError), ("internal", SdeiError), ("new", SdeiError)],
+    [
+        ("usage", UsageError),
+        ("state", NotDeliveredError),
+        ("busy", BusyError),
+        ("internal", SdeiError),
+        ("new", SdeiError),
+    ],
 )
 def test_a_refusal_carries_the_reason(
     path: Path, start: Callable[[Answer], Backend], kind: str, error_type: type[Exception]
