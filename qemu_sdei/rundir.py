@@ -247,7 +247,7 @@ def _check_length(path: Path) -> None:
 def _taken(path: Path, name: str) -> str:
     if _owned(path):
         pid = _owner(path)
-        return f"process {pid if pid is not None else '?'}; use another --name, or end that guest first"
+        return f"process {pid if pid is not None else '?'}; use another name, or end that guest first"
     return f"a guest without owner: take it over by `qemu-sdei attach {name}`, or end it by `qemu-sdei stop {name}`"
 
 

@@ -11,6 +11,9 @@ from qemu_sdei.errors import UsageError
 if TYPE_CHECKING:
     from qemu_sdei.migration.options import Hold
 
+_EVENT = "software"
+_VCPU = 0
+
 
 def add_hold(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the options; `verb` is what is done at the hold point."""
@@ -20,8 +23,8 @@ def add_hold(parser: argparse.ArgumentParser, verb: str) -> None:
         help=f"{verb} when the event is in this state: registered, enabled, pending-masked, pending-disabled, running, "
         "running-pending, unregister-pending, nested; or the vCPU: resume, off, exchange",
     )
-    parser.add_argument("--event", default="software", metavar="E", help="event of --hold (default: software)")
-    parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="vCPU of --hold (default: 0)")
+    parser.add_argument("--event", default=_EVENT, metavar="E", help="event of --hold (default: software)")
+    parser.add_argument("--vcpu", type=int, default=_VCPU, metavar="N", help="vCPU of --hold (default: 0)")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="wait for --hold at most S seconds")
 
 
@@ -34,6 +37,8 @@ def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
     if not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
     if args.hold is None:
+        if args.event != _EVENT or args.vcpu != _VCPU:
+            raise UsageError("--event and --vcpu are those of a hold point: say which, by --hold STATE")
         return None
     with ControlClient(guest.control) as client:
         event = event_number(args.event, client)

@@ -65,14 +65,11 @@ def run(args: argparse.Namespace) -> int:
     if args.destination is not None:
         check_name(args.destination)
     migrate_remote.check(args)
+    _check(args)
     if args.to_file is not None:
-        if args.destination is not None:
-            raise UsageError("--to-file: DEST is not known yet; name it when it comes back (restore DIR --name DEST)")
         return save(args, args.to_file, True)
     guest = rundir.find(args.guest)
     hold = hold_of(args, guest)
-    if args.postcopy and args.route not in (None, SHARED, POSTCOPY):
-        raise UsageError(f"--postcopy is a route of its own: leave out --route {args.route}")
     options = MigrationOptions(
         route=POSTCOPY if args.postcopy else args.route or (SHARED if args.to is None else LIVE),
         verify=not args.no_verify,
@@ -95,6 +92,22 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         _print(result)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise `UsageError` when options contradict each other."""
+    if args.postcopy and args.route not in (None, "postcopy"):
+        raise UsageError(f"--postcopy is a route of its own: leave out --route {args.route}")
+    if args.to_file is None:
+        return
+    if args.destination is not None:
+        raise UsageError("--to-file: DEST is not known yet; name it when it comes back (restore DIR --name DEST)")
+    for option, usual in (("route", None), ("postcopy", False), ("multifd", 0), ("transport", "unix")):
+        if getattr(args, option) != usual:
+            raise UsageError(f"--{option} is between two QEMUs: leave it out with --to-file")
+    if args.no_verify or args.resume:
+        name = "resume" if args.resume else "no-verify"
+        raise UsageError(f"--{name} is for another QEMU: leave it out with --to-file")
 
 
 class Shown:

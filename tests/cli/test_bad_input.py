@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qemu_sdei.cli.hold import hold_of
+from qemu_sdei.errors import UsageError
 from tests.cli.conftest import Command
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
@@ -75,6 +79,20 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
         ("inject nobody --vcpu 0 --event 0 --timeout nan", ["--timeout"]),
         ("inject nobody --event 0", ["--vcpu"]),
         ("status nobody", ["nobody"]),
+        ("migrate nobody", ["nobody", "none is running"]),
+        ("migrate nobody a/b", ["'a/b'"]),
+        ("migrate nobody --postcopy --route shared", ["leave out --route shared"]),
+        ("migrate nobody --to-file d --postcopy", ["--postcopy", "--to-file"]),
+        ("migrate nobody --to-file d --route live", ["--route", "--to-file"]),
+        ("migrate nobody --to-file d --multifd 2", ["--multifd", "--to-file"]),
+        ("migrate nobody --to-file d --transport tcp", ["--transport", "--to-file"]),
+        ("migrate nobody --to-file d --no-verify", ["--no-verify", "--to-file"]),
+        ("migrate nobody --to-file d --resume", ["--resume", "--to-file"]),
+        ("migrate nobody --to-file d --to unix:x", ["--to and --to-file"]),
+        ("migrate nobody b --to-file d", ["DEST", "restore"]),
+        ("migrate nobody --to tcp://192.0.2.1:9", ["nobody"]),
+        ("save nobody d", ["nobody"]),
+        ("restore /nonexistent", ["/nonexistent"]),
         ("status ../nobody", ["guest.json"]),
         ("backend --dir /nonexistent", ["guest.json", "qemu-args"]),
         ("qemu-args --dir /proc/x --kernel /nonexistent", ["/nonexistent"]),
@@ -152,3 +170,10 @@ def test_a_name_that_is_taken(command: Command, runtime: Path) -> None:
 def test_a_damaged_directory_of_qemu_args(command: Command, runtime: Path, tmp_path: Path) -> None:
     (tmp_path / "guest.json").write_text("{}")
     check_refused(command("backend", "--dir", str(tmp_path)), runtime, "guest.json", "qemu-args")
+
+
+@pytest.mark.parametrize("more", [{"vcpu": 1}, {"event": "0x100"}])
+def test_what_belongs_to_a_hold_point_without_one(more: dict[str, Any]) -> None:
+    args = argparse.Namespace(**{"hold": None, "event": "software", "vcpu": 0, "timeout": 30.0} | more)
+    with pytest.raises(UsageError, match="--hold STATE"):
+        hold_of(args, None)
