@@ -24,8 +24,9 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
     group.add_argument(
         "--pad-memory",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="8 KiB more RAM, for live migrations that do not compare it (QEMU before 9.0 loses pages)",
+        default=None,
+        help="8 KiB more RAM, of which QEMU before 9.0 loses no pages in a live migration (default: if RAM times vCPUs "
+        "is no more than 2G, because it takes QEMU longer to send)",
     )
     group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
     group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")

@@ -115,7 +115,11 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     if not 1 <= options.smp <= MAX_CPUS:
         raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
     check_topology(options)
-    size = memory.ram_size(options.memory, padded=options.pad_memory)
+    padded = options.pad_memory
+    if padded is None:
+        where = None if options.memory_path is None else Path(options.memory_path)
+        padded = memory.padded_by_default(options.memory, options.smp, where)
+    size = memory.ram_size(options.memory, padded=padded)
     if options.name is not None:
         check_name(options.name)
     for path, what in ((options.profile, "event profile"), *((service, "service") for service in options.services)):

@@ -50,7 +50,7 @@ def test_qemus_tree_as_source_compiles_to_the_same_tree() -> None:
 
 
 @needs_dtc
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.binary(max_size=24), min_size=1, max_size=12))
 def test_any_property_as_source_compiles_to_the_same_bytes(values: list[bytes]) -> None:
     root = Node("", {f"p{number}": value for number, value in enumerate(values)})

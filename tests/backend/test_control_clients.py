@@ -90,7 +90,7 @@ JSON = st.recursive(
         max_size=6,
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_request_breaks_the_backend(
     tmp_path_factory: pytest.TempPathFactory, messages: list[dict[str, Any]]
 ) -> None:

@@ -225,7 +225,7 @@ def test_two_handlers_of_one_class_are_refused() -> None:
         load(state)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["delete", "copy", "set"]), JUNK), min_size=1, max_size=3

@@ -57,7 +57,7 @@ class Forged:
 
 
 @given(pokes=st.lists(st.lists(POKE, max_size=6), max_size=8), calls=st.lists(st.sampled_from([*Function]), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_is_forged_the_backend_goes_on(
     tmp_path_factory: pytest.TempPathFactory, pokes: list[list[tuple[int, int, int]]], calls: list[Function]
 ) -> None:

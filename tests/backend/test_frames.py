@@ -255,7 +255,7 @@ def test_a_call_from_a_cpu_that_is_off_is_refused(guest: SimulatedGuest) -> None
     ),
     kinds=st.lists(st.one_of(st.sampled_from([*map(int, Kind)]), st.integers(0, M64)), max_size=12),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_frame_can_crash_or_hang_the_backend(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[int, int]], kinds: list[int]
 ) -> None:

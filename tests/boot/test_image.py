@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert "symbolic links" in message(tmp_path / "loop")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=600), st.sampled_from([b"", b"MZ\0\0zimg", b"\x1f\x8b\x08\0", b"\x7fELF"]))
 def test_any_bytes_are_a_kernel_or_a_usage_error(tmp_path: Path, data: bytes, start: bytes) -> None:
     (tmp_path / "kernel").write_bytes(start + data + b"\0")

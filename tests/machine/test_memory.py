@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,9 @@ import pytest
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import memory
+from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.plan import check_machine
+from qemu_sdei.migration.ram import TRACKED
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,25 @@ def test_padded_size_is_one_of_which_qemu_loses_no_pages() -> None:
     assert memory.ram_size("64M", padded=True) == (64 << 20) + 8192
     assert memory.ram_size((64 << 20) + 65536, padded=True) == (64 << 20) + 65536
     assert memory.ram_size("255G", padded=True) == (255 << 30) - 8192
+
+
+@pytest.mark.parametrize(
+    ("size", "nr_cpus", "padded"),
+    [("1G", 2, True), ("64M", 8, True), ("1G", 3, False), ("2G", 1, True), ("3G", 1, False), (1 << 30, 1, False)],
+)
+def test_padded_by_default_where_that_costs_little(size: str | int, nr_cpus: int, padded: bool, tmp_path: Path) -> None:
+    assert memory.padded_by_default(size, nr_cpus, None) is padded
+    assert memory.padded_by_default(size, nr_cpus, tmp_path) is padded
+    options = GuestOptions(kernel="builtin:bench", memory=size, smp=nr_cpus)
+    assert bool(check_machine(options)[1] % TRACKED) is padded
+    assert check_machine(replace(options, pad_memory=True))[1] % TRACKED
+    assert not check_machine(replace(options, pad_memory=False))[1] % TRACKED
+
+
+def test_a_file_of_huge_pages_has_only_whole_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """There may be no such file system here."""
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bsize=2 << 20))
+    assert not memory.padded_by_default("64M", 2, tmp_path)
 
 
 @pytest.mark.parametrize("in_file", [False, True])

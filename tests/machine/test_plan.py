@@ -23,7 +23,7 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
     assert not plan.own_initramfs
     config = guest_config(plan, "guest", None)
     check_boot(config)
-    assert (config.nr_cpus, config.ram_size, config.boot["kind"]) == (2, 1 << 30, "flat")
+    assert (config.nr_cpus, config.ram_size, config.boot["kind"]) == (2, (1 << 30) + 8192, "flat")
     assert len(monitor_image(plan)) > 1000
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qemu_sdei
@@ -111,7 +111,6 @@ def test_kernel_messages_in_the_output_stay() -> None:
     assert result.output == KERNEL + "out\n"
 
 
-@settings(deadline=None)
 @given(st.text(max_size=50), st.text(max_size=200), st.integers(0, 255), st.lists(st.integers(0, 400), max_size=8))
 def test_a_stream_in_pieces_gives_the_commands_output(before: str, output: str, status: int, cuts: list[int]) -> None:
     text = f"{before}{marker(NONCE, 'begin')}\n{output}{marker(NONCE, f'exit:{status}')}\nafter"

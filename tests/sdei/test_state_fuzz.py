@@ -62,7 +62,7 @@ def damage_at(document: Any, path: tuple[Any, ...], how: str, junk: Any) -> None
         node[last] = copy.deepcopy(junk)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(
     damages=st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["replace", "replace", "delete", "copy"]), JUNK),
