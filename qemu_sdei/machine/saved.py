@@ -198,6 +198,8 @@ async def save(
         sums = {name: await asyncio.to_thread(_digest, directory / name) for name in _saved(directory)}
         text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running, "files": sums}, indent=2)
         (directory / META).write_text(text + "\n")
+        for file in directory.iterdir():
+            file.chmod(0o600)  # the guest's RAM is its user's alone, wherever the files are moved to
     except BaseException as error:
         if leaving is not None:
             await asyncio.shield(leaving.go_on())

@@ -37,6 +37,9 @@ def test_files_and_sockets_are_the_users_alone(runtime: Path, tmp_path: Path) ->
             assert guest._ram_fd is not None
             assert stat.S_IMODE(os.fstat(guest._ram_fd).st_mode) == 0o600
             assert list(tmp_path.iterdir()) == [], "RAM has no name"
+            guest.save(tmp_path / "saved")
+            for file in ((tmp_path / "saved"), *(tmp_path / "saved").iterdir()):
+                assert stat.S_IMODE(file.stat().st_mode) == (0o700 if file.is_dir() else 0o600), file
     finally:
         os.umask(old)
     check_nothing_left(runtime)
