@@ -35,7 +35,7 @@ def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int) 
         # wait=on: not before somebody has connected, as its owner has before QEMU starts, so that the first words of
         # the guest are not lost. What it prints later while nobody is connected is dropped, and never waits.
         console=("-chardev", f"socket,id=console,fd={console},server=on,wait=on", "-serial", "chardev:console"),
-        qmp=("-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
+        qmp=("-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-qmp", "chardev:qmp"),
         monitor=monitor,
     )
 
