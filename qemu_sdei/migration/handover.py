@@ -34,7 +34,7 @@ import time
 from typing import Any
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, check, complete, fetch, first_sign, take_over
@@ -203,8 +203,25 @@ class Handover:
 
     async def _prepare(self) -> None:
         await self._destination.start(self._start_timeout)
+        if self._options.route == POSTCOPY:
+            await self._same_qemu()
         await Source.capabilities(self._destination, self._options, early=self._early)
         await self._wire.listen()
+
+    async def _same_qemu(self) -> None:
+        """Raise `UsageError` unless both sides are the same QEMU: one that finds out in postcopy that it cannot take
+        the guest finds out too late, because the source's QEMU does not let it go on any more.
+        """
+        here, there = [await execute(side, "query-version") for side in (self._source, self._destination)]
+        if here != there:
+            words = [
+                ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro")) + f" {version['package']}"
+                for version in (here, there)
+            ]
+            raise UsageError(
+                f"postcopy is only for two QEMUs of one version: the guest runs in QEMU {words[0].strip()}, the other "
+                f"one is {words[1].strip()}; choose another route"
+            )
 
     async def _compare(self) -> int:
         """Compare RAM, and repair it. Returns how many pages were not the same, those of the window not counted."""
@@ -219,4 +236,12 @@ class Handover:
         with contextlib.suppress(SdeiError):
             # Never both: with shared RAM the other one must not even look.
             await execute(self._destination, "quit")
-        await leaving.go_on()
+        try:
+            await leaving.go_on()
+        except GuestError as error:
+            if self._options.route != POSTCOPY:
+                raise
+            raise LostInPostcopyError(
+                f"the guest is lost: the destination could not take it, and the source's QEMU does not let it go on: "
+                f"{error}"
+            ) from None
