@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine import memory
+from qemu_sdei.machine import machine_type, memory
 from qemu_sdei.machine.adoption import Adoption
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.plan import Plan, check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.machine.saved import VM
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.rundir import RunDirectory
 
@@ -40,6 +41,7 @@ def start(guest: Guest) -> None:
     saved = guest._saved
     if saved is not None:
         saved.check()
+        plan = guest._plan = machine_type.pinned(plan, machine_type.of_stream(saved.path / VM))
         config = saved.furnish(directory)
     else:
         initrd = plan.initrd

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from typing import Final
 
 from qemu_sdei.errors import LaunchError, LostGuestError, UsageError
 from qemu_sdei.machine import process
 from qemu_sdei.machine.plan import Plan
+
+_LAST: Final = 3
+"""Of QEMU's messages, so many are shown: the reason comes last."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,15 @@ class PowerOff:
     """QEMU's exit status; negative: the signal that killed it."""
     moved: str = ""
     """The guest goes on at another host: where."""
+
+
+def not_taken(complaints: list[str]) -> str:
+    """Why a QEMU did not take a guest that arrived, from what it said; "" if it said nothing."""
+    # QEMU 11.1 names each register, and then says the same as the others.
+    text = "; ".join([line for line in complaints if not line.startswith("handle_cpreg")][-_LAST:])
+    if "of device 'cpu'" in text:
+        text += " (its CPU has other registers than in the QEMU that the guest comes from: use that one)"
+    return text
 
 
 def launch_error(end: PowerOff, plan: Plan, command: list[str], output: str) -> LaunchError | UsageError:

@@ -47,6 +47,8 @@ class Qemu:
     path: Path
     version: tuple[int, ...]
     """Major, minor, micro."""
+    machines: tuple[str, ...] = ()
+    """Its machine types."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def find_qemu(path: Path | None = None) -> Qemu:
     if missing := [name for name in _OPTIONS if name not in known["options"]]:
         what = f"no option {missing[0]!r}" if known["options"] else "no machine 'virt'"
         raise UsageError(f"{path} (QEMU {_dotted(version)}) has {what}: point to a {QEMU_NAME} with --qemu")
-    return Qemu(path, version)
+    return Qemu(path, version, tuple(known["machines"]))
 
 
 def _dotted(version: tuple[int, ...]) -> str:
@@ -113,7 +115,9 @@ def _remembered(path: Path) -> dict[str, Any]:
         known = json.loads(cache.read_bytes())
         # The types too: anybody may have written to the file.
         if known["key"] == key and all(type(part) is int for part in known["version"]) and known["version"]:
-            return {"version": known["version"], "options": [str(name) for name in known["options"]]}
+            return {"version": known["version"]} | {
+                key: [str(name) for name in known[key]] for key in ("options", "machines")
+            }
     except (OSError, ValueError, KeyError, TypeError):
         pass
     known = {"key": key} | _ask(path)
@@ -133,7 +137,8 @@ def _ask(path: Path) -> dict[str, Any]:
     if found is None:
         raise UsageError(f"{path} does not say that it is a QEMU: give the path of a {QEMU_NAME}")
     options = re.findall(r"^\s+([a-z0-9-]+)=<", _output(path, "-machine", "virt,help"), re.MULTILINE)
-    return {"version": [int(part or 0) for part in found.groups()], "options": options}
+    machines = re.findall(r"^([a-z0-9.-]+)\s", _output(path, "-machine", "help"), re.MULTILINE)
+    return {"version": [int(part or 0) for part in found.groups()], "options": options, "machines": machines}
 
 
 def _output(path: Path, *arguments: str) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.errors import GuestError, LostGuestError, NotDeliveredError, SdeiError, UsageError
-from qemu_sdei.machine import memory, remote_mover
+from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, NotDeliveredError, SdeiError, UsageError
+from qemu_sdei.machine import machine_type, memory, remote_mover
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest_snapshots import Snapshooter
 from qemu_sdei.machine.owner import OwnerSocket, Progress
@@ -164,7 +164,9 @@ class Mover:
             if copied:
                 new_fd = memory.create(size, None if where is None else Path(where))
             config = self._furnish(source, directory)
-            plan = replace(source.plan, devices=source.plan.devices.arriving())
+            # QEMU may have been replaced by a newer one since the guest was started.
+            plan = machine_type.pinned(source.plan, await machine_type.running(source))
+            plan = replace(plan, devices=plan.devices.arriving())
             destination = Supervisor(plan, directory, new_fd, guest.console_text, incoming=True)
             window = layout.window_base(RAM_BASE, size)
             handover = Handover(
@@ -188,6 +190,9 @@ class Mover:
             if new_fd != old_fd:
                 os.close(new_fd)
             if isinstance(error, SdeiError) and not isinstance(error, UsageError | NotDeliveredError):
+                said = destination.complaint if destination is not None else ""
+                if said and said not in str(error) and not isinstance(error, LaunchError):
+                    error = type(error)(f"{error}; the destination's QEMU: {said}")
                 raise self._explain(source, error) from None
             raise
         self._settle(directory, destination, config, new_fd)

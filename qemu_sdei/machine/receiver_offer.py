@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from qemu_sdei import rundir as files
 from qemu_sdei.backend import document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
-from qemu_sdei.machine import memory
+from qemu_sdei.machine import machine_type, memory
 from qemu_sdei.machine.cpu_models import cache_directory
 from qemu_sdei.machine.devices import devices
 from qemu_sdei.machine.options import BUILTIN, GuestOptions
@@ -35,7 +34,6 @@ _KEYS: Final = {
     *("kernel", "flat", "append", "reboot", "shell", "config", "files"),
 }
 _LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
-_TIMEOUT: Final = 20.0
 _MAX_LIST: Final = 64
 _SAME: Final = ("name", "ram_path", "profile", "services", "trace")
 """Fields of guest.json that differ between two hosts."""
@@ -121,7 +119,6 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
     attached = devices(options)
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
     kind = _machine_type(offer["qemu"], qemu)
-    attached = replace(attached, arguments=("-machine", kind, *attached.arguments))
 
     offered = _files(offer["files"], words["kernel"], theirs, len(options.services))
     _check_services(options, offered)
@@ -149,6 +146,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         reboot=flags["reboot"],
         devices=attached,
     )
+    plan = machine_type.pinned(plan, kind)
     own_monitor = monitor_image(plan)
     if describe_bytes(own_monitor) == (offered[MONITOR].size, offered[MONITOR].sha256):
         needed.pop(MONITOR, None)
@@ -231,20 +229,9 @@ def _check_same(theirs: GuestConfig, ours: GuestConfig) -> None:
 def _machine_type(data: object, qemu: Path) -> str:
     """QEMU's versioned machine type, which this host's QEMU must have too."""
     kind, version = _field(data, "type"), _field(data, "version")
-    if not isinstance(kind, str) or re.fullmatch(r"virt-\d{1,3}\.\d{1,3}", kind) is None:
+    if not isinstance(kind, str) or not machine_type.is_type(kind):
         raise ProtocolError("the offer does not say which machine it is")
-    try:
-        out = subprocess.run(
-            [str(qemu), "-machine", "help"],
-            capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, check=False,
-        ).stdout  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UsageError(f"{qemu} does not say which machines it has: {error}") from None
-    if kind not in out.split():
-        raise UsageError(
-            f"the guest's machine is {kind} of QEMU {clean(version)}, which {qemu} has not: "
-            "use the same QEMU or a newer one here"
-        )
+    machine_type.check(kind, qemu, clean(version))
     return kind
 
 

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.machine import machine_type
 from qemu_sdei.machine.remote_offer import make_offer
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions, Report
@@ -45,10 +46,9 @@ class RemoteMover:
         assert plan is not None
         assert ram_fd is not None
         try:
-            kind = str(await execute(source, "qom-get", path="/machine", property="type"))
             version = (await execute(source, "query-version"))["qemu"]
             machine = {
-                "type": kind.removesuffix("-machine"),
+                "type": await machine_type.running(source),
                 "version": ".".join(str(version[part]) for part in ("major", "minor", "micro")),
             }
             offer = await asyncio.to_thread(make_offer, guest.options, plan, config, source.path, guest._nonce, machine)

@@ -46,6 +46,7 @@ _AS_FILE: Final = MigrationOptions(route=COPY)
 _SETTLE: Final = 10.0
 _LOAD: Final = 120.0
 """Seconds that QEMU may take to read a guest."""
+_REFUSAL: Final = "QEMU does not take the saved guest"
 _KEYS: Final = frozenset(("format", "version", "options", "nonce", "running", "files"))
 _FILES: Final = (files.CONFIG, files.STATE, VM, files.INITRD)
 """What a damage of would not be seen before the guest runs."""
@@ -115,9 +116,9 @@ class Saved:
         await Source.capabilities(side, _AS_FILE)
         try:
             await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
-            await arrived(side, _LOAD)
+            await arrived(side, _LOAD, refusal=_REFUSAL)
         except LostGuestError as error:
-            raise GuestError(f"QEMU does not take the saved guest: {await side.last_words() or error}") from None
+            raise GuestError(f"{_REFUSAL}: {await side.last_words() or error}") from None
         await take_over(side)
         side.resume()
         if self.running:

@@ -21,7 +21,7 @@ from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.console_link import ConsoleLink
 from qemu_sdei.machine.description import Description
-from qemu_sdei.machine.endings import PowerOff, launch_error, lost
+from qemu_sdei.machine.endings import PowerOff, launch_error, lost, not_taken
 from qemu_sdei.machine.keeper import BackendKeeper
 from qemu_sdei.machine.launch import launch
 from qemu_sdei.machine.plan import Plan
@@ -280,10 +280,15 @@ class Supervisor:
                 Description(self.plan, nonce).write(self.path)
 
     async def last_words(self) -> str:
-        """What a QEMU that ended, or is about to, had to complain of."""
+        """Why a QEMU that ended, or is about to, did not take the guest that arrived."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
-        return "; ".join(process.complaints(self._qemu_output))
+        return self.complaint
+
+    @property
+    def complaint(self) -> str:
+        """Why a QEMU that has ended did not take the guest that arrived; "" if it did not complain."""
+        return not_taken(process.complaints(self._qemu_output))
 
     def take_input(self) -> bytes:
         """What was typed and QEMU has not read; for a guest that goes on elsewhere."""

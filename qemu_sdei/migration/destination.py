@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import GuestError, SdeiError
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.source import Side, execute
@@ -20,23 +20,32 @@ _SIGN: Final = 1.0
 """Seconds to wait for a sign that the guest runs: it is only for telling its downtime."""
 
 
-async def arrived(side: Side, limit: float = _SETTLE, *, postcopy: bool = False) -> None:
+async def arrived(
+    side: Side,
+    limit: float = _SETTLE,
+    *,
+    postcopy: bool = False,
+    refusal: str = "the destination's QEMU did not take the guest",
+) -> None:
     """Wait up to `limit` seconds until QEMU has taken the guest, and stands still with it; with `postcopy`, RAM is not
     all there.
 
     Raises:
-        GuestError: it has not.
+        GuestError: it has not; the message begins with `refusal`.
     """
     deadline = time.monotonic() + limit
     wanted = ("completed", "postcopy-active") if postcopy else ("completed",)
-    while True:
-        there: dict[str, Any] = await execute(side, "query-migrate")
-        state = (await execute(side, "query-status"))["status"]
-        if there.get("status") in wanted and state != "inmigrate":
-            return
-        if there.get("status") == "failed" or time.monotonic() > deadline:
-            raise GuestError(f"the destination's QEMU did not take the guest: {there.get('status')}, {state}")
-        await asyncio.sleep(_POLL)
+    try:
+        while True:
+            there: dict[str, Any] = await execute(side, "query-migrate")
+            state = (await execute(side, "query-status"))["status"]
+            if there.get("status") in wanted and state != "inmigrate":
+                return
+            if there.get("status") == "failed" or time.monotonic() > deadline:
+                raise GuestError(f"{refusal}: {there.get('status')}, {state}")
+            await asyncio.sleep(_POLL)
+    except LostGuestError as error:
+        raise GuestError(f"{refusal}: {await side.last_words() or error}") from None
 
 
 async def fetch(side: Side, addresses: range) -> None:

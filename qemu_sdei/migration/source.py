@@ -64,6 +64,9 @@ class Side(Protocol):
     def resume(self) -> None:
         """The guest goes on here after all."""
 
+    async def last_words(self) -> str:
+        """Why a QEMU that ended, or is about to, did not take the guest that arrived; "" if it does not say."""
+
     async def inherit(self, source: Any) -> None:
         """The guest is about to go on here and not at `source`."""
 

@@ -53,7 +53,7 @@ def test_qemu_is_asked_once_and_again_when_it_changes(tmp_path: Path) -> None:
     path = fake_qemu(tmp_path)
     for _ in range(3):
         assert find_qemu(path).version == (8, 1, 2)
-    assert (tmp_path / "asked").read_text().count("x") == 2  # --version, and the machine's options
+    assert (tmp_path / "asked").read_text().count("x") == 3  # --version, the machine's options, and all machines
     fake_qemu(tmp_path, "QEMU emulator version 9.0.0")
     os.utime(path, ns=(time.time_ns(), time.time_ns() + 10**9))
     assert find_qemu(path).version == (9, 0, 0)
