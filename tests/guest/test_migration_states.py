@@ -110,20 +110,20 @@ def stayed() -> str:
         return Journey().record
 
 
-def instance(document: dict[str, Any], event: int) -> dict[str, Any] | None:
-    """An event of CPU 0 as the document has it; None: not registered."""
-    found = [entry for entry in document["firmware"]["sdei"]["pes"][0]["events"] if entry["event"] == event]
-    return found[0] if found else None
+def pe(document: dict[str, Any]) -> dict[str, Any]:
+    """CPU 0 as SDEI has it."""
+    found: dict[str, Any] = document["firmware"]["sdei"]["pes"][0]
+    return found
+
+
+def is_in(document: dict[str, Any], state: int, *, pending: bool) -> bool:
+    """Whether event 0 of CPU 0 is in this state of sdei-states.md: 1 registered, 2 enabled, 4 running."""
+    return [(e["state"], e["pending"]) for e in pe(document)["events"] if e["event"] == 0] == [(state, pending)]
 
 
 def running(document: dict[str, Any]) -> list[int]:
     """Events whose handlers run on CPU 0."""
-    return [frame["event"] for frame in document["firmware"]["sdei"]["pes"][0]["frames"]]
-
-
-def pending(document: dict[str, Any]) -> bool:
-    entry = instance(document, 0)
-    return entry is not None and bool(entry["pending"])
+    return [frame["event"] for frame in pe(document)["frames"]]
 
 
 def waits(document: dict[str, Any]) -> bool:
@@ -138,13 +138,13 @@ def answered_not_taken(document: dict[str, Any]) -> bool:
 
 
 STATES: dict[str, tuple[Hold, Callable[[dict[str, Any]], bool]]] = {
-    "registered": (Hold("registered"), lambda d: instance(d, 0) is not None and not running(d) and not pending(d)),
-    "enabled": (Hold("enabled"), lambda d: instance(d, 0) is not None and not running(d) and not pending(d)),
-    "pending-masked": (Hold("pending-masked"), lambda d: pending(d) and d["firmware"]["sdei"]["pes"][0]["masked"]),
-    "pending-disabled": (Hold("pending-disabled"), lambda d: pending(d) and not running(d)),
-    "running": (Hold("running"), lambda d: running(d) == [0] and not pending(d)),
-    "running-pending": (Hold("running-pending"), lambda d: running(d) == [0] and pending(d)),
-    "unregister-pending": (Hold("unregister-pending"), lambda d: running(d) == [0] and not pending(d)),
+    "registered": (Hold("registered"), lambda d: is_in(d, 0b001, pending=False)),
+    "enabled": (Hold("enabled"), lambda d: is_in(d, 0b011, pending=False)),
+    "pending-masked": (Hold("pending-masked"), lambda d: is_in(d, 0b011, pending=True) and pe(d)["masked"]),
+    "pending-disabled": (Hold("pending-disabled"), lambda d: is_in(d, 0b001, pending=True)),
+    "running": (Hold("running"), lambda d: is_in(d, 0b111, pending=False) and running(d) == [0]),
+    "running-pending": (Hold("running-pending"), lambda d: is_in(d, 0b111, pending=True) and running(d) == [0]),
+    "unregister-pending": (Hold("unregister-pending"), lambda d: is_in(d, 0b100, pending=False) and running(d) == [0]),
     "nested": (Hold("nested", CRITICAL), lambda d: running(d) == [0, CRITICAL]),
     "resume": (Hold("resume"), lambda d: not running(d) and answered_not_taken(d)),
     "off": (Hold("off", vcpu=1), lambda d: d["firmware"]["psci"]["power"] == [0, 1]),
