@@ -146,7 +146,7 @@ def check(server: Server, document: object) -> Document:
         raise ProtocolError(f"state document: written by a newer program; this one knows up to version {VERSION}")
     if version == 1:
         document = {**document, "waiting": []}
-    top = _object(document, _TOP, "state document")
+    top = _object(document, _TOP)
     machine = _object(top["machine"], _MACHINE, "machine")
     for name, value in server.machine.items():
         if name == "window_version" and type(machine[name]) is int and 1 <= machine[name] < layout.VERSION:
@@ -245,9 +245,14 @@ def _check_power(server: Server) -> None:
             raise ProtocolError(f"state document: CPU {pe} is {psci.power[pe].name}: its entry point contradicts")
 
 
-def _object(value: object, keys: frozenset[str], where: str) -> Document:
-    if not isinstance(value, dict) or value.keys() != keys:
-        raise ProtocolError(f"state document: {where}: must be an object with {', '.join(sorted(keys))}")
+def _object(value: object, keys: frozenset[str], where: str = "") -> Document:
+    where = f"state document: {where}: " if where else "state document: "
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{where}must be an object")
+    if missing := keys - value.keys():
+        raise ProtocolError(f"{where}{', '.join(sorted(missing))}: missing")
+    if unknown := value.keys() - keys:
+        raise ProtocolError(f"{where}{_brief(', '.join(sorted(unknown)))}: nothing is known of it")
     return value
 
 
