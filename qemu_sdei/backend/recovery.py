@@ -83,8 +83,8 @@ def recover(server: Server) -> bool:
     server._seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
     for pe in range(window.nr_cpus):
         _take_up(server, pe, answers.get(pe))
-    firmware.kicks[:] = range(window.nr_cpus)
-    server._send_kicks()
+    firmware.kicks.clear()
+    server.kick_again()
     return True
 
 

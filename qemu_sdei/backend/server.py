@@ -26,8 +26,9 @@ from qemu_sdei.backend.watched import Watched
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
+from qemu_sdei.monitor.layout import HEAD_WORDS, AnswerFlag, Header, Kind, Word
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.services.psci import Power
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
 if TYPE_CHECKING:
@@ -214,9 +215,7 @@ class Server(Descriptors):
             self._seen[pe] = s
             self._kicked[pe] = 0
         self.checkpoint()
-        # A kick, or the doorbell's byte for it, may have been lost on the way.
-        self.firmware.kicks[:] = range(self.window.nr_cpus)
-        self._send_kicks()
+        self.kick_again()
 
     # ---- one frame
 
@@ -313,6 +312,20 @@ class Server(Descriptors):
     def kick(self, pe: int) -> None:
         """Interrupt a PE, which then comes by with a frame."""
         self.firmware.kicks.append(pe)
+        self._send_kicks()
+
+    def kick_again(self) -> None:
+        """A kick, or the doorbell's byte for it, may have been lost with an earlier backend or QEMU.
+
+        Who waits in the monitor to be woken (`CPU_SUSPEND`, `SYSTEM_SUSPEND`), or to be started, would come up: so only
+        if there is something for it. Each kick reaches CPU 0 first, so none is sent without need.
+        """
+        firmware = self.firmware
+        for pe, frame in enumerate(self._frames):
+            power = firmware.psci.power[pe]
+            waits = power is Power.OFF or frame[Word.FLAGS] & AnswerFlag.WFI
+            if power is Power.ON_PENDING or self._attention[pe] or not waits:
+                firmware.kicks.append(pe)
         self._send_kicks()
 
     def _send_kicks(self) -> None:

@@ -69,14 +69,11 @@ class Watched:
         self._server._note("held", 0)
 
     def ask_for_sign(self) -> None:
-        """Kick one CPU; its frame is the sign. One that waits in the monitor to be woken (`CPU_SUSPEND`,
-        `SYSTEM_SUSPEND`) is left alone.
+        """Kick CPU 0, which each kick reaches first; its frame is the sign. While it waits in the monitor to be woken
+        (`CPU_SUSPEND`, `SYSTEM_SUSPEND`), it is left alone.
         """
-        window = self._server.window
-        for pe in range(window.nr_cpus):
-            if not window.frames[pe][Word.FLAGS] & _WFI:
-                self._server.kick(pe)
-                return
+        if not self._server.window.frames[0][Word.FLAGS] & _WFI:
+            self._server.kick(0)
 
     def forget(self) -> None:
         """Nothing is wanted any more."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from qemu_sdei.errors import NotDeliveredError
 from tests.guest.client import Client
 from tests.guest.guests import until
 from tests.guest.test_power import linux
@@ -50,3 +54,46 @@ def test_events_survive_sleep(series: str) -> None:
             client.guest.inject(0, cpu, wait=True)
         assert client.count(0) == (3, 3)
         assert client.shell("cat /sys/devices/system/cpu/online").strip() == "0-1"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("disturb", ["migrate", "backend"])
+def test_a_guest_that_sleeps_sleeps_on(disturb: str) -> None:
+    """A guest in SYSTEM_SUSPEND is woken by its clock, neither by a migration nor by another backend; and it is then as
+    it was.
+    """
+    with linux("6.12", smp=2) as client:
+        client.load("verbose=0")
+        # On a busy machine the alarm may come before all is done: then once more, with a later one.
+        tries = (disturbed_in_sleep(client, disturb, alarm) for alarm in (6, 20, 60))
+        assert next(slept for slept in tries if slept is not None)
+        until("the event is handled", lambda: client.count(0)[0] > 0)
+        assert client.count(0)[0] == client.guest.status()["counts"]["completed"]
+        for cpu in (0, 1):
+            assert client.guest.inject(0, cpu, wait=True, timeout=20).outcome == "completed"
+
+
+def disturbed_in_sleep(client: Client, disturb: str, alarm: int) -> bool | None:
+    """Whether the guest slept on, and took no event, for `alarm` seconds; None: that was over too soon."""
+    guest = client.guest
+    before = guest.status()["pes"][0]["calls"].get("SYSTEM_SUSPEND", 0)
+    begin = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        command = f"echo +{alarm} >/sys/class/rtc/rtc0/wakealarm; echo mem >/sys/power/state"
+        done = pool.submit(guest.run, command, timeout=120)
+        until("the guest is asleep", lambda: guest.status()["pes"][0]["calls"].get("SYSTEM_SUSPEND", 0) > before)
+        if disturb == "migrate":
+            guest.migrate()
+        else:
+            backend = guest.backend_pid
+            assert backend is not None
+            os.kill(backend, signal.SIGKILL)
+            until("another one serves it", lambda: guest.backend_pid not in (None, backend))
+        try:
+            guest.inject(0, 0, wait=True, timeout=1)
+            slept = False
+        except NotDeliveredError:
+            slept = True
+        late = time.monotonic() > begin + alarm - 1  # its clock has seconds
+        done.result()
+    return None if late else slept
