@@ -40,6 +40,8 @@ class Control(Connections):
     def __init__(self, server: Server, path: Path, about: dict[str, Any]) -> None:
         self._about = about
         self._waiting = server.waiting
+        self._aside: dict[tuple[int, int], dict[int, list[int]]] = {}
+        """Of KVM's registers: handlers that were written before their events, by boot and PE."""
         self._handover = Handover(server, path.parent, self._send, self._perform)
         self._commands: dict[str, Command] = {
             "hello": self._hello,
@@ -142,12 +144,16 @@ class Control(Connections):
         except ValueError:
             raise UsageError("a register's id is a number") from None
         firmware = self._server.firmware
+        if not firmware.serves_sdei:
+            raise UsageError("this guest has no SDEI (--no-sdei), and none of its registers")
+        aside = dict(self._aside.get((firmware.epoch, pe), {}))
         if wanted:
             try:
-                self._server.replace_sdei(kvm_regs.write(firmware.dispatcher.snapshot(), pe, wanted))
+                self._server.replace_sdei(kvm_regs.write(firmware.dispatcher.snapshot(), pe, wanted, aside))
             except ProtocolError as error:
                 raise UsageError(f"this cannot be: {error}") from None
-        found = kvm_regs.read(firmware.dispatcher.snapshot(), pe)
+            self._aside[firmware.epoch, pe] = aside
+        found = kvm_regs.read(firmware.dispatcher.snapshot(), pe, aside)
         return {"registers": {f"{number:#x}": words for number, words in found.items()}}
 
     def _why(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:

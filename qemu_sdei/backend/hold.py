@@ -38,6 +38,9 @@ which the event is either. off: the vCPU is in CPU_OFF. exchange: it has called 
 resume: it is in COMPLETE_AND_RESUME, answered, and has not returned from the call.
 """
 
+OF_VCPU: Final = (_OFF, "exchange")
+"""Of these: states of a vCPU, whatever the events are."""
+
 
 @dataclass(frozen=True)
 class HoldPoint:
@@ -55,7 +58,10 @@ class HoldPoint:
             raise UsageError(f"no hold point {self.state!r}; there are {', '.join(STATES)}")
         if not 0 <= self.vcpu < firmware.nr_cpus:
             raise UsageError(f"there is no vCPU {self.vcpu}: the guest has {firmware.nr_cpus}")
-        firmware.dispatcher.describe(self.event)
+        if self.state not in OF_VCPU:
+            if not firmware.serves_sdei:
+                raise UsageError(f"this guest has no SDEI (--no-sdei): hold points for it are {', '.join(OF_VCPU)}")
+            firmware.dispatcher.describe(self.event)
 
     @property
     def drain(self) -> bool:

@@ -3,14 +3,15 @@ defines them for KVM_GET_ONE_REG and KVM_SET_ONE_REG; for VMMs and tests that sp
 
 A value is a list of 64-bit words in memory order. KVM knows events 0 and 1, both private and normal; an event that the
 machine does not have reads as zero, and what is written to it is ignored. Where KVM takes each register by itself, here
-a set of them is written at once, and what comes of it must be a state that can be: so a handler cannot run without a
-context, nor an event be enabled without being registered.
+a set of them can be written at once, and what comes of it must be a state that can be: so an event cannot be enabled
+without being registered. One by one in the order of their ids they can be written as well: a handler that is written
+before its event is registered waits for that in `Aside`, and a context comes after its running bit.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, NamedTuple
 
 from qemu_sdei.errors import UsageError
@@ -25,6 +26,8 @@ _HANDLERS: Final = (0, 1, 2, 3)
 _WORD: Final = (1 << 64) - 1
 
 Words = list[int]
+Aside = MutableMapping[int, Words]
+"""Event -> handler, of a PE: written, and the event was not registered."""
 
 
 class Register(NamedTuple):
@@ -53,8 +56,8 @@ _BITS: Final = {8: BIT_REGISTERED, 9: BIT_ENABLED, 10: BIT_RUNNING}
 BY_ID: Final = {register.id: register for register in REGISTERS}
 
 
-def read(sdei: Mapping[str, Any], pe: int) -> dict[int, Words]:
-    """All registers of a PE, from the SDEI core's snapshot; by id."""
+def read(sdei: Mapping[str, Any], pe: int, aside: Mapping[int, Words] | None = None) -> dict[int, Words]:
+    """All registers of a PE, from the SDEI core's snapshot and what was put aside; by id."""
     state = sdei["pes"][pe]
     events = {entry["event"]: entry for entry in state["events"]}
     values: dict[int, Words] = {}
@@ -62,7 +65,8 @@ def read(sdei: Mapping[str, Any], pe: int) -> dict[int, Words]:
         number = register.number
         if number <= 7:
             entry = events.get(number - 4) if number - 4 in _EVENTS else None
-            value = [0, 0] if entry is None else [entry["entry"], entry["argument"]]
+            waits = (aside or {}).get(number - 4, [0, 0])
+            value = list(waits) if entry is None else [entry["entry"], entry["argument"]]
         elif number in _BITS:
             value = [sum(1 << n for n in _EVENTS if n in events and events[n]["state"] & _BITS[number])]
         elif number == 11:
@@ -76,14 +80,15 @@ def read(sdei: Mapping[str, Any], pe: int) -> dict[int, Words]:
     return values
 
 
-def write(sdei: Mapping[str, Any], pe: int, values: Mapping[int, Words]) -> dict[str, Any]:
-    """A snapshot with the registers `values` (by id) of a PE written, all at once.
+def write(sdei: Mapping[str, Any], pe: int, values: Mapping[int, Words], aside: Aside | None = None) -> dict[str, Any]:
+    """A snapshot with the registers `values` (by id) of a PE written, all at once; `aside` is changed as well.
 
     Raises:
-        UsageError: no such register, a value of the wrong size, or a context while nothing runs. Whether the rest can
-        be is for whoever restores the snapshot to say.
+        UsageError: no such register, a value of the wrong size, a context while nothing runs, or an event that is to be
+        registered and has no handler. Whether the rest can be is for whoever restores the snapshot to say.
     """
-    new = read(sdei, pe)
+    aside = {} if aside is None else aside
+    new = read(sdei, pe, aside)
     for number, words in values.items():
         register = BY_ID.get(number)
         if register is None:
@@ -100,16 +105,21 @@ def write(sdei: Mapping[str, Any], pe: int, values: Mapping[int, Words]) -> dict
     for n in _EVENTS:
         if n not in known:
             continue
+        was = any(entry["event"] == n for entry in state["events"])
+        given = _ARM64_FW | _SIZES[2] | 4 + n in values
         state["events"] = [entry for entry in state["events"] if entry["event"] != n]
         bits = sum(bit for number, bit in _BITS.items() if by_number[number][0] >> n & 1)
         pending = bool(by_number[11][0] >> n & 1)
         entry, argument = by_number[4 + n]
         if bits or pending:
+            if not (was or given or n in aside):
+                raise UsageError(f"event {n} has no handler yet: write SDEI_EVENT_HANDLER_{n} with it, or before")
             state["events"].append(
                 {"event": n, "state": bits, "pending": pending, "entry": entry, "argument": argument}
             )
-        elif _ARM64_FW | _SIZES[2] | 4 + n in values and (entry or argument):
-            raise UsageError(f"event {n} is not registered: write SDEI_EVENT_REGISTERED with its handler")
+            aside.pop(n, None)
+        elif given:
+            aside[n] = [entry, argument]
         if bits & BIT_RUNNING:
             running.append({"event": n, "context": by_number[12][:_CONTEXT_WORDS]})
     if not running and any(by_number[12]) and _ARM64_FW | _SIZES[32] | 12 in values:

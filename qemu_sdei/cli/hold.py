@@ -30,6 +30,7 @@ def add_hold(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
     """The hold point that was asked for, `guest` being the running one. Raises `UsageError`."""
+    from qemu_sdei.backend.hold import OF_VCPU
     from qemu_sdei.cli.inject_command import event_number
     from qemu_sdei.machine.client import ControlClient
     from qemu_sdei.migration.options import Hold
@@ -40,6 +41,8 @@ def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
         if args.event != _EVENT or args.vcpu != _VCPU:
             raise UsageError("--event and --vcpu are those of a hold point: say which, by --hold STATE")
         return None
+    if args.hold in OF_VCPU and args.event == _EVENT:
+        return Hold(args.hold, vcpu=args.vcpu, timeout=args.timeout)
     with ControlClient(guest.control) as client:
         event = event_number(args.event, client)
     return Hold(args.hold, event, args.vcpu, args.timeout)

@@ -75,7 +75,7 @@ def event_number(text: str, client: ControlClient) -> int:
         pass
     names = {str(event["name"]): int(event["event"]) for event in client.status()["events"]}
     if text not in names:
-        raise UsageError(f"there is no event named {text!r}; this guest has {', '.join(names)}")
+        raise UsageError(f"there is no event named {text!r}; this guest has {', '.join(names) or 'none (--no-sdei)'}")
     return names[text]
 
 

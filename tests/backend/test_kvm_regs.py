@@ -109,7 +109,22 @@ def test_what_cannot_be_changes_nothing(world: BoundWorld, values: dict[str, lis
 def test_unregistered_and_registered_again(world: BoundWorld) -> None:
     put(world, SDEI_EVENT_REGISTERED=[0], SDEI_EVENT_ENABLED=[0])
     assert registers(world)["SDEI_EVENT_HANDLER_0"] == [0, 0]
-    with pytest.raises(UsageError, match="not registered"):
-        put(world, SDEI_EVENT_HANDLER_0=[HANDLER, 1])
+    with pytest.raises(UsageError, match="has no handler yet"):
+        put(world, SDEI_EVENT_REGISTERED=[1])
     put(world, SDEI_EVENT_HANDLER_0=[HANDLER, 1], SDEI_EVENT_REGISTERED=[1], SDEI_EVENT_HANDLER_2=[1, 1])
     assert world.x0(0, Function.EVENT_STATUS, 0) == 1
+
+
+def test_one_by_one_in_the_order_of_their_ids(world: BoundWorld) -> None:
+    """As a VMM restores a vCPU: KVM_SET_ONE_REG for each register of the list."""
+    world.call(0, Function.EVENT_SIGNAL, 0, 0)
+    before = world.server.firmware.dispatcher.snapshot()
+    saved = read(before, 0)
+    put(world, SDEI_EVENT_REGISTERED=[0], SDEI_EVENT_ENABLED=[0], SDEI_EVENT_RUNNING=[0], SDEI_PE_STATE=[1])
+    aside: dict[int, list[int]] = {}
+    for register in REGISTERS:
+        snapshot = world.server.firmware.dispatcher.snapshot()
+        world.server.replace_sdei(write(snapshot, 0, {register.id: saved[register.id]}, aside))
+        assert read(world.server.firmware.dispatcher.snapshot(), 0, aside)[register.id] == saved[register.id]
+    assert world.server.firmware.dispatcher.snapshot() == before
+    assert not aside.get(0)
