@@ -105,6 +105,9 @@ def take_up(server: Server) -> dict[str, str]:
     """
     state, note = read(server.window)
     top = document.check(server, state)
+    if top["machine"]["window_version"] != server.machine["window_version"]:
+        # QEMU would write ours at the next reset, and not see that it is another than it has translated.
+        raise ProtocolError("the snapshot was saved by another version of this program, with another EL3 monitor")
     window = server.window
     for pe, cpu in enumerate(top["cpus"]):
         there = {"seq": window.seq[pe], "kick": window.kick[pe], "frame": window.frames[pe].tolist()}

@@ -23,6 +23,7 @@ def checkpoint(server: Server, answers: dict[int, memoryview] | None = None) -> 
             "delivered": server.firmware.delivered,
             "calls": {str(f): counts for f, counts in server.calls.items()},
             "answers": {str(pe): frame.tolist() for pe, frame in (answers or {}).items()},
+            "window_version": server.machine.get("window_version", layout.VERSION),
         }
     )
 
@@ -54,6 +55,7 @@ def recover(server: Server) -> bool:
                 if len(counts) != window.nr_cpus:
                     raise ValueError("calls of another number of CPUs")
                 server.calls[int(function)] = [int(n) for n in counts]
+            server.machine["window_version"] = int(state.get("window_version", layout.VERSION))
             for pe, words in state["answers"].items():
                 answers[int(pe)] = (last[int(pe)], [int(w) for w in words])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -50,7 +50,7 @@ def start(guest: Guest) -> None:
         config = guest_config(plan, directory.name, initrd)
         check_boot(config)
     _write(directory, files.CONFIG, config.to_json().encode())
-    _write(directory, files.MONITOR, monitor_image(plan))
+    _write(directory, files.MONITOR, monitor_image(plan) if saved is None else saved.monitor())
     plan.devices.create()
     where = guest.options.memory_path
     guest._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))

@@ -5,6 +5,7 @@ saved.json     what `GuestOptions` were, how to know the shell's words on the co
 guest.json     the backend's configuration
 state.json     the state document
 vm.state       QEMU's migration stream, RAM included
+monitor.bin    the guest's EL3 monitor
 initrd.img, console.log
 """
 
@@ -24,13 +25,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.document import MAX_DOCUMENT
-from qemu_sdei.config import GuestConfig
+from qemu_sdei.config import RAM_BASE, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.machine.options import GuestOptions, rooted
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
 from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
+from qemu_sdei.monitor import image, layout
 from qemu_sdei.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -48,10 +50,13 @@ _LOAD: Final = 120.0
 """Seconds that QEMU may take to read a guest."""
 _REFUSAL: Final = "QEMU does not take the saved guest"
 _KEYS: Final = frozenset(("format", "version", "options", "nonce", "running", "files"))
-_FILES: Final = (files.CONFIG, files.STATE, VM, files.INITRD)
+_FILES: Final = (files.CONFIG, files.STATE, VM, files.INITRD, files.MONITOR)
 """What a damage of would not be seen before the guest runs."""
+_OPTIONAL: Final = frozenset((files.INITRD, files.MONITOR))
 _DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace", "snapshots"))
 """Options that are for a boot, or for one run only."""
+_GONE: Final = frozenset(("exact_memory",))
+"""Options that there were; how much RAM there is, the configuration says."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Saved:
         if data.get("version") != VERSION or data.keys() != _KEYS:
             raise UsageError(f"{directory} was saved by another version of this program")
         found = data["files"]
-        if found is not None and (not isinstance(found, dict) or not found.keys() >= {*_FILES} - {files.INITRD}):
+        if found is not None and (not isinstance(found, dict) or not found.keys() >= {*_FILES} - _OPTIONAL):
             raise UsageError(f"{directory} holds no saved guest: {META} does not say what the files are")
         options = _options(data["options"])
         if (options.smp, options.cpu, options.virtualization) != (config.nr_cpus, config.cpu, config.virtualization):
@@ -102,7 +107,7 @@ class Saved:
         """Fill a new run directory. Returns the configuration there. Raises `UsageError`."""
         boot = dict(self.config.boot)
         try:
-            for name in (files.INITRD, files.STATE):
+            for name in (files.INITRD, files.STATE, files.CONSOLE_LOG):
                 if (self.path / name).is_file():
                     shutil.copyfile(self.path / name, directory / name)
         except OSError as error:
@@ -110,6 +115,20 @@ class Saved:
         if (directory / files.INITRD).is_file():
             boot["initrd"] = str(directory / files.INITRD)
         return replace(self.config, name=directory.name, boot=boot)
+
+    def monitor(self) -> bytes:
+        """The EL3 monitor that the guest was saved with. Raises `UsageError`.
+
+        QEMU writes it anew at each reset, and does not see that it is another one than it has translated.
+        """
+        try:
+            if files.MONITOR in (self.files or ()):
+                return (self.path / files.MONITOR).read_bytes()
+            window_version = _window_version((self.path / files.STATE).read_bytes())
+        except OSError as error:
+            raise UsageError(f"{self.path} holds no saved guest: {error.strerror}") from None
+        window = layout.window_base(RAM_BASE, self.config.ram_size)
+        return image.patched(window, self.config.nr_cpus, image.blob(window_version))
 
     async def arrive(self, side: Supervisor) -> None:
         """Have QEMU and backend of `side`, which wait for a guest, take this one."""
@@ -125,6 +144,15 @@ class Saved:
             await execute(side, "cont")
 
 
+def _window_version(state: bytes) -> int:
+    """What a state document says of it; where it is damaged, the backend says so."""
+    try:
+        version = json.loads(state)["machine"]["window_version"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return layout.VERSION
+    return version if type(version) is int and version in image.OLDER else layout.VERSION
+
+
 def _digest(file: Path) -> str:
     """SHA-256 of a file. Raises `UsageError`."""
     try:
@@ -137,8 +165,9 @@ def _digest(file: Path) -> str:
 def _options(data: object) -> GuestOptions:
     defaults = GuestOptions()
     known = {field.name for field in fields(GuestOptions)} - _DROPPED
-    if not isinstance(data, dict) or not data.keys() <= known:
+    if not isinstance(data, dict) or not data.keys() <= known | _GONE:
         raise UsageError("the saved guest's options are those of another version of this program")
+    data = {name: value for name, value in data.items() if name not in _GONE}
     for name, value in data.items():
         if not _may_be(value, getattr(defaults, name)):
             raise UsageError(f"the saved guest's options are damaged: {name}")
@@ -193,7 +222,7 @@ async def save(
         part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
         await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", _AS_FILE)
         await _appears(directory / VM)
-        for name in (files.CONFIG, files.STATE, files.INITRD, files.CONSOLE_LOG):
+        for name in (files.CONFIG, files.STATE, files.INITRD, files.MONITOR, files.CONSOLE_LOG):
             if (side.path / name).is_file():
                 await asyncio.to_thread(shutil.copyfile, side.path / name, directory / name)
         sums = {name: await asyncio.to_thread(_digest, directory / name) for name in _saved(directory)}

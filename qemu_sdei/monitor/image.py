@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from importlib import resources
+from typing import Final
 
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
@@ -19,9 +20,13 @@ REDISTRIBUTOR_REGION_2 = 0x40_0000_0000
 """Where QEMU's `virt` puts the redistributors of CPU 123 and up, for RAM below 255 GiB."""
 
 
-def blob() -> bytes:
-    """The monitor as shipped, unpatched."""
-    return (resources.files("qemu_sdei") / "data" / "monitor.bin").read_bytes()
+OLDER: Final = {1: "monitor-1.bin"}
+"""Monitors of older frame windows, by `layout.VERSION` of then: for guests that were saved with them."""
+
+
+def blob(version: int = layout.VERSION) -> bytes:
+    """The monitor as shipped, unpatched; that of an older frame window if asked for."""
+    return (resources.files("qemu_sdei") / "data" / OLDER.get(version, "monitor.bin")).read_bytes()
 
 
 def patched(window_base: int, nr_cpus: int, image: bytes | None = None) -> bytes:

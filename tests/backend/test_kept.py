@@ -155,5 +155,10 @@ def test_commands_are_for_who_froze_the_guest(tmp_path: Path) -> None:
     kept_bytes: Any = owner.ask(id=1, cmd="keep", note=NOTE)["result"]["bytes"]
     assert kept_bytes > 100
     assert owner.ask(id=1, cmd="take-up")["result"] == {"note": NOTE}
+    backend.server.machine["window_version"] = 1  # a guest with an older monitor
+    assert owner.ask(id=1, cmd="keep", note=NOTE)["ok"]
+    assert owner.ask(id=1, cmd="take-up")["ok"]
+    backend.server.machine = machine(2)
+    assert "with another EL3 monitor" in owner.ask(id=1, cmd="take-up")["error"]["message"]
     assert owner.ask(id=1, cmd="forget")["ok"]
     assert "no state document" in owner.ask(id=1, cmd="take-up")["error"]["message"]

@@ -1,0 +1,157 @@
+"""Guests that older versions of this program have saved (saved/README.md) go on here, and can be moved on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.errors import GuestError
+from qemu_sdei.machine.guest import Guest
+from tests.guest.guests import check_nothing_left, until
+
+pytestmark = pytest.mark.guest
+
+CORPUS = Path(__file__).parent / "saved"
+COMMITS = sorted({file.name.rpartition("-")[0] for file in CORPUS.glob("*.tar.xz")})
+OLD_MONITOR = ("1-219f224", "2-50c83ed")
+"""Those whose monitor has its memory in secure SRAM."""
+THIS = COMMITS[-1]
+LIMIT = 30.0
+
+JOURNEY = """\
+journey: critical: status 7 critical 7 runs 3 0
+journey: after the critical one: status 7 critical 3 runs 3 1
+journey: in the handler: context 37ab4a6f70b7e546 at 40206fa4
+journey: before the critical one: status 7 critical 3 runs 4 1
+journey: waits for event 0x103
+journey: after the critical one: status 7 critical 3 runs 4 1
+journey: all done: status 3 critical 3 runs 4 1
+journey: ok
+"""
+"""What it prints from where it was saved."""
+
+
+def saved(commit: str, what: str, scratch: Path) -> Path:
+    """A saved guest, unpacked."""
+    with tarfile.open(CORPUS / f"{commit}-{what}.tar.xz") as archive:
+        archive.extractall(scratch)  # ours: no need of a filter, which early 3.11 has not
+    (found,) = scratch.iterdir()
+    return found
+
+
+def normal(*some: str) -> list[object]:
+    """All commits; those not of `some` are slow."""
+    return [commit if commit in some else pytest.param(commit, marks=pytest.mark.slow) for commit in COMMITS]
+
+
+def test_the_corpus_is_what_it_says(tmp_path: Path) -> None:
+    versions = []
+    for commit in COMMITS:
+        path = saved(commit, "idle", tmp_path / commit)
+        document = json.loads((path / "state.json").read_bytes())
+        meta = json.loads((path / "saved.json").read_bytes())
+        versions.append((meta["version"], document["version"], document["machine"]["window_version"]))
+        assert (versions[-1][2] == 1) is (commit in OLD_MONITOR)
+    assert versions == [(1, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 2), (2, 2, 2)]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("commit", normal("1-219f224"))
+def test_goes_on_by_every_route(commit: str, runtime: Path, tmp_path: Path) -> None:
+    """Events on both CPUs, counted on from where it was; also after its backend was killed, and after a reset."""
+    handled = 5 + 3
+
+    def works(guest: Guest) -> None:
+        nonlocal handled
+        for vcpu in range(2):
+            assert guest.inject(0, vcpu, wait=True, timeout=LIMIT).outcome == "completed"
+            handled += 1
+        counts = guest.status()["counts"]
+        assert (counts["delivered"], counts["completed"], counts["rejected"]) == (handled, handled, 0)
+
+    def live(guest: Guest, name: str, route: str) -> None:
+        if commit in OLD_MONITOR:
+            before = guest.name
+            with pytest.raises(GuestError, match=rf"goes on as '{before}': .*older version.* route shared or copy$"):
+                guest.migrate(name, route=route)
+            assert guest.name == before
+        else:
+            assert guest.migrate(name, route=route).destination == name
+        works(guest)
+
+    with Guest.saved(saved(commit, "idle", tmp_path / "old"), name="a") as guest:
+        works(guest)
+        live(guest, "b", "live")
+        for name, route in (("c", "shared"), ("d", "copy")):
+            assert guest.migrate(name, route=route).destination == name
+            works(guest)
+        live(guest, "e", "postcopy")
+        guest.save(tmp_path / "again", end=True)
+        guest.wait_off(LIMIT)
+    with Guest.saved(tmp_path / "again", name="a") as guest:
+        works(guest)
+        assert guest.backend_pid is not None
+        os.kill(guest.backend_pid, signal.SIGKILL)
+        until("another backend", lambda: guest.backend_starts == 2)
+        works(guest)
+        live(guest, "f", "live")
+        printed = guest.console.count("idle: ready")
+        guest.reset()
+        until("it boots again", lambda: guest.console.count("idle: ready") > printed)
+        until("both CPUs are ready", lambda: _enabled(guest) == 2)
+        assert guest.status()["epoch"] == 2
+        works(guest)
+        guest.migrate("g")
+        works(guest)
+        live(guest, "h", "live")
+    check_nothing_left(runtime)
+
+
+def _enabled(guest: Guest) -> int:
+    """How many CPUs have event 0 registered and enabled."""
+    (event,) = (event for event in guest.status()["events"] if event["event"] == 0)
+    return sum(one["enabled"] for one in event["instances"])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("commit", normal("3-a3effcc"))
+def test_amid_a_handler_with_an_event_pending(commit: str, runtime: Path, tmp_path: Path) -> None:
+    """It prints what one prints that was never saved, wherever it was in between."""
+    with Guest.saved(saved(commit, "journey", tmp_path / "old"), name="a") as guest:
+        before = guest.console
+        assert before.endswith("waits for event 0x103\n")
+        guest.migrate("b")
+        guest.migrate("c", route="copy")
+        guest.save(tmp_path / "again", end=True)
+        guest.wait_off(LIMIT)
+    with Guest.saved(tmp_path / "again", name="a") as guest:
+        guest.migrate("b", route="copy" if commit in OLD_MONITOR else "live")
+        assert [vcpu["power"] for vcpu in guest.status()["pes"]] == ["on", "off"]
+        guest.inject(0x103, 0)
+        assert guest.wait_off(LIMIT).guest
+        assert guest.console == before + JOURNEY
+    check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("commit", normal())
+def test_amid_a_storm(commit: str, runtime: Path, tmp_path: Path) -> None:
+    """Each call is answered once, each signal handled once: the guest looks itself."""
+    with Guest.saved(saved(commit, "storm", tmp_path / "old"), name="a") as guest:
+        for name, route in (("b", "shared"), ("c", "copy")):
+            guest.migrate(name, route=route)
+            calls = guest.status()["counts"]["calls"]
+            until("it goes on", lambda n=calls: guest.status()["counts"]["calls"] > n)
+        guest.save(tmp_path / "again")
+        guest.wait_off(60)
+        assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
+    with Guest.saved(tmp_path / "again", name="a") as guest:
+        guest.wait_off(60)
+        assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
+    check_nothing_left(runtime)
