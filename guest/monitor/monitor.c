@@ -39,6 +39,7 @@ struct access phys_access(u64 address, u64 value, u64 code, struct pcpu *me);
 #define ICC_SGI0R_EL1 "S3_0_C12_C11_7"
 #define ZCR_EL3 "S3_6_C1_C2_0"
 #define SMCR_EL3 "S3_6_C1_C2_6"
+#define ID_AA64PFR2_EL1 "S3_0_C0_C4_2"
 #define ID_AA64MMFR3_EL1 "S3_0_C0_C7_3"
 #define ID_AA64ISAR2_EL1 "S3_0_C0_C6_2"
 
@@ -87,6 +88,8 @@ static void enable_features(void)
 		scr |= 1UL << 26; /* ATA: MTE2 */
 	if (field(mmfr0, 56))
 		scr |= 1UL << 27; /* FGTEn */
+	if (field(mmfr0, 56) >= 2)
+		scr |= 1UL << 59; /* FGTEn2 */
 	if (field(mmfr0, 60))
 		scr |= 1UL << 28; /* ECVEn */
 	if (field(pfr0, 44) >= 2)
@@ -103,10 +106,20 @@ static void enable_features(void)
 		scr |= 1UL << 41; /* EnTP2: TPIDR2_EL0 of SME */
 	if (field(mmfr3, 0))
 		scr |= 1UL << 43; /* TCR2En */
+	if (field(pfr1, 48))
+		scr |= 1UL << 42; /* RCWMASKEn: THE */
 	if (field(mmfr3, 4))
 		scr |= 1UL << 44; /* SCTLR2En */
-	if (field(mmfr3, 8))
-		scr |= 1UL << 45; /* PIEn */
+	if (field(mmfr3, 8) || field(mmfr3, 16))
+		scr |= 1UL << 45; /* PIEn: permission indirection, and overlays */
+	if (field(mmfr3, 24))
+		scr |= 1UL << 46; /* AIEn */
+	if (field(mmfr3, 32))
+		scr |= 1UL << 47; /* D128En */
+	if (field(read_reg(ID_AA64PFR2_EL1), 32))
+		scr |= 1UL << 50; /* EnFPM: FPMR */
+	if (field(pfr1, 60))
+		scr |= 1UL << 53; /* PFAREn */
 	write_reg("scr_el3", scr);
 
 	if (field(pfr0, 32))
@@ -120,7 +133,8 @@ static void enable_features(void)
 	if (field(pfr0, 32))
 		write_reg(ZCR_EL3, 0xf);
 	if (field(pfr1, 24))
-		write_reg(SMCR_EL3, 0xf | (read_reg("S3_0_C0_C4_5") >> 63) << 31); /* FA64 if ID_AA64SMFR0 says so */
+		/* FA64 if ID_AA64SMFR0 says so; EZT0: SME2. */
+		write_reg(SMCR_EL3, 0xf | (read_reg("S3_0_C0_C4_5") >> 63) << 31 | (field(pfr1, 24) >= 2 ? 1UL << 30 : 0));
 	isb();
 }
 
