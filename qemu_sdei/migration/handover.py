@@ -38,7 +38,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, check, complete, fetch, first_sign, take_over
-from qemu_sdei.migration.options import POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.options import LAST_POSTCOPY, POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.migration.wire import Wire
 
@@ -204,23 +204,27 @@ class Handover:
     async def _prepare(self) -> None:
         await self._destination.start(self._start_timeout)
         if self._options.route == POSTCOPY:
-            await self._same_qemu()
+            await self._check_postcopy()
         await Source.capabilities(self._destination, self._options, early=self._early)
         await self._wire.listen()
 
-    async def _same_qemu(self) -> None:
-        """Raise `UsageError` unless both sides are the same QEMU: one that finds out in postcopy that it cannot take
-        the guest finds out too late, because the source's QEMU does not let it go on any more.
-        """
+    async def _check_postcopy(self) -> None:
+        """Raise `UsageError` unless both sides are the same QEMU, and one that does not lose the guest."""
         here, there = [await execute(side, "query-version") for side in (self._source, self._destination)]
-        if here != there:
-            words = [
-                ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro")) + f" {version['package']}"
-                for version in (here, there)
-            ]
+        names = [
+            ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro")) + f" {version['package']}"
+            for version in (here, there)
+        ]
+        if (here["qemu"]["major"], here["qemu"]["minor"]) > LAST_POSTCOPY:
             raise UsageError(
-                f"postcopy is only for two QEMUs of one version: the guest runs in QEMU {words[0].strip()}, the other "
-                f"one is {words[1].strip()}; choose another route"
+                f"postcopy is not for QEMU {names[0].strip()}: {'.'.join(map(str, LAST_POSTCOPY))} is the last one of "
+                "which it is known that no pages are lost (11.1 loses some); choose another route"
+            )
+        if here != there:
+            # What it cannot take the destination finds out too late: the source's QEMU does not go on any more.
+            raise UsageError(
+                f"postcopy is only for two QEMUs of one version: the guest runs in QEMU {names[0].strip()}, the other "
+                f"one is {names[1].strip()}; choose another route"
             )
 
     async def _compare(self) -> int:

@@ -18,6 +18,10 @@ LIVE: Final = "live"
 POSTCOPY: Final = "postcopy"
 """As `live` for a first pass; then the guest goes on at the destination, and RAM that is not there yet is fetched."""
 ROUTES: Final = (SHARED, COPY, LIVE, POSTCOPY)
+LAST_POSTCOPY: Final = (10, 0)
+"""QEMU 7.2 and 10.0 were tried with postcopy and lose nothing. 11.1 does: of 512 pages that a guest writes to all along
+1 to 512 arrive as they were some passes before, between two plain QEMUs too. What is between was not tried.
+"""
 UNIX: Final = "unix"
 TCP: Final = "tcp"
 TRANSPORTS: Final = (UNIX, TCP)
