@@ -13,6 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from qemu_sdei.machine.environment import find_qemu
+from qemu_sdei.migration.options import LAST_POSTCOPY
+
+POSTCOPY_WORKS = shutil.which("qemu-system-aarch64") is None or find_qemu().version[:2] <= LAST_POSTCOPY
+"""Whether the QEMU on PATH is one that does not lose pages by postcopy."""
 LIMIT = 30.0
 """Seconds that something which happens at once may take on a machine that is busy."""
 

@@ -28,7 +28,7 @@ from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.options import Hold, Step
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, until
+from tests.guest.guests import POSTCOPY_WORKS, check_nothing_left, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -150,6 +150,8 @@ def test_qemu_itself_loses_pages(tmp_path: Path) -> None:
 @pytest.mark.timeout(200)
 def test_pages_are_lost_where_ram_is_not_compared(runtime: Path) -> None:
     """RAM of whole MiB: the guest finds out, unless RAM is compared. (Only a guest's first QEMU is so.)"""
+    if find_qemu().version >= (9, 0):
+        pytest.skip("QEMU 9.0 and later lose no pages")
     for _ in range(TRIES):
         with Guest(dirty()) as guest:
             guest.expect("dirty: ready")
@@ -187,6 +189,10 @@ def test_nothing_is_lost(verify: bool, runtime: Path) -> None:
             {"route": "live", "transport": "tcp"},
             {"route": "postcopy", "transport": "tcp"},
         ):
+            if more["route"] == "postcopy" and not POSTCOPY_WORKS:
+                with pytest.raises(UsageError, match="postcopy is not for QEMU"):
+                    guest.migrate(verify=verify, **more)
+                continue
             result = guest.migrate(verify=verify, **more)
             assert result.passes >= 2
             assert (result.pages_differing is None) is (not verify or more["route"] == "postcopy")
@@ -208,7 +214,8 @@ def test_nothing_is_lost_in_a_hundred(padded: bool) -> None:
                 assert lost is not None
                 found += lost > 0
             finish(guest)
-    assert found == 0 if padded else found > 25, "this QEMU loses pages of RAM of whole MiB, and of no other"
+    loses = find_qemu().version < (9, 0) and not padded
+    assert found > 25 if loses else found == 0, "this QEMU loses pages of RAM of whole MiB, and of no other"
 
 
 @pytest.mark.timeout(200)
@@ -237,7 +244,7 @@ def test_linux_under_load(linux: Path) -> None:
         client.load("events=0,0x100 verbose=0")
         client.shell("mount -t tmpfs none /tmp 2>/dev/null || { mkdir -p /tmp; mount -t tmpfs none /tmp; }")
         client.shell(f"for i in 1 2; do ({BUSY}) >/dev/null & done")
-        for n, route in enumerate(("live", "postcopy", "live"), 1):
+        for n, route in enumerate(("live", "postcopy" if POSTCOPY_WORKS else "copy", "live"), 1):
             assert not guest.migrate(route=route).pages_differing
             for cpu in (0, 1):
                 assert guest.inject(0x100, cpu, wait=True, timeout=30).outcome == "completed"
@@ -271,6 +278,7 @@ def test_what_does_not_go_together(runtime: Path) -> None:
                 guest.migrate(**more)
 
 
+@pytest.mark.skipif(not POSTCOPY_WORKS, reason="this QEMU loses pages by postcopy")
 @pytest.mark.timeout(100)
 def test_the_source_dies_while_ram_is_fetched(runtime: Path) -> None:
     """With postcopy that is the guest's end: it is said, and nothing is left."""
