@@ -375,6 +375,7 @@ class Server(Descriptors):
         finally:
             if self.firmware.kicks:
                 self._send_kicks()
+            self.watched.changed()
 
     def replace_sdei(self, sdei: dict[str, Any]) -> None:
         """Have another SDEI state from now on. Raises `ProtocolError`: it cannot be, and nothing was changed."""
@@ -383,6 +384,7 @@ class Server(Descriptors):
         self.firmware.restore(self.firmware.snapshot() | {"sdei": sdei})
         self.checkpoint()
         self._send_kicks()
+        self.watched.changed()
 
     def checkpoint(self, answers: dict[int, memoryview] | None = None) -> None:
         """See `recovery.checkpoint`."""

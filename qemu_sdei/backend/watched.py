@@ -63,6 +63,13 @@ class Watched:
             called, self.on_sign = self.on_sign, None
             called()
 
+    def changed(self) -> None:
+        """The host has changed the state of events, without a frame: an injection, or KVM's registers."""
+        point = self.hold_point
+        if point is not None and not self._server.held and point.reached(self._server.firmware):
+            self.last_ns = self._server.clock()
+            self._reached()
+
     def _reached(self) -> None:
         self.hold_point = None
         self._server.hold()

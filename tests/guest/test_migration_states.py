@@ -7,6 +7,7 @@ one prints that stayed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 
 from qemu_sdei import rundir
+from qemu_sdei.backend.kvm_regs import REGISTERS
 from qemu_sdei.errors import LostGuestError
+from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration.options import Hold, MigrationResult, Step
-from tests.guest.guests import runtime_directory
+from tests.guest.guests import check_nothing_left, runtime_directory
 
 pytestmark = pytest.mark.guest
 
@@ -200,3 +203,33 @@ def test_saved_in_a_state(state: str, tmp_path: Path, stayed: str) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_saved_in_every_state(state: str, tmp_path: Path, stayed: str) -> None:
     check_file(state, tmp_path, stayed)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("state", ["pending-masked", "pending-disabled", "running", "running-pending"])
+def test_the_host_brings_it_about(state: str, runtime: Path) -> None:
+    """Also where an injection, or a register that was written, leads to the state, and the guest makes no call."""
+    registers = {register.name: register.id for register in REGISTERS}
+    before = {
+        "pending-masked": {"SDEI_PE_STATE": [1]},
+        "pending-disabled": {"SDEI_EVENT_ENABLED": [0]},
+        "running": {},
+        "running-pending": {"SDEI_EVENT_RUNNING": [1], "SDEI_EVENT_CONTEXT": [0, 0x3C5, *[0] * 30]},
+    }[state]
+    documents: list[dict[str, Any]] = []
+
+    def report(step: Step) -> None:
+        path = runtime / "qemu-sdei" / "a" / rundir.STATE
+        if step.phase == "hold":
+            threading.Thread(target=guest.inject, args=(0, 0)).start()
+        elif step.phase == "ram" and not documents and path.exists():
+            documents.append(json.loads(path.read_bytes()))
+
+    with Guest(dataclasses.replace(OPTIONS, append="mode=idle smp=2")) as guest:
+        guest.expect("idle: ready")
+        with ControlClient(rundir.find("a").control) as client:
+            client.registers(0, {registers[name]: words for name, words in before.items()})
+        guest.migrate("b", hold=Hold(state, timeout=10.0), report=report)
+        _, is_so = STATES[state]
+        assert is_so(documents[0])
+    check_nothing_left(runtime)
