@@ -19,6 +19,10 @@ QUIT: Final = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
 _BACKLOG: Final = 4 << 20
 """Bytes that wait for a terminal that does not take them; beyond this the oldest are dropped, the guest never waits."""
+_TYPED: Final = 64 << 10
+"""Bytes of piped input that may wait for the guest to read them; then no more is read from the pipe."""
+_LOOK_MS: Final = 500
+_CROWDED_MS: Final = 20
 _MARKER: Final = b"\x1eqemu-sdei:"
 
 
@@ -147,12 +151,16 @@ class Session:
             poll.register(self._output.fileno(), select.POLLIN)
             listening = False
             piped = b""
+            crowded = False
             while True:
                 # Linux drops what lies in its UART when it takes it over: input of a pipe, there at once, waits.
                 if not listening and (terminal or self._guest.booted):
                     listening = True
                     poll.register(stdin, select.POLLIN)
-                ready = dict(poll.poll(500))
+                if crowded and self._guest.input_backlog() <= _TYPED:
+                    crowded = False
+                    poll.register(stdin, select.POLLIN)
+                ready = dict(poll.poll(_CROWDED_MS if crowded else _LOOK_MS))
                 if self._output.fileno() in ready:
                     self._output.clear_wake()
                 if not self._show():
@@ -171,6 +179,9 @@ class Session:
                     typed, quit_key, _ = data.partition(QUIT) if terminal else (data, b"", b"")
                     if typed:
                         self._guest.write(typed)
+                    if not terminal and self._guest.input_backlog() > _TYPED:
+                        crowded = True
+                        poll.unregister(stdin)
                     if quit_key:
                         return False
                 if self._guest.power_off is not None:

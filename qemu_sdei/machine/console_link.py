@@ -86,6 +86,11 @@ class ConsoleLink:
             else:
                 self._loop.remove_writer(self._socket.fileno())
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that were typed and do not fit into the socket yet."""
+        return len(self._output)
+
     def unread(self) -> bytes:
         """What was typed and QEMU has not read; for a QEMU that reads nothing any more."""
         if self.lost.done():

@@ -239,6 +239,10 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the console
             self._loop.call_soon_threadsafe(supervisor.write, data)
 
+    def input_backlog(self) -> int:
+        """Bytes, about, that were typed and that the guest has no room for yet."""
+        return 0 if self._supervisor is None else self._supervisor.backlog
+
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
         """Have the console's raw bytes given to `sink` too, in another thread; it must not block. None ends it."""
         self._sink = sink

@@ -176,6 +176,11 @@ class Supervisor:
         elif self._link is not None:
             self._link.write(data)
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that were typed and wait here."""
+        return len(self._held_input or b"") + (0 if self._link is None else self._link.backlog)
+
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
         """Have the console's raw bytes given to `sink` too (in the event loop: it must not block)."""
         self._sink = sink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -41,4 +42,27 @@ def test_a_guest_in_the_background_stays(runtime: Path) -> None:
             assert guest.returncode == 130
     finally:
         log.unlink()
+    check_nothing_left(runtime)
+
+
+def test_input_without_end_waits_for_the_guest(runtime: Path) -> None:
+    """A guest that reads nothing: what it does not take stays in the pipe, and in nobody's memory."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "qemu_sdei", "run", "-q", "--kernel", "builtin:bench", "--append", "mode=idle"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
+    ) as guest:  # fmt: skip
+        try:
+            assert guest.stdin is not None
+            assert guest.stdout is not None
+            until("the guest is ready", lambda: b"idle: ready" in guest.stdout.readline())
+            pipe = guest.stdin.fileno()
+            os.set_blocking(pipe, False)
+            poll = select.poll()
+            poll.register(pipe, select.POLLOUT)
+            taken = 0
+            while taken < 1 << 20 and poll.poll(2000):
+                taken += os.write(pipe, b"x" * 4096)
+            assert 64 << 10 < taken < 1 << 20
+        finally:
+            guest.terminate()
     check_nothing_left(runtime)
