@@ -97,5 +97,6 @@ class HoldPoint:
             if event["event"] == self.event:
                 for instance in event["instances"]:
                     if instance["pe"] in (None, self.vcpu):
-                        return bool(test(instance, pe))
+                        elsewhere = instance.get("running_on") not in (None, self.vcpu)
+                        return not elsewhere and bool(test(instance, pe))
         return False
