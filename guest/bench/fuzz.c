@@ -6,6 +6,7 @@
 
 #define EVENT_COMPLETE_AND_RESUME 0xc4000026
 #define EVENT_ROUTING_SET 0xc400002a
+#define SIGN_OF_LIFE 25000ul /* rounds */
 #define LAST_SDEI 0xc4000032
 #define CPU_SUSPEND_POWERDOWN (1u << 16)
 #define BAD_ADDRESS (1ul << 55)
@@ -196,6 +197,9 @@ static void fuzz_cpu(unsigned cpu)
 
 	barrier("fuzz");
 	for (u64 i = 0; i < rounds; i++) {
+		/* A long silence is taken for a guest that hangs. */
+		if (cpu == 0 && i && i % SIGN_OF_LIFE == 0)
+			printf("fuzz: %lu of %lu rounds\n", i, rounds);
 		one_call(f, false);
 		progress[cpu]++;
 	}

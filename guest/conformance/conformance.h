@@ -50,6 +50,14 @@ extern struct subject subject;
 void trigger(unsigned cpu);
 /* The same for a static event, by the host; skips the scenario if there is no host. False: the firmware refused. */
 bool host_trigger(u64 event, unsigned cpu);
+/*
+ * Both in two halves, for an event whose handler asks the host for another. Only one may look at the console at a time, so
+ * the first answer is taken by the handler, before its own, or when that has ended. Returns what the second half wants.
+ */
+u64 host_ask(u64 event, unsigned cpu);
+bool host_answer(u64 request);
+u64 trigger_begin(unsigned cpu);
+void trigger_end(u64 request);
 bool have_host(void);
 /* In the handler of a bound subject: the device stops asking. Nothing for others. */
 void quiet(void);

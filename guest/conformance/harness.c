@@ -45,17 +45,44 @@ bool have_host(void)
 	return host;
 }
 
-bool host_trigger(u64 event, unsigned cpu)
+static volatile u64 asked, answered; /* by the host, in the order in which it was asked */
+static volatile int answers[4];
+
+static void take_answer(void)
 {
-	int answer;
+	answers[answered % 4] = console_read(HOST_US);
+	answered = answered + 1;
+}
+
+u64 host_ask(u64 event, unsigned cpu)
+{
+	u64 request;
 
 	if (!host)
 		skip("nothing here can trigger a static event (trigger=console)");
+	while (answered < asked)
+		take_answer();
+	request = asked;
+	asked = request + 1; /* before the event can come, whose handler may ask too */
 	printf("#! trigger 0x%lx %u\n", event, cpu);
-	answer = console_read(HOST_US);
+	return request;
+}
+
+bool host_answer(u64 request)
+{
+	int answer;
+
+	while (answered <= request)
+		take_answer();
+	answer = answers[request % 4];
 	if (answer != 'y' && answer != 'n')
-		FAIL("the host triggered an event");
+		FAIL("the host answered");
 	return answer == 'y';
+}
+
+bool host_trigger(u64 event, unsigned cpu)
+{
+	return host_answer(host_ask(event, cpu));
 }
 
 static u64 fire_work(u64 argument)
@@ -75,6 +102,20 @@ void trigger(unsigned cpu)
 		on(cpu, fire_work, 0);
 	else
 		uart_fire();
+}
+
+u64 trigger_begin(unsigned cpu)
+{
+	if (subject.how == BY_HOST)
+		return host_ask(subject.event, cpu);
+	trigger(cpu);
+	return 0;
+}
+
+void trigger_end(u64 request)
+{
+	if (subject.how == BY_HOST)
+		host_answer(request);
 }
 
 void quiet(void)

@@ -7,14 +7,16 @@ static bool nests;
 
 static void raise_other(struct probe *p, struct entry *e)
 {
+	u64 request;
+
 	(void)e;
 	if (p->begun > 1)
 		return;
-	host_trigger(other, 0);
+	request = host_ask(other, 0);
 	if (nests)
 		begun_is(p1, 1, "handlers of the critical event within the normal one's");
-	else
-		settle();
+	host_answer(request);
+	settle();
 	IS("handlers of the other event that began within this one", nests, p1->begun);
 }
 
@@ -118,13 +120,16 @@ static void trigger_again(struct probe *p, struct entry *e)
 
 void sharing_one_instance(void)
 {
+	u64 request;
+
 	need_cpus(2);
 	p0->hook = trigger_again;
 	ready(subject.event, p0);
 	for (unsigned cpu = 1; cpu < nr_cpus; cpu++)
 		unmask_on(cpu);
-	trigger(0);
+	request = trigger_begin(0);
 	runs_are(p0, 2, "handler runs");
+	trigger_end(request);
 	IS("handlers that ran at the same time", 0, p0->overlap);
 }
 

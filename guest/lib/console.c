@@ -15,7 +15,7 @@
 /* A console that takes nothing must not stop the guest. */
 #define CONSOLE_US 1000000ul
 
-static uint32_t lock;
+static uint32_t lock; /* the CPU that prints, plus 1 */
 
 static uint32_t mmio_read(u64 address)
 {
@@ -91,18 +91,29 @@ static void put_string(const char *s, unsigned width)
 		put_char(' ');
 }
 
-/* A handler may print over the code that it interrupted: the lock is for looks and is waited for only so long. */
-static void acquire(void)
+/*
+ * The lock is for looks and is waited for only so long; not at all by a handler that prints over the code which it
+ * interrupted. Returns whether it is to be released.
+ */
+static bool acquire(void)
 {
 	u64 deadline = ticks() + ticks_of_us(CONSOLE_US);
+	uint32_t me = this_cpu() + 1, owner;
 
-	while (__atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE) && ticks() < deadline)
-		;
+	do {
+		owner = 0;
+		if (__atomic_compare_exchange_n(&lock, &owner, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return true;
+		if (owner == me)
+			return false;
+	} while (ticks() < deadline);
+	return true;
 }
 
 void console_print(const char *prefix, unsigned cpu, const char *format, va_list args, const char *suffix)
 {
-	acquire();
+	bool release = acquire();
+
 	if (prefix) {
 		put_string(prefix, 0);
 		put_number(cpu, 10, false, ' ', 0);
@@ -145,7 +156,8 @@ void console_print(const char *prefix, unsigned cpu, const char *format, va_list
 	}
 	if (suffix)
 		put_string(suffix, 0);
-	__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
+	if (release)
+		__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
 }
 
 void printf(const char *format, ...)

@@ -95,6 +95,8 @@ class _Run:
     last: int = 0
     """The newest scenario that began, in any guest."""
     crash: str = ""
+    refused: list[str] = field(default_factory=list)
+    """Why events that the scenario wanted of the host were not injected."""
 
 
 def run(
@@ -192,8 +194,9 @@ def _complete(state: _Run) -> bool:
 def _take(item: Item, guest: Guest, state: _Run, on_result: Callable[[Result], None]) -> None:
     if isinstance(item, Begin):
         state.current, state.last = item, item.number
+        state.refused.clear()
     elif isinstance(item, Trigger):
-        guest.write(_inject(guest, item))
+        guest.write(_inject(guest, item, state))
     elif isinstance(item, Failed):
         failed = state.results.get(item.number)
         if failed is not None:
@@ -205,6 +208,8 @@ def _take(item: Item, guest: Guest, state: _Run, on_result: Callable[[Result], N
         if item.outcome is Outcome.SKIP and item.reason == NOT_SELECTED:
             state.not_selected.add(item.number)
         elif item.number not in state.results:
+            if item.outcome is Outcome.FAIL and state.refused:
+                item = replace(item, details={**item.details, "refused": tuple(state.refused)})
             state.results[item.number] = item
             on_result(item)
     elif item.fatal:
@@ -213,10 +218,11 @@ def _take(item: Item, guest: Guest, state: _Run, on_result: Callable[[Result], N
         state.firmware.append(item.line[2:])
 
 
-def _inject(guest: Guest, request: Trigger) -> str:
+def _inject(guest: Guest, request: Trigger, state: _Run) -> str:
     try:
         guest.inject(request.event, request.cpu)
-    except SdeiError:
+    except SdeiError as error:
+        state.refused.append(str(error))
         return "n"
     return "y"
 

@@ -105,6 +105,13 @@ def test_a_failure_that_was_told_before_the_guest_ended_is_kept(play: Any) -> No
     assert FakeGuest.written == ["y"]
 
 
+def test_why_the_host_did_not_trigger_is_told_with_the_failure(play: Any) -> None:
+    failure = 'not ok 13 - scenario 13 # source J\n  ---\n  what: "a"\n  expected: 1\n  got: 0\n  ...\n'
+    report = play([begin(13) + "#! trigger 0x101 0\n", failure, rest(13)])
+    assert FakeGuest.written == ["n"]
+    assert report.results[0].details["refused"] == ("no",)
+
+
 def test_a_guest_that_does_not_get_to_a_scenario_is_an_error(play: Any) -> None:
     with pytest.raises(GuestError, match="before a scenario: FAIL: CPU 0: unknown word 'x'"):
         play(["FAIL: CPU 0: unknown word 'x' on the command line\n"])
