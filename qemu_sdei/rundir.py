@@ -28,6 +28,7 @@ from typing import Final
 
 from qemu_sdei.config import NAME_PATTERN, check_name
 from qemu_sdei.errors import UsageError
+from qemu_sdei.fetching import fetching
 from qemu_sdei.locks import dying, end_holders, try_lock
 
 SUN_PATH_MAX: Final = 107
@@ -134,8 +135,11 @@ def _remove_dead(path: Path) -> bool:
     try:
         qemu = try_lock(path / QEMU_LOCK)
         if qemu is None:
-            if (path / RUN).exists() and not dying(path / QEMU_LOCK):
-                return False
+            if (path / RUN).exists():
+                if not dying(path / QEMU_LOCK):
+                    return False
+            elif fetching(path / QMP):
+                return False  # a guest elsewhere needs it: its backend ends it then
             end_holders(path / QEMU_LOCK)
         shutil.rmtree(path, ignore_errors=True)
         if qemu is not None:
@@ -151,6 +155,16 @@ def _owner(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return int(text) if text.isdigit() else None
+
+
+def deserted(path: Path) -> bool:
+    """Whether the guest of run directory `path` has neither an owner nor a backend: nobody starts another one."""
+    if not (path / RUN).exists() or _owned(path):
+        return False
+    backend = try_lock(path / BACKEND_LOCK)
+    if backend is not None:
+        os.close(backend)
+    return backend is not None
 
 
 def _owned(path: Path) -> bool:
@@ -299,6 +313,8 @@ def running() -> list[Running]:
                     continue
                 if not _remove_dead(path):
                     owned = _owned(path)
+                    if not owned and not (path / RUN).exists():
+                        continue  # no guest is there, or not any more
                     found.append(Running(path.name, path, _owner(path) if owned else None, owned))
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return []

@@ -11,16 +11,21 @@ import contextlib
 import os
 import select
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from qemu_sdei import locks, rundir
 from qemu_sdei.backend.server import Server
+from qemu_sdei.fetching import fetching
 
 _LAST_LOOK: Final = 0.5
 """Seconds to wait for the owner's end after QEMU's: it may be heard of just behind it."""
 _LOG_LIMIT: Final = 16 << 20
 _CHUNK: Final = 1 << 16
+_POLL: Final = 0.05
+_LIMIT: Final = 10.0
 
 
 def abandoned(directory: Path) -> bool:
@@ -50,12 +55,37 @@ class Lifeline:
                 return
         self._server.unwatch(0)
         self._orphaned = True
-        if self._die or not (self._directory / rundir.RUN).exists():
-            locks.end_holders(self._directory / rundir.QEMU_LOCK)
-            self._server.stop()
+        here = (self._directory / rundir.RUN).exists()
+        if self._die:
+            self._end_qemu()
+            return
+        if not here or self._server.watched.arriving:
+            threading.Thread(target=self._see_fetched, args=(here,), daemon=True).start()
+        if not here:
             return
         with contextlib.suppress(OSError):
             self._console = _Console(self._server, self._directory)
+
+    def _see_fetched(self, here: bool) -> None:
+        """The owner was killed amid a migration, perhaps by postcopy: wait until no RAM is to be fetched any more.
+
+        Here or there the guest needs both QEMUs until then; also where it has not gone on yet, because the source's
+        does not let it go on before.
+        """
+        while fetching(self._directory / rundir.QMP):
+            time.sleep(_POLL)
+        if not here:
+            self._end_qemu()
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.settimeout(_LIMIT)
+            control.connect(str(self._directory / rundir.CONTROL))
+            control.sendall(b'{"id": 1, "cmd": "arrived"}\n')
+            control.recv(4096)
+
+    def _end_qemu(self) -> None:
+        locks.end_holders(self._directory / rundir.QEMU_LOCK)
+        self._server.stop()
 
     def close(self) -> None:
         """The service is over: remove the run directory if there is no owner to do it."""

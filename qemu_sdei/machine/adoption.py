@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from typing import Any, Final
 
-from qemu_sdei import locks, rundir
+from qemu_sdei import fetching, locks, rundir
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
 from qemu_sdei.machine.description import Description
@@ -20,6 +21,8 @@ from qemu_sdei.machine.process import Process
 from qemu_sdei.rundir import RunDirectory, Running
 
 _CANCELLED: Final = 10.0
+_FETCHED: Final = 600.0
+_POLL: Final = 0.05
 _GRACE: Final = 3.0
 """Seconds for QEMU to write to its disks what it has, and for a backend to end its trace."""
 _MIGRATING: Final = frozenset(("setup", "active", "device", "pre-switchover", "cancelling"))
@@ -42,6 +45,7 @@ class Adoption:
         directory = RunDirectory.adopt(name)
         qemu = None
         try:
+            _wait_fetched(directory)
             description = Description.read(directory.path)
             config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
             qemu = locks.holder(directory / rundir.QEMU_LOCK)
@@ -89,6 +93,24 @@ class Adoption:
         if marked and (await side.execute("query-status", {}))["status"] != "running":
             await side.execute("cont", {})
         marker.unlink(missing_ok=True)
+
+
+def _wait_fetched(directory: RunDirectory) -> None:
+    """Wait until no RAM of the guest is to be fetched any more: until then its backend must be the one that knows, and
+    QEMU does not let a guest go on at a source.
+
+    Raises `GuestError`: some cannot be fetched any more; `UsageError`: it takes too long.
+    """
+    deadline = time.monotonic() + _FETCHED
+    while fetching.fetching(directory / rundir.QMP):
+        if time.monotonic() > deadline:
+            raise UsageError(f"guest {directory.name!r} still fetches its RAM from where it was: try again later")
+        time.sleep(_POLL)
+    if fetching.status(directory / rundir.QMP) in fetching.CUT_OFF:
+        raise GuestError(
+            f"guest {directory.name!r} cannot go on: the other QEMU of its postcopy migration ended before all of its "
+            f"RAM was fetched; `qemu-sdei stop {directory.name}` ends it"
+        )
 
 
 def check(guest: Running) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import rundir
 from qemu_sdei.errors import (
     BusyError,
     GuestTimeoutError,
@@ -111,6 +112,12 @@ class ControlClient:
                 connection.close()
                 if not self.path.parent.is_dir():
                     raise LostGuestError("the guest is gone") from None
+                if rundir.deserted(self.path.parent):
+                    name = self.path.parent.name
+                    raise LostGuestError(
+                        f"guest {name!r} has lost its backend and has no owner to start another: it stands still at "
+                        f"its next call until `qemu-sdei attach {name}`"
+                    ) from None
                 if time.monotonic() >= deadline:
                     raise LostGuestError(
                         f"the backend does not answer at {self.path} ({error.strerror or error}), "
