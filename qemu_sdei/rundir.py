@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import time
@@ -57,6 +58,8 @@ WARNING: Final = "qemu-sdei backend: warning: "
 """What those lines of the backend's log begin with that are for the user."""
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
+_MAX_STEM: Final = 28
+"""Of a name's 32 characters: a number is to fit behind it."""
 
 
 @dataclass(frozen=True)
@@ -183,27 +186,29 @@ class RunDirectory:
         self._lock: int | None = lock
 
     @classmethod
-    def create(cls, name: str | None = None) -> RunDirectory:
-        """Make and lock the run directory of guest `name` (default: the first free of guest, guest-2, ...).
+    def create(cls, name: str | None = None, after: str = "guest") -> RunDirectory:
+        """Make and lock the run directory of guest `name` (default: the first free of `after` without its number,
+        `after`-2, `after`-3, ...).
 
         Raises `UsageError`: bad or taken name, path too long for a socket, base directory unusable.
         """
         wanted = check_name(name) if name is not None else None
-        _check_length(base_path() / (wanted or "guest"))
+        stem = re.sub(r"(?<=.)-\d+$", "", after)[:_MAX_STEM]
+        _check_length(base_path() / (wanted or stem))
         base = _make_base()
         try:
-            return cls._create(base, wanted)
+            return cls._create(base, wanted, stem)
         except OSError as error:
             raise UsageError(
                 f"run directory below {base} cannot be made: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
             ) from None
 
     @classmethod
-    def _create(cls, base: Path, wanted: str | None) -> RunDirectory:
+    def _create(cls, base: Path, wanted: str | None, stem: str) -> RunDirectory:
         with _base_locked(base):
             number = 1
             while True:
-                candidate = wanted or ("guest" if number == 1 else f"guest-{number}")
+                candidate = wanted or (stem if number == 1 else f"{stem}-{number}")
                 path = base / candidate
                 lock = _claim(path)
                 if lock is not None:

@@ -117,6 +117,8 @@ def _guarded(args: argparse.Namespace) -> int:
         print(f"qemu-sdei: {error}", file=sys.stderr)
         return error.exit_code
     except Terminated as end:
+        for note in getattr(end, "__notes__", ()):
+            print(f"qemu-sdei: {note}", file=sys.stderr)
         return 128 + end.number
     except BrokenPipeError:
         # Whoever read our output has seen enough. What is still buffered must not raise again at exit.

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
                     g["cpu"],
                     g["epoch"],
                     g["backend_pid"] or "-",
-                    g["kernel"],
+                    g["kernel"] or "starts, or waits for a guest to arrive",
                 ]
                 for g in guests
             ),

@@ -27,7 +27,12 @@ def register(subparsers: Any) -> None:
         "goes to another host. When something fails, or at Ctrl-C, the guest goes on as SRC.",
     )
     parser.add_argument("guest", metavar="SRC", help="name of the guest (see `qemu-sdei list`)")
-    parser.add_argument("destination", metavar="DEST", nargs="?", help="its new name (default: guest, guest-2, ...)")
+    parser.add_argument(
+        "destination",
+        metavar="DEST",
+        nargs="?",
+        help="its new name (default: the first free of SRC without its number, SRC-2, ...)",
+    )
     parser.add_argument(
         "--route",
         metavar="R",
@@ -138,8 +143,8 @@ class Shown:
         text = phases.get(phase, phase)
         if phase in ("ram", "fetch") and sys.stderr.isatty() and step.get("total") and time.monotonic() >= self._next:
             self._next = time.monotonic() + _REFRESH
-            done, total, rate = (int(step.get(name, 0)) >> 20 for name in ("done", "total", "rate"))
-            text += f" {done} of {total} MiB, {rate} MiB/s"
+            done, total = (int(step.get(name, 0)) >> 20 for name in ("done", "total"))
+            text += f" {done} of {total} MiB, {float(step.get('rate', 0)) / (1 << 20):.1f} MiB/s sent"
         elif phase in ("ram", "fetch") and self._last.startswith(text):
             return
         if text != self._last:

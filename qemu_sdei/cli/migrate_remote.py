@@ -60,7 +60,9 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--transport is between QEMUs of one host: --to says how another one is reached")
     elif args.resume:
         raise UsageError("--to and --resume were both given: give one of them")
-    if (args.to is not None or args.resume) and args.destination is not None:
+    if args.resume and args.destination is not None:
+        raise UsageError("--resume has SRC go on where it is: leave DEST out")
+    if args.to is not None and args.destination is not None:
         raise UsageError("DEST is a name on this host: to another one, give it as ssh://HOST/NAME, or to `receive`")
 
 
@@ -73,7 +75,8 @@ def run(args: argparse.Namespace, guest: Running, options: MigrationOptions, rep
         if not args.quiet:
             print(f"guest {guest.name!r} goes on here")
         return 0
-    progress("connecting to the other host")
+    if args.to.startswith("ssh:"):
+        progress("connecting to the other host")
     with _way(args, guest.name) as address:
         result = ask(
             guest.owner,

@@ -298,7 +298,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """Move the running guest to a new QEMU and a new backend on this host; this object is the guest there then.
 
         Args:
-            name: its name there; None: the first free of guest, guest-2, ...
+            name: its name there; None: the first free of its own without number, its own-2, ...
             route: "shared": both QEMUs map the same RAM; "copy": it is sent to new memory; "live": while the vCPUs run;
                 "postcopy": partly after they run on at the destination.
             verify: where RAM is copied, compare and repair it before the guest goes on.

@@ -157,7 +157,7 @@ class Mover:
         copied = options.route != SHARED
         if copied:
             memory.check_free(size, None if where is None else Path(where))
-        directory = RunDirectory.create(name)
+        directory = RunDirectory.create(name, source.name)
         new_fd = old_fd
         destination = None
         try:

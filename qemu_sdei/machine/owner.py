@@ -3,7 +3,8 @@
 Its backend cannot do these: they concern QEMU and the backend alike. The owner goes on owning the guest, so the
 terminal or script that started it keeps it. One JSON object a line: a request, then lines `{"progress": {...}}`, then
 `{"ok": true, "result": {...}}` or `{"ok": false, "error": {"kind": ..., "message": ...}}`. When the client hangs up
-before the end, the request is cancelled.
+before the end, or only says that nothing more will come of it (SHUT_WR), the request is cancelled; who listens on is
+told what became of it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class OwnerSocket:
         self._stop_listening()
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
         self._path = path
+
+    @property
+    def _name(self) -> str:
+        return "" if self._path is None else self._path.parent.name
 
     def _stop_listening(self) -> None:
         if self._server is not None and self._path is not None:
@@ -115,8 +120,14 @@ class OwnerSocket:
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                return
-            send({"ok": True, "result": work.result()})
+                work.cancel()
+                await asyncio.wait({work})
+            if work.cancelled():
+                send(
+                    {"ok": False, "error": {"kind": "cancelled", "message": f"given up; guest {self._name!r} goes on"}}
+                )
+            else:
+                send({"ok": True, "result": work.result()})
         except SdeiError as error:
             kind = "usage" if isinstance(error, UsageError) else "failed"
             send({"ok": False, "error": {"kind": kind, "message": str(error)}})

@@ -147,7 +147,7 @@ class Step:
     """Bytes of RAM that are dealt with, of `total`."""
     total: int = 0
     rate: float = 0.0
-    """Bytes a second."""
+    """Bytes a second that QEMU sent: pages of zeroes and pages that were there already take next to none."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""

@@ -261,7 +261,7 @@ class Source:
             numbers = info.get("ram", {})
             total, remaining = int(numbers.get("total", 0)), int(numbers.get("remaining", 0))
             elapsed = max(asked - begin, 1e-3)
-            self._report(Step(phase, total - remaining, total, (total - remaining) / elapsed))
+            self._report(Step(phase, total - remaining, total, int(numbers.get("transferred", 0)) / elapsed))
             if status in _OVER:
                 self._migrating = False
             if status in wanted:

@@ -16,6 +16,7 @@ import pytest
 from qemu_sdei import locks
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import owner as owner_module
+from qemu_sdei.machine import owner_client
 from qemu_sdei.machine.owner import MAX_LINE, Command, OwnerSocket, Progress
 from qemu_sdei.machine.owner_client import ask
 from qemu_sdei.migration.options import Hold, MigrationOptions
@@ -126,6 +127,29 @@ def test_client_that_hangs_up_cancels(owner: Owner) -> None:
         connection.connect(str(owner.path))
         connection.sendall(b'{"cmd": "wait"}\n')
     assert owner.cancelled.wait(10)
+
+
+def test_who_gives_up_is_told_what_became_of_it(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C: the exception that ends the command says it, whether it was in time or not."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(step: dict[str, Any]) -> None:
+        raise Ended
+
+    def interrupted(lines: Any, progress: Any) -> Any:
+        monkeypatch.undo()
+        raise Ended
+
+    with pytest.raises(Ended) as late:
+        ask(owner.path, "echo", {"word": "x"}, end)
+    assert late.value.__notes__ == ["too late to give up, echo is done"]
+    monkeypatch.setattr(owner_client, "_outcome", interrupted)
+    with pytest.raises(Ended) as early:
+        ask(owner.path, "wait", {}, end)
+    assert owner.cancelled.wait(10)
+    assert early.value.__notes__ == [f"given up; guest {owner.path.parent.name!r} goes on"]
 
 
 def test_owner_that_ends(owner: Owner) -> None:

@@ -66,6 +66,23 @@ def test_without_a_name_the_first_free_one_is_taken(runtime: Path) -> None:
         directory.remove()
 
 
+def test_who_moves_keeps_its_stem(runtime: Path) -> None:
+    """A script that knows the guest's name finds it again."""
+    names = [RunDirectory.create("demo")]
+    try:
+        for _ in range(3):
+            names.append(RunDirectory.create(None, names[-1].name))
+        assert [directory.name for directory in names] == ["demo", "demo-2", "demo-3", "demo-4"]
+        names.pop(0).remove()
+        names.append(RunDirectory.create(None, "demo-4"))
+        assert names[-1].name == "demo"
+        names.append(RunDirectory.create(None, "x" * 32))
+        assert names[-1].name == "x" * 28
+    finally:
+        for directory in names:
+            directory.remove()
+
+
 def test_what_a_killed_owner_left_is_removed_by_the_next_look(runtime: Path) -> None:
     with owner("gone") as process:
         process.kill()
