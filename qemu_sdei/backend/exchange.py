@@ -270,6 +270,13 @@ class Exchange:
         """A service waits for micro-operations: its progress cannot be written down now."""
         return bool(self._steps)
 
+    @property
+    def amid(self) -> list[int]:
+        """The PEs whose services wait for micro-operations."""
+        return list(self._steps)
+
     def abandon(self) -> None:
         """Forget services that wait for micro-operations; their callers will get NOT_SUPPORTED."""
+        for pe in self._steps:
+            self._reject(pe, "service given up: it is amid its micro-operations, and the journal is full of them")
         self._steps.clear()

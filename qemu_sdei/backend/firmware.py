@@ -170,6 +170,7 @@ class Firmware(PowerFirmware):
         self.psci.power[pe] = Power.OFF
         self.psci.entry[pe] = None
         self.dispatcher.power_off(pe)
+        self._steps.pop(pe, None)
         self.ownership.forget(pe)
         self._claims.clear()  # what it owned is given back if it is ever started again
         self._park(frame)

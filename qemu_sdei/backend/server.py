@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.backend import recovery, report
 from qemu_sdei.backend.descriptors import Descriptors
 from qemu_sdei.backend.firmware import Firmware
-from qemu_sdei.backend.journal import FULL, OVERFLOW, Journal, Record
+from qemu_sdei.backend.journal import FULL, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN
+from qemu_sdei.backend.room import Room
 from qemu_sdei.backend.waiting import Waiting
 from qemu_sdei.backend.watched import Watched
 from qemu_sdei.errors import ProtocolError
@@ -82,6 +83,7 @@ class Server(Descriptors):
         self._kicks = firmware.kicks
         self._room = False
         """The journal is full."""
+        self._journal_room = Room(self)
         self._attention = firmware.dispatcher.attention
         self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
         self._kicked = bytearray(window.nr_cpus)
@@ -252,7 +254,7 @@ class Server(Descriptors):
         if self._kicks:
             self._send_kicks()
         if self._room:
-            self._make_room()
+            self._journal_room.make()
 
     def _entry(self, function: int) -> Entry:
         """What a call of `function` (x0 as it came) needs; kept for the next time if somebody serves it."""
@@ -356,19 +358,10 @@ class Server(Descriptors):
 
     # ---- state
 
-    def _make_room(self) -> None:
-        """The journal is full: a checkpoint, as soon as there can be one."""
-        if self.firmware.busy:
-            if self.journal.count < OVERFLOW:
-                return
-            self.firmware.abandon()
-        self._room = False
-        self.checkpoint()
-
     def trigger(self, event: int, pe: int | None) -> Any:
         """Inject an event. Raises what `Dispatcher.trigger` raises."""
         if self.journal.count >= FULL:
-            self._make_room()
+            self._journal_room.make()
         self.journal.trigger(event, pe)
         try:
             return self.firmware.trigger(event, pe)
