@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from qemu_sdei.monitor.layout import Kind
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.test_bound import ALARM, HANDLER, TIMER, BoundWorld, P, S
-from tests.backend.test_crash import _Kill
+from tests.backend.test_crash import PARTS, _Kill
 
 
 def scenario(world: BoundWorld) -> None:
@@ -69,11 +70,12 @@ def test_killed_at_a_random_line(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_every_line(
-    undisturbed: tuple[list[Any], list[Any], int], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    for at in range(undisturbed[2]):
-        check(at, tmp_path_factory.mktemp("killed"), undisturbed)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_at_every_line(part: int, undisturbed: tuple[list[Any], list[Any], int]) -> None:
+    """As in test_crash."""
+    for at in range(part, undisturbed[2], PARTS):
+        with TemporaryDirectory() as directory:
+            check(at, Path(directory), undisturbed)
 
 
 def in_the_middle(tmp_path: Path) -> BoundWorld:

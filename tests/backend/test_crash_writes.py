@@ -46,6 +46,7 @@ class KillAtWrite(_Kill):
         self.sites.append(site)
         if self.left == 0:
             self.left = -1
+            self.over = True
             raise Killed
         self.left -= 1
 
