@@ -8,10 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from qemu_sdei.rundir import BACKEND_LOG, QEMU_LOG
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.guest import Guest
 
 from qemu_sdei.machine.environment import find_qemu
 from qemu_sdei.migration.options import LAST_POSTCOPY
@@ -78,3 +83,31 @@ def check_nothing_left(runtime: Path) -> None:
     """Fail unless all processes and files of guests in `runtime` are gone, or go at once."""
     until("QEMU and backend end", lambda: not processes(runtime))
     until(f"the run directory goes away (still there: {left(runtime)})", lambda: not left(runtime))
+
+
+@contextmanager
+def explained(guest: Guest) -> Iterator[None]:
+    """What fails in it tells how the guest was then: what happens once in a thousand times is not seen again soon."""
+    try:
+        yield
+    except BaseException as error:
+        looks: dict[str, Callable[[], object]] = {
+            "QEMU": lambda: guest.qmp("query-status"),
+            "its migration": lambda: guest.qmp("query-migrate"),
+            "status": guest.status,
+            "resets": lambda: guest.resets,
+            "trace": lambda: "".join(f"\n    {record}" for record in guest.trace(60)),
+            "console": lambda: "".join(f"\n    {line}" for line in guest.console_text.last_lines(60)),
+            "logs": lambda: "".join(f"\n    {path.name}: {path.read_text()[-2000:]}" for path in _logs(guest)),
+        }
+        for what, look in looks.items():
+            try:
+                error.add_note(f"{guest.name}, {what}: {look()}")
+            except Exception as why:
+                error.add_note(f"{guest.name}, {what}: {type(why).__name__}: {why}")
+        raise
+
+
+def _logs(guest: Guest) -> list[Path]:
+    directory = guest._directory
+    return [] if directory is None else [directory / name for name in (BACKEND_LOG, QEMU_LOG)]

@@ -6,6 +6,7 @@ import pytest
 
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
+from tests.guest.guests import explained
 
 pytestmark = pytest.mark.guest
 
@@ -20,7 +21,7 @@ def fuzz(seed: int, count: int, smp: int, limit: float, *, virtualization: bool 
         virtualization=virtualization,
         qemu_args=["-no-shutdown"],  # so that the backend can still be asked
     )
-    with Guest(options) as guest:
+    with Guest(options) as guest, explained(guest):
         found = guest.expect(r"^(fuzz: ok calls=(\d+) handled=(\d+) seed=\d+|FAIL.*)\r?$", limit)
         assert found[2], f"{found[0]} (again: {options.append})"
         assert guest.status()["counts"]["calls"] >= int(found[2]) > count * smp // 2

@@ -22,7 +22,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, processes, until
+from tests.guest.guests import check_nothing_left, command, explained, processes, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -234,7 +234,8 @@ def said(process: subprocess.Popen[bytes]) -> Any:
 @pytest.mark.timeout(200)
 def test_linux_goes_there_and_back(linux: Path) -> None:
     """Registered events, both CPUs, hotplug and the next boot survive; the kernel has nothing to complain about."""
-    with Guest(GuestOptions(series="6.1", smp=2, files={KO: module_for("6.1")}, name="a")) as guest:
+    options = GuestOptions(series="6.1", smp=2, files={KO: module_for("6.1")}, name="a")
+    with Guest(options) as guest, explained(guest):
         client = Client(guest)
         client.load("events=0,0x100 verbose=0")
         for name in ("b", "a"):
@@ -247,5 +248,6 @@ def test_linux_goes_there_and_back(linux: Path) -> None:
         guest.migrate("b")
         client.shell(f"echo 1 >{online}")
         assert guest.inject(0x100, 1, wait=True, timeout=20).outcome == "completed"
-        assert not re.search(r"BUG|Oops|WARNING|Call trace|stall", client.shell("dmesg"))
+        log = client.shell("dmesg")
+        assert not re.search(r"BUG|Oops|WARNING|Call trace|stall", log), log
         assert guest.poweroff().guest

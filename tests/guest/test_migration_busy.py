@@ -15,7 +15,7 @@ from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration import patience
 from qemu_sdei.migration.options import Step
-from tests.guest.guests import check_nothing_left, until
+from tests.guest.guests import check_nothing_left, explained, until
 from tests.guest.remote import Receiving
 
 pytestmark = pytest.mark.guest
@@ -67,11 +67,11 @@ class Watched:
 @pytest.mark.parametrize("route", ["shared", "live", "postcopy"])
 def test_tried_again(route: str, runtime: Path, tmp_path: Path) -> None:
     """QEMU is not let go on the first time; what the service gives in the end is the guest's, and once."""
-    with Guest(busy(tmp_path)) as guest:
+    with Guest(busy(tmp_path)) as guest, explained(guest):
         until("it is called", (tmp_path / "began").exists)
         watched = Watched((tmp_path / "go").touch)
         assert guest.migrate("b", route=route, report=watched).destination == "b"
-        assert "again" in watched.phases, guest.trace()
+        assert "again" in watched.phases
         guest.expect("x0=0x600d")
     check_nothing_left(runtime)
 
@@ -79,7 +79,7 @@ def test_tried_again(route: str, runtime: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_tried_again_to_another_host(runtime: Path, tmp_path: Path) -> None:
     """The receiver has seen one come to nothing, and takes the next."""
-    with Guest(busy(tmp_path)) as guest, Receiving(name="b") as there:
+    with Guest(busy(tmp_path)) as guest, Receiving(name="b") as there, explained(guest):
         until("it is called", (tmp_path / "began").exists)
         watched = Watched((tmp_path / "go").touch)
         assert guest.migrate_to(there.to, report=watched).destination == "b"
@@ -92,7 +92,7 @@ def test_tried_again_to_another_host(runtime: Path, tmp_path: Path) -> None:
 def test_not_for_ever(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that is amid them each time: it is said what to do, and the guest goes on."""
     monkeypatch.setattr(patience, "TRIES", 2)
-    with Guest(busy(tmp_path)) as guest:
+    with Guest(busy(tmp_path)) as guest, explained(guest):
         until("it is called", (tmp_path / "began").exists)
         watched = Watched(lambda: None)
         with pytest.raises(GuestError, match=r"goes on as 'a': .*attempts: 2.* by route copy"):
