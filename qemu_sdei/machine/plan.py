@@ -111,14 +111,16 @@ class Plan:
 def check_machine(options: GuestOptions) -> tuple[Path, int]:
     """Check what concerns QEMU alone; return its path and the RAM size in bytes. Raises `UsageError`."""
     from qemu_sdei.machine.environment import find_qemu
+    from qemu_sdei.migration.ram import LOSES_NOTHING
 
     if not 1 <= options.smp <= MAX_CPUS:
         raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
     check_topology(options)
+    qemu = find_qemu(None if options.qemu is None else Path(options.qemu))
     padded = options.pad_memory
     if padded is None:
         where = None if options.memory_path is None else Path(options.memory_path)
-        padded = memory.padded_by_default(options.memory, options.smp, where)
+        padded = qemu.version < LOSES_NOTHING and memory.padded_by_default(options.memory, options.smp, where)
     size = memory.ram_size(options.memory, padded=padded)
     if options.name is not None:
         check_name(options.name)
@@ -127,7 +129,6 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
             readable_file(path, what)
     if options.trace is not None:
         writable_file(options.trace, "trace")
-    qemu = find_qemu(None if options.qemu is None else Path(options.qemu))
     check_cpu(options.cpu, qemu.path)
     return qemu.path, size
 
