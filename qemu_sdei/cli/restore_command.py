@@ -19,6 +19,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("directory", metavar="DIR", help="directory that `qemu-sdei save` made; it is not changed")
     parser.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
+    parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: as it was started with)")
     add_verbosity(parser)
     parser.set_defaults(run=run)
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine.guest import Guest
 
     with Progress(args.quiet) as progress:
-        guest = Guest.saved(args.directory, name=args.name, progress=progress)
+        guest = Guest.saved(args.directory, name=args.name, qemu=args.qemu, progress=progress)
         try:
             return interact(guest, args, progress)
         finally:

@@ -71,16 +71,24 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._ownerless: str | None = None
 
     @classmethod
-    def saved(cls, path: str | Path, *, name: str | None = None, progress: Progress = no_progress) -> Guest:
+    def saved(
+        cls,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        qemu: str | Path | None = None,
+        progress: Progress = no_progress,
+    ) -> Guest:
         """A guest that goes on, when it is started, where `save` wrote it down into the directory `path`.
+
+        `qemu`: the QEMU to use, where that is not to be the one that the guest was started with.
 
         Raises:
             UsageError: there is no saved guest.
         """
         saved = Saved.read(path)
-        guest = cls(
-            replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False), progress=progress
-        )
+        options = replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False)
+        guest = cls(options if qemu is None else replace(options, qemu=qemu), progress=progress)
         guest._saved = saved
         guest._nonce = saved.nonce
         return guest
