@@ -25,6 +25,7 @@ from qemu_sdei.machine.owner import OwnerSocket, Progress
 from qemu_sdei.machine.remote_mover import RemoteMover
 from qemu_sdei.machine.saved import described, save
 from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.handover import Handover, LostInPostcopyError
 from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report
 from qemu_sdei.migration.patience import try_again
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from qemu_sdei.config import GuestConfig
     from qemu_sdei.machine.guest import Guest
 
+_FINISH: Final = 3.0
+"""Seconds for a migration that was cancelled to end by itself."""
 _COPIED: Final = (files.MONITOR, files.INITRD)
 """What a reset of the guest needs at the destination as well."""
 
@@ -105,11 +108,20 @@ class Mover:
             return await self._remote.migrate(address, options, report)
 
     async def cancel(self) -> None:
-        """End a migration that is under way; the guest goes on where it was."""
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-            with contextlib.suppress(BaseException):
-                await self._task
+        """End a migration that is under way, because the guest ends; up to a certain point it goes on where it was.
+
+        Past that, where it may take long to have the guest's RAM fetched (postcopy), that is made to fail.
+        """
+        task = self._task
+        if task is None or task is asyncio.current_task():
+            return
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=_FINISH)
+        if not done:
+            with contextlib.suppress(SdeiError):
+                await self._guest._running().execute("quit", {})
+        with contextlib.suppress(BaseException):
+            await task
 
     async def _save_requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         path, end = request.get("path"), request.get("end", False)
@@ -183,9 +195,9 @@ class Mover:
             result = await handover.run()
         except BaseException as error:
             if isinstance(error, LostInPostcopyError):
-                await asyncio.shield(self._lose(source))
+                await finish(self._lose(source))
             if destination is not None:
-                await asyncio.shield(destination.stop())
+                await finish(destination.stop())
             directory.remove()
             if new_fd != old_fd:
                 os.close(new_fd)
@@ -196,15 +208,19 @@ class Mover:
                 raise self._explain(source, error) from None
             raise
         self._settle(directory, destination, config, new_fd)
-        with contextlib.suppress(OSError):
-            await self.open(directory)
-        await asyncio.shield(source.stop())
-        source.directory.remove()
-        if new_fd != old_fd:
-            os.close(old_fd)
-        destination.plan = source.plan
-        await asyncio.shield(self._forward(destination))
+        await finish(self._leave(source, destination, None if new_fd == old_fd else old_fd))
         return result
+
+    async def _leave(self, source: Supervisor, destination: Supervisor, ram_fd: int | None) -> None:
+        """The guest runs at the destination: end the source, and its RAM `ram_fd` if that is another."""
+        with contextlib.suppress(OSError):
+            await self.open(destination.directory)
+        await source.stop()
+        source.directory.remove()
+        if ram_fd is not None:
+            os.close(ram_fd)
+        destination.plan = source.plan
+        await self._forward(destination)
 
     @staticmethod
     async def _forward(supervisor: Supervisor) -> None:

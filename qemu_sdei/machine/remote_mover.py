@@ -10,6 +10,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import machine_type
 from qemu_sdei.machine.remote_offer import make_offer
 from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions, Report
 from qemu_sdei.migration.patience import try_again
 from qemu_sdei.migration.remote_address import Address
@@ -81,7 +82,7 @@ class RemoteMover:
             if isinstance(error, UsageError):
                 raise
             raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}") from None
-        await asyncio.shield(self._leave(source, f"{address} as {result.destination!r}"))
+        await finish(self._leave(source, f"{address} as {result.destination!r}"))
         return result
 
     async def _depart(self, departure: Departure) -> RemoteResult:

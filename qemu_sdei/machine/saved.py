@@ -30,6 +30,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiErro
 from qemu_sdei.machine.options import GuestOptions, rooted
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
+from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.monitor import image, layout
@@ -232,7 +233,7 @@ async def save(
             file.chmod(0o600)  # the guest's RAM is its user's alone, wherever the files are moved to
     except BaseException as error:
         if leaving is not None:
-            await asyncio.shield(leaving.go_on())
+            await finish(leaving.go_on())
         shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError):
             raise GuestError(f"the guest was not saved and goes on: {error.strerror or error}") from None
@@ -241,9 +242,9 @@ async def save(
         raise
     if end:
         with contextlib.suppress(SdeiError):
-            await execute(side, "quit")
+            await finish(execute(side, "quit"))
     else:
-        await asyncio.shield(leaving.go_on())
+        await finish(leaving.go_on())
     return sum(file.stat().st_size for file in directory.iterdir())
 
 

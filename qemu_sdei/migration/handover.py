@@ -38,6 +38,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, check, complete, fetch, first_sign, take_over
+from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import LAST_POSTCOPY, POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.migration.wire import Wire
@@ -113,24 +114,16 @@ class Handover:
                 if postcopy:
                     await fetch(self._destination, self._window)
                 await take_over(self._destination, arriving=postcopy)
-                await self._destination.inherit(source)
-                if running:
-                    await execute(self._destination, "cont")
+                await finish(self._go(running))
             except BaseException:
-                await asyncio.shield(self._go_back(leaving))
+                await finish(self._go_back(leaving))
                 raise
+            # From here on the guest is there, and nothing leads back.
             now = time.monotonic()
-            self._wire.close()
-            with contextlib.suppress(SdeiError):
-                # It only tells clients where to go: what counts is done.
-                control = str(self._destination.path / rundir.CONTROL)
-                await link.request("moved", name=self._destination.name, control=control)
-            downtime = None
-            if leaving.sign_ns is not None and running and (sign_ns := await first_sign(self._destination)) is not None:
-                downtime = (sign_ns - leaving.sign_ns) / 1e6
+            downtime = await finish(self._make_known(leaving, link, running))
             end = now
             if postcopy:
-                info = await self._fetch(leaving)
+                info = await finish(self._fetch(leaving))
                 end = time.monotonic()
         finally:
             self._wire.close()
@@ -177,6 +170,22 @@ class Handover:
             raise GuestError("the guest was reset while its RAM was being sent, and RAM is not to be compared")
         await self._hand_over_document()
         return running, stopped, document, await leaving.complete(postcopy=postcopy)
+
+    async def _go(self, running: bool) -> None:
+        await self._destination.inherit(self._source)
+        if running:
+            await execute(self._destination, "cont")
+
+    async def _make_known(self, leaving: Source, link: BackendLink, running: bool) -> float | None:
+        """Tell clients where the guest is. Returns its downtime in milliseconds, if it has shown itself."""
+        self._wire.close()
+        with contextlib.suppress(SdeiError):
+            # It only tells them where to go: what counts is done.
+            control = str(self._destination.path / rundir.CONTROL)
+            await link.request("moved", name=self._destination.name, control=control)
+        if leaving.sign_ns is not None and running and (sign_ns := await first_sign(self._destination)) is not None:
+            return (sign_ns - leaving.sign_ns) / 1e6
+        return None
 
     @staticmethod
     async def _boots(link: BackendLink) -> int:

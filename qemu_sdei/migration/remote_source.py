@@ -35,6 +35,7 @@ from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
 from qemu_sdei.migration import remote_ram
 from qemu_sdei.migration.backend_link import BackendLink
+from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.remote_address import Address, connect, listen_unix
 from qemu_sdei.migration.remote_link import (
@@ -156,26 +157,21 @@ class Departure:
                 await peer.answer()
                 self.let_go(str(self.address))
                 gone_ns = time.perf_counter_ns()
-                await _finish(self._go(peer, running, session))
+                await finish(self._go(peer, running, session))
             except UndecidedError:
                 undecided = True
                 raise
             except BaseException:
-                await asyncio.shield(leaving.go_on())
+                await finish(leaving.go_on())
                 raise
+            # From here on the guest is there, and nothing leads back.
             now = time.monotonic()
-            with contextlib.suppress(SdeiError):
-                # These only say where it is: what counts is done.
-                await link.request("moved", name=f"{name} at {self.address}", control="")
+            ran_ms = await finish(self._make_known(peer, link, name))
             downtime = None
-            with contextlib.suppress(SdeiError):
-                answer = await peer.ask("bye", timeout=_ALIVE)
-                if leaving.sign_ns is not None and answer.get("ran_ms") is not None:
-                    downtime = (gone_ns - leaving.sign_ns) / 1e6 + _number(answer, "ran_ms")
+            if leaving.sign_ns is not None and ran_ms is not None:
+                downtime = (gone_ns - leaving.sign_ns) / 1e6 + ran_ms
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await finish(self._hang_up())
             if peer is not None:
                 peer.abort()
             if not undecided:
@@ -198,6 +194,21 @@ class Departure:
             destination_restore_ms=_number(restored, "ms"),
             passes=int(info.get("ram", {}).get("dirty-sync-count", 0)) if self.options.live else 0,
         )
+
+    async def _hang_up(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _make_known(self, peer: Link, link: BackendLink, name: str) -> float | None:
+        """These only say where it is: what counts is done. Returns how long after `go` it was seen to run there."""
+        with contextlib.suppress(SdeiError):
+            await link.request("moved", name=f"{name} at {self.address}", control="")
+        with contextlib.suppress(SdeiError):
+            answer = await peer.ask("bye", timeout=_ALIVE)
+            if answer.get("ran_ms") is not None:
+                return _number(answer, "ran_ms")
+        return None
 
     async def take_back(self) -> None:
         """After an `UndecidedError`: the guest goes on here. Whoever asks for it knows that it does not run there."""
@@ -329,15 +340,6 @@ class Departure:
                 link.abort()
             await asyncio.sleep(0.5)
         return "unknown"
-
-
-async def _finish(work: Any) -> None:
-    """Wait for what must not be left half done; a cancellation counts only if it did not work."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    task.result()
 
 
 async def _boots(link: BackendLink) -> int:
