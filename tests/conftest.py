@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.guest.guests import runtime_directory
 
 # How long an example takes is no property of the program: a machine that does something else as well is no failure.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_runtime_directory() -> Iterator[None]:
+    """Guests that the user has, or another run of the tests, are nobody's business here, nor are their names taken."""
+    with runtime_directory() as path, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(path))
+        yield

@@ -119,10 +119,13 @@ class OwnerSocket:
         gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come: this ends when the client does
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
+            given_up = not work.done()
+            if given_up:
                 work.cancel()
                 await asyncio.wait({work})
             if work.cancelled():
+                if not given_up:
+                    return  # the guest ends, and all that it is asked for
                 send(
                     {"ok": False, "error": {"kind": "cancelled", "message": f"given up; guest {self._name!r} goes on"}}
                 )
