@@ -67,6 +67,14 @@ class LostGuestError(GuestError):
     """QEMU ended while something was still wanted from the guest."""
 
 
+class UnreachableError(GuestError):
+    """QEMU lives, as far as is known, and its QMP socket cannot be reached."""
+
+
+class StandsStillError(GuestError):
+    """The guest could not be told to go on; it is when its QEMU can be reached again."""
+
+
 class GuestPanicError(GuestError):
     """The guest's kernel panicked (exit code 255)."""
 

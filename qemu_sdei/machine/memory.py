@@ -80,6 +80,14 @@ def check_free(size: int, directory: Path | None, option: str = "--memory-path")
         )
 
 
+def check_sent(fd: int, size: int, more: int, directory: Path | None) -> None:
+    """Raise `UsageError` when sending RAM of `size` bytes, the file `fd` in `directory`, takes more room than there is
+    besides `more` bytes: QEMU reads all of it, and what of a file in memory is read has room from then on.
+    """
+    if directory is not None:
+        check_free(max(size - 512 * os.fstat(fd).st_blocks, 0) + more, directory)
+
+
 def _mebibytes(size: int) -> str:
     return f"{size >> 20}M"
 

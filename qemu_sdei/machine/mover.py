@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, NotDeliveredError, SdeiError, UsageError
+from qemu_sdei.errors import (
+    GuestError,
+    LaunchError,
+    LostGuestError,
+    NotDeliveredError,
+    SdeiError,
+    StandsStillError,
+    UsageError,
+)
 from qemu_sdei.machine import machine_type, memory, remote_mover
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest_snapshots import Snapshooter
@@ -139,6 +147,9 @@ class Mover:
         guest = self._guest
         with self.alone():
             source = guest._running()
+            where = guest.options.memory_path
+            if where is not None and guest._ram_fd is not None and guest._config is not None:
+                memory.check_sent(guest._ram_fd, guest._config.ram_size, 0, Path(where))
             meta = {"options": described(guest.options, source.plan.reboot), "nonce": guest._nonce}
             return await save(source, path, meta, report, timeout=timeout, end=end, hold=hold)
 
@@ -169,6 +180,7 @@ class Mover:
         copied = options.route != SHARED
         if copied:
             memory.check_free(size, None if where is None else Path(where))
+            memory.check_sent(old_fd, size, size, None if where is None else Path(where))
         directory = RunDirectory.create(name, source.name)
         new_fd = old_fd
         destination = None
@@ -272,6 +284,8 @@ class Mover:
     def _explain(source: Supervisor, error: SdeiError) -> SdeiError:
         if isinstance(error, LostInPostcopyError):
             return error
+        if isinstance(error, StandsStillError):
+            return type(error)(f"the guest was not migrated: {error}")
         if source.power_off is not None:
             return LostGuestError(f"the guest has ended ({source.power_off.reason}) while it was migrated: {error}")
         return GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}")

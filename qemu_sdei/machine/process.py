@@ -139,7 +139,7 @@ def log_tail(log: Path, since: int = 0) -> str:
 def complaints(output: str) -> list[str]:
     """QEMU's error messages in its `output`, without its own name and warnings."""
     found = re.findall(r"^[^\s:]*qemu[^\s:]*: *(.+)$", output, re.MULTILINE)
-    return [text.strip() for text in found if not text.startswith(("warning:", "info:"))]
+    return [text.strip() for text in found if not text.startswith(("warning:", "info:", "terminating on signal"))]
 
 
 def describe_exit(returncode: int) -> str:

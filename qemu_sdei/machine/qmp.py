@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.errors import GuestError, LostGuestError
+from qemu_sdei.errors import GuestError, LostGuestError, UnreachableError
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
@@ -131,8 +131,8 @@ class Qmp:
     async def execute(self, command: str, arguments: dict[str, object]) -> object:
         """Execute a command.
 
-        Raises `LostGuestError` when the connection broke, `GuestError` when there is none, or with QEMU's words when it
-        refuses.
+        Raises `LostGuestError` when the connection broke, `UnreachableError` when there is none,
+        `GuestError` with QEMU's words when it refuses.
         """
         from qemu.qmp import ExecuteError, QMPError
 
@@ -140,7 +140,7 @@ class Qmp:
             async with asyncio.timeout(_PATIENCE):
                 await self.wait_connected()
         except TimeoutError:
-            raise GuestError(
+            raise UnreachableError(
                 f"QMP command {command}: QEMU cannot be reached at {self._path} ({self._why}); nothing was done"
             ) from None
         client = self._client

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.document import MAX_DOCUMENT
 from qemu_sdei.config import RAM_BASE, GuestConfig
-from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
 from qemu_sdei.machine.options import GuestOptions, rooted
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
@@ -232,9 +232,13 @@ async def save(
         for file in directory.iterdir():
             file.chmod(0o600)  # the guest's RAM is its user's alone, wherever the files are moved to
     except BaseException as error:
-        if leaving is not None:
-            await finish(leaving.go_on())
-        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            if leaving is not None:
+                await finish(leaving.go_on())
+        except StandsStillError as still:
+            raise StandsStillError(f"the guest was not saved: {still}") from None
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError):
             raise GuestError(f"the guest was not saved and goes on: {error.strerror or error}") from None
         if isinstance(error, SdeiError):

@@ -56,6 +56,18 @@ async def fetch(side: Side, addresses: range) -> None:
         await execute(side, "human-monitor-command", command_line=f"xp /1xb {page:#x}")
 
 
+async def fetched(side: Side, limit: float) -> bool:
+    """Wait up to `limit` seconds until QEMU has fetched all RAM from a source that cannot be asked; False: it has not,
+    and the source may be gone.
+    """
+    deadline = time.monotonic() + limit
+    while (status := (await execute(side, "query-migrate")).get("status")) == "postcopy-active":
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_POLL)
+    return bool(status == "completed")
+
+
 async def _ask(side: Side, command: str, timeout: float = _SETTLE, **arguments: bool) -> dict[str, Any]:
     link = await BackendLink.open(side.path / rundir.CONTROL)
     try:

@@ -34,10 +34,10 @@ import time
 from typing import Any
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, StandsStillError, UnreachableError, UsageError
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.destination import arrived, check, complete, fetch, first_sign, take_over
+from qemu_sdei.migration.destination import arrived, check, complete, fetch, fetched, first_sign, take_over
 from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import LAST_POSTCOPY, POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.source import Side, Source, execute
@@ -201,7 +201,12 @@ class Handover:
     async def _fetch(self, leaving: Source) -> dict[str, Any]:
         """The guest runs at the destination: wait until its RAM is there too."""
         try:
-            info = await leaving.fetched()
+            try:
+                info = await leaving.fetched()
+            except (UnreachableError, LostGuestError):
+                info = {}  # QMP is gone; whether QEMU is too, the destination sees
+                if not await fetched(self._destination, self._options.timeout):
+                    raise
             await complete(self._destination)
         except SdeiError as error:
             raise LostInPostcopyError(
@@ -252,7 +257,7 @@ class Handover:
         try:
             await leaving.go_on()
         except GuestError as error:
-            if self._options.route != POSTCOPY:
+            if self._options.route != POSTCOPY or isinstance(error, StandsStillError):
                 raise
             raise LostInPostcopyError(
                 f"the guest is lost: the destination could not take it, and the source's QEMU does not let it go on: "

@@ -8,7 +8,14 @@ import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from qemu_sdei.errors import BusyError, GuestError, GuestTimeoutError, LostGuestError
+from qemu_sdei.errors import (
+    BusyError,
+    GuestError,
+    GuestTimeoutError,
+    LostGuestError,
+    StandsStillError,
+    UnreachableError,
+)
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions, Report, Step
 
@@ -29,6 +36,7 @@ _TO_FETCH: Final = 0.25
 """Of RAM: so much may be left for the destination to fetch."""
 _SLOW: Final = 10 << 10
 """Bytes a second while a hold point is waited for: with pages of zeroes, some 4 MiB of RAM."""
+_RETRY: Final = 0.2
 _OVER: Final = frozenset(("completed", "failed", "cancelled"))
 _RUNNING: Final = frozenset(("none", "setup", "active"))
 _PAUSED: Final = frozenset(("pre-switchover",))
@@ -36,6 +44,10 @@ _COMPLETED: Final = frozenset(("completed",))
 _FETCHING: Final = frozenset(("postcopy-active", "completed"))
 MAX_BANDWIDTH: Final = 1 << 40
 """Bytes a second: QEMU's default of 128 MiB/s is for networks that others use too."""
+
+
+_LATER: Final[set[asyncio.Task[None]]] = set()
+"""Guests that stand still and go on when their QEMU can be reached: an event loop keeps no task alive by itself."""
 
 
 class Side(Protocol):
@@ -278,17 +290,43 @@ class Source:
             await asyncio.sleep(_POLL)
 
     async def go_on(self) -> None:
-        """The guest goes on here, as if nothing had been."""
-        with contextlib.suppress(LostGuestError):
-            if self._migrating:
-                with contextlib.suppress(GuestError):
-                    await self._execute("migrate_cancel")
-                await self._wait_cancelled()
-            # Closed, not asked to thaw: whatever it has heard of this connection, that ends the freeze.
-            self._link.close()
-            self.side.resume()
-            if self._stopped_by_us:
-                await self._execute("cont")
+        """The guest goes on here, as if nothing had been; it is told so until it can be heard.
+
+        Raises `StandsStillError`: QEMU cannot be reached now.
+        """
+        try:
+            await self._take_back()
+        except UnreachableError as error:
+            task = asyncio.create_task(self._go_on_later())
+            _LATER.add(task)
+            task.add_done_callback(_LATER.discard)
+            raise StandsStillError(
+                f"the guest stands still as {self.side.name!r} until its QEMU can be reached; then it goes on ({error})"
+            ) from None
+
+    async def _go_on_later(self) -> None:
+        while True:
+            with contextlib.suppress(UnreachableError):
+                await self._take_back()
+                return
+            await asyncio.sleep(_RETRY)
+
+    async def _take_back(self) -> None:
+        for last in (False, True):
+            try:
+                if self._migrating:
+                    with contextlib.suppress(GuestError):
+                        await self._execute("migrate_cancel")
+                    await self._wait_cancelled()
+                # Closed, not asked to thaw: whatever it has heard of this connection, that ends the freeze.
+                self._link.close()
+                self.side.resume()
+                if self._stopped_by_us:
+                    await self._execute("cont")
+                return
+            except LostGuestError:
+                if last:  # QEMU has ended; or else only the connection had broken, and there is another one
+                    return
 
     async def _wait_cancelled(self) -> None:
         deadline = time.monotonic() + _SETTLE
