@@ -23,16 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="this QEMU loses pages by postcopy"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def runtime_of_all() -> Iterator[None]:
-    """A runtime directory for this run's guests: those of the user, or of another run beside this one, may have their
-    names.
-    """
-    with runtime_directory() as path, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(path))
-        yield
-
-
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A runtime directory of the test's own, and this process's while the test runs."""
