@@ -2,7 +2,7 @@
 
 What QEMU itself migrates is not in it: vCPU registers, the GIC, RAM with the monitor's own memory. What is in
 it and in guest RAM too is the frame window, because QEMU's dirty tracking does not see what another process writes.
-Its form is in docs/reference/state-document.md.
+Its form is in docs/reference/state-document.md, and beside it as a JSON Schema.
 
 It is taken and restored while the vCPUs stand still. One from outside is hostile until all of it has been checked.
 """
@@ -147,6 +147,8 @@ def check(server: Server, document: object) -> Document:
     if version == 1:
         document = {**document, "waiting": []}
     top = _object(document, _TOP)
+    if not isinstance(top["written_by"], str):
+        raise ProtocolError("state document: written_by: must be a text")
     machine = _object(top["machine"], _MACHINE, "machine")
     for name, value in server.machine.items():
         if name == "window_version" and type(machine[name]) is int and 1 <= machine[name] < layout.VERSION:
@@ -216,6 +218,8 @@ def _check_firmware(firmware: object, server: Server) -> None:
         raise ProtocolError(
             f"state document: firmware: {', '.join(sorted(firmware.keys() - known))}: nothing is known of it"
         )
+    if not isinstance(firmware["services"], dict):
+        raise ProtocolError("state document: firmware: services: must be an object")
     _number(firmware["epoch"], _MAX_COUNT, "epoch")
     registers = firmware["id_registers"]
     if not isinstance(registers, dict) or registers.keys() not in (set(), set(layout.RESET_REGISTERS)):

@@ -211,13 +211,17 @@ class Firmware(PowerFirmware):
         version = state.get("version")
         if type(version) is not int or not 1 <= version <= STATE_VERSION:
             raise ProtocolError(f"state of another version than this program knows (1 to {STATE_VERSION})")
-        if state.get("nr_cpus") != self.nr_cpus or state.get("client_el") != self.client_el:
-            raise ProtocolError("state of a machine with other CPUs")
+        for name, value in (("nr_cpus", self.nr_cpus), ("client_el", self.client_el)):
+            if type(state.get(name)) is not int or state[name] != value:
+                raise ProtocolError("state of a machine with other CPUs")
         if state.get("serves_sdei", True) is not self.serves_sdei:
             raise ProtocolError(f"state of a machine {'without' if self.serves_sdei else 'with'} SDEI")
+        booting = state.get("booting", True)  # it may have been: older programs did not say
+        if not isinstance(booting, bool):
+            raise ProtocolError("state document: booting: must be true or false")
         try:
             self.epoch = int(state["epoch"])
-            self.booting = bool(state.get("booting", True))  # it may have been: older programs did not say
+            self.booting = booting
             self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
             self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
             self.psci.restore(state["psci"])

@@ -150,7 +150,7 @@ class GicOwner:
             for claim, (priority, enabled) in sorted(self._saved.items())
         ]
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: Any, nr_cpus: int) -> None:
         """Take over a state.
 
         Raises:
@@ -161,8 +161,10 @@ class GicOwner:
             if not isinstance(entry, list) or [type(n) for n in entry] != [int] * FIELDS:
                 raise ProtocolError("gic state: an interrupt is five numbers")
             intid, pe, priority, enabled, quiet = entry
-            if not (16 <= intid <= 1019 and (pe >= 0) is (intid < _FIRST_SPI) and 0 <= priority <= 0xFF and pe >= -1):
+            if not (16 <= intid <= 1019 and (pe >= 0) is (intid < _FIRST_SPI) and 0 <= priority <= 0xFF):
                 raise ProtocolError("gic state: no interrupt that can be owned")
+            if not (-1 <= pe < nr_cpus and 0 <= enabled <= 1 and 0 <= quiet <= 1):
+                raise ProtocolError("gic state: of a CPU that is not there, or neither on nor off")
             self._saved[intid, pe] = priority, bool(enabled)
             if quiet:
                 self._quiet.add((intid, pe))

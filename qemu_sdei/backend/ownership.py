@@ -26,6 +26,8 @@ NOBODY: Final = -1
 _WAIT: Final = read_sysreg(SysReg.CNTPCT_EL0)
 """An operation that does nothing: its end is another chance to look."""
 _WORD_MAX: Final = (1 << 64) - 1
+_KEYS: Final = frozenset(("owned", "spis", "settling", "operator", "quieting", "jobs"))
+_JOB: Final = frozenset(("pe", "flags", "ops", "todo", "is_call", "waits", "registering", "refused", "looking"))
 
 
 @dataclass(slots=True)
@@ -178,36 +180,49 @@ class Ownership:
             ],
         }
 
-    def restore(self, state: dict[str, Any], nr_cpus: int) -> None:
+    def restore(self, state: Any, nr_cpus: int) -> None:
         """Take over a state.
 
         Raises:
             ProtocolError: it is damaged.
         """
         self.reset()
-        self.gic.restore(state["owned"])
+        _keys(state, _KEYS)
+        self.gic.restore(state["owned"], nr_cpus)
         self._spis = _numbers(state["spis"], 32, 1019)
         self._settling.update(_numbers(state["settling"], 32, 1019))
         self._operator = _numbers([state["operator"]], NOBODY, nr_cpus - 1)[0]
-        for pair in state["quieting"]:
-            pe, intid = _numbers(pair, 0, 1019)
-            self.quieting[_numbers([pe], 0, nr_cpus - 1)[0]] = intid
-        for entry in state["jobs"]:
+        for pair in _list(state["quieting"]):
+            pe, intid = _numbers(pair, 0, 1019, 2)
+            self.quieting[_numbers([pe], 0, nr_cpus - 1)[0]] = _numbers([intid], 32, 1019)[0]
+        for entry in _list(state["jobs"]):
+            _keys(entry, _JOB)
             pe = _numbers([entry["pe"]], 0, nr_cpus - 1)[0]
             if type(entry["refused"]) is not bool or type(entry["is_call"]) is not bool or len(entry["ops"]) > MAX_OPS:
                 raise ProtocolError("gic state: a job that cannot be")
             self.jobs[pe] = Job(
                 flags=_numbers([entry["flags"]], 0, 0xFFFF)[0],
-                ops=[MicroOp(*_numbers(op, 0, _WORD_MAX, 3)) for op in entry["ops"]],
-                todo=[_claim(claim, nr_cpus) for claim in entry["todo"]],
+                ops=[MicroOp(*_numbers(op, 0, _WORD_MAX, 3)) for op in _list(entry["ops"])],
+                todo=[_claim(claim, nr_cpus) for claim in _list(entry["todo"])],
                 is_call=entry["is_call"],
                 waits=_numbers(entry["waits"], 32, 1019),
-                registering=_claim(entry["registering"], nr_cpus) if entry["registering"] else None,
+                registering=_claim(entry["registering"], nr_cpus) if _list(entry["registering"]) else None,
                 refused=entry["refused"],
-                looking=_claim(entry["looking"], nr_cpus) if entry["looking"] else None,
+                looking=_claim(entry["looking"], nr_cpus) if _list(entry["looking"]) else None,
             )
         if self._operator != NOBODY and self._operator not in self.jobs:
             raise ProtocolError("gic state: the operator does nothing")
+
+
+def _keys(value: Any, keys: frozenset[str]) -> None:
+    if not isinstance(value, dict) or value.keys() != keys:
+        raise ProtocolError(f"gic state: an object with {', '.join(sorted(keys))} is missing")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ProtocolError("gic state: a list is missing")
+    return value
 
 
 def _numbers(value: Any, low: int, high: int, count: int | None = None) -> list[int]:

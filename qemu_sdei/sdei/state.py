@@ -142,7 +142,7 @@ def _check(engine: Interrupts, document: object) -> _Plan:
         raise ProtocolError(f"SDEI state: not a version 1 to {VERSION} document of this program")
     if type(top["client_el"]) is not int or top["client_el"] != engine.client_el:
         raise ProtocolError(f"SDEI state: for another client EL than EL{engine.client_el}")
-    if top["profile"] != _profile(engine):
+    if not _same(top["profile"], _profile(engine)):
         raise ProtocolError("SDEI state: for another machine description (events, version or slots differ)")
     features = _features(top["features"])
     bound = _check_bound(engine, top["bound"])
@@ -268,6 +268,17 @@ def _check_together(pes: list[_PePlan], instances: list[_InstancePlan]) -> None:
             raise ProtocolError(f"SDEI state: event {inst.number:#x} runs on a PE that it is not routed to")
     for inst in running:
         raise ProtocolError(f"SDEI state: event {inst.number:#x} runs without being registered")
+
+
+def _same(value: object, known: object) -> bool:
+    """Equal, and of the same types: true and 1.0 are no 1."""
+    if type(value) is not type(known) or value != known:
+        return False
+    if isinstance(known, dict) and isinstance(value, dict):
+        return all(_same(value[key], known[key]) for key in known)
+    if isinstance(known, list) and isinstance(value, list):
+        return all(_same(one, other) for one, other in zip(value, known, strict=True))
+    return True
 
 
 def _features(document: object) -> CpuFeatures:

@@ -23,6 +23,7 @@ from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration.options import Hold, MigrationResult, Step
+from tests.backend.schema import refusal
 from tests.guest.guests import check_nothing_left, runtime_directory
 
 pytestmark = pytest.mark.guest
@@ -158,6 +159,7 @@ STATES: dict[str, tuple[Hold, Callable[[dict[str, Any]], bool]]] = {
 def check(state: str, route: str, stayed: str) -> None:
     hold, is_so = STATES[state]
     journey = Journey(hold, route)
+    assert refusal(journey.document) is None
     assert is_so(journey.document), f"not migrated in the state: {journey.document}"
     assert journey.record == stayed
     assert journey.result is not None
@@ -186,6 +188,7 @@ def test_migrated_in_every_state(state: str, route: str, stayed: str) -> None:
 def check_file(state: str, directory: Path, stayed: str) -> None:
     hold, is_so = STATES[state]
     journey = Interrupted(hold, directory / "saved")
+    assert refusal(journey.document) is None
     assert is_so(journey.document), f"not saved in the state: {journey.document}"
     assert journey.records == [stayed, stayed]
 
