@@ -63,6 +63,8 @@ def jumping(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     yield runtime
     stop.set()
     thread.join()
+    for guest in rundir.running():  # of a test that failed
+        command(runtime, "stop", guest.name).wait(30)
 
 
 def _age_files(directory: Path, stop: threading.Event) -> None:
