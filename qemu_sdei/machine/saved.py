@@ -145,13 +145,13 @@ class Saved:
             await execute(side, "cont")
 
 
-def _window_version(state: bytes) -> int:
+def _window_version(state: bytes) -> int | None:
     """What a state document says of it; where it is damaged, the backend says so."""
     try:
         version = json.loads(state)["machine"]["window_version"]
     except (ValueError, RecursionError, KeyError, TypeError):
-        return layout.VERSION
-    return version if type(version) is int and version in image.OLDER else layout.VERSION
+        return None
+    return version if type(version) is int and version in image.OLDER else None
 
 
 def _digest(file: Path) -> str:

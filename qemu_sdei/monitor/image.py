@@ -20,13 +20,13 @@ REDISTRIBUTOR_REGION_2 = 0x40_0000_0000
 """Where QEMU's `virt` puts the redistributors of CPU 123 and up, for RAM below 255 GiB."""
 
 
-OLDER: Final = {1: "monitor-1.bin"}
-"""Monitors of older frame windows, by `layout.VERSION` of then: for guests that were saved with them."""
+OLDER: Final = {1: "monitor-1.bin", 2: "monitor-2.bin"}
+"""By `layout.VERSION` of then, monitors of guests that were saved before a saved guest had its own beside it."""
 
 
-def blob(version: int = layout.VERSION) -> bytes:
-    """The monitor as shipped, unpatched; that of an older frame window if asked for."""
-    return (resources.files("qemu_sdei") / "data" / OLDER.get(version, "monitor.bin")).read_bytes()
+def blob(older: int | None = None) -> bytes:
+    """The monitor as shipped, unpatched; with `older`, that of `OLDER`."""
+    return (resources.files("qemu_sdei") / "data" / ("monitor.bin" if older is None else OLDER[older])).read_bytes()
 
 
 def patched(window_base: int, nr_cpus: int, image: bytes | None = None) -> bytes:
