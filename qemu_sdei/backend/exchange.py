@@ -27,6 +27,8 @@ from qemu_sdei.smccc.service import JournalMode
 
 INPUT: Final = 1
 OUTCOME: Final = 2
+USERS_INPUT: Final = 4
+"""As INPUT, of a user's service, which may take its time."""
 _ON: Final = Power.ON
 _MODES: Final = {JournalMode.NONE: 0, JournalMode.INPUT: INPUT, JournalMode.OUTCOME: OUTCOME}
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -109,7 +111,7 @@ class Exchange:
         # it does not say that it can be run again, because what it writes to the registers would be its arguments the
         # second time.
         replay = service.journal is JournalMode.INPUT or inspect.isgeneratorfunction(type(service).call)
-        return handler, INPUT if replay else OUTCOME
+        return handler, USERS_INPUT if replay else OUTCOME
 
     def find(self, function: int) -> tuple[Handler, int] | None:
         """Handler and journal mode of a function id, users' services included; None: NOT_SUPPORTED."""

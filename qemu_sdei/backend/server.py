@@ -44,7 +44,7 @@ _SPIN_KICK: Final = 500
 microseconds, or the CPU is busy in EL3.
 """
 _SOCKETS_EVERY: Final = 256
-"""Frames after which a busy loop looks at its sockets."""
+"""Frames after which a busy loop looks at its sockets; after one of a user's service it does so at once."""
 _SECOND_LOOK_MS: Final = 2
 _LONGEST_SLEEP_MS: Final = 1000
 _MAX_SEQ: Final = 1 << 47
@@ -128,7 +128,8 @@ class Server(Descriptors):
                 for pe in cpus:
                     s = seq[pe]
                     if s != seen[pe]:
-                        frame(pe, s)
+                        if frame(pe, s):
+                            since_sockets = _SOCKETS_EVERY
                         since_sockets += 1
                 if quiet > 64 and self._spin < _SPIN_MAX:
                     self._spin += self._spin >> 2
@@ -196,11 +197,11 @@ class Server(Descriptors):
             if s != self._seen[pe]:
                 self._frame(pe, s)
 
-    def answer(self, pe: int, s: int) -> None:
-        """Answer frame `s` of a PE."""
-        (self._frame if self._trace is None else self._trace.frame)(pe, s)
+    def answer(self, pe: int, s: int) -> bool:
+        """Answer frame `s` of a PE; as `_frame`."""
+        return (self._frame if self._trace is None else self._trace.frame)(pe, s)
 
-    def _frame_function(self) -> Callable[[int, int], None]:
+    def _frame_function(self) -> Callable[[int, int], bool]:
         if self.held or self.watched.wanted:
             return self.watched.frame
         return self._frame if self._trace is None else self._trace.frame
@@ -221,15 +222,15 @@ class Server(Descriptors):
 
     # ---- one frame
 
-    def _frame(self, pe: int, s: int) -> None:
-        """One frame. Numbers in place of names here and there: this runs a million times a second, and a name costs
-        30 ns.
+    def _frame(self, pe: int, s: int) -> bool:
+        """One frame; returns whether a user's service may have taken long. Numbers in place of names here and there:
+        this runs a million times a second, and a name costs 30 ns.
         """
         self._seen[pe] = s
         frame = self._frames[pe]
         last = self._last
         if s != last[pe] + 1 and not self._adopt(pe, s, frame):
-            return
+            return False
         last[pe] = s
         firmware = self.firmware
         if frame[8] == 2:  # Word.KIND, Kind.SMC
@@ -240,21 +241,23 @@ class Server(Descriptors):
                 frame[18] = constant  # Word.X0
                 frame[1] = 0  # Word.FLAGS
                 frame[0] = s  # Word.ACK
-                return
+                return False
             # What is kept is what cannot be done twice. Where an event is due, even a call that only asks, or that
             # nobody serves, ends with a delivery.
-            if mode == 1 or (mode != 2 and self._attention[pe]):
+            if mode == 1 or mode == 4 or (mode != 2 and self._attention[pe]):
                 self._keep(1, pe, s, self._heads[pe])
                 if self.journal.count >= FULL:
                     self._room = True
             firmware.call(pe, frame, self._contexts[pe], handler, mode == 2)
         else:
+            mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
             self._rare(pe, s, frame, frame[8])
         frame[0] = s
         if self._kicks:
             self._send_kicks()
         if self._room:
             self._journal_room.make()
+        return mode == 2 or mode == 4
 
     def _entry(self, function: int) -> Entry:
         """What a call of `function` (x0 as it came) needs; kept for the next time if somebody serves it."""

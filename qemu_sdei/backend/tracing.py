@@ -52,18 +52,19 @@ class Trace:
         rest = self._server.window.frames[pe][Word.X0 + 18 : Word.X30 + 1].tolist()
         return {"pc": saved[PC], "pstate": saved[PSTATE], "x": saved[X0:].tolist() + rest}
 
-    def frame(self, pe: int, s: int) -> None:
+    def frame(self, pe: int, s: int) -> bool:
         """Have the server answer a frame, and write what it was if it is a call."""
         frame = self._server.window.frames[pe]
         call = frame[Word.KIND] == Kind.SMC
         function = frame[Word.FUNCTION]
         arguments = frame[Word.X0 + 1 : Word.X0 + 6].tolist()
         pc = frame[Word.PC]
-        self._server._frame(pe, s)
+        slow = self._server._frame(pe, s)
         if call:
             record = {"function": function_name(function & FUNCTION_MASK), "id": function, "args": arguments, "pc": pc}
             x0 = frame[Word.X0] if frame[Word.PC] == pc else None  # it went on where it called
             self.write({"time_ns": self._server.clock(), "type": "call", "pe": pe, **record, "x0": x0})
+        return slow
 
     def flush(self) -> None:
         """Have written what happened so far."""

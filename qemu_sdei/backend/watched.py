@@ -42,26 +42,27 @@ class Watched:
         """Whether frames are to come here."""
         return self.hold_point is not None or self.arriving or self.on_sign is not None or self.every_ms > 0
 
-    def frame(self, pe: int, s: int) -> None:
-        """Answer a frame, up to the hold point that somebody waits for."""
+    def frame(self, pe: int, s: int) -> bool:
+        """Answer a frame, up to the hold point that somebody waits for; returns as `Server.answer`."""
         server, point = self._server, self.hold_point
         if server.held:
-            return
+            return False
         posted = server.window.frames[pe]
         if self.arriving and pe == 0 and posted[Word.KIND] == Kind.RESET:
             server.hold()  # a boot writes RAM, and QEMU could not put in place what it fetches there
-            return
+            return False
         function = posted[Word.FUNCTION] & FUNCTION_MASK
         self.last_ns = server.clock()
         if point is not None and point.before(server.firmware, pe, posted):
             self._reached()
-            return
-        server.answer(pe, s)
+            return False
+        slow = server.answer(pe, s)
         if point is not None and point.after(server.firmware, pe, function):
             self._reached()
         if self.on_sign is not None:
             called, self.on_sign = self.on_sign, None
             called()
+        return slow
 
     def changed(self) -> None:
         """The host has changed the state of events, without a frame: an injection, or KVM's registers."""

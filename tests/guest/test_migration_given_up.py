@@ -38,9 +38,11 @@ def given_up(owner: Path, command: str, request: dict[str, Any], phase: str, aft
             time.sleep(after)
             raise CtrlC
 
-    with pytest.raises(CtrlC) as end:
+    try:
         ask(owner, command, request, look)
-    return str(end.value.__notes__[0])
+    except CtrlC as end:
+        return str(end.__notes__[0])
+    return ""  # that phase was over before it could be told of
 
 
 @pytest.mark.timeout(1500)
@@ -62,6 +64,8 @@ def test_on_one_host(scale: int, runtime: Path) -> None:
                     options = MigrationOptions(route=route).to_json()
                     request = {"name": None, "options": options}
                     note = given_up(rundir.find(before).owner, "migrate", request, phase, spread * chance.random())
+                    if not note and phase == "fetch":
+                        continue
                     here = note == f"given up; guest {before!r} goes on"
                     assert here or note == f"too late to give up, migrate is done: the guest is {guest.name!r} now"
                     assert here == (guest.name == before)
