@@ -235,6 +235,7 @@ def test_no_event_is_lost_or_doubled(route: str) -> None:
         assert guest.status()["counts"]["rejected"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_linux_under_load(linux: Path) -> None:
     """A kernel that writes all over its memory; events before, between and after."""

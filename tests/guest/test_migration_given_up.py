@@ -55,9 +55,9 @@ def test_on_one_host(scale: int, runtime: Path) -> None:
         guest.expect("idle: ready")
         with EventLoad(guest, (0,), 2, pause=0.002) as load:
             for route, phase, spread, count in (
-                ("shared", "start", 0.2, 2), ("shared", "ram", 0.02, 3), ("shared", "restore", 0.03, 8),
-                ("copy", "verify", 0.1, 2), ("live", "ram", 0.1, 2), ("live", "restore", 0.02, 2),
-                ("postcopy", "restore", 0.02, 2), ("postcopy", "fetch", 0.0, 2),
+                ("shared", "start", 0.2, 1), ("shared", "ram", 0.02, 2), ("shared", "restore", 0.03, 6),
+                ("copy", "verify", 0.1, 1), ("live", "ram", 0.1, 1), ("live", "restore", 0.02, 1),
+                ("postcopy", "restore", 0.02, 1), ("postcopy", "fetch", 0.0, 1),
             ):  # fmt: skip
                 for _ in range(count * scale):
                     before = guest.name

@@ -57,7 +57,7 @@ def test_events_survive_sleep(series: str) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("disturb", ["migrate", "backend"])
+@pytest.mark.parametrize("disturb", ["migrate", pytest.param("backend", marks=pytest.mark.slow)])
 def test_a_guest_that_sleeps_sleeps_on(disturb: str) -> None:
     """A guest in SYSTEM_SUSPEND is woken by its clock, neither by a migration nor by another backend; and it is then as
     it was.
