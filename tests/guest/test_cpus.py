@@ -106,6 +106,7 @@ def test_linux_at_el2_without_vhe_has_no_use_for_sdei() -> None:
         assert "No such device" in client.guest.run(f"insmod {KO}").output
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_twenty_cpus_are_more_than_one_cluster() -> None:
     """QEMU puts 16 CPUs into an Aff1 cluster: from CPU 16 on, affinities are no longer CPU numbers."""

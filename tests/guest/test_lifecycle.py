@@ -192,7 +192,7 @@ def test_a_backend_that_cannot_start_is_given_up(runtime: os.PathLike[str], monk
         Guest(GuestOptions(kernel="builtin:selftest")).start()
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a53", "max"])
+@pytest.mark.parametrize("cpu", ["cortex-a53", pytest.param("max", marks=pytest.mark.slow)])
 def test_el2_for_the_guest(runtime: os.PathLike[str], cpu: str) -> None:
     with Guest(GuestOptions(cpu=cpu, virtualization=True)) as guest:
         assert "started at EL2" in guest.run("dmesg | grep 'CPU: All'").output

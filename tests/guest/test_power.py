@@ -105,7 +105,7 @@ def test_event_for_a_cpu_that_is_off_is_refused_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("command", "append", "call"),
     [
-        ("reboot -f", "", "SYSTEM_RESET"),
+        pytest.param("reboot -f", "", "SYSTEM_RESET", marks=pytest.mark.slow),
         ("reboot", "reboot=warm", "SYSTEM_RESET2"),
         ("echo b >/proc/sysrq-trigger", "", "SYSTEM_RESET"),
     ],
