@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qemu_sdei.machine.guest import Guest
 
 from qemu_sdei.machine.environment import find_qemu
-from qemu_sdei.migration.options import LAST_POSTCOPY
+from qemu_sdei.migration.options import LAST_POSTCOPY, Step
 
 POSTCOPY_WORKS = shutil.which("qemu-system-aarch64") is None or find_qemu().version[:2] <= LAST_POSTCOPY
 """Whether the QEMU on PATH is one that does not lose pages by postcopy."""
@@ -48,6 +48,18 @@ def command(
         stderr=stderr,
         env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
     )
+
+
+def at(phase: str, act: Callable[[], object]) -> Callable[[Step], None]:
+    """A report that does something the first time that a phase is reached."""
+    done: list[bool] = []
+
+    def report(step: Step) -> None:
+        if step.phase == phase and not done:
+            done.append(True)
+            act()
+
+    return report
 
 
 def processes(runtime: Path) -> list[int]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,7 @@ from qemu_sdei.errors import GuestError, SdeiError, StandsStillError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.machine.supervisor import Supervisor
-from qemu_sdei.migration.options import Step
-from tests.guest.guests import check_nothing_left, processes, until
+from tests.guest.guests import at, check_nothing_left, processes, until
 from tests.guest.load import EventLoad
 from tests.guest.test_death_faults import fill, small_file_system
 
@@ -47,18 +46,6 @@ def furnish(guest: Guest) -> None:
     guest.expect("idle: ready")
     assert guest._ram_fd is not None
     os.pwrite(guest._ram_fd, os.urandom(CONTENT), 24 << 20)
-
-
-def at(phase: str, act: Callable[[], object]) -> Callable[[Step], None]:
-    """A report that does something the first time that a phase is reached."""
-    done: list[bool] = []
-
-    def report(step: Step) -> None:
-        if step.phase == phase and not done:
-            done.append(True)
-            act()
-
-    return report
 
 
 @contextlib.contextmanager

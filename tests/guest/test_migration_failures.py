@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine import qcow2
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.migration.options import Step
-from tests.guest.guests import check_nothing_left, command, processes, until
+from tests.guest.guests import at, check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -46,18 +44,6 @@ def migrates(guest: Guest, name: str) -> bool:
         return guest.migrate(name).destination == name
     except UsageError:  # it is "being migrated already"
         return False
-
-
-def at(phase: str, act: Callable[[], None]) -> Callable[[Step], None]:
-    """A report that does something the first time that a phase is reached."""
-    done: list[bool] = []
-
-    def report(step: Step) -> None:
-        if step.phase == phase and not done:
-            done.append(True)
-            act()
-
-    return report
 
 
 def kill(directory: Path, victim: str) -> None:
