@@ -115,6 +115,7 @@ def test_root_file_system_of_ones_own(tmp_path: Path, runtime: Path) -> None:
         until("QEMU ends", lambda: guest.power_off is not None)
 
 
+@pytest.mark.slow
 def test_root_device_that_is_none_says_what_there_is(runtime: Path, tmp_path: Path) -> None:
     image = file_system(tmp_path / "image")
     with Guest(GuestOptions(drives=[str(image)], root="/dev/vdb")) as guest:

@@ -39,7 +39,8 @@ def sleep(client: Client, state: str, asleep: Callable[[Status], bool]) -> None:
     until("the events are handled", lambda: guest.status()["counts"]["completed"] >= delivered + len(on))
 
 
-@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("series", ["6.12", "6.1"])
 def test_events_survive_sleep(series: str) -> None:
     """Registrations and enables are kept; what was injected meanwhile is delivered once, after waking."""
     with linux(series, smp=2) as client:
