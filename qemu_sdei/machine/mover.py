@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,7 @@ class Mover:
         done, _ = await asyncio.wait({task}, timeout=_FINISH)
         if not done:
             with contextlib.suppress(SdeiError):
-                await self._guest._running().execute("quit", {})
+                self._guest._running()._qemu_signal(signal.SIGKILL)
         with contextlib.suppress(BaseException):
             await task
 
