@@ -12,7 +12,7 @@ from pathlib import Path
 from qemu_sdei.config import MAX_RAM, MIN_RAM, format_size, parse_size, shown_ram
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import cgroup
-from qemu_sdei.migration.ram import TRACKED
+from qemu_sdei.migration.ram import PAGE, TRACKED
 
 _ALIGN = 8192
 """QEMU rounds what -m says up to a multiple of 8 KiB, and then refuses a backend that is smaller."""
@@ -20,7 +20,6 @@ _PADDED = 2 << 30
 """Bytes of RAM times vCPUs up to which RAM is padded where nobody has said so: QEMU then takes 1.4 s more to look for
 dirty pages, once in each process that RAM is sent from.
 """
-_PAGE = 4096
 
 
 def ram_size(memory: str | int, *, padded: bool = False) -> int:
@@ -49,7 +48,7 @@ def padded_by_default(memory: str | int, nr_cpus: int, directory: Path | None) -
     if isinstance(memory, int) or parse_size(memory) * nr_cpus > _PADDED:
         return False
     try:
-        return directory is None or os.statvfs(directory).f_bsize <= _PAGE
+        return directory is None or os.statvfs(directory).f_bsize <= PAGE
     except OSError:
         return False  # `check_free` says what is wrong with it
 

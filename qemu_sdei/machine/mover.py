@@ -128,7 +128,7 @@ class Mover:
         done, _ = await asyncio.wait({task}, timeout=_FINISH)
         if not done:
             with contextlib.suppress(SdeiError):
-                self._guest._running()._qemu_signal(signal.SIGKILL)
+                self._guest._running().signal_qemu(signal.SIGKILL)
         with contextlib.suppress(BaseException):
             await task
 

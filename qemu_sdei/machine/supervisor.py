@@ -304,7 +304,7 @@ class Supervisor:
     def _backend_over(self, failure: GuestError | UsageError | None) -> None:
         """There will be no other backend."""
         self.failure = failure
-        self._qemu_signal(signal.SIGTERM if failure is None else signal.SIGKILL)
+        self.signal_qemu(signal.SIGTERM if failure is None else signal.SIGKILL)
 
     def _launch_error(self) -> LaunchError | UsageError:
         assert self.power_off is not None
@@ -316,7 +316,8 @@ class Supervisor:
         assert self.power_off is not None
         return lost(self.power_off, self.plan, self.command, self._qemu_output, self.console.last_lines())
 
-    def _qemu_signal(self, number: signal.Signals) -> None:
+    def signal_qemu(self, number: signal.Signals) -> None:
+        """Send QEMU a signal, if it has been started."""
         if self._qemu is not None:
             self._qemu.kill(number)
 
@@ -358,7 +359,7 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 (self._successor / files.HANDOVER).unlink()
         if self._qemu is not None and self._tasks:
-            self._qemu_signal(signal.SIGTERM)
+            self.signal_qemu(signal.SIGTERM)
             await self._qemu.end(_GRACE)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
