@@ -18,10 +18,12 @@ void mode_bound(void);
 void mode_fuzz(void);
 void mode_journey(void);
 void mode_dirty(void);
+void mode_deaf(void);
 
 /* The other modes have no handler in C. */
 u64 storm_handler(struct regs *regs);
 u64 bound_handler(struct regs *regs);
+u64 deaf_handler(struct regs *regs);
 
 /* trap.S: what an exception left, x0 as it was then. */
 struct trap {
@@ -36,6 +38,8 @@ void write_sgi0r(void);
 u64 smc_1(u64 x0);
 u64 smc_0x1234(u64 x0);
 u64 smc_0xffff(u64 x0);
+
+u64 power_down(void); /* power_down.S */
 
 #define MAX_SAMPLES 65536
 

@@ -167,6 +167,12 @@ void mode_idle(void)
 
 static u64 (*handler)(struct regs *regs) = storm_handler;
 
+static void mode_deaf_cpus(void)
+{
+	handler = deaf_handler;
+	mode_deaf();
+}
+
 static void mode_bound_events(void)
 {
 	handler = bound_handler;
@@ -188,6 +194,7 @@ void guest_main(void)
 		{ "idle", mode_idle }, { "storm", mode_storm }, { "call", mode_call },
 		{ "hostile", mode_hostile }, { "bound", mode_bound_events },
 		{ "fuzz", mode_fuzz }, { "journey", mode_journey }, { "dirty", mode_dirty },
+		{ "deaf", mode_deaf_cpus },
 	};
 	const char *mode = arg_text("mode", "");
 
@@ -197,5 +204,5 @@ void guest_main(void)
 			return;
 		}
 	}
-	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey or dirty", mode);
+	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty or deaf", mode);
 }

@@ -49,6 +49,7 @@ _start_secondary:	/* x0: CPU index, from PSCI CPU_ON's context id */
 0:	wfi
 	b	0b
 
+	.global	cpu_setup
 /* x0: CPU index. Sets the stack and the vectors, and at EL2 what lets interrupts and the timer come to EL2. */
 cpu_setup:
 	msr	SPSel, #1

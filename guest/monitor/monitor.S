@@ -123,7 +123,14 @@ vectors:
 	mrs	x30, tpidr_el3
 	ldr	x29, [x30, #P_FIXUP]
 	cbz	x29, 1f
-	msr	elr_el3, x29
+	cmp	x29, #FIXUP_SKIP
+	b.ne	2f
+	mrs	x29, esr_el3
+	lsr	x29, x29, #26			/* EC 0: undefined */
+	cbnz	x29, 1f
+	mrs	x29, elr_el3
+	add	x29, x29, #4
+2:	msr	elr_el3, x29
 	ldp	x29, x30, [sp], #16
 	eret
 1:	ldp	x29, x30, [sp], #16

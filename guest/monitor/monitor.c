@@ -1,14 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rare half of the monitor: set-up at reset, interrupts, micro-operations, parking. */
-#include "monitor.h"
-
-typedef unsigned int u32;
-typedef unsigned long u64;
-
-struct pcpu {
-	volatile u64 *frame;
-	u64 seq_addr, poll_addr, seq, x30, fixup, index, kicked, self, intid;
-};
+#include "regs.h"
 
 struct access {
 	u64 value, aborted;
@@ -16,32 +8,6 @@ struct access {
 
 extern const u64 config_window, config_nr_cpus, config_redist2;
 struct access phys_access(u64 address, u64 value, u64 code, struct pcpu *me);
-
-#define WORD(offset) ((offset) / 8)
-
-#define read_reg(name) ({ u64 v_; __asm__ volatile("mrs %0, " name : "=r"(v_)); v_; })
-#define write_reg(name, value) __asm__ volatile("msr " name ", %0" ::"r"((u64)(value)))
-#define isb() __asm__ volatile("isb" ::: "memory")
-#define dsb() __asm__ volatile("dsb sy" ::: "memory")
-#define wfi() __asm__ volatile("dsb sy; wfi" ::: "memory")
-
-/* Registers by encoding, so that old assemblers do. */
-#define ICC_SRE_EL3 "S3_6_C12_C12_5"
-#define ICC_IGRPEN1_EL3 "S3_6_C12_C12_7"
-#define ICC_SRE_EL2 "S3_4_C12_C9_5"
-#define ICC_SRE_EL1 "S3_0_C12_C12_5"
-#define ICC_PMR_EL1 "S3_0_C4_C6_0"
-#define ICC_IGRPEN0_EL1 "S3_0_C12_C12_6"
-#define ICC_IGRPEN1_EL1 "S3_0_C12_C12_7"
-#define ICC_IAR0_EL1 "S3_0_C12_C8_0"
-#define ICC_EOIR0_EL1 "S3_0_C12_C8_1"
-#define ICC_HPPIR0_EL1 "S3_0_C12_C8_2"
-#define ICC_SGI0R_EL1 "S3_0_C12_C11_7"
-#define ZCR_EL3 "S3_6_C1_C2_0"
-#define SMCR_EL3 "S3_6_C1_C2_6"
-#define ID_AA64PFR2_EL1 "S3_0_C0_C4_2"
-#define ID_AA64MMFR3_EL1 "S3_0_C0_C7_3"
-#define ID_AA64ISAR2_EL1 "S3_0_C0_C6_2"
 
 static u32 read32(u64 address)
 {
@@ -51,16 +17,6 @@ static u32 read32(u64 address)
 static void write32(u64 address, u32 value)
 {
 	*(volatile u32 *)address = value;
-}
-
-static u64 field(u64 reg, unsigned int low)
-{
-	return (reg >> low) & 0xf;
-}
-
-static int has_el2(void)
-{
-	return field(read_reg("id_aa64pfr0_el1"), 8) != 0;
 }
 
 static struct pcpu *pcpu_of(u64 index)
@@ -283,65 +239,6 @@ u64 take_fiq(struct pcpu *me)
 	return me->self;
 }
 
-#define EACH_REG(DO) \
-	DO(SCTLR_EL1, "sctlr_el1") DO(ELR_EL1, "elr_el1") DO(SPSR_EL1, "spsr_el1") DO(ESR_EL1, "esr_el1") \
-	DO(FAR_EL1, "far_el1") DO(VBAR_EL1, "vbar_el1") DO(SP_EL0, "sp_el0") DO(SP_EL1, "sp_el1") \
-	DO(TTBR0_EL1, "ttbr0_el1") DO(TTBR1_EL1, "ttbr1_el1") DO(TCR_EL1, "tcr_el1") DO(MAIR_EL1, "mair_el1") \
-	DO(CPACR_EL1, "cpacr_el1") DO(CONTEXTIDR_EL1, "contextidr_el1") DO(TPIDR_EL0, "tpidr_el0") \
-	DO(TPIDR_EL1, "tpidr_el1") DO(CNTFRQ_EL0, "cntfrq_el0") DO(CNTKCTL_EL1, "cntkctl_el1") \
-	DO(SCR_EL3, "scr_el3") DO(CPTR_EL3, "cptr_el3") DO(ICC_PMR_EL1, ICC_PMR_EL1) \
-	DO(ICC_IGRPEN1_EL1, ICC_IGRPEN1_EL1)
-
-#define EACH_REG_EL2(DO) \
-	DO(SCTLR_EL2, "sctlr_el2") DO(ELR_EL2, "elr_el2") DO(SPSR_EL2, "spsr_el2") DO(ESR_EL2, "esr_el2") \
-	DO(FAR_EL2, "far_el2") DO(HPFAR_EL2, "hpfar_el2") DO(VBAR_EL2, "vbar_el2") DO(HCR_EL2, "hcr_el2") \
-	DO(SP_EL2, "sp_el2") DO(CPTR_EL2, "cptr_el2") DO(CNTHCTL_EL2, "cnthctl_el2") \
-	DO(CNTVOFF_EL2, "cntvoff_el2") DO(VTTBR_EL2, "vttbr_el2") DO(VTCR_EL2, "vtcr_el2") \
-	DO(VPIDR_EL2, "vpidr_el2") DO(VMPIDR_EL2, "vmpidr_el2") DO(MDCR_EL2, "mdcr_el2") DO(HSTR_EL2, "hstr_el2")
-
-/* Returns 0 for a register that is not of the list. */
-static int read_sysreg(u64 number, u64 *value)
-{
-#define DO(id, name) case REG_##id: *value = read_reg(name); return 1;
-	switch (number) {
-	EACH_REG(DO)
-	case REG_CNTPCT_EL0:
-		*value = read_reg("cntpct_el0");
-		return 1;
-	case REG_ISR_EL1:
-		*value = read_reg("isr_el1");
-		return 1;
-	}
-	if (!has_el2()) {
-		*value = 0;
-		return number >= REG_SCTLR_EL2 && number <= REG_HSTR_EL2;
-	}
-	switch (number) {
-	EACH_REG_EL2(DO)
-	}
-#undef DO
-	return 0;
-}
-
-static int write_sysreg(u64 number, u64 value)
-{
-#define DO(id, name) case REG_##id: write_reg(name, value); isb(); return 1;
-	switch (number) {
-	EACH_REG(DO)
-	case REG_ICC_EOIR0_EL1:
-		write_reg(ICC_EOIR0_EL1, value);
-		isb();
-		return 1;
-	}
-	if (!has_el2())
-		return number >= REG_SCTLR_EL2 && number <= REG_HSTR_EL2;
-	switch (number) {
-	EACH_REG_EL2(DO)
-	}
-#undef DO
-	return 0;
-}
-
 static int do_op(volatile u64 *op, struct pcpu *me)
 {
 	u64 code = op[0], argument = op[1], value = op[2];
@@ -359,12 +256,17 @@ static int do_op(volatile u64 *op, struct pcpu *me)
 			op[0] = code | W_OP_ABORTED;
 		return 1;
 	case OP_READ_SYSREG:
-		if (!read_sysreg(argument, &value))
+		if (!read_sysreg(me, argument, &value))
 			return 0;
 		op[2] = value;
 		return 1;
 	case OP_WRITE_SYSREG:
-		return write_sysreg(argument, value);
+		return write_sysreg(me, argument, value);
+	case OP_CLEAR_SYSREGS:
+		for (u64 n = 0; n < 64; n++)
+			if (value >> n & 1 && !write_sysreg(me, argument + n, 0))
+				return 0;
+		return 1;
 	case OP_SGI:
 		write_reg(ICC_SGI0R_EL1, argument);
 		isb();
@@ -404,6 +306,8 @@ u64 answer(volatile u64 *frame, struct pcpu *me, u64 flags)
 	for (u64 i = 0; i < count; i++)
 		if (!do_op(&frame[WORD(F_OPS) + i * W_OP_WORDS], me))
 			return bad_answer(frame, BAD_OP);
+	if (flags & ANSWER_WFI)
+		wfi();
 	if (flags & ANSWER_REPOST) {
 		frame[WORD(F_KIND)] = KIND_OPS;
 		return DO_POST;
@@ -413,7 +317,5 @@ u64 answer(volatile u64 *frame, struct pcpu *me, u64 flags)
 		park(frame, me);
 		return DO_POST;
 	}
-	if (flags & ANSWER_WFI)
-		wfi();
 	return flags & ANSWER_ALL ? DO_RESUME_ALL : DO_RESUME;
 }

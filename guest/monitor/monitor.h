@@ -24,7 +24,8 @@
 #define P_POLL_ADDR 0x10
 #define P_SEQ 0x18    /* survives a reset, which clears no RAM */
 #define P_X30 0x20    /* the guest's x30 while x30 holds the frame's address */
-#define P_FIXUP 0x28  /* where to go on when a micro-operation aborts; 0 elsewhere */
+#define P_FIXUP 0x28  /* where to go on when a micro-operation aborts, or FIXUP_SKIP; 0 elsewhere */
+#define FIXUP_SKIP 1  /* an undefined instruction is skipped: a system register that the CPU does not have */
 #define P_INDEX 0x30
 #define P_KICKED 0x38 /* last KICK count seen for this CPU; written by CPU 0 only */
 #define P_SELF 0x40   /* a kick for this CPU waits to be posted */

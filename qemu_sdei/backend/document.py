@@ -98,7 +98,7 @@ def prepare(server: Server, document: object) -> Document:
     """
     top = check(server, document)
     firmware = server.firmware
-    server.machine["window_version"] = top["machine"]["window_version"]
+    server.machine["window_version"] = firmware.monitor = top["machine"]["window_version"]
     try:
         firmware.restore(top["firmware"])
     except (ProtocolError, RecursionError) as error:

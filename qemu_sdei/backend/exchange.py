@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from qemu_sdei.backend.gic import LAST_SPI, UART_INTID
 from qemu_sdei.backend.ownership import Job, Ownership
+from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, OpResult, encode, write_sysreg
 from qemu_sdei.sdei.constants import DENIED
@@ -84,6 +85,8 @@ class Exchange:
         self._attention = self.dispatcher.attention
         self._dispatch = self.dispatcher.dispatch
         self._claims = self.dispatcher.interrupts
+        self.monitor = layout.VERSION
+        """Version of the frame window that the guest's EL3 monitor is of."""
         self._sctlr = int(Word.SCTLR_EL1 if client_el == 1 else Word.SCTLR_EL2)
         self._flags = 0
         self._ops: list[MicroOp] = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from qemu_sdei.backend import cold
 from qemu_sdei.backend.exchange import DAIF, NOT_SUPPORTED, OUTCOME, Steps
 from qemu_sdei.backend.gic import LOOKED
 from qemu_sdei.backend.power import Boot, PowerFirmware
@@ -120,6 +121,10 @@ class Firmware(PowerFirmware):
             self._kick(pe, frame, regs)
             return
         waiting = self._steps.pop(pe, None)
+        step = cold.step_of(frame)
+        if waiting is None and 0 < step < cold.Step.END and self.psci.power[pe] is not Power.OFF:
+            self._come_up(pe, frame, regs, step)
+            return
         if waiting is None:
             regs[X0] = NOT_SUPPORTED
             self._reject(pe, "micro-operations done that nobody waits for")

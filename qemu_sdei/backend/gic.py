@@ -28,7 +28,9 @@ _ISENABLER: Final = 0x100
 _ICENABLER: Final = 0x180
 _ICPENDR: Final = 0x280
 _ISACTIVER: Final = 0x300
+_ICACTIVER: Final = 0x380
 _IPRIORITYR: Final = 0x400
+_ICFGR1: Final = 0xC04
 UART_INTID: Final = 40
 """The doorbell's: never the guest's."""
 LAST_SPI: Final = 287
@@ -38,6 +40,8 @@ LOOKED: Final = 3
 _PRIORITY: Final = 0x40
 """Below the doorbell and kicks (0), above everything Non-secure (0x80 and up)."""
 _FIRST_SPI: Final = 32
+GUESTS: Final = 0xFFFF_00FF
+"""Of SGIs and PPIs: SGIs 8-15 are the monitor's."""
 
 Claim = tuple[int, int]
 """INTID, and PE for a PPI or -1 for an SPI."""
@@ -112,6 +116,12 @@ class GicOwner:
             ops.append(write_phys(base + _ISENABLER + word, bit, 4))
         return ops
 
+    def lose(self, pe: int) -> None:
+        """The redistributor of a PE was reset: its PPIs are the guest's, and off."""
+        for claim in self.owned_by(pe):
+            del self._saved[claim]
+            self._quiet.discard(claim)
+
     def quiet(self, intid: int, pe: int) -> list[MicroOp]:
         """It fired: no more of it until its handler has completed."""
         self._quiet.add(_claim(intid, pe))
@@ -132,7 +142,7 @@ class GicOwner:
         """IGROUPR word of `intid`. Nobody but us writes it, so it is known: ours are 0, the guest's are 1."""
         first = intid // 32 * 32
         if first == 0:
-            word = 0xFFFF_00FF  # SGIs 8-15 are the monitor's
+            word = GUESTS
             owned = [i for i, p in self._saved if p == pe]
         else:
             word = 0xFFFF_FFFF
@@ -168,6 +178,16 @@ class GicOwner:
             self._saved[intid, pe] = priority, bool(enabled)
             if quiet:
                 self._quiet.add((intid, pe))
+
+
+def redistributor_reset(pe: int) -> list[MicroOp]:
+    """SGIs and PPIs of a PE as after a reset, and the guest's; but for the monitor's own SGIs, and LPIs."""
+    base = _base(0, pe)
+    return [
+        *(write_phys(base + register, GUESTS, 4) for register in (_ICENABLER, _IGROUPR, _ICPENDR, _ICACTIVER)),
+        write_phys(base + _ICFGR1, 0, 4),
+        *(write_phys(base + _IPRIORITYR + intid, 0, 4) for intid in (0, 4, 16, 20, 24, 28)),
+    ]
 
 
 def _claim(intid: int, pe: int) -> Claim:

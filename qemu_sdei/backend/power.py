@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from qemu_sdei.backend import cold
 from qemu_sdei.backend.exchange import PARK, Exchange
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
-from qemu_sdei.monitor.ops import MicroOp, encode, write_phys
+from qemu_sdei.monitor.ops import MicroOp, encode, marked, write_phys
+from qemu_sdei.sdei.context import PC, X0
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.services.psci import Power, Psci
@@ -59,11 +61,52 @@ class PowerFirmware(Exchange):
         if self.psci.power[pe] is Power.ON:
             self.finish(pe, frame, regs)
             return
-        start = self.psci.started(pe)
-        if start is None:
+        if self.psci.power[pe] is Power.OFF:
             self._flags |= PARK
             self.finish(pe, frame, regs)
+        elif self.monitor < layout.COLD:
+            self._claims += self.ownership.gic.owned_by(pe)
+            self._started(pe, frame, regs)
+        elif self._claims:
+            # An SPI that this CPU took is to be seen to; then it is asked again.
+            self._flags |= PARK
+            self.kicks.append(pe)
+            self.finish(pe, frame, regs)
         else:
+            self.ownership.gic.lose(pe)
+            first, *rest = cold.look(pe)
+            self._repost(frame, [first, *self._ops, *rest])
+
+    def _repost(self, frame: memoryview, ops: list[MicroOp], flags: int = 0) -> None:
+        """These, and then another frame; what was asked for so far is among them."""
+        self._ops.clear()
+        frame[Word.FLAGS] = encode(frame, ops) | AnswerFlag.REPOST | flags
+
+    def _come_up(self, pe: int, frame: memoryview, regs: memoryview, step: int) -> None:
+        """The next exchange of a CPU that comes back from a power-down: one that was off, or suspended."""
+        pending = self.psci.power[pe] is Power.ON_PENDING
+        if step == cold.Step.LOOK and (ops := cold.drop(frame)):
+            self._repost(frame, ops)
+            return
+        if step in (cold.Step.LOOK, cold.Step.DROP) and not pending:
+            self._repost(frame, cold.wait(), AnswerFlag.WFI)
+            return
+        last = cold.clear(self.client_el, timers=pending)
+        if self.client_el == 2:
+            if step != cold.Step.CLEAR:
+                self._repost(frame, last)
+                return
+            last = cold.own(frame, self.affinities[pe], self.id_registers.get("MIDR_EL1", 0))
+        self._ops += [marked(last[0], cold.Step.END), *last[1:]]
+        if pending:
+            self._started(pe, frame, regs)
+        else:
+            self._enter(frame, regs, regs[PC], regs[X0])
+            self.finish(pe, frame, regs)
+
+    def _started(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        start = self.psci.started(pe)
+        if start is not None:
             self._start(pe, frame, regs, *start)
 
     def _reset(self, pe: int, frame: memoryview, regs: memoryview) -> None:
@@ -115,7 +158,6 @@ class PowerFirmware(Exchange):
         """Send a CPU that was off to `entry`."""
         self._enter(frame, regs, entry, x0, x1)
         self.dispatcher.power_on(pe)
-        self._claims += self.ownership.gic.owned_by(pe)
         if self.note is not None:
             self.note("power", pe, state="on", entry=entry)
         self.finish(pe, frame, regs)
@@ -136,7 +178,7 @@ class PowerFirmware(Exchange):
         """
         if pe != 0 or frame[Word.KIND] == Kind.RESET:
             return pe == 0
-        ops = frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0
+        ops = frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0 and not cold.step_of(frame)
         return bool(ops and self.booting and pe not in self.ownership.jobs)
 
     def _operations_of_boot(self, frame: memoryview) -> list[MicroOp]:
@@ -163,10 +205,16 @@ class PowerFirmware(Exchange):
         self._flags |= int(AnswerFlag.WFI)
 
     def suspend(self, pe: int, entry: int, context: int) -> None:
-        """See `PowerControl`. There is no state of being suspended: the answer is to wait in EL3, then come up."""
+        """See `PowerControl`. There is no state of being suspended: the answer is to wait in EL3, then come up. Where it
+        does stands in the frame meanwhile.
+        """
         self.dispatcher.suspended(pe)
         self._wake = (entry, context)
-        self._flags |= int(AnswerFlag.WFI)
+        if self.monitor < layout.COLD:
+            self._flags |= int(AnswerFlag.WFI)
+        else:
+            self._flags |= int(AnswerFlag.REPOST)
+            self._ops[:0] = cold.look(None)
         if self.note is not None:
             self.note("power", pe, state="suspended", entry=entry)
 

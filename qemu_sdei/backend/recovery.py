@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from qemu_sdei.backend import cold
 from qemu_sdei.backend.journal import Record
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
@@ -39,7 +40,9 @@ def recover(server: Server) -> bool:
     """
     state = server.journal.load()
     # A boot's first frames are in no journal: what CPU 0 posted last tells whether one is under way.
-    booting = server.window.frames[0][Word.KIND] in (Kind.RESET, Kind.OPS) and not server.window.frames[0][Word.VECTOR]
+    first = server.window.frames[0]
+    booting = first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]
+    booting = booting and not (first[Word.KIND] == Kind.OPS and cold.step_of(first))
     server.firmware.booting = booting
     if state is None and server.journal.count == 0:
         return False
@@ -55,7 +58,7 @@ def recover(server: Server) -> bool:
                 if len(counts) != window.nr_cpus:
                     raise ValueError("calls of another number of CPUs")
                 server.calls[int(function)] = [int(n) for n in counts]
-            server.machine["window_version"] = int(state.get("window_version", layout.VERSION))
+            server.machine["window_version"] = firmware.monitor = int(state.get("window_version", layout.VERSION))
             for pe, words in state["answers"].items():
                 answers[int(pe)] = (last[int(pe)], [int(w) for w in words])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -14,8 +14,14 @@ from enum import IntEnum, IntFlag
 from typing import Final
 
 MAGIC: Final = 0x314E_4957_4945_4453  # "SDEIWIN1"
-VERSION: Final = 2
-"""1: the monitor had its own memory in secure SRAM, and the scratch area began at 0x10_0000."""
+VERSION: Final = 3
+"""1: the monitor had its own memory in secure SRAM, and the scratch area began at 0x10_0000. 2: without what is of `COLD`.
+"""
+COLD: Final = 3
+"""From this version on a monitor knows the system registers above `ICC_EOIR0_EL1` and `Op.CLEAR_SYSREGS`, ignores those
+that its CPU does not have, and waits before it posts again where an answer says both. A guest that was saved or migrated
+may bring an older one.
+"""
 
 WINDOW_SIZE: Final = 0x20_0000
 """2 MiB: the hidden part of RAM, so that what the guest gets still ends on a 2 MiB boundary."""
@@ -147,7 +153,7 @@ class AnswerFlag(IntFlag):
     """
 
     REPOST = 1
-    """Do the micro-operations, then post a frame of kind OPS in place of returning to the guest."""
+    """Do the micro-operations, then post a frame of kind OPS in place of returning to the guest. With WFI: wait first."""
     PARK = 2
     """Do not return: wait in WFI until the next kick, then post a KICK frame."""
     WFI = 4
@@ -170,6 +176,8 @@ class Op(IntEnum):
     WRITE_SYSREG = 4
     SGI = 5
     """argument: ICC_SGI1R_EL1/ICC_ASGI1R-style value that is written to ICC_SGI0R_EL1 (secure Group 0)."""
+    CLEAR_SYSREGS = 6
+    """argument: a `SysReg`; value: for each bit n that is set, 0 is written to the register with number argument + n."""
 
 
 OP_ABORTED: Final = 0x1_0000
@@ -223,6 +231,139 @@ class SysReg(IntEnum):
     ISR_EL1 = 41
     ICC_EOIR0_EL1 = 42
     """Write only."""
+    ICC_CTLR_EL1 = 43
+    ICC_BPR1_EL1 = 44
+    ICC_AP0R0_EL1 = 45
+    ICC_AP1R0_EL1 = 46
+    ICC_EOIR1_EL1 = 47
+    """Write only; drops a running priority, as QEMU takes no other way to end one."""
+    AFSR0_EL1 = 48
+    AFSR1_EL1 = 49
+    AMAIR_EL1 = 50
+    PAR_EL1 = 51
+    TPIDRRO_EL0 = 52
+    TPIDR2_EL0 = 53
+    CSSELR_EL1 = 54
+    FPCR = 55
+    FPSR = 56
+    MDSCR_EL1 = 57
+    MDCCINT_EL1 = 58
+    OSDLR_EL1 = 59
+    OSLAR_EL1 = 60
+    """Write only."""
+    PMCR_EL0 = 61
+    PMUSERENR_EL0 = 62
+    PMSELR_EL0 = 63
+    PMCCFILTR_EL0 = 64
+    PMCNTENCLR_EL0 = 65
+    PMINTENCLR_EL1 = 66
+    PMOVSCLR_EL0 = 67
+    CNTV_CTL_EL0 = 68
+    CNTV_CVAL_EL0 = 69
+    CNTP_CTL_EL0 = 70
+    CNTP_CVAL_EL0 = 71
+    APIAKEYLO_EL1 = 72
+    APIAKEYHI_EL1 = 73
+    APIBKEYLO_EL1 = 74
+    APIBKEYHI_EL1 = 75
+    APDAKEYLO_EL1 = 76
+    APDAKEYHI_EL1 = 77
+    APDBKEYLO_EL1 = 78
+    APDBKEYHI_EL1 = 79
+    APGAKEYLO_EL1 = 80
+    APGAKEYHI_EL1 = 81
+    RGSR_EL1 = 82
+    GCR_EL1 = 83
+    TFSR_EL1 = 84
+    TFSRE0_EL1 = 85
+    SCXTNUM_EL0 = 86
+    SCXTNUM_EL1 = 87
+    ZCR_EL1 = 88
+    SMCR_EL1 = 89
+    SMPRI_EL1 = 90
+    SVCR = 91
+    FPMR = 92
+    DISR_EL1 = 93
+    ERRSELR_EL1 = 94
+    SCTLR2_EL1 = 95
+    TCR2_EL1 = 96
+    MAIR2_EL1 = 97
+    AMAIR2_EL1 = 98
+    PIRE0_EL1 = 99
+    PIR_EL1 = 100
+    POR_EL0 = 101
+    POR_EL1 = 102
+    GCSCR_EL1 = 103
+    GCSCRE0_EL1 = 104
+    GCSPR_EL0 = 105
+    GCSPR_EL1 = 106
+    TTBR0_EL2 = 107
+    TTBR1_EL2 = 108
+    TCR_EL2 = 109
+    MAIR_EL2 = 110
+    AMAIR_EL2 = 111
+    AFSR0_EL2 = 112
+    AFSR1_EL2 = 113
+    TPIDR_EL2 = 114
+    CONTEXTIDR_EL2 = 115
+    HACR_EL2 = 116
+    HCRX_EL2 = 117
+    HFGRTR_EL2 = 118
+    HFGWTR_EL2 = 119
+    HFGITR_EL2 = 120
+    HDFGRTR_EL2 = 121
+    HDFGWTR_EL2 = 122
+    HAFGRTR_EL2 = 123
+    HFGRTR2_EL2 = 124
+    HFGWTR2_EL2 = 125
+    HFGITR2_EL2 = 126
+    HDFGRTR2_EL2 = 127
+    HDFGWTR2_EL2 = 128
+    ZCR_EL2 = 129
+    SMCR_EL2 = 130
+    SMPRIMAP_EL2 = 131
+    TFSR_EL2 = 132
+    SCXTNUM_EL2 = 133
+    VDISR_EL2 = 134
+    VSESR_EL2 = 135
+    VNCR_EL2 = 136
+    DBGVCR32_EL2 = 137
+    SCTLR2_EL2 = 138
+    TCR2_EL2 = 139
+    MAIR2_EL2 = 140
+    AMAIR2_EL2 = 141
+    PIRE0_EL2 = 142
+    PIR_EL2 = 143
+    POR_EL2 = 144
+    GCSCR_EL2 = 145
+    GCSPR_EL2 = 146
+    CNTHP_CTL_EL2 = 147
+    CNTHP_CVAL_EL2 = 148
+    CNTHV_CTL_EL2 = 149
+    CNTHV_CVAL_EL2 = 150
+    CNTPOFF_EL2 = 151
+    ICH_HCR_EL2 = 152
+    ICH_VMCR_EL2 = 153
+    ICH_AP0R0_EL2 = 154
+    ICH_AP1R0_EL2 = 155
+    DBGBVR0_EL1 = 192
+    DBGBCR0_EL1 = 208
+    DBGWVR0_EL1 = 224
+    DBGWCR0_EL1 = 240
+    PMEVTYPER0_EL0 = 256
+    ICH_LR0_EL2 = 288
+
+
+FAMILIES: Final = {
+    SysReg.DBGBVR0_EL1: 16,
+    SysReg.DBGBCR0_EL1: 16,
+    SysReg.DBGWVR0_EL1: 16,
+    SysReg.DBGWCR0_EL1: 16,
+    SysReg.PMEVTYPER0_EL0: 31,
+    SysReg.ICH_LR0_EL2: 16,
+}
+"""These are the first of so many, whose numbers follow."""
+SYSREG_NUMBERS: Final = frozenset(first + n for first in SysReg for n in range(FAMILIES.get(first, 1)))
 
 
 SYSREGS_EL2: Final = tuple(r for r in SysReg if r.name.endswith("_EL2"))

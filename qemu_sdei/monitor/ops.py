@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-from qemu_sdei.monitor.layout import MAX_OPS, OP_ABORTED, OP_WORDS, OPS_SHIFT, Op, SysReg, Word
+from qemu_sdei.monitor.layout import MAX_OPS, OP_ABORTED, OP_WORDS, OPS_SHIFT, SYSREG_NUMBERS, Op, SysReg, Word
+
+_OF_SYSREGS: Final = frozenset((Op.READ_SYSREG, Op.WRITE_SYSREG, Op.CLEAR_SYSREGS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +16,7 @@ class MicroOp:
     """One micro-operation, as it stands in the frame.
 
     Attributes:
-        code: an `Op`, with the access size in bytes in bits 15:8 for physical accesses.
+        code: an `Op`; bits 15:8 are the access size in bytes for physical accesses, else a mark (see `marked`).
         argument: physical address, `SysReg`, or SGI register value.
         value: what to write.
     """
@@ -51,6 +54,22 @@ def write_sysreg(register: SysReg, value: int) -> MicroOp:
     return MicroOp(Op.WRITE_SYSREG, register, value)
 
 
+def clear_sysregs(first: int, mask: int) -> MicroOp:
+    """Write 0 to the system registers with the numbers first + n, for each bit n of `mask`."""
+    return MicroOp(Op.CLEAR_SYSREGS, first, mask)
+
+
+def marked(op: MicroOp, mark: int) -> MicroOp:
+    """An operation on system registers with a mark of its maker's (1..255), which the monitor ignores and brings back."""
+    return replace(op, code=op.code | mark << 8)
+
+
+def mark_of(frame: memoryview) -> int:
+    """The mark of a frame's first micro-operation, or 0."""
+    code: int = frame[Word.OPS]
+    return code >> 8 & 0xFF if code & 0xFF in _OF_SYSREGS else 0
+
+
 def _size(size: int) -> int:
     if size not in (1, 2, 4, 8):
         raise ValueError(f"access size {size} is not 1, 2, 4 or 8")
@@ -86,6 +105,10 @@ def _check(op: MicroOp) -> None:
             raise ValueError(f"access of {size} bytes at {op.argument:#x} is not aligned")
     elif code in (Op.READ_SYSREG, Op.WRITE_SYSREG):
         SysReg(op.argument)
+    elif code == Op.CLEAR_SYSREGS:
+        unknown = {op.argument + n for n in range(64) if op.value >> n & 1} - SYSREG_NUMBERS
+        if unknown:
+            raise ValueError(f"there are no system registers {sorted(unknown)}")
     elif code != Op.SGI:
         raise ValueError(f"there is no micro-operation {op.code:#x}")
 
