@@ -19,6 +19,7 @@ void mode_fuzz(void);
 void mode_journey(void);
 void mode_dirty(void);
 void mode_deaf(void);
+void mode_registers(void);
 
 /* The other modes have no handler in C. */
 u64 storm_handler(struct regs *regs);

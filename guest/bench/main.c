@@ -194,7 +194,7 @@ void guest_main(void)
 		{ "idle", mode_idle }, { "storm", mode_storm }, { "call", mode_call },
 		{ "hostile", mode_hostile }, { "bound", mode_bound_events },
 		{ "fuzz", mode_fuzz }, { "journey", mode_journey }, { "dirty", mode_dirty },
-		{ "deaf", mode_deaf_cpus },
+		{ "deaf", mode_deaf_cpus }, { "registers", mode_registers },
 	};
 	const char *mode = arg_text("mode", "");
 
@@ -204,5 +204,5 @@ void guest_main(void)
 			return;
 		}
 	}
-	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty or deaf", mode);
+	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf or registers", mode);
 }

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from qemu_sdei.backend import cold
 from qemu_sdei.backend.exchange import affinity
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import Journal
 from qemu_sdei.backend.power import Boot
 from qemu_sdei.backend.server import Server
 from qemu_sdei.boot.config import Entry
-from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Kind, Word
+from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.service import Service
@@ -25,6 +27,8 @@ from qemu_sdei.smccc.service import Service
 RAM_BASE = 0x4000_0000
 RAM_SIZE = 4 << 20
 EL1H = 0x3C5
+SYSREGS = {SysReg.ICC_AP1R0_EL1: 0x0500_0000, SysReg.PMCR_EL0: 0x3000}
+"""Two priorities are active."""
 ENTRY = Entry(pc=0x4020_0000, x0=0x4800_0000, x1=0)
 
 
@@ -39,6 +43,28 @@ class SimulatedBoot:
 
     def load(self) -> Entry:
         return ENTRY
+
+
+def read_registers(frame: memoryview, pe: int) -> None:
+    """Do the micro-operations of an answer, as far as anything comes back: of a CPU that went off in a handler."""
+    for n in range(frame[Word.FLAGS] >> 8 & 0xFF):
+        at = Word.OPS + 3 * n
+        if frame[at] & 0xFF == Op.READ_SYSREG:
+            frame[at + 2] = SYSREGS.get(frame[at + 1], 0)
+
+
+class SimulatedWindow(Window):
+    """Beside the window itself, what is behind the micro-operations of a CPU that comes up.
+
+    Attributes:
+        execute: does those of an answer's frame, of a PE.
+        slept: PEs that waited for an interrupt before they went on.
+    """
+
+    def __init__(self, fd: int, ram_base: int, ram_size: int, nr_cpus: int) -> None:
+        super().__init__(fd, ram_base, ram_size, nr_cpus)
+        self.execute: Callable[[memoryview, int], None] = read_registers
+        self.slept: list[int] = []
 
 
 class SilentDoorbell:
@@ -69,7 +95,7 @@ class SimulatedGuest:
         self.journal_path = directory / "journal"
         fd = os.memfd_create("test-ram")
         os.ftruncate(fd, RAM_SIZE)
-        self.window = Window(fd, RAM_BASE, RAM_SIZE, nr_cpus)
+        self.window = SimulatedWindow(fd, RAM_BASE, RAM_SIZE, nr_cpus)
         os.close(fd)
         self.kicks_seen = [0] * nr_cpus
         self.parked = [False] * nr_cpus
@@ -142,7 +168,9 @@ class SimulatedGuest:
 
 
 def serve(server: Server) -> None:
-    """The server's loop while there is news. A reset's own micro-operations are done here, as the monitor does them."""
+    """The server's loop while there is news. The micro-operations of a reset, and of a CPU that comes up, are done here,
+    as the monitor does them.
+    """
     window = server.window
     while True:
         while window.seq != server._seen:
@@ -150,10 +178,21 @@ def serve(server: Server) -> None:
                 s = window.seq[pe]
                 if s != server._seen[pe]:
                     server._frame(pe, s)
-        frame, s = window.frames[0], window.seq[0]
-        waits = frame[Word.KIND] == Kind.RESET and frame[Word.ACK] == s != frame[Word.DONE]
-        if not (waits and frame[Word.FLAGS] & AnswerFlag.REPOST):
+        again = [pe for pe in range(window.nr_cpus) if _goes_on(window, pe)]
+        if not again:
             return
-        frame[Word.DONE] = s
-        frame[Word.KIND] = Kind.OPS
-        window.seq[0] = s + 1
+        for pe in again:
+            frame, s = window.frames[pe], window.seq[pe]
+            if isinstance(window, SimulatedWindow) and frame[Word.KIND] != Kind.RESET:
+                window.execute(frame, pe)
+                window.slept += [pe] if frame[Word.FLAGS] & AnswerFlag.WFI else []
+            frame[Word.DONE] = s
+            frame[Word.KIND] = Kind.OPS
+            window.seq[pe] = s + 1
+
+
+def _goes_on(window: Window, pe: int) -> bool:
+    frame = window.frames[pe]
+    if not (frame[Word.ACK] == window.seq[pe] != frame[Word.DONE] and frame[Word.FLAGS] & AnswerFlag.REPOST):
+        return False
+    return bool(frame[Word.KIND] == Kind.RESET or cold.step_of(frame))

@@ -29,6 +29,7 @@ class BoundWorld(World):
     def __init__(self, directory: Path, kill: _Kill | None = None) -> None:
         super().__init__(directory, kill or _Kill(-1))
         self.gic = SimulatedGic(self.guest.nr_cpus)
+        self.guest.window.execute = self.gic.execute
 
     def step(self, pe: int) -> list[int]:
         """Have the frame of `pe` answered and the answer's operations done; no more."""
@@ -69,6 +70,7 @@ class BoundWorld(World):
             self.exchange(pe)
         self.call(0, CPU_ON, 1, 0x4100_0000, 5)
         self.kicks()
+        self.gic.set_up(1)
         for pe in (0, 1):
             self.call(pe, Function.PE_UNMASK)
         assert self.x0(0, Function.INTERRUPT_BIND, TIMER) == P

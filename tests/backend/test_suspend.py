@@ -67,16 +67,24 @@ def cpus(tmp_path: Path) -> Cpus:
 
 
 def comes_up(cpus: Cpus, pe: int, answer: list[int], context: int) -> None:
-    """The answer is: wait for an interrupt, then start at BACK as after CPU_ON."""
-    assert answer[0] & AnswerFlag.WFI
+    """The answers are: wait for an interrupt, then start at BACK as after CPU_ON."""
+    assert cpus.guest.window.slept == [pe]
+    assert not answer[0] & AnswerFlag.WFI
     assert answer[0] & AnswerFlag.ALL
     assert not answer[0] & AnswerFlag.PARK
     assert answer[PC : X0 + 1] == [BACK, EL1H, context]
     assert not any(answer[X0 + 1 :])
     frame = cpus.guest.window.frames[pe]
     assert not any(frame[word] for word in range(Word.X0 + 1, Word.X30 + 1))
-    assert frame[Word.OPS : Word.OPS + 2].tolist() == [Op.WRITE_SYSREG, SysReg.SCTLR_EL1]
-    assert frame[Word.OPS + 2] & 1 == 0, "MMU off"
+    ops = [frame[at : at + 3].tolist() for at in range(Word.OPS, Word.OPS + 3 * (answer[0] >> 8 & 0xFF), 3)]
+    (sctlr,) = (value for code, argument, value in ops if (code, argument) == (Op.WRITE_SYSREG, SysReg.SCTLR_EL1))
+    assert sctlr & 1 == 0, "MMU off"
+    # Of the timers, what is to wake it is kept; all of the redistributor as well.
+    cleared = {argument + n for code, argument, value in ops if code & 0xFF == Op.CLEAR_SYSREGS
+               for n in range(64) if value >> n & 1}  # fmt: skip
+    assert SysReg.TTBR0_EL1 in cleared
+    assert SysReg.CNTV_CTL_EL0 not in cleared
+    assert not any(code & 0xFF == Op.WRITE_PHYS for code, _, _ in ops)
 
 
 @pytest.mark.parametrize("state", [POWER_DOWN, POWER_DOWN | 0x0100_0002, POWER_DOWN | 0x0200_FFFF])
