@@ -1,7 +1,8 @@
 """A CPU that was powered down is as after a reset: what QEMU's CPU keeps, and a real one loses, as micro-operations.
 
 QEMU resets no CPU here: one that is off, or suspended to a power-down, waits in the EL3 monitor. So before it comes
-up all of this is written. Each register, why, and when: docs/reference/power-down.md.
+up all of this is written. Each register, why, and when: docs/reference/power-down.md
+(DEN0022 6.4).
 
 It takes several exchanges (`Step`), and which one is over stands in the first micro-operation itself, as its mark: so
 nothing of it is state that a backend could lose. A guest that forges such a frame resets its own CPU.

@@ -205,8 +205,8 @@ class PowerFirmware(Exchange):
         self._flags |= int(AnswerFlag.WFI)
 
     def suspend(self, pe: int, entry: int, context: int) -> None:
-        """See `PowerControl`. There is no state of being suspended: the answer is to wait in EL3, then come up. Where it
-        does stands in the frame meanwhile.
+        """See `PowerControl`. There is no state of being suspended: the answer is to wait in EL3, then come up. Where
+        to stands in the frame meanwhile.
         """
         self.dispatcher.suspended(pe)
         self._wake = (entry, context)

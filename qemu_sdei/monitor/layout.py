@@ -15,12 +15,13 @@ from typing import Final
 
 MAGIC: Final = 0x314E_4957_4945_4453  # "SDEIWIN1"
 VERSION: Final = 3
-"""1: the monitor had its own memory in secure SRAM, and the scratch area began at 0x10_0000. 2: without what is of `COLD`.
+"""1: the monitor had its own memory in secure SRAM, and the scratch area began at 0x10_0000. 2: without what `COLD`
+tells.
 """
 COLD: Final = 3
-"""From this version on a monitor knows the system registers above `ICC_EOIR0_EL1` and `Op.CLEAR_SYSREGS`, ignores those
-that its CPU does not have, and waits before it posts again where an answer says both. A guest that was saved or migrated
-may bring an older one.
+"""From this version on a monitor knows the system registers above `ICC_EOIR0_EL1` and `Op.CLEAR_SYSREGS`, ignores
+those that its CPU does not have, and waits before it posts again where an answer says both. A guest that was saved or
+migrated may bring an older one.
 """
 
 WINDOW_SIZE: Final = 0x20_0000
@@ -153,7 +154,9 @@ class AnswerFlag(IntFlag):
     """
 
     REPOST = 1
-    """Do the micro-operations, then post a frame of kind OPS in place of returning to the guest. With WFI: wait first."""
+    """Do the micro-operations, then post a frame of kind OPS in place of returning to the guest. With WFI: wait
+    before that.
+    """
     PARK = 2
     """Do not return: wait in WFI until the next kick, then post a KICK frame."""
     WFI = 4
@@ -177,7 +180,9 @@ class Op(IntEnum):
     SGI = 5
     """argument: ICC_SGI1R_EL1/ICC_ASGI1R-style value that is written to ICC_SGI0R_EL1 (secure Group 0)."""
     CLEAR_SYSREGS = 6
-    """argument: a `SysReg`; value: for each bit n that is set, 0 is written to the register with number argument + n."""
+    """argument: a `SysReg`; value: for each bit n that is set, 0 is written to the register with number
+    argument + n.
+    """
 
 
 OP_ABORTED: Final = 0x1_0000

@@ -60,7 +60,7 @@ def clear_sysregs(first: int, mask: int) -> MicroOp:
 
 
 def marked(op: MicroOp, mark: int) -> MicroOp:
-    """An operation on system registers with a mark of its maker's (1..255), which the monitor ignores and brings back."""
+    """An operation on system registers with its maker's mark (1..255), which the monitor ignores and brings back."""
     return replace(op, code=op.code | mark << 8)
 
 

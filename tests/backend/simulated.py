@@ -27,7 +27,7 @@ from qemu_sdei.smccc.service import Service
 RAM_BASE = 0x4000_0000
 RAM_SIZE = 4 << 20
 EL1H = 0x3C5
-SYSREGS = {SysReg.ICC_AP1R0_EL1: 0x0500_0000, SysReg.PMCR_EL0: 0x3000}
+SYSREGS: dict[int, int] = {SysReg.ICC_AP1R0_EL1: 0x0500_0000, SysReg.PMCR_EL0: 0x3000}
 """Two priorities are active."""
 ENTRY = Entry(pc=0x4020_0000, x0=0x4800_0000, x1=0)
 
@@ -168,8 +168,8 @@ class SimulatedGuest:
 
 
 def serve(server: Server) -> None:
-    """The server's loop while there is news. The micro-operations of a reset, and of a CPU that comes up, are done here,
-    as the monitor does them.
+    """The server's loop while there is news. The micro-operations of a reset, and of a CPU that comes up, are done
+    here, as the monitor does them.
     """
     window = server.window
     while True:
