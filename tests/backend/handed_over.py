@@ -10,10 +10,9 @@ from typing import Any
 from qemu_sdei.backend import document
 from qemu_sdei.backend.server import Server
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.monitor.window import Window
 from qemu_sdei.sdei.events import EventDescription, EventType, Priority
 from qemu_sdei.sdei.profile import Profile
-from tests.backend.simulated import RAM_BASE, RAM_SIZE, SimulatedGuest
+from tests.backend.simulated import RAM_BASE, RAM_SIZE, SimulatedGuest, SimulatedWindow
 from tests.backend.test_crash import World
 
 
@@ -35,19 +34,21 @@ def migrate(world: World, directory: Path) -> None:
     state = taken(world.server)
     guest = world.guest
     directory.mkdir(parents=True)
+    execute = guest.window.execute
     guest.window = fresh_window(guest.nr_cpus)
+    guest.window.execute = execute
     guest.journal_path = directory / "journal"
     world.server = world._start()
     world.server.machine = machine(guest.nr_cpus)
     document.restore(world.server, state)
 
 
-def fresh_window(nr_cpus: int) -> Window:
+def fresh_window(nr_cpus: int) -> SimulatedWindow:
     """RAM that nobody has written to."""
     fd = os.memfd_create("test-destination")
     os.ftruncate(fd, RAM_SIZE)
     try:
-        return Window(fd, RAM_BASE, RAM_SIZE, nr_cpus)
+        return SimulatedWindow(fd, RAM_BASE, RAM_SIZE, nr_cpus)
     finally:
         os.close(fd)
 

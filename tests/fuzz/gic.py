@@ -15,5 +15,5 @@ class ForgivingGic(SimulatedGic):
         self._end = GICR_SGI + nr_cpus * STRIDE
         self.lines = defaultdict(lambda: Line(0, False), self.lines)
 
-    def _access(self, address: int, value: int, write: bool) -> int:
-        return super()._access(address, value, write) if GICD <= address < self._end else value
+    def _access(self, address: int, value: int, size: int, write: bool) -> int:
+        return super()._access(address, value, size, write) if GICD <= address < self._end else value
