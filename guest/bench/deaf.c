@@ -126,7 +126,7 @@ void mode_deaf(void)
 	for (round = 0; round <= ROUNDS; round++) {
 		u64 deadline = ticks() + ticks_of_us(wait_us);
 
-		start_cpu(1, deaf_cpu);
+		start_one_cpu(1, deaf_cpu);
 		wait_at_least(&started, round + 1, "interrupt at a CPU that went off in an interrupt's handler");
 		while (smccc(PSCI_AFFINITY_INFO, affinity(1), 0, 0, 0, 0) != OFF) {
 			if (ticks() > deadline)

@@ -48,8 +48,8 @@
 trapped:	/* x8: where the struct goes */
 	enter
 	blr	x0
-	mov	x0, #-1			/* it did not trap: ESR of all ones */
-	msr_here esr, x0, x10
+	mov	x9, #-1			/* it did not trap: ESR of all ones */
+	msr_here esr, x9, x10
 	b	leave
 
 	.global	smc_from_el0

@@ -40,7 +40,7 @@ void boot_secondary(unsigned cpu)
 	secondary_entry(cpu);
 }
 
-void start_cpu(unsigned cpu, void (*entry)(unsigned cpu))
+void start_one_cpu(unsigned cpu, void (*entry)(unsigned cpu))
 {
 	secondary_entry = entry;
 	expect("PSCI CPU_ON", SUCCESS, smccc(PSCI_CPU_ON, affinity(cpu), (u64)_start_secondary, cpu, 0, 0));
@@ -49,7 +49,7 @@ void start_cpu(unsigned cpu, void (*entry)(unsigned cpu))
 void start_cpus(void (*entry)(unsigned cpu))
 {
 	for (unsigned cpu = 1; cpu < nr_cpus; cpu++)
-		start_cpu(cpu, entry);
+		start_one_cpu(cpu, entry);
 	for (unsigned cpu = 1; cpu < nr_cpus; cpu++)
 		wait_at_least(&online[cpu], 1, "CPU that CPU_ON started");
 }

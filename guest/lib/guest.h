@@ -79,7 +79,7 @@ extern unsigned nr_cpus; /* the word smp=N */
 /* Starts CPUs 1..nr_cpus-1 in `entry`, and waits until they are there. */
 void start_cpus(void (*entry)(unsigned cpu));
 /* Starts one that is off, and does not wait. */
-void start_cpu(unsigned cpu, void (*entry)(unsigned cpu));
+void start_one_cpu(unsigned cpu, void (*entry)(unsigned cpu));
 /* Counts what a CPU has done, for barriers: a CPU that gets on with its work is not late. */
 extern volatile u64 progress[MAX_CPUS];
 /* Waits for all nr_cpus CPUs; fails if nothing moves for twice wait_us. */

@@ -45,7 +45,6 @@ _PMCR_RESET: Final = 0x6
 _OS_LOCKED: Final = 1
 _PMR_OPEN: Final = 0xFF
 """For all that may come: kicks are Group 0, and this register masks them as well."""
-_CPTR_RESET: Final = 0x33FF
 _CNTHCTL_RESET: Final = 3
 _MPIDR_RES1: Final = 1 << 31
 
@@ -55,7 +54,7 @@ _TIMERS: Final = (
 )
 _WRITTEN: Final = frozenset(
     (
-        *(R.SCTLR_EL1, R.SCTLR_EL2, R.CPTR_EL2, R.CNTHCTL_EL2, R.VPIDR_EL2, R.VMPIDR_EL2, R.MDCR_EL2, R.ICC_PMR_EL1),
+        *(R.SCTLR_EL1, R.SCTLR_EL2, R.CNTHCTL_EL2, R.VPIDR_EL2, R.VMPIDR_EL2, R.MDCR_EL2, R.ICC_PMR_EL1),
         *(R.OSLAR_EL1, R.PMCR_EL0, R.PMCNTENCLR_EL0, R.PMINTENCLR_EL1, R.PMOVSCLR_EL0),
     )
 )
@@ -142,7 +141,6 @@ def own(frame: memoryview, affinity: int, midr: int) -> list[MicroOp]:
     """At EL2, what is a CPU's own; `frame` is that of `clear`."""
     counters = decode(frame, 2)[1].value >> 11 & 0x1F  # PMCR_EL0.N
     return [
-        write_sysreg(R.CPTR_EL2, _CPTR_RESET),
         write_sysreg(R.CNTHCTL_EL2, _CNTHCTL_RESET),
         write_sysreg(R.VPIDR_EL2, midr),
         write_sysreg(R.VMPIDR_EL2, affinity | _MPIDR_RES1),
