@@ -33,7 +33,6 @@ def test_off_or_suspended_inside_an_interrupts_handler(cpu: str, virtualization:
     with Guest(options("deaf", cpu, virtualization)) as guest:
         assert guest.wait_off(LIMIT).guest
         assert re.search(r"^deaf: ok", guest.console, re.MULTILINE), guest.console
-        assert guest.status()["counts"]["rejected"] == 0
 
 
 @pytest.mark.parametrize(("cpu", "virtualization"), MACHINES)
