@@ -13,11 +13,13 @@ _OPENAT, _EXIT, _KEXEC_LOAD, _REBOOT, _MMAP = 56, 93, 104, 142, 222
 _REBOOT_KEXEC: Final = (0xFEE1_DEAD, 672274793, 0x4558_4543)
 """LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC."""
 _ARCH_AARCH64: Final = 183 << 16
+_ON_CRASH: Final = 1
+"""KEXEC_ON_CRASH: into the memory of crashkernel=, for when this kernel panics."""
 _PAGE: Final = 4096
 _VIEW: Final = 0x2000_0000
 """Where the program maps its files, this far apart from each other."""
-_PURGATORY: Final = 0x6000_0000
-"""Physical address of what sets x0 to the device tree and goes to the kernel."""
+PURGATORY: Final = 0x6000_0000
+"""Physical address of what sets x0 to the device tree and goes to the kernel, where no other is given."""
 
 
 class Segment(NamedTuple):
@@ -34,11 +36,14 @@ def _constant(register: int, value: int) -> list[int]:
     return [0xD280_0000 | (value & 0xFFFF) << 5 | register, 0xF2A0_0000 | (value >> 16 & 0xFFFF) << 5 | register]
 
 
-def kexec_a64(kernel: Segment, tree: Segment, initrd: Segment) -> bytes:
+def kexec_a64(
+    kernel: Segment, tree: Segment, *others: Segment, purgatory_at: int = PURGATORY, crash: bool = False
+) -> bytes:
     """An AArch64 ELF executable that loads these by kexec_load(2) and goes there at once, in an orderly way: the old
-    kernel's reboot notifiers run. When it fails it ends with the error number.
+    kernel's reboot notifiers run. With `crash` it only loads them, for when the kernel panics, and ends with 0.
+    When it fails it ends with the error number.
     """
-    files = (kernel, tree, initrd)
+    files = (kernel, tree, *others)
     purgatory = [*_constant(0, tree.address), *_constant(16, kernel.address), *(0xAA1F_03E0 | n for n in (1, 2, 3))]
     purgatory.append(0xD61F_0200)  # br x16
     words: list[int] = []
@@ -71,11 +76,13 @@ def kexec_a64(kernel: Segment, tree: Segment, initrd: Segment) -> bytes:
         words += _constant(5, 0)
         call(_MMAP)
     place(2, table_at)
-    words += [*_constant(0, _PURGATORY), *_constant(1, rows), *_constant(3, _ARCH_AARCH64)]
+    flags = _ARCH_AARCH64 | (_ON_CRASH if crash else 0)
+    words += [*_constant(0, purgatory_at), *_constant(1, rows), *_constant(3, flags)]
     call(_KEXEC_LOAD)
-    for register, value in enumerate(_REBOOT_KEXEC):
-        words += _constant(register, value)
-    call(_REBOOT)
+    if not crash:
+        for register, value in enumerate(_REBOOT_KEXEC):
+            words += _constant(register, value)
+        call(_REBOOT)
     fail = len(words)
     words += [0xCB00_03E0, 0xD280_0000 | _EXIT << 5 | 8, 0xD400_0001]  # neg x0, x0; exit(x0)
     words += [0] * (len(words) % 2)
@@ -84,7 +91,7 @@ def kexec_a64(kernel: Segment, tree: Segment, initrd: Segment) -> bytes:
     for at, register, offset in addresses:
         distance = 4 * (len(words) - at) + offset
         words[at] = 0x1000_0000 | (distance & 3) << 29 | (distance >> 2) << 5 | register  # adr
-    table = [(ENTRY + 4 * len(words), table_at, _PURGATORY, _PAGE)]
+    table = [(ENTRY + 4 * len(words), table_at, purgatory_at, _PAGE)]
     table += [(_VIEW * (n + 1), f.size, f.address, -(-f.room // _PAGE) * _PAGE) for n, f in enumerate(files)]
     data = data[:table_at] + b"".join(struct.pack("<4Q", *row) for row in table) + data[table_at + 32 * rows :]
     return elf64(struct.pack(f"<{len(words)}I", *words) + data)
