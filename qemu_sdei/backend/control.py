@@ -99,7 +99,9 @@ class Control(Connections):
                 self._send(client, {"id": request, "ok": True, "result": result})
 
     def _hello(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        return {"protocol": PROTOCOL, "pid": os.getpid(), "epoch": self._server.firmware.epoch, **self._about}
+        firmware = self._server.firmware
+        boot = {"epoch": firmware.epoch, "kernels": firmware.kernels}
+        return {"protocol": PROTOCOL, "pid": os.getpid(), **boot, **self._about}
 
     def _status(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         return self._server.status() | {"name": self._about.get("name")}

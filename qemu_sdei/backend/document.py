@@ -221,6 +221,7 @@ def _check_firmware(firmware: object, server: Server) -> None:
     if not isinstance(firmware["services"], dict):
         raise ProtocolError("state document: firmware: services: must be an object")
     _number(firmware["epoch"], _MAX_COUNT, "epoch")
+    _number(firmware.get("kernels", 0), _MAX_COUNT, "kernels")
     registers = firmware["id_registers"]
     if not isinstance(registers, dict) or registers.keys() not in (set(), set(layout.RESET_REGISTERS)):
         raise ProtocolError("state document: id_registers: must be those of a RESET frame, or none")

@@ -68,6 +68,7 @@ class Exchange:
         self.nr_cpus = nr_cpus
         self.client_el = client_el
         self.epoch = 0
+        self.kernels = 0
         self.delivered = 0
         self.note: Note | None = None
         self.record: Callable[[int, memoryview, tuple[int, ...]], None] | None = None
@@ -129,7 +130,7 @@ class Exchange:
         """Results of calls that never answer anything else, whoever asks. (At EL2 SDEI_VERSION asks who it is that
         asks.)
         """
-        functions = [SMCCC_VERSION, PsciFunction.PSCI_VERSION, PsciFunction.MIGRATE_INFO_TYPE]
+        functions = [SMCCC_VERSION, PsciFunction.PSCI_VERSION]
         if self.client_el == 1 and SdeiFunction.VERSION in self.table:
             functions.append(SdeiFunction.VERSION)
         regs = new_regs()

@@ -46,6 +46,7 @@ class Firmware(PowerFirmware):
         constants: function id -> result, for calls that always answer the same.
         kicks: PEs that ought to be interrupted; the owner drains it.
         epoch: counts resets of the machine.
+        kernels: counts kernels that have begun since: more than one, and one has started another (kexec).
         booting: CPU 0's RESET frame has come, and what its boot needs of QEMU is not all there yet.
         delivered: counts handlers that were entered.
         record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
@@ -197,6 +198,7 @@ class Firmware(PowerFirmware):
             "nr_cpus": self.nr_cpus,
             "client_el": self.client_el,
             "epoch": self.epoch,
+            "kernels": self.kernels,
             "booting": self.booting,
             "serves_sdei": self.serves_sdei,
             "id_registers": self.id_registers,
@@ -226,6 +228,7 @@ class Firmware(PowerFirmware):
             raise ProtocolError("state document: booting: must be true or false")
         try:
             self.epoch = int(state["epoch"])
+            self.kernels = int(state.get("kernels", 0))  # older programs did not count them
             self.booting = booting
             self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
             self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)

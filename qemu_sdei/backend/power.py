@@ -138,6 +138,7 @@ class PowerFirmware(Exchange):
 
     def _reset_machine(self, frame: memoryview) -> None:
         self.epoch += 1
+        self.kernels = 0
         self.booting = False
         self._steps.clear()
         self.kicks.clear()
@@ -221,6 +222,12 @@ class PowerFirmware(Exchange):
     def in_handler(self, pe: int) -> bool:
         """See `PowerControl`."""
         return bool(self.dispatcher.running(pe))
+
+    def kernel_begins(self, pe: int) -> None:
+        """See `PowerControl`."""
+        self.kernels += 1
+        if self.note is not None:
+            self.note("kernel", pe, kernel=self.kernels)
 
     def system_off(self) -> None:
         """See `PowerControl`."""

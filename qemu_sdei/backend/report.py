@@ -33,4 +33,5 @@ def status(server: Server) -> dict[str, Any]:
         "completed": firmware.delivered - sum(len(pe["running"]) for pe in sdei["pes"]),
         "rejected": server.rejected,
     }
-    return {"epoch": firmware.epoch, "pes": pes, "events": events, "counts": counts}
+    boot = {"epoch": firmware.epoch, "kernels": firmware.kernels}
+    return boot | {"pes": pes, "events": events, "counts": counts}

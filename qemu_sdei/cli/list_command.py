@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
                     g["vcpus"],
                     g["memory"],
                     g["cpu"],
-                    g["epoch"],
+                    _boots(g["epoch"], g["kernels"]),
                     g["backend_pid"] or "-",
                     g["kernel"] or "starts, or waits for a guest to arrive",
                 ]
@@ -61,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _boots(epoch: int | None, kernels: int | None) -> str | int | None:
+    """Resets, and how many kernels there were since the last one where one has started another."""
+    return f"{epoch}, kernel {kernels}" if isinstance(kernels, int) and kernels > 1 else epoch
+
+
 def _describe(guest: Any) -> dict[str, Any]:
     from qemu_sdei import rundir
     from qemu_sdei.machine.client import ControlClient
@@ -75,6 +80,7 @@ def _describe(guest: Any) -> dict[str, Any]:
         "cpu": None,
         "kernel": None,
         "epoch": None,
+        "kernels": None,
         "backend_pid": None,
     }
     try:
@@ -83,7 +89,7 @@ def _describe(guest: Any) -> dict[str, Any]:
         facts["kernel"] = config.boot.get("kernel")
         with ControlClient(guest.control, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
             hello = client.hello()
-        facts |= {"epoch": hello.get("epoch"), "backend_pid": hello.get("pid")}
+        facts |= {"epoch": hello.get("epoch"), "kernels": hello.get("kernels"), "backend_pid": hello.get("pid")}
     except (OSError, ProtocolError, SdeiError):
         pass  # it is just starting or ending; what is known is shown
     return facts

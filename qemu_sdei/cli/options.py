@@ -122,6 +122,13 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         help="added to QEMU's command line, several words too: --qemu-arg='-device X'",
     )
     group.add_argument(
+        "--on-panic",
+        choices=("end", "continue"),
+        default="end",
+        help="when the guest's kernel panics: end with exit code 255 (the default), or wait for what comes after it, "
+        "such as a capture kernel",
+    )
+    group.add_argument(
         "--die-with-owner",
         action="store_const",
         const=True,
@@ -196,6 +203,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         root=args.root,
         memory_path=args.memory_path,
         qemu_args=qemu_args,
+        on_panic=args.on_panic,
         die_with_owner=args.die_with_owner,
         stall_timeout=args.boot_timeout,
     )

@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
 def _show(status: dict[str, Any], everything: bool) -> None:
     counts = status.get("counts", {})
     what = ", ".join(f"{value} {name}" for name, value in counts.items())
-    print(f"guest {status['name']!r}, boot {status['epoch']}: {what}\n")
+    kernels = status.get("kernels", 0)
+    kernel = f", kernel {kernels}" if kernels > 1 else ""
+    print(f"guest {status['name']!r}, boot {status['epoch']}{kernel}: {what}\n")
     pes = status["pes"]
     print_table(
         "vCPUs",

@@ -11,9 +11,11 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from qemu_sdei.errors import GuestError, GuestPanicError, GuestTimeoutError, LostGuestError
+from qemu_sdei.machine.kernel_words import KernelWords, Panic
 
 LIMIT: Final = 4 << 20
 """Characters of console text that are kept."""
@@ -22,22 +24,20 @@ MATCH_LIMIT: Final = 64 << 10
 _TAIL_LINES: Final = 30
 _LINE_WIDTH: Final = 300
 
-# printk's prefix (time, then perhaps the caller) may stand before it; a program's own output has other text before it.
-_PANIC: Final = re.compile(r"^(?:\[[^\]\n]{1,40}\] ?)*Kernel panic - not syncing[^\n]*", re.MULTILINE)
-_PANIC_END: Final = re.compile(r"---\[ end Kernel panic|Rebooting in |reboot: ")
-_OOPS: Final = re.compile(r"^(?:\[[^\]\n]{1,40}\] ?)*(?:Internal error: |Unable to handle kernel |BUG: )", re.MULTILINE)
 _MARKER: Final = re.compile(r"\x1e[^\x1e\n]{1,100}\x1e")
 _LINE_END: Final = re.compile(r"\r+\n")
-_PANIC_GRACE: Final = 2.0
-"""Seconds that the rest of a panic's text is waited for."""
-
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_PANIC_LINES: Final = 40
+_PANIC_TEXT: Final = 16 << 10
+"""Lines and characters of a panic that are shown."""
 _TICK: Final = 1.0
 
 
 class Console:
     """Text of a guest's console, and waiting for it. All methods may be called from any thread."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, *, panic_ends: bool = True) -> None:
+        """`panic_ends` (can be set later): a wait ends when the guest's kernel panics; else only that kernel has."""
         self.changed = threading.Condition()
         """Notified on new text and on the end; whoever changes what a `wait` predicate reads notifies it too."""
         self._limit = limit
@@ -45,14 +45,14 @@ class Console:
         self._fresh: list[str] = []
         self._base = 0
         self._end = 0
-        self._line = ""
+        self.words = KernelWords()
+        """What the kernel said of itself; under `changed`."""
+        self.panic_ends = panic_ends
+        self._known = -1
+        """Position of a panic that the caller has been told of."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._returns = ""
         self._last_output = time.monotonic()
-        self._panic: int | None = None
-        self._panic_seen = 0.0
-        self._panic_complete = False
-        self._oopses = 0
         self._lost: Callable[[], GuestError] | None = None
         self._closed = False
 
@@ -67,7 +67,7 @@ class Console:
         text = _LINE_END.sub("\n", lines)
         with self.changed:
             self._last_output = time.monotonic()
-            self._scan(text)
+            self.words.feed(text, self._end)
             self._fresh.append(text)
             self._end += len(text)
             # Joined only when somebody reads, or when it is time to forget: a flood must not copy megabytes for bytes.
@@ -84,22 +84,6 @@ class Console:
             self._fresh.clear()
         return self._text
 
-    def _scan(self, text: str) -> None:
-        """Look at complete lines for signs of trouble. `_end` is still the position before `text`."""
-        lines, newline, rest = (self._line + text).rpartition("\n")
-        begin = self._end - len(self._line)
-        self._line = rest[-4096:]
-        # The last line of a panic has no newline.
-        if self._panic is not None and _PANIC_END.search(lines + newline + rest):
-            self._panic_complete = True
-        if not newline:
-            return
-        self._oopses += sum(1 for _ in _OOPS.finditer(lines))
-        if self._panic is None and (match := _PANIC.search(lines)):
-            self._panic = begin + match.start()
-            self._panic_seen = time.monotonic()
-            self._panic_complete = _PANIC_END.search(lines + newline + rest, match.end()) is not None
-
     def close(self, lost: Callable[[], GuestError] | None = None) -> None:
         """No more text will come; `lost` makes the error that a wait then ends with."""
         with self.changed:
@@ -110,7 +94,7 @@ class Console:
     def forget_panic(self) -> None:
         """The guest was reset: an old panic is no news any more."""
         with self.changed:
-            self._panic = None
+            self.words.reset()
             self._last_output = time.monotonic()
 
     # Reading
@@ -135,7 +119,7 @@ class Console:
     @property
     def oopses(self) -> int:
         """How many lines looked like an Oops or a kernel BUG: information, not an error."""
-        return self._oopses
+        return self.words.oopses
 
     def since(self, position: int) -> tuple[str, int]:
         """Text from `position` on (or from the oldest that is kept) and the position after it."""
@@ -146,9 +130,7 @@ class Console:
         """The last lines with anything on them, without control characters."""
         with self.changed:
             tail = self._join()[-16384:]
-        tail = _MARKER.sub("", tail)
-        lines = [re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", line).rstrip() for line in tail.splitlines()]
-        return [line[:_LINE_WIDTH] for line in lines if line][-count:]
+        return _shown(tail)[-count:]
 
     # Waiting
 
@@ -195,7 +177,7 @@ class Console:
                     wait = min(wait, deadline - now)
                 if stall is not None:
                     wait = min(wait, stall - silent)
-                if self._panic is not None:
+                if self.words.panic is not None:
                     wait = min(wait, 0.1)
                 self.changed.wait(max(wait, 0.001))
 
@@ -214,7 +196,9 @@ class Console:
             self._raise_if_over(start, what)
 
     def _raise_if_over(self, start: int, what: str) -> None:
-        if self._panic is not None and self._panic >= start and self._panic_told:
+        panic = self.words.panic
+        news = panic is not None and panic.position >= start and panic.position != self._known
+        if news and (self._closed or self.words.told) and (self.panic_ends or (self._closed and self.panicked)):
             raise self.panic_error(what)
         if self._closed:
             if self._lost is not None:
@@ -224,24 +208,83 @@ class Console:
             raise LostGuestError(f"the guest's console closed while waiting for {what}", console=self.last_lines())
 
     @property
-    def _panic_told(self) -> bool:
-        """The panic's text has come, as far as it will."""
-        return self._closed or self._panic_complete or time.monotonic() - self._panic_seen > _PANIC_GRACE
+    def panicked(self) -> bool:
+        """A kernel panic was seen since the last reset, that nobody has taken note of; where panics end no wait, and no
+        kernel has begun since.
+        """
+        with self.changed:
+            panic = self.words.panic
+            if panic is None or panic.position == self._known:
+                return False
+            return self.panic_ends or not self.words.succeeded
+
+    def wait_panic(self, start: int, timeout: float) -> Panic:
+        """Wait for the first panic at or after position `start`, and for its text.
+
+        Raises `GuestTimeoutError`; `LostGuestError` or what else ended the guest.
+        """
+        deadline = time.monotonic() + timeout
+        what = "a kernel panic"
+        with self.changed:
+            while True:
+                found = next((panic for panic in self.words.panics if panic.position >= start), None)
+                latest = self.words.panics[-1:] == [found]
+                if found is not None and (not latest or self._closed or self.words.told):
+                    at = max(found.position - self._base, 0)
+                    lines = _shown(self._join()[at : at + _PANIC_TEXT])[:_PANIC_LINES]
+                    return replace(found, lines=tuple(lines))
+                if self._closed:
+                    self._raise_if_over(self._end, what)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self.timeout_error(f"{what} did not come within {timeout:g} s")
+                self.changed.wait(min(left, _TICK if found is None else 0.1))
+
+    def taken(self, panic: Panic) -> None:
+        """The caller knows of a panic: it ends no wait any more."""
+        with self.changed:
+            self._known = panic.position
 
     @property
-    def panicked(self) -> bool:
-        """A kernel panic was seen since the last reset."""
-        return self._panic is not None
+    def left(self) -> int:
+        """Position where the newest kernel that has left began to: it panicked, or made way for another one."""
+        return self.words.left
+
+    @property
+    def begun(self) -> int:
+        """Position where the newest kernel began to speak that no reset has started; -1: there was none."""
+        return self.words.begun
+
+    def alive(self, position: int) -> None:
+        """The guest's shell has answered at `position`: another kernel's, or what looked like an end was only text."""
+        with self.changed:
+            if self.words.left <= position:
+                self.words.lives(forget=not self.panic_ends)
+
+    def replaced_since(self, position: int) -> bool:
+        """The kernel that ran at `position` is not there any more: it panicked, or another one has begun."""
+        with self.changed:
+            words = self.words
+            if words.begun >= position:
+                return True
+            silent = time.monotonic() - self._last_output
+            return words.panic is not None and words.panic.position >= position and words.doomed(silent)
 
     def panic_error(self, what: str) -> GuestPanicError:
         """The error for a panic that was seen."""
         with self.changed:
-            at = max((self._panic or 0) - self._base, 0)
-            line = self._join()[at : at + 300].partition("\n")[0]
+            message = self.words.panics[-1].message if self.words.panics else ""
         return GuestPanicError(
-            f"the guest's kernel panicked while waiting for {what}: {line}", console=self.last_lines()
+            f"the guest's kernel panicked while waiting for {what}: Kernel panic - not syncing: {message}",
+            console=self.last_lines(),
         )
 
     def timeout_error(self, message: str) -> GuestTimeoutError:
         """The error for a wait that reached its limit, with the last console lines."""
         return GuestTimeoutError(message, console=self.last_lines())
+
+
+def _shown(text: str) -> list[str]:
+    """The lines of console text that have anything on them, without control characters."""
+    lines = (_CONTROL.sub("", line).rstrip() for line in _MARKER.sub("", text).splitlines())
+    return [line[:_LINE_WIDTH] for line in lines if line]

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from qemu_sdei.errors import GuestTimeoutError, LostGuestError, SdeiError
+from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.machine import shell
 from qemu_sdei.machine.console import Console
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.machine.kernel_words import Panic
+from qemu_sdei.machine.options import CONTINUE, GuestOptions
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.sdei_client import SdeiClient
 from qemu_sdei.machine.shell import CommandResult
@@ -22,7 +23,7 @@ _GOODBYE: Final = re.compile(r"\] reboot: Restarting system")
 
 
 class _ResetError(Exception):
-    """A reset came while a command was waited for."""
+    """A reset came while a command was waited for, or another kernel."""
 
 
 class GuestConsole(ABC):
@@ -30,14 +31,15 @@ class GuestConsole(ABC):
 
     def __init__(self, options: GuestOptions) -> None:
         self.options = options
-        self.console_text = Console()
+        self.console_text = Console(panic_ends=options.on_panic != CONTINUE)
         self._nonce = secrets.token_hex(8)
         self._plan: Plan | None = None
         self._cursor = 0
         """Number of the boot whose shell was told not to echo."""
         self._shell_boot = -1
-        self._shell_position = 0
-        """Boot whose shell was seen, and where on the console."""
+        self._shell_position = -1
+        """Boot whose shell was seen, and where on the console it was last heard of."""
+        self._panic_cursor = 0
 
     @abstractmethod
     def write(self, text: str | bytes) -> None:
@@ -54,9 +56,16 @@ class GuestConsole(ABC):
         return self._plan
 
     def _boot_position(self) -> int:
-        """Where the console's text of this boot begins."""
+        """Where the console's text of this boot begins: after a reset, or what a kernel said last that makes way for
+        another one without.
+        """
         resets = self.resets
-        return int(resets[-1]["position"]) if resets else 0
+        return max(int(resets[-1]["position"]) if resets else 0, self.console_text.left)
+
+    @property
+    def _has_shell(self) -> bool:
+        """Our shell was heard of in this boot."""
+        return self._shell_boot == len(self.resets) and self._shell_position >= self.console_text.left
 
     @property
     def console(self) -> str:
@@ -78,12 +87,28 @@ class GuestConsole(ABC):
     @property
     def booted(self) -> bool:
         """Our initramfs' shell was seen since the last reset; for other guests: they said anything at all."""
-        if self._shell_boot == len(self.resets):
+        if self._has_shell:
             return True
         text, _ = self.console_text.since(self._boot_position())
         if not self._started().own_initramfs:
             return bool(text)
         return shell.marker(self._nonce, "shell") in text
+
+    def expect_panic(self, timeout: float = 60.0) -> Panic:
+        """Wait until the guest's kernel panics, unless it has since the last call, and return what it said. The guest
+        goes on, and this panic ends no wait any more: `run` waits for the next boot's shell.
+
+        What is told is the console's word: a program in the guest can print the same.
+
+        Raises:
+            GuestTimeoutError: not within `timeout` seconds. `LostGuestError`: the guest has ended without.
+        """
+        self._started()
+        panic = self.console_text.wait_panic(self._panic_cursor, timeout)
+        self.console_text.taken(panic)
+        self._panic_cursor = panic.position + 1
+        self._cursor = max(self._cursor, self._panic_cursor)
+        return panic
 
     def wait_shell(self, timeout: float = 300.0) -> None:
         """Wait until our initramfs' shell is there (it need not be called before `run`).
@@ -93,16 +118,25 @@ class GuestConsole(ABC):
         plan = self._started()
         if not plan.own_initramfs or self.options.command is not None:
             raise SdeiError("only a guest with our own initramfs and no command has a shell")
-        boots = len(self.resets)
         # What is typed while the machine goes down stays in QEMU's UART and jams it (PL011 of QEMU before 8.0 has no
-        # reset), so the shell of a kernel that has said goodbye is none.
-        if self._shell_boot == boots and not _GOODBYE.search(self.console_text.since(self._shell_position)[0]):
+        # reset), so the shell of a kernel that has said goodbye, or has panicked, is none.
+        if self._has_shell and not _GOODBYE.search(self.console_text.since(self._shell_position)[0]):
             return
         pattern = re.compile(shell.marker_pattern(self._nonce, "shell").pattern + rf"(?![\s\S]*{_GOODBYE.pattern})")
-        _, self._shell_position = self.console_text.search(
-            pattern, self._boot_position(), timeout, what="the guest's shell", stall=self.options.stall_timeout
-        )
-        self._shell_boot = len(self.resets)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            _, position = self.console_text.search(
+                pattern, self._boot_position(), left, what="the guest's shell", stall=self.options.stall_timeout
+            )
+            self._heard(position)
+            if self._has_shell:  # else that kernel has left meanwhile
+                return
+
+    def _heard(self, position: int) -> None:
+        """Our shell has spoken at `position`."""
+        self._shell_boot, self._shell_position = len(self.resets), position
+        self.console_text.alive(position)
 
     def run(self, command: str, timeout: float = 30.0) -> CommandResult:
         """Run `command` in the guest's shell (of our own initramfs) and return its status and output.
@@ -113,7 +147,8 @@ class GuestConsole(ABC):
         Raises:
             GuestTimeoutError: it did not end within `timeout` seconds (booting not counted); it is then still running,
                 unless the shell did not come to it in that time: then it will not run.
-            GuestPanicError, LostGuestError: as `expect`.
+            GuestPanicError, LostGuestError: as `expect`; also with `on_panic="continue"` where this command is lost
+                with its kernel.
         """
         what = f"command {command!r} in the guest"
         while True:
@@ -124,7 +159,7 @@ class GuestConsole(ABC):
             start = self.console_text.end
             boots = len(self.resets)
             first, *rest = (line + "\r" for line in shell.request(command, nonce))
-            answer = partial(self.console_text.search, what=what, abort=partial(self._reset_since, boots))
+            answer = partial(self.console_text.search, what=what, abort=partial(self._gone_since, boots, start))
             try:
                 self.write(first)
                 try:
@@ -138,9 +173,11 @@ class GuestConsole(ABC):
             except _ResetError:
                 # The reset was under way when we typed: nobody has read it.
                 if shell.marker_pattern(nonce, "begin").search(self.console_text.since(start)[0]):
-                    raise LostGuestError(f"the guest was reset during {what}") from None
+                    raise self._gone_error(boots, what) from None
         text, _ = self.console_text.since(start)
         self._cursor = max(self._cursor, end)
+        if len(self.resets) == boots:
+            self._heard(end)
         result = shell.parse_reply(text, nonce)
         if result is None:
             raise self.console_text.timeout_error(f"the output of {what} was lost on the console")
@@ -159,8 +196,16 @@ class GuestConsole(ABC):
         client.load(events, verbose=verbose, records=records)
         return client
 
-    def _reset_since(self, boots: int) -> Exception | None:
-        return _ResetError() if len(self.resets) != boots else None
+    def _gone_since(self, boots: int, position: int) -> Exception | None:
+        gone = len(self.resets) != boots or self.console_text.replaced_since(position)
+        return _ResetError() if gone else None
+
+    def _gone_error(self, boots: int, what: str) -> GuestError:
+        if len(self.resets) != boots:
+            return LostGuestError(f"the guest was reset during {what}")
+        if self.console_text.words.panic is not None:
+            return self.console_text.panic_error(what)
+        return LostGuestError(f"the guest's kernel has started another one during {what}")
 
     def wait_command(
         self,
@@ -173,37 +218,57 @@ class GuestConsole(ABC):
 
         `output` receives what it prints as it comes, `boot_log` what the console shows before it starts.
 
+        With `on_panic="continue"` a kernel that comes after a panic is followed too, and may run the command again: the
+        status is that of the one that ends.
+
         Raises:
             GuestTimeoutError: the boot stalled, or `timeout` seconds (None: no limit) passed.
-            GuestPanicError, LostGuestError: as `expect`.
+            GuestPanicError, LostGuestError: as `expect`; a panic after which nothing comes for `stall_timeout`.
         """
         if self.options.command is None:
             raise SdeiError("this guest was started without a command")
         self._started()
+        console = self.console_text
         began = time.monotonic()
         stream = shell.OutputStream(self._nonce)
         parts: list[str] = []
+        begun = console.begun
         what = "the command to start"
-        for text in self.follow():
+
+        def take(text: str) -> None:
+            piece = stream.feed(text)
+            if stream.log and boot_log is not None:
+                boot_log(stream.log)
+            if piece:
+                parts.append(piece)
+                if output is not None:
+                    output(piece)
+
+        for text, position in self._follow():
             if text:
-                piece = stream.feed(text)
-                if stream.log and boot_log is not None:
-                    boot_log(stream.log)
-                if stream.begun:
-                    what = "the command to end"
-                if piece:
-                    parts.append(piece)
-                    if output is not None:
-                        output(piece)
+                if console.begun != begun:
+                    # From there on it is another kernel's boot.
+                    begun = console.begun
+                    cut = max(begun - (position - len(text)), 0)
+                    take(text[:cut])
+                    stream.boots_again()
+                    text = text[cut:]
+                take(text)
+                what = "the command to end" if stream.begun else "the command to start"
                 if stream.status is not None:
                     return CommandResult(stream.status, "".join(parts))
                 continue
-            self.console_text.raise_if_over(0, what)
+            console.raise_if_over(0, what)
             if timeout is not None and time.monotonic() - began >= timeout:
-                raise self.console_text.timeout_error(f"{what} was waited for {timeout:g} s")
-            if not stream.begun:
-                self.console_text.raise_if_silent(self.options.stall_timeout, what)
-        self.console_text.raise_if_over(0, what)
+                raise console.timeout_error(f"{what} was waited for {timeout:g} s")
+            if not stream.begun or console.panicked:
+                try:
+                    console.raise_if_silent(self.options.stall_timeout, what)
+                except GuestTimeoutError:
+                    if console.panicked:
+                        raise console.panic_error(what) from None
+                    raise
+        console.raise_if_over(0, what)
         raise LostGuestError(f"the guest's console closed while waiting for {what}")
 
     def end_input(self, line_ended: bool) -> None:
@@ -220,10 +285,15 @@ class GuestConsole(ABC):
 
         Also yields "" at least once a second, so that the caller can look at other things.
         """
+        for text, _ in self._follow(position):
+            yield text
+
+    def _follow(self, position: int = 0) -> Iterator[tuple[str, int]]:
+        """As `follow`, with the position after each piece."""
         console = self.console_text
         while True:
             text, position = console.since(position)
-            yield text
+            yield text, position
             with console.changed:
                 if console.end == position:
                     if console.closed:

@@ -11,6 +11,9 @@ BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
 DIE_WITH_OWNER: Final = "QEMU_SDEI_DIE_WITH_OWNER"
 """Environment variable with the default of `GuestOptions.die_with_owner`."""
+END: Final = "end"
+CONTINUE: Final = "continue"
+"""What `GuestOptions.on_panic` can be."""
 Progress = Callable[[str], None]
 """Receives one short line on what is being done now."""
 
@@ -97,6 +100,10 @@ class GuestOptions:
     """Added to QEMU's command line."""
     reboot: bool | None = None
     """Whether a reset starts the guest again; None: only without `command`."""
+    on_panic: Literal["end", "continue"] = "end"
+    """When the guest's kernel panics: "end" raises `GuestPanicError` from whatever waits for something else;
+    "continue" waits for what comes after it, such as a capture kernel, whose boot is one of its own.
+    """
     die_with_owner: bool | None = None
     """Whether `kill -9` of the process that runs the guest ends the guest too; None: as the environment variable
     QEMU_SDEI_DIE_WITH_OWNER says, and without it the guest goes on, for another process to take over.

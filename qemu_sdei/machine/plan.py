@@ -14,7 +14,16 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import memory
 from qemu_sdei.machine.cpu_models import check_cpu
 from qemu_sdei.machine.devices import Devices, devices
-from qemu_sdei.machine.options import BUILTIN, DIE_WITH_OWNER, FLAT, GuestOptions, Progress, no_progress
+from qemu_sdei.machine.options import (
+    BUILTIN,
+    CONTINUE,
+    DIE_WITH_OWNER,
+    END,
+    FLAT,
+    GuestOptions,
+    Progress,
+    no_progress,
+)
 
 if TYPE_CHECKING:
     from qemu_sdei.sdei.profile import Profile
@@ -165,6 +174,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     if flat and (options.initrd is not None or options.command is not None):
         raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
     check_tables(options, flat)
+    if options.on_panic not in (END, CONTINUE):
+        raise UsageError(f"on_panic {options.on_panic!r} is not understood: give {END!r} or {CONTINUE!r}")
     if options.command is not None and options.initrd is not None:
         raise UsageError("a command runs in our own initramfs: leave out --initrd, or the command")
     if options.command is not None and not options.command:

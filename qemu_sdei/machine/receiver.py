@@ -25,7 +25,7 @@ from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.mover import Mover
-from qemu_sdei.machine.options import GuestOptions, Progress, no_progress
+from qemu_sdei.machine.options import CONTINUE, GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.receiver_offer import Allowed, Considered, consider
 from qemu_sdei.machine.supervisor import Supervisor
@@ -224,6 +224,7 @@ class ReceivedGuest(Guest):
         place = self._call(self._wait(directory), self._timeout + _STOP)
         assert place.guest is not None
         self.options = place.guest.options
+        self.console_text.panic_ends = self.options.on_panic != CONTINUE
         self._nonce = place.guest.nonce or self._nonce
         self._plan, self._config, self._ram_fd = place.plan, place.config, place.ram_fd
         self._supervisor = place.supervisor

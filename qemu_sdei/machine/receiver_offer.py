@@ -23,7 +23,7 @@ from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.machine import machine_type, memory
 from qemu_sdei.machine.cpu_models import cache_directory
 from qemu_sdei.machine.devices import devices
-from qemu_sdei.machine.options import BUILTIN, GuestOptions
+from qemu_sdei.machine.options import BUILTIN, CONTINUE, END, GuestOptions
 from qemu_sdei.machine.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
 from qemu_sdei.machine.remote_offer import INITRD, KERNEL, MONITOR, OPTIONS, PROFILE, SERVICE, describe
 from qemu_sdei.migration.remote_link import clean
@@ -193,6 +193,8 @@ def _options(data: object) -> GuestOptions:
             raise ProtocolError(f"the guest's option {name} has a path that is not absolute")
     if data["boot"] not in ("auto", "acpi", "dt") or not 0 < data["stall_timeout"] < 1e6:
         raise ProtocolError("the guest's options are those of another version of this program")
+    if data["on_panic"] not in (END, CONTINUE):
+        raise ProtocolError("the guest's option on_panic cannot be")
     slots = data["sdei_slots"]
     if slots is not None and len(slots) != 2:
         raise ProtocolError("the guest's option sdei_slots has the wrong type")

@@ -44,6 +44,7 @@ OPTIONS: Final[dict[str, tuple[type, ...]]] = {
     "sdei_slots": (list, type(None)),
     "services": (list,),
     "qemu_args": (list,),
+    "on_panic": (str,),
     "stall_timeout": (int, float),
 }
 """The fields of `GuestOptions` that go along, with their types in JSON. What else there is concerns one host only."""

@@ -189,6 +189,10 @@ class SdeiClient:
         """Have each handler return no sooner than `ns` after its start; 0 ends that. At most `MAX_NS`."""
         self._command(f"run-for {ns}")
 
+    def panic(self) -> None:
+        """Have the next handler panic."""
+        self._command("panic")
+
     # CPUs
 
     def signal(self, cpu: int) -> None:

@@ -86,6 +86,7 @@ class OutputStream:
         self._begin = re.compile(marker_pattern(nonce, "begin").pattern + "\n")
         self._exit = marker_pattern(nonce, r"exit:(\d+)")
         self._buffer = ""
+        self._again = False
         self.begun = False
         self.log = ""
         """What came before the command's output, of the last `feed`."""
@@ -100,16 +101,24 @@ class OutputStream:
         self._buffer += text
         if not self.begun:
             if (match := self._begin.search(self._buffer)) is None:
+                # Of a kernel that seemed to have left, and had not.
+                if self._again and (end := self._exit.search(self._buffer)):
+                    self.status = int(end[1])
                 self.log = self._release()
                 return ""
             self.begun = True
             self.log = self._buffer[: match.start()]
             self._buffer = self._buffer[match.end() :]
+        self._buffer = self._begin.sub("", self._buffer)
         if match := self._exit.search(self._buffer):
             self.status = int(match[1])
             out, self._buffer = self._buffer[: match.start()], ""
             return out
         return self._release()
+
+    def boots_again(self) -> None:
+        """Another kernel begins: what comes is its boot, until the command starts again."""
+        self.begun, self._again = False, True
 
     def _release(self) -> str:
         """Take what cannot be the start of a marker: none is longer than 100 characters."""

@@ -91,6 +91,9 @@ class PowerControl(Protocol):
     def in_handler(self, pe: int) -> bool:
         """Whether an SDEI handler runs on the calling CPU."""
 
+    def kernel_begins(self, pe: int) -> None:
+        """A kernel's PSCI driver has started, on the calling CPU."""
+
     def system_off(self) -> None:
         """Power the machine off."""
 
@@ -111,7 +114,7 @@ class Psci(Service):
     journal = JournalMode.INPUT
     reads = frozenset(
         (
-            *(Function.PSCI_VERSION, Function.MIGRATE_INFO_TYPE, Function.PSCI_FEATURES),
+            *(Function.PSCI_VERSION, Function.PSCI_FEATURES),
             *(Function.AFFINITY_INFO, Function.AFFINITY_INFO | _SMC64),
         )
     )
@@ -234,6 +237,8 @@ class Psci(Service):
         return Code.INVALID_PARAMETERS if target is None else self.power[target]
 
     def _migrate_info_type(self, pe: int, regs: memoryview) -> int:
+        # Linux asks this once, as it boots (psci_init_migrate), and so shows a kernel that another kernel has started.
+        self._control.kernel_begins(pe)
         return 2  # 5.1.10: no Trusted OS that would need migrating
 
     def _system_off(self, pe: int, regs: memoryview) -> None:

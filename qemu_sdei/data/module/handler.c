@@ -8,6 +8,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/mm.h>
+#include <linux/panic.h>
 #include <linux/ptrace.h>
 #include <linux/smp.h>
 #include <linux/timekeeping.h>
@@ -17,6 +18,7 @@
 struct cpu_counters __percpu *counters;
 struct ring __percpu *rings;
 u64 run_ns;
+bool panic_next;
 atomic64_t dumps_suppressed = ATOMIC64_INIT(0);
 static atomic64_t dump_second = ATOMIC64_INIT(0);
 static atomic_t dumps_this_second = ATOMIC_INIT(0);
@@ -81,6 +83,8 @@ int on_event(u32 event, struct pt_regs *regs, void *parameter)
 	if (dump)
 		dump_soon();
 
+	if (READ_ONCE(panic_next))
+		panic("SDEI TEST: in the handler of event 0x%x", event);
 	while (ktime_get_mono_fast_ns() < end)
 		cpu_relax();
 	WRITE_ONCE(counter->returned, counter->returned + 1);

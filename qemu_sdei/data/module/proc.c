@@ -156,6 +156,10 @@ static int run_command(char *line)
 		dump_flush();
 		return 0;
 	}
+	if (!strcmp(words[0], "panic") && n == 1) {
+		WRITE_ONCE(panic_next, true);
+		return 0;
+	}
 	if ((!strcmp(words[0], "mask") || !strcmp(words[0], "unmask")) && n <= 2) {
 		if (n == 2)
 			err = parse_cpu(words[1], &cpu);

@@ -84,6 +84,7 @@ extern unsigned int verbose, nr_records;
 extern struct cpu_counters __percpu *counters;
 extern struct ring __percpu *rings;
 extern u64 run_ns;
+extern bool panic_next; /* the next handler does */
 extern atomic64_t dumps_suppressed;
 int handler_start(void);
 void handler_stop(void);

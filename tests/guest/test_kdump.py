@@ -1,0 +1,112 @@
+"""Linux crashes with a capture kernel loaded: that one runs on all CPUs, has the memory of the one before, takes
+events, and can crash itself. For how the panic is followed here: `GuestOptions.on_panic`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from qemu_sdei.errors import GuestPanicError
+from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.machine.guest import Guest
+from qemu_sdei.machine.options import GuestOptions
+from tests.guest.client import KO, Client, module_for
+from tests.guest.kdump import IMAGE, crash_load, online, shell
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+
+CPUS = 4
+ROUNDS = int(os.environ.get("QEMU_SDEI_KDUMP_ROUNDS", "10"))
+"""Of the slow test, two crashes each."""
+
+
+def crash_outside(guest: Guest, cpu: int) -> str:
+    """Crash by sysrq, on one of the kernel's own CPUs; what the panic said."""
+    with pytest.raises(GuestPanicError, match="sysrq triggered crash"):
+        guest.run(f"taskset {1 << cpu:x} sh -c 'echo c >/proc/sysrq-trigger'")
+    return guest.expect_panic().message
+
+
+def crash_in_handler(guest: Guest, cpu: int) -> str:
+    """Crash in the handler of an event on a physical CPU; what the panic said."""
+    client = Client(guest)
+    client.load("verbose=0")
+    client.do("panic")
+    guest.inject(0, cpu)
+    return guest.expect_panic().message
+
+
+def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> None:
+    """It has all CPUs, the first of them the one that crashed, and the memory of the kernel before; events arrive."""
+    shell(guest, "dmesg -n 1")
+    cpus = online(guest)
+    assert cpus[0] == crashed_on
+    assert sorted(cpus) == list(range(CPUS))
+    release = shell(guest, "uname -r")
+    # The vmcoreinfo note is in the memory of the kernel before. (All of it to read takes minutes under TCG.)
+    head = shell(guest, "dd if=/proc/vmcore bs=64k count=2 2>/dev/null | strings | grep -m 1 OSRELEASE")
+    assert head == f"OSRELEASE={release}"
+    assert shell(guest, "dd if=/proc/vmcore bs=64k skip=1024 count=2 2>/dev/null | wc -c") == str(2 << 16)
+    status = guest.status()
+    assert (status["epoch"], status["kernels"], guest.resets) == (1, kernel, [])
+    assert [(pe["power"], pe["running"], pe["masked"]) for pe in status["pes"]] == [("on", [], False)] * CPUS
+    assert not any(instance["registered"] for event in status["events"] for instance in event["instances"])
+    assert status["counts"]["rejected"] == 0
+    client = Client(guest)
+    client.load("verbose=0 events=0,0x100")
+    for event in (0, 0x100):
+        for pe in range(CPUS):
+            guest.inject(event, pe, wait=True, timeout=30)
+        assert [client.count(cpu, event) for cpu in range(CPUS)] == [(1, 1)] * CPUS
+    client.unload()
+
+
+def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, second: int) -> None:
+    """A panic, and one of the capture kernel, in and outside of a handler, on these physical CPUs."""
+    image = DebianCache().kernel(series).image
+    options = GuestOptions(
+        series=series,
+        smp=CPUS,
+        boot="acpi" if boot == "acpi" else "dt",
+        memory="1G",
+        append="crashkernel=512M",
+        files={KO: module_for(series), IMAGE: image},
+        on_panic="continue",
+        stall_timeout=120,
+    )
+    with Guest(options) as guest:
+        shell(guest, "dmesg -n 1")
+        crash_load(guest, image, again="192M")
+        for number, (cpu, in_handler) in enumerate(((first, handler_first), (second, not handler_first)), 2):
+            if in_handler:
+                assert crash_in_handler(guest, cpu) == "SDEI TEST: in the handler of event 0x0"
+            else:
+                assert crash_outside(guest, online(guest).index(cpu)) == "sysrq triggered crash"
+            check_capture_kernel(guest, cpu, number)
+            if number == 2:
+                crash_load(guest, image)
+        assert guest.poweroff().guest
+
+
+@pytest.mark.parametrize(
+    ("series", "boot", "handler_first", "first", "second"), [("6.1", "dt", False, 2, 0), ("6.12", "acpi", True, 3, 1)]
+)
+def test_smp_kdump_twice_in_a_row(series: str, boot: str, handler_first: bool, first: int, second: int) -> None:
+    crash_twice(series, boot, handler_first=handler_first, first=first, second=second)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 * ROUNDS + 600)
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_smp_kdump_many_times(series: str) -> None:
+    """QEMU_SDEI_KDUMP_ROUNDS says how many boots, of which each crashes twice."""
+    for n in range(ROUNDS):
+        crash_twice(
+            series,
+            "acpi" if n % 3 == 2 else "dt",
+            handler_first=n % 2 == 0,
+            first=n % CPUS,
+            second=(n + 1 + n // 4) % CPUS,
+        )
