@@ -12,15 +12,18 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-# printk's prefix (time, then perhaps the caller) may stand before it; a program's own output has other text before it.
-_PREFIX: Final = r"^(?:\[[^\]\n]{1,40}\] ?)*"
-_STAMP: Final = r"^\[ *\d{1,9}\.\d{6}\] ?(?:\[[^\]\n]{1,40}\] ?)?"
+# A time stamp may stand anywhere in a line: the shell's prompt has none of its own end. Without one (or with a caller in
+# its place) the words begin the line: a program's own output has other text before them.
+_STAMP: Final = r"\[ {0,5}\d{1,9}\.\d{6}\] ?(?:\[[^\]\n]{1,40}\] ?)?"
+_PREFIX: Final = rf"(?:^(?:\[[^\]\n]{{1,40}}\] ?)*|{_STAMP})"
+_OOPS_WORDS: Final = ("Internal error: ", "Unable to handle kernel ", "BUG: ")
+_SIGN_WORDS: Final = ("Kernel panic", "Bye!", "Booting Linux")
 _PANIC_END: Final = re.compile(r"---\[ end Kernel panic|Rebooting in |reboot: |Starting crashdump kernel")
-_OOPS: Final = re.compile(_PREFIX + r"(?:Internal error: |Unable to handle kernel |BUG: )", re.MULTILINE)
+_OOPS: Final = re.compile(_PREFIX + rf"(?:{'|'.join(_OOPS_WORDS)})", re.MULTILINE)
 _SIGNS: Final = re.compile(
     rf"(?P<panic>{_PREFIX}Kernel panic - not syncing:? ?(?P<message>[^\n]*))"
     rf"|(?P<bye>{_STAMP}Bye!$)"
-    r"|(?P<begin>^\[ {4}0\.000000\] ?(?:\[[^\]\n]{1,40}\] ?)?Booting Linux on physical CPU 0x[0-9a-f]{1,16}\b)",
+    r"|(?P<begin>\[ {4}0\.000000\] ?(?:\[[^\]\n]{1,40}\] ?)?Booting Linux on physical CPU 0x[0-9a-f]{1,16}\b)",
     re.MULTILINE,
 )
 _GRACE: Final = 2.0
@@ -73,7 +76,12 @@ class KernelWords:
             self._complete = True
         if not newline:
             return
-        self.oopses += sum(1 for _ in _OOPS.finditer(lines))
+        if any(word in lines for word in _OOPS_WORDS):
+            self.oopses += sum(1 for _ in _OOPS.finditer(lines))
+        if any(word in lines for word in _SIGN_WORDS):  # text without any must cost little
+            self._look(lines, newline + rest, at)
+
+    def _look(self, lines: str, rest: str, at: int) -> None:
         for match in _SIGNS.finditer(lines):
             position = at + match.start()
             if match["begin"]:
@@ -85,7 +93,7 @@ class KernelWords:
                 self.left, self._leaving = position, True
             if match["panic"]:
                 self._panics(Panic(match["message"][:_MESSAGE].rstrip(), position))
-                self._complete = _PANIC_END.search(lines + newline + rest, match.end()) is not None
+                self._complete = _PANIC_END.search(lines + rest, match.end()) is not None
 
     def _panics(self, panic: Panic) -> None:
         if self.panic is not None and self.begun < self.panic.position:

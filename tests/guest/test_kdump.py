@@ -33,7 +33,7 @@ def crash_in_handler(guest: Guest, cpu: int) -> str:
     """Crash in the handler of an event on a physical CPU; what the panic said."""
     client = Client(guest)
     client.load("verbose=0")
-    client.do("panic")
+    assert client.do("panic") is None
     guest.inject(0, cpu)
     return guest.expect_panic().message
 
