@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-# A time stamp may stand anywhere in a line: the shell's prompt has none of its own end. Without one (or with a caller in
+# A time stamp may stand anywhere in a line: a prompt does not end its line. Without one (or with a caller in
 # its place) the words begin the line: a program's own output has other text before them.
 _STAMP: Final = r"\[ {0,5}\d{1,9}\.\d{6}\] ?(?:\[[^\]\n]{1,40}\] ?)?"
 _PREFIX: Final = rf"(?:^(?:\[[^\]\n]{{1,40}}\] ?)*|{_STAMP})"
