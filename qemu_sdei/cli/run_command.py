@@ -26,7 +26,7 @@ def register(subparsers: Any) -> None:
         help="boot a guest: with a command, a script, or its console",
         usage="%(prog)s [options] [-- COMMAND ...]",
         description="Boot an arm64 kernel on the Python firmware. With a COMMAND, run it in the guest, print "
-        "its output and return its exit status (255: the guest panicked); without one, connect the terminal to the "
+        "its output and return its exit status (255: the guest panicked, see --on-panic); without one, connect the terminal to the "
         "guest's console.",
     )
     add_guest_options(parser)
