@@ -26,8 +26,8 @@ def register(subparsers: Any) -> None:
         help="boot a guest: with a command, a script, or its console",
         usage="%(prog)s [options] [-- COMMAND ...]",
         description="Boot an arm64 kernel on the Python firmware. With a COMMAND, run it in the guest, print "
-        "its output and return its exit status (255: the guest panicked, see --on-panic); without one, connect the terminal to the "
-        "guest's console.",
+        "its output and return its exit status (255: the guest panicked, see --on-panic); without one, connect the "
+        "terminal to the guest's console.",
     )
     add_guest_options(parser)
     add_machine_options(parser)

@@ -240,6 +240,25 @@ class Console:
                     raise self.timeout_error(f"{what} did not come within {timeout:g} s")
                 self.changed.wait(min(left, _TICK if found is None else 0.1))
 
+    @property
+    def claimed(self) -> int:
+        """Position where a kernel seems to have begun, with nobody heard to leave; -1: nowhere. See `replaced`."""
+        return self.words.claimed
+
+    def replaced(self, position: int) -> None:
+        """What was claimed at `position` is so: who knows more than the console tells says it."""
+        with self.changed:
+            self.words.replaced(position)
+            self.changed.notify_all()
+
+    def silent_panic(self, start: int) -> Panic | None:
+        """A kernel began at or after `start`, and the one before had said nothing."""
+        with self.changed:
+            at = self.words.silent
+            if at < start:
+                return None
+            return Panic("", at, tuple(_shown(self._join()[max(at - self._base, 0) :][:_PANIC_TEXT])[:_PANIC_LINES]))
+
     def taken(self, panic: Panic) -> None:
         """The caller knows of a panic: it ends no wait any more."""
         with self.changed:

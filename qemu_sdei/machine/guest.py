@@ -275,6 +275,13 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """The newest trace records of the backend, oldest first."""
         return self._control().trace(limit)
 
+    def _kernels(self) -> int | None:
+        try:
+            found = self._control().hello().get("kernels")
+        except SdeiError:
+            return None
+        return found if isinstance(found, int) else None
+
     def client(self) -> ControlClient:
         """A connection of its own to the backend's control socket, for another thread or for events."""
         self._control()

@@ -19,6 +19,9 @@ from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.sdei_client import SdeiClient
 from qemu_sdei.machine.shell import CommandResult
 
+_SLICE: Final = 0.5
+_LOOK: Final = 0.3
+"""Seconds between two looks at what the firmware counts."""
 _GOODBYE: Final = re.compile(r"\] reboot: Restarting system")
 
 
@@ -40,10 +43,19 @@ class GuestConsole(ABC):
         self._shell_position = -1
         """Boot whose shell was seen, and where on the console it was last heard of."""
         self._panic_cursor = 0
+        self._kernel = (0, 1)
+        """Which kernel was last known to run: resets before it, and its number since."""
+        self._dismissed = -1
+        self._looked = 0.0
+        """Newest claimed boot on the console that is settled, and when the firmware was asked of one."""
 
     @abstractmethod
     def write(self, text: str | bytes) -> None:
         """Type at the guest's console."""
+
+    @abstractmethod
+    def _kernels(self) -> int | None:
+        """How many kernels have begun since the last reset, as the firmware counts them; None: not known now."""
 
     @property
     @abstractmethod
@@ -104,11 +116,37 @@ class GuestConsole(ABC):
             GuestTimeoutError: not within `timeout` seconds. `LostGuestError`: the guest has ended without.
         """
         self._started()
-        panic = self.console_text.wait_panic(self._panic_cursor, timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            self._look_into_claims()
+            if (panic := self.console_text.silent_panic(self._panic_cursor)) is not None:
+                break
+            left = deadline - time.monotonic()
+            try:
+                panic = self.console_text.wait_panic(self._panic_cursor, min(max(left, 0), _SLICE))
+                break
+            except GuestTimeoutError as error:
+                if left <= _SLICE:
+                    error.message = f"a kernel panic did not come within {timeout:g} s"
+                    raise
         self.console_text.taken(panic)
         self._panic_cursor = panic.position + 1
         self._cursor = max(self._cursor, self._panic_cursor)
         return panic
+
+    def _look_into_claims(self) -> None:
+        """A kernel's first words on the console, and nobody was heard to leave: an old log, or a kernel that another
+        one has started in silence. The firmware knows, as soon as that one has called it.
+        """
+        claim, now = self.console_text.claimed, time.monotonic()
+        if claim <= self._dismissed or now - self._looked < _LOOK:
+            return
+        self._looked = now
+        boots, kernels = len(self.resets), self._kernels()
+        before = self._kernel[1] if self._kernel[0] == boots else 1
+        if kernels is not None and kernels > before and boots == len(self.resets):
+            self._kernel, self._dismissed = (boots, kernels), claim
+            self.console_text.replaced(claim)
 
     def wait_shell(self, timeout: float = 300.0) -> None:
         """Wait until our initramfs' shell is there (it need not be called before `run`).
@@ -120,6 +158,7 @@ class GuestConsole(ABC):
             raise SdeiError("only a guest with our own initramfs and no command has a shell")
         # What is typed while the machine goes down stays in QEMU's UART and jams it (PL011 of QEMU before 8.0 has no
         # reset), so the shell of a kernel that has said goodbye, or has panicked, is none.
+        self._look_into_claims()
         if self._has_shell and not _GOODBYE.search(self.console_text.since(self._shell_position)[0]):
             return
         pattern = re.compile(shell.marker_pattern(self._nonce, "shell").pattern + rf"(?![\s\S]*{_GOODBYE.pattern})")
@@ -131,7 +170,9 @@ class GuestConsole(ABC):
             )
             self._heard(position)
             if self._has_shell:  # else that kernel has left meanwhile
-                return
+                break
+        self._kernel = (len(self.resets), self._kernels() or 1)
+        self._dismissed = self.console_text.claimed
 
     def _heard(self, position: int) -> None:
         """Our shell has spoken at `position`."""
@@ -178,6 +219,8 @@ class GuestConsole(ABC):
         self._cursor = max(self._cursor, end)
         if len(self.resets) == boots:
             self._heard(end)
+            if self.console_text.claimed < end:
+                self._dismissed = self.console_text.claimed  # it was the command's output
         result = shell.parse_reply(text, nonce)
         if result is None:
             raise self.console_text.timeout_error(f"the output of {what} was lost on the console")
@@ -245,6 +288,8 @@ class GuestConsole(ABC):
                     output(piece)
 
         for text, position in self._follow():
+            if not console.panic_ends:
+                self._look_into_claims()
             if text:
                 if console.begun != begun:
                     # From there on it is another kernel's boot.

@@ -40,9 +40,11 @@ class Panic:
     """What a kernel said when it panicked."""
 
     message: str
-    """What follows "Kernel panic - not syncing: ", such as "sysrq triggered crash"; at most 300 characters."""
+    """What follows "Kernel panic - not syncing: ", such as "sysrq triggered crash"; at most 300 characters. "": it said
+    nothing, and another kernel has begun.
+    """
     position: int
-    """Of its line on the console, in characters."""
+    """Of its line on the console, in characters; of the other kernel's first line where it said nothing."""
     lines: tuple[str, ...] = ()
     """The console's lines from there on, as far as they were there: 40 at most, without control characters."""
 
@@ -61,10 +63,17 @@ class KernelWords:
         """Where the newest kernel that has left began to: it panicked, or made way for another one."""
         self.begun = -1
         """Where a kernel began to speak that no reset has started, the newest one's; -1: there was none."""
+        self.claimed = -1
+        """Where a kernel seems to have begun though nobody was heard to leave, the newest one's: it may be an old log,
+        or the other was silent. (A panic in an NMI with a capture kernel loaded: Linux 6.12 jumps before it prints.)
+        """
+        self.silent = -1
+        """Where a kernel began that a silent one has started, the newest one's."""
         self._line = ""
         self._seen = 0.0
         self._complete = False
         self._leaving = False
+        self._fresh = True  # the machine's own boot is still to come
 
     def feed(self, text: str, end: int) -> None:
         """Take console text; `end` is the position before it."""
@@ -88,6 +97,9 @@ class KernelWords:
                 # A kernel's log can be printed again later: only who has heard the other one leave takes it for news.
                 if self._leaving:
                     self.begun, self._leaving = position, False
+                elif not self._fresh:
+                    self.claimed = position
+                self._fresh = False
                 continue
             if not self._leaving:
                 self.left, self._leaving = position, True
@@ -106,6 +118,12 @@ class KernelWords:
         """The machine was reset, or is where it was before: an old panic is no news any more."""
         self.panic = None
         self.left = 0
+        self._leaving = False
+        self._fresh = True
+
+    def replaced(self, position: int) -> None:
+        """What was claimed there is so."""
+        self.left = self.begun = self.silent = position
         self._leaving = False
 
     def lives(self, *, forget: bool) -> None:

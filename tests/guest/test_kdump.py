@@ -30,7 +30,7 @@ def crash_outside(guest: Guest, cpu: int) -> str:
 
 
 def crash_in_handler(guest: Guest, cpu: int) -> str:
-    """Crash in the handler of an event on a physical CPU; what the panic said."""
+    """Crash in the handler of an event on a physical CPU; what the panic said. Linux 6.12 says nothing in an NMI."""
     client = Client(guest)
     client.load("verbose=0")
     assert client.do("panic") is None
@@ -52,7 +52,8 @@ def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> None:
     status = guest.status()
     assert (status["epoch"], status["kernels"], guest.resets) == (1, kernel, [])
     assert [(pe["power"], pe["running"], pe["masked"]) for pe in status["pes"]] == [("on", [], False)] * CPUS
-    assert not any(instance["registered"] for event in status["events"] for instance in event["instances"])
+    registered = [event["name"] for event in status["events"] for entry in event["instances"] if entry["registered"]]
+    assert set(registered) <= {"ghes"}  # by ACPI the kernel's own
     assert status["counts"]["rejected"] == 0
     client = Client(guest)
     client.load("verbose=0 events=0,0x100")
@@ -81,7 +82,7 @@ def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, seco
         crash_load(guest, image, again="192M")
         for number, (cpu, in_handler) in enumerate(((first, handler_first), (second, not handler_first)), 2):
             if in_handler:
-                assert crash_in_handler(guest, cpu) == "SDEI TEST: in the handler of event 0x0"
+                assert crash_in_handler(guest, cpu) in ("SDEI TEST: in the handler of event 0x0", "")
             else:
                 assert crash_outside(guest, online(guest).index(cpu)) == "sysrq triggered crash"
             check_capture_kernel(guest, cpu, number)

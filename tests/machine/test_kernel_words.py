@@ -90,6 +90,26 @@ def test_an_old_log_that_is_printed_is_no_news_once_the_shell_answers() -> None:
     assert console.begun == -1
 
 
+def test_a_kernel_that_is_replaced_in_silence() -> None:
+    """The console alone cannot tell it from an old log; the firmware counts kernels."""
+    console = fed(BOOT, b"guest# \x1b[6n", BOOT, b"[    0.000000] Linux version\r\n")
+    claim = console.text.index("[    0.0", 10)
+    assert (console.claimed, console.begun, console.silent_panic(0)) == (claim, -1, None)
+    console.replaced(claim)
+    assert (console.left, console.begun) == (claim, claim)
+    panic = console.silent_panic(0)
+    assert panic is not None
+    assert (panic.message, panic.position, panic.lines[1]) == ("", claim, "[    0.000000] Linux version")
+    assert console.silent_panic(claim + 1) is None
+
+
+def test_the_boot_after_a_reset_is_no_claim() -> None:
+    console = fed(BOOT)
+    console.forget_panic()
+    console.feed(BOOT)
+    assert console.claimed == -1
+
+
 def test_what_a_shell_said_before_the_panic_proves_nothing() -> None:
     console = fed(b"shell\r\n", KDUMP)
     console.alive(3)
