@@ -275,7 +275,7 @@ class GuestConsole(ABC):
         began = time.monotonic()
         stream = shell.OutputStream(self._nonce)
         parts: list[str] = []
-        begun = console.begun
+        begun = -1
         what = "the command to start"
 
         def take(text: str) -> None:
