@@ -218,6 +218,11 @@ class Console:
                 return False
             return self.panic_ends or not self.words.succeeded
 
+    def panicked_since(self, position: int) -> bool:
+        """A kernel panic was seen at or after `position`, whatever came then."""
+        with self.changed:
+            return any(panic.position >= position for panic in self.words.panics)
+
     def wait_panic(self, start: int, timeout: float) -> Panic:
         """Wait for the first panic at or after position `start`, and for its text.
 

@@ -214,7 +214,7 @@ class GuestConsole(ABC):
             except _ResetError:
                 # The reset was under way when we typed: nobody has read it.
                 if shell.marker_pattern(nonce, "begin").search(self.console_text.since(start)[0]):
-                    raise self._gone_error(boots, what) from None
+                    raise self._gone_error(boots, start, what) from None
         text, _ = self.console_text.since(start)
         self._cursor = max(self._cursor, end)
         if len(self.resets) == boots:
@@ -243,11 +243,11 @@ class GuestConsole(ABC):
         gone = len(self.resets) != boots or self.console_text.replaced_since(position)
         return _ResetError() if gone else None
 
-    def _gone_error(self, boots: int, what: str) -> GuestError:
+    def _gone_error(self, boots: int, position: int, what: str) -> GuestError:
+        if self.console_text.panicked_since(position):
+            return self.console_text.panic_error(what)
         if len(self.resets) != boots:
             return LostGuestError(f"the guest was reset during {what}")
-        if self.console_text.words.panic is not None:
-            return self.console_text.panic_error(what)
         return LostGuestError(f"the guest's kernel has started another one during {what}")
 
     def wait_command(

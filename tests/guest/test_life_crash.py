@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from qemu_sdei.errors import GuestPanicError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from tests.guest.guests import until
@@ -33,4 +36,18 @@ def test_a_panic_reboots_and_events_work_again(cpu: int) -> None:
             for target in range(CPUS):
                 guest.inject(event, target, wait=True, timeout=30)
         assert [client.count(event=event) for event in (0, 0x100, 0x200)] == [CPUS] * 3
+        assert guest.poweroff().guest
+
+
+def test_a_panic_is_not_the_end(runtime: os.PathLike[str]) -> None:
+    """`on_panic`: who crashes is told, and the next command runs in the next boot."""
+    with Guest(GuestOptions(append="panic=1", on_panic="continue")) as guest:
+        for epoch in (1, 2):
+            with pytest.raises(GuestPanicError, match="sysrq triggered crash"):
+                guest.run("echo c >/proc/sysrq-trigger")
+            panic = guest.expect_panic()
+            assert panic.message == "sysrq triggered crash"
+            assert any("Call trace" in line for line in panic.lines)
+            assert guest.run("echo alive").output == "alive\n"
+            assert (guest.status()["epoch"], guest.status()["kernels"]) == (epoch + 1, 1)
         assert guest.poweroff().guest

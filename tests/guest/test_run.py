@@ -75,6 +75,15 @@ def test_a_panic_is_255_with_the_last_console_lines(runtime: Path) -> None:
     check_nothing_left(runtime)
 
 
+def test_a_panic_that_nothing_follows_is_255_too(runtime: Path) -> None:
+    crash = "echo begun; echo c >/proc/sysrq-trigger"
+    code, out, err = run(runtime, "run", "-q", "--on-panic", "continue", "--", crash)
+    assert code == 255
+    assert out.startswith("begun\n")
+    assert "Kernel panic - not syncing: sysrq triggered crash" in err
+    check_nothing_left(runtime)
+
+
 def test_a_guest_that_powers_itself_off_is_no_success(runtime: Path) -> None:
     code, _, err = run(runtime, "run", "-q", "--", "poweroff -f; sleep 100")
     assert code == 1
