@@ -62,7 +62,7 @@ def test_kexec_with_events_registered(series: str) -> None:
         assert not TROUBLE.search(log), log
         assert "sdei: SDEIv1.1" in log
         status = guest.status()
-        assert (status["epoch"], guest.resets) == (1, [])
+        assert (status["epoch"], status["kernels"], guest.resets) == (1, 2, [])
         assert calls(guest, "SYSTEM_RESET") == 0
         assert status["counts"]["rejected"] == 0
         assert client.registered(0x200) == [False]
