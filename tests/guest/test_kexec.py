@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei.cli import main
 from qemu_sdei.machine.debian import DebianCache
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
@@ -43,7 +44,7 @@ def prepare(client: Client, image: Path) -> None:
 
 
 @pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.slow)])
-def test_kexec_with_events_registered(series: str) -> None:
+def test_kexec_with_events_registered(series: str, capsys: pytest.CaptureFixture[str]) -> None:
     image = DebianCache().kernel(series).image
     files = {KO: module_for(series), IMAGE: image}
     with Guest(GuestOptions(series=series, smp=2, files=files)) as guest:
@@ -63,6 +64,10 @@ def test_kexec_with_events_registered(series: str) -> None:
         assert "sdei: SDEIv1.1" in log
         status = guest.status()
         assert (status["epoch"], status["kernels"], guest.resets) == (1, 2, [])
+        assert (main(["list"]), main(["status", guest.name])) == (0, 0)
+        shown = capsys.readouterr().out
+        assert "1, kernel 2" in shown
+        assert f"guest '{guest.name}', boot 1, kernel 2: " in shown
         assert calls(guest, "SYSTEM_RESET") == 0
         assert status["counts"]["rejected"] == 0
         assert client.registered(0x200) == [False]
