@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qemu_sdei.machine.client import ControlClient, Injection
     from qemu_sdei.machine.endings import PowerOff
     from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.machine.kernel_words import Panic
     from qemu_sdei.machine.options import GuestOptions
     from qemu_sdei.machine.shell import CommandResult
     from qemu_sdei.migration.options import Hold, MigrationResult
@@ -27,6 +28,7 @@ _HOMES = {
     "Hold": "qemu_sdei.migration.options",
     "Injection": "qemu_sdei.machine.client",
     "MigrationResult": "qemu_sdei.migration.options",
+    "Panic": "qemu_sdei.machine.kernel_words",
     "PowerOff": "qemu_sdei.machine.endings",
 }
 
@@ -38,6 +40,7 @@ __all__ = [
     "Hold",
     "Injection",
     "MigrationResult",
+    "Panic",
     "PowerOff",
     "__version__",
 ]
