@@ -76,7 +76,7 @@ def put(guest: Guest, path: str, data: bytes) -> None:
 
 def online(guest: Guest) -> list[int]:
     """The physical numbers of the CPUs that are online, by the kernel's own number: a kernel calls the one 0 that it
-    was started on.
+    was started on. From its log, which must still be there.
     """
     text = shell(guest, "cat /sys/devices/system/cpu/online")
     parts = [part.split("-") for part in text.split(",")]

@@ -38,8 +38,10 @@ def crash_in_handler(guest: Guest, cpu: int) -> str:
     return guest.expect_panic().message
 
 
-def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> None:
-    """It has all CPUs, the first of them the one that crashed, and the memory of the kernel before; events arrive."""
+def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> list[int]:
+    """It has all CPUs, the first of them the one that crashed, and the memory of the kernel before; events arrive.
+    Returns which they are.
+    """
     shell(guest, "dmesg -n 1")
     cpus = online(guest)
     assert cpus[0] == crashed_on
@@ -62,6 +64,7 @@ def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> None:
             guest.inject(event, pe, wait=True, timeout=30)
         assert [client.count(cpu, event) for cpu in range(CPUS)] == [(1, 1)] * CPUS
     client.unload()
+    return cpus
 
 
 def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, second: int) -> None:
@@ -80,12 +83,13 @@ def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, seco
     with Guest(options) as guest:
         shell(guest, "dmesg -n 1")
         crash_load(guest, image, again="192M")
+        cpus = list(range(CPUS))
         for number, (cpu, in_handler) in enumerate(((first, handler_first), (second, not handler_first)), 2):
             if in_handler:
                 assert crash_in_handler(guest, cpu) in ("SDEI TEST: in the handler of event 0x0", "")
             else:
-                assert crash_outside(guest, online(guest).index(cpu)) == "sysrq triggered crash"
-            check_capture_kernel(guest, cpu, number)
+                assert crash_outside(guest, cpus.index(cpu)) == "sysrq triggered crash"
+            cpus = check_capture_kernel(guest, cpu, number)
             if number == 2:
                 crash_load(guest, image)
         assert guest.poweroff().guest
