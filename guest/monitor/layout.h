@@ -42,6 +42,7 @@
 #define F_FAR_EL3 0x188
 #define F_MPIDR_EL1 0x190
 #define F_ID_REGISTERS 0x198
+#define F_PROOF 0x238
 #define F_OPS 0x240
 
 #define KIND_RESET 0x1

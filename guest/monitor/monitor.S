@@ -16,13 +16,15 @@ _start:
 	.balign	8
 	/* Offset 8: patched per guest. */
 	.quad	IMAGE_MAGIC
-	.global config_window, config_nr_cpus, config_redist2
+	.global config_window, config_nr_cpus, config_redist2, config_proof
 config_window:
 	.quad	0
 config_nr_cpus:
 	.quad	0
 config_redist2:
 	.quad	0x4000000000
+config_proof:
+	.quad	0
 
 reset:
 	msr	daifset, #0xf

@@ -6,7 +6,7 @@ struct access {
 	u64 value, aborted;
 };
 
-extern const u64 config_window, config_nr_cpus, config_redist2;
+extern const u64 config_window, config_nr_cpus, config_redist2, config_proof;
 struct access phys_access(u64 address, u64 value, u64 code, struct pcpu *me);
 
 static u32 read32(u64 address)
@@ -182,6 +182,8 @@ void monitor_init(struct pcpu *me)
 	frame[WORD(F_SCTLR_EL2)] = read_reg("sctlr_el2");
 	frame[WORD(F_HCR_EL2)] = read_reg("hcr_el2");
 	frame[WORD(F_FUNCTION)] = 0;
+	/* Only this code can read it: it is in secure flash. The host clears it before the guest runs. */
+	frame[WORD(F_PROOF)] = me->index == 0 ? config_proof : 0;
 	frame[WORD(F_RESET_MIDR_EL1)] = read_reg("midr_el1");
 	frame[WORD(F_RESET_ID_AA64PFR0_EL1)] = read_reg("id_aa64pfr0_el1");
 	frame[WORD(F_RESET_ID_AA64PFR1_EL1)] = read_reg("id_aa64pfr1_el1");

@@ -27,14 +27,16 @@ from qemu_sdei.backend.tracing import Trace
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import GuestTimeoutError, SdeiError
+from qemu_sdei.errors import GuestTimeoutError, SdeiError, UsageError
 from qemu_sdei.monitor.doorbell import Doorbell
+from qemu_sdei.monitor.image import proof_of
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
 
 JOURNAL = "journal"
 _DOORBELL_TIMEOUT = 30.0
+_MAX_MONITOR = 1 << 20
 _LOCK_TIMEOUT = 5.0
 """Seconds that the backend before this one may take to end."""
 
@@ -75,6 +77,7 @@ def serve(options: argparse.Namespace) -> int:
         services=services,
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
     )
+    firmware.proof = _proof(directory)
     lock = _alone(directory)
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)
@@ -98,6 +101,17 @@ def serve(options: argparse.Namespace) -> int:
             lifeline.close()
         os.close(lock)
     return 0
+
+
+def _proof(directory: Path) -> int:
+    """The proof of the monitor that QEMU runs: it stands in the very file that QEMU was given."""
+    try:
+        with (directory / rundir.MONITOR).open("rb") as file:
+            return proof_of(file.read(_MAX_MONITOR))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise UsageError(f"{directory / rundir.MONITOR} cannot be read: {error.strerror}") from None
 
 
 def _connect(directory: Path, options: argparse.Namespace) -> Doorbell:

@@ -16,7 +16,7 @@ from qemu_sdei.backend import waiting
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import FRAME_WORDS, Word
+from qemu_sdei.monitor.layout import FRAME_WORDS, Kind, Word
 from qemu_sdei.services.psci import Power
 
 if TYPE_CHECKING:
@@ -126,6 +126,10 @@ def restore(server: Server, document: object) -> None:
         frame = window.frames[pe]
         for index, word in enumerate(cpu["frame"]):
             frame[index] = word
+    first = window.frames[0]
+    if server.firmware.booting and first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]:
+        # It boots, the backend before us has seen that; a snapshot may have been made with another monitor's proof.
+        first[Word.PROOF] = server.firmware.proof
     server.waiting.restore(top["waiting"], window.nr_cpus)
     server.take_over([cpu["answered"] for cpu in top["cpus"]])
 

@@ -48,6 +48,8 @@ class Firmware(PowerFirmware):
         epoch: counts resets of the machine.
         kernels: counts kernels that have begun since: more than one, and one has started another (kexec).
         booting: CPU 0's RESET frame has come, and what its boot needs of QEMU is not all there yet.
+        proof: what the monitor puts into a RESET frame of CPU 0 (`monitor.image.proof_of`); 0: nothing, so any is
+            taken.
         delivered: counts handlers that were entered.
         record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
         note: called with (name, PE, details...) for what a person would want to see; None in a replay.

@@ -52,6 +52,7 @@ class PowerFirmware(Exchange):
         self.open_services()
         self.id_registers: dict[str, int] = {}
         self.booting = False
+        self.proof = 0
         self._boot = boot
 
     def _kick(self, pe: int, frame: memoryview, regs: memoryview) -> None:
@@ -177,10 +178,18 @@ class PowerFirmware(Exchange):
         One of kind OPS that comes later is a service's, or forged. VECTOR tells as well (a reset is not taken through
         one): who was just started again may not know whether the machine boots.
         """
-        if pe != 0 or frame[Word.KIND] == Kind.RESET:
-            return pe == 0
+        if pe != 0 or not self.is_proven(frame):
+            return False
+        if frame[Word.KIND] == Kind.RESET:
+            return True
         ops = frame[Word.KIND] == Kind.OPS and frame[Word.VECTOR] == 0 and not cold.step_of(frame)
         return bool(ops and self.booting and pe not in self.ownership.jobs)
+
+    def is_proven(self, frame: memoryview) -> bool:
+        """Whether the monitor has put its proof into this frame of CPU 0, as it does when it comes out of reset, and
+        nowhere else. What CPU 0 boots by has it until the guest runs.
+        """
+        return not self.proof or frame[Word.PROOF] == self.proof
 
     def _operations_of_boot(self, frame: memoryview) -> list[MicroOp]:
         """The micro-operations that answer a frame of a boot. Asked twice, it gives and does the same."""

@@ -38,15 +38,15 @@ def recover(server: Server) -> bool:
     Raises:
         ProtocolError: the journal is damaged.
     """
+    firmware, window = server.firmware, server.window
     state = server.journal.load()
     # A boot's first frames are in no journal: what CPU 0 posted last tells whether one is under way.
-    first = server.window.frames[0]
-    booting = first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]
-    booting = booting and not (first[Word.KIND] == Kind.OPS and cold.step_of(first))
-    server.firmware.booting = booting
+    posted = server.window.frames[0]
+    booting = posted[Word.KIND] in (Kind.RESET, Kind.OPS) and not posted[Word.VECTOR] and firmware.is_proven(posted)
+    booting = booting and not (posted[Word.KIND] == Kind.OPS and cold.step_of(posted))
+    firmware.booting = booting
     if state is None and server.journal.count == 0:
         return False
-    firmware, window = server.firmware, server.window
     last = [0] * window.nr_cpus
     answers: dict[int, tuple[int, list[int]]] = {}
     try:
@@ -65,6 +65,7 @@ def recover(server: Server) -> bool:
         raise ProtocolError(f"journal: checkpoint: {error!r}") from None
     scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
     contexts = [frame[layout.CONTEXT] for frame in scratch]
+    scratch[0][Word.PROOF] = firmware.proof  # the journal has no others
     for kind, pe, s, body, ops in server.journal.records():
         if kind == Record.TRIGGER:
             _replay_trigger(server, body[0], body[1])
@@ -109,6 +110,8 @@ def _take_up(server: Server, pe: int, answer: tuple[int, list[int]] | None) -> N
             end = Word.X30 if words[Word.FLAGS] & AnswerFlag.ALL else Word.X17
             for word in (*range(Word.PC, end + 1), *range(Word.OPS, FRAME_WORDS), Word.FLAGS):
                 frame[word] = words[word]
+            if not words[Word.FLAGS] & AnswerFlag.REPOST:
+                frame[Word.PROOF] = 0
             frame[Word.ACK] = s
     else:
         # Calls that keep no state leave no record: the acknowledgement is all that is known of them.

@@ -22,6 +22,7 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import FULL, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN
 from qemu_sdei.backend.room import Room
+from qemu_sdei.backend.telling import complain
 from qemu_sdei.backend.waiting import Waiting
 from qemu_sdei.backend.watched import Watched
 from qemu_sdei.errors import ProtocolError
@@ -94,6 +95,8 @@ class Server(Descriptors):
         """What a state document must be of: see `document.machine_of`."""
         self.watched = Watched(self)
         self.waiting = Waiting(self)
+        self._told = False
+        """The user knows of forged RESET frames."""
         self._heard = False
         """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
         self.watch(doorbell.fileno(), self._doorbell_event)
@@ -251,7 +254,8 @@ class Server(Descriptors):
             firmware.call(pe, frame, self._contexts[pe], handler, mode == 2)
         else:
             mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
-            self._rare(pe, s, frame, frame[8])
+            if not self._rare(pe, s, frame, frame[8]):
+                return False
         frame[0] = s
         if self._kicks:
             self._send_kicks()
@@ -279,8 +283,13 @@ class Server(Descriptors):
         self._entries.clear()
         self.listen(trace.write)
 
-    def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> None:
+    def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
+        """A frame that is no call; False: it is left alone."""
         firmware = self.firmware
+        if kind == Kind.RESET and pe == 0 and not firmware.is_proven(frame):
+            self._last[pe] = s - 1
+            self._forged(s)
+            return False
         if kind in (Kind.KICK, Kind.INTERRUPT):
             self._kicked[pe] = 0
             self._heard = True
@@ -297,8 +306,24 @@ class Server(Descriptors):
         firmware.handle(pe, frame, self.window.contexts[pe])
         if boots:
             self.checkpoint({pe: frame})
+            frame[Word.PROOF] = 0  # not before: who is killed here must know it again, and not later: the guest runs
             if not self._heard:
                 firmware.kicks.append(pe)  # when it comes back as a frame, QEMU has accepted our connection
+        return True
+
+    def _forged(self, s: int) -> None:
+        """CPU 0 has not come out of reset: the guest has written this frame. SEQ is put back, so that CPU 0's own next
+        frame, which may have this number, is news.
+        """
+        self._note("reject", 0, why="the guest has forged a RESET frame, or QEMU runs another guest's monitor; ignored")
+        if not self._told:
+            self._told = True
+            complain(
+                "a RESET frame does not have the number that is in monitor.bin: the guest has written it, or QEMU was "
+                "started with another monitor.bin; it is ignored, as others like it will be"
+            )
+        if self.window.seq[0] == s:
+            self.window.seq[0] = self._seen[0] = self._last[0]
 
     def _adopt(self, pe: int, s: int, frame: memoryview) -> bool:
         """A number that does not follow the last one. Good if this is the first that we see of a guest that ran
@@ -306,6 +331,9 @@ class Server(Descriptors):
         frame follows the last good number).
         """
         if frame[Word.KIND] == Kind.RESET and s < _MAX_SEQ:
+            if pe == 0 and not self.firmware.is_proven(frame):
+                self._forged(s)
+                return False
             return True  # what was posted before the reset is void, forged numbers and all
         if self._last[pe] == 0 and s != frame[Word.ACK] and frame[Word.DONE] + 1 == s < _MAX_SEQ:
             return True

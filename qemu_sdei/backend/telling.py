@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
+
+from qemu_sdei.rundir import WARNING
 
 TRACE_LENGTH: Final = 4096
 Note = tuple[int, str, int, dict[str, Any]] | tuple[int, str, int, int, int, int]
 """Time in ns, name, PE, and details; for a transition, of which there are many: event, old and new state."""
 Listener = Callable[[dict[str, Any]], None]
 _KINDS: Final = {"DISPATCH": "deliver", "COMPLETE": "complete"}
+
+
+def complain(text: str) -> None:
+    """Tell the user something: it is in the log, and shown when the guest has ended."""
+    with contextlib.suppress(OSError):
+        print(f"{WARNING}{text}", file=sys.stderr, flush=True)
 
 
 class Telling:

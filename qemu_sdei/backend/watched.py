@@ -48,7 +48,7 @@ class Watched:
         if server.held:
             return False
         posted = server.window.frames[pe]
-        if self.arriving and pe == 0 and posted[Word.KIND] == Kind.RESET:
+        if self.arriving and posted[Word.KIND] == Kind.RESET and server.firmware.is_boots(pe, posted):
             server.hold()  # a boot writes RAM, and QEMU could not put in place what it fetches there
             return False
         function = posted[Word.FUNCTION] & FUNCTION_MASK

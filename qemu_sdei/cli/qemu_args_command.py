@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine.plan import Plan, check_boot, check_kernel, check_machine, guest_config, monitor_image
     from qemu_sdei.machine.plan import readable_file as readable
     from qemu_sdei.machine.qemu import Wiring, machine_arguments
+    from qemu_sdei.monitor.image import with_proof
 
     directory = Path(args.dir).expanduser().absolute()
     name = args.name or _name_of(directory)
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"a QEMU runs with {directory}: end it first, or use another --dir")
         ram = _make_ram(args.ram, name, size, directory / rundir.CONFIG)
         config = guest_config(plan, name, initrd, ram)
-        _write(directory / rundir.MONITOR, monitor_image(plan))
+        _write(directory / rundir.MONITOR, with_proof(monitor_image(plan)))
         _write(directory / rundir.CONFIG, config.to_json().encode())
     words = machine_arguments(
         nr_cpus=options.smp,

@@ -17,6 +17,7 @@ from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.plan import Plan, check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.machine.saved import VM
 from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.monitor.image import with_proof
 from qemu_sdei.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def start(guest: Guest) -> None:
         config = guest_config(plan, directory.name, initrd)
         check_boot(config)
     _write(directory, files.CONFIG, config.to_json().encode())
-    _write(directory, files.MONITOR, monitor_image(plan) if saved is None else saved.monitor())
+    _write(directory, files.MONITOR, with_proof(monitor_image(plan)) if saved is None else saved.monitor())
     plan.devices.create()
     where = guest.options.memory_path
     guest._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))

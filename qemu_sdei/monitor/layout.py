@@ -100,6 +100,10 @@ class Word(IntEnum):
     MPIDR_EL1 = 50
     ID_REGISTERS = 51
     """Monitor, in a RESET frame: the registers of `RESET_REGISTERS`."""
+    PROOF = 71
+    """Monitor, in CPU 0's RESET frame: the number in its image that the guest cannot read. The host clears it before
+    the guest runs.
+    """
     OPS = 72
 
 

@@ -101,6 +101,8 @@ class SimulatedGuest:
         self.parked = [False] * nr_cpus
         self.x18 = 0
         self.sdei = True
+        self.proof = 0x1234_5678_9ABC_DEF1
+        """Of the monitor's image. 0: that of an older version."""
         self.id_registers: dict[str, int] = {}
         """What CPUs show of their ID registers at their next reset; 0 if not named."""
 
@@ -110,6 +112,7 @@ class SimulatedGuest:
         firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei)
         bell = SilentDoorbell()
         server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
+        firmware.proof = self.proof
         server._heard = True  # its doorbell cannot fail
         server.firmware.note = server._note
         server.firmware.record = server._record_outcome
@@ -132,6 +135,7 @@ class SimulatedGuest:
             frame[word] = 0
         for n, name in enumerate(RESET_REGISTERS):
             frame[Word.ID_REGISTERS + n] = self.id_registers.get(name, 0)
+        frame[Word.PROOF] = 0 if pe else self.proof
         self.parked[pe] = False
         self.post(pe, Kind.RESET)
 

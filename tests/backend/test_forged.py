@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qemu_sdei.boot.config import Entry
+from qemu_sdei.errors import NotDeliveredError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
-from tests.backend.simulated import EL1H, ENTRY, SimulatedGuest, serve
+from tests.backend.simulated import EL1H, ENTRY, SimulatedBoot, SimulatedGuest, serve
 
 M64 = (1 << 64) - 1
 CPUS = 2
@@ -80,7 +82,7 @@ def test_whatever_is_forged_the_backend_goes_on(
     ],
 )
 def test_forged_numbers_do_not_outlast_a_reset(tmp_path: Path, pokes: list[list[tuple[int, int, int]]]) -> None:
-    """(One that is just the next reset's own number is not noticed; that guest has then hung its own reset.)"""
+    """(One of CPU 1 that is just the next reset's own number is not noticed; that guest has then hung its own CPU.)"""
     forged = Forged(tmp_path)
     guest, server = forged.guest, forged.server
     forged.reset()
@@ -111,3 +113,78 @@ def test_micro_operations_of_a_boot_that_is_over_are_nobodys(tmp_path: Path) -> 
     assert after["epoch"] == before["epoch"]
     assert after["counts"]["rejected"] == before["counts"]["rejected"] + 1
     assert "nobody waits for" in [str(note) for note in forged.server.notes][-1]
+
+
+class CountedBoot(SimulatedBoot):
+    """Counts how often guest RAM was looked at and written to."""
+
+    loads = 0
+
+    def load(self) -> Entry:
+        CountedBoot.loads += 1
+        return super().load()
+
+
+def forge(forged: Forged, kind: int, proof: int | None) -> None:
+    """CPU 1, say, writes a RESET frame, or the end of a boot's micro-operations, in CPU 0's name."""
+    words = [(0, Word.KIND, kind), (0, Word.VECTOR, 0)]
+    if proof is not None:
+        words.append((0, Word.PROOF, proof))
+    forged.poke([*words, (0, -1, forged.own[0] + 1)])
+
+
+@pytest.mark.parametrize("kind", [Kind.RESET, Kind.OPS])
+@pytest.mark.parametrize("proof", [None, 0, 1, M64])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_boot_is_the_monitors_to_ask_for(tmp_path: Path, kind: int, proof: int | None, restarted: bool) -> None:
+    """No RAM is read or written for one that a guest forges, nothing of the guest's is forgotten, and it runs on."""
+    forged = Forged(tmp_path)
+    guest = forged.guest
+    guest.boot = CountedBoot
+    forged.server = guest.server()
+    forged.reset()
+    assert guest.take(0)[1] == ENTRY.pc
+    assert guest.window.frames[0][Word.PROOF] == 0, "the guest can read it"
+    forged.call(Function.EVENT_REGISTER, 0, 0x4300_0000, 7)
+    assert guest.take(0)[3] == 0
+    loads = CountedBoot.loads
+    if restarted:
+        forged.server = guest.server()
+        guest.window.frames[0][Word.KIND] = kind
+        guest.window.frames[0][Word.VECTOR] = 0
+        assert forged.server.recover()
+    for _ in range(3):
+        forge(forged, kind, proof)
+    assert CountedBoot.loads == loads
+    assert forged.server.firmware.epoch == 1
+    assert forged.server.status()["counts"]["rejected"] >= 3 or kind == Kind.OPS
+    if kind == Kind.RESET:  # the number of an OPS frame is taken
+        forged.call(Function.EVENT_STATUS, 0)
+        assert guest.take(0)[3] == 1
+        with pytest.raises(NotDeliveredError):
+            forged.server.trigger(0, 1)
+    forged.own[0] = guest.window.seq[0]
+    forged.reset()
+    assert forged.server.firmware.epoch == 2
+    assert CountedBoot.loads == loads + 1
+
+
+def test_a_guest_of_an_older_version_boots_without_proof(tmp_path: Path) -> None:
+    """It brings its monitor with it."""
+    guest = SimulatedGuest(CPUS, tmp_path)
+    guest.proof = 0
+    server = guest.server()
+    for epoch in (1, 2):
+        guest.reset(1)
+        guest.reset(0)
+        serve(server)
+        assert server.firmware.epoch == epoch
+
+
+def test_the_user_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a mistake of the user's: QEMU was started with another monitor.bin."""
+    forged = Forged(tmp_path)
+    forged.reset()
+    for _ in range(5):
+        forge(forged, Kind.RESET, 5)
+    assert capsys.readouterr().err.count("monitor.bin") == 2  # in one line

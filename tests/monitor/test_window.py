@@ -54,6 +54,24 @@ def test_the_image_is_patched_and_nothing_else_changes() -> None:
     assert int.from_bytes(patched[24:32], "little") == 4
 
 
+def test_each_guests_monitor_has_a_proof_of_its_own() -> None:
+    plain = image.patched(0x7FE0_0000, 4)
+    assert image.proof_of(plain) == 0
+    one, other = image.with_proof(plain), image.with_proof(plain)
+    assert 0 != image.proof_of(one) != image.proof_of(other) != 0
+    assert one[:40] == plain[:40] and one[48:] == plain[48:]
+
+
+@pytest.mark.parametrize("older", sorted(image.OLDER))
+def test_older_monitors_have_no_proof(older: int) -> None:
+    """What lies there is their code: it stays as it is."""
+    plain = image.patched(0x7FE0_0000, 4, image.blob(older))
+    assert plain[40:] == image.blob(older)[40:]
+    assert image.proof_of(plain) == 0
+    with pytest.raises(ProtocolError, match="no proof"):
+        image.with_proof(plain)
+
+
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", bytes(4096)])
 def test_something_else_is_no_monitor(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="monitor image"):
