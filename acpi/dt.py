@@ -137,7 +137,7 @@ def _clip_memory(root: Node, base: int, size: int) -> None:
     address_bytes = 4 * _cells(root, "#address-cells", 2)
     size_bytes = 4 * _cells(root, "#size-cells", 1)
     entry = address_bytes + size_bytes
-    gone = []
+    gone: set[int] = set()
     found = False
     for node in root.children:
         if node.text("device_type") != "memory":
@@ -145,7 +145,7 @@ def _clip_memory(root: Node, base: int, size: int) -> None:
         reg = node.properties.get("reg", b"")
         if not reg or len(reg) % entry:
             raise DtError(f"the device tree's /{node.name} has no usable reg property")
-        kept = b""
+        kept = bytearray()
         for at in range(0, len(reg), entry):
             start = int.from_bytes(reg[at : at + address_bytes], "big")
             end = start + int.from_bytes(reg[at + address_bytes : at + entry], "big")
@@ -155,11 +155,11 @@ def _clip_memory(root: Node, base: int, size: int) -> None:
                     kept += start.to_bytes(address_bytes, "big") + (end - start).to_bytes(size_bytes, "big")
                 except OverflowError:
                     raise DtError(f"the device tree's /{node.name} has memory beyond its own address size") from None
-        node.properties["reg"] = kept
+        node.properties["reg"] = bytes(kept)
         if kept:
             found = True
         else:
-            gone.append(node)
+            gone.add(id(node))
     if not found:
         raise DtError(f"the device tree has no memory between {base:#x} and {base + size:#x}")
-    root.children = [node for node in root.children if not any(node is other for other in gone)]
+    root.children = [node for node in root.children if id(node) not in gone]

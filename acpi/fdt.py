@@ -22,6 +22,18 @@ _RESERVATION: Final = struct.Struct(">2Q")
 _VERSION: Final = 17
 _COMPATIBLE_VERSION: Final = 16
 _MAX_DEPTH: Final = 64
+MAX_NAME: Final = 255
+"""Characters. The specification has 31 (2.2.1, 2.2.4.1); trees of real boards have more."""
+MAX_NODES: Final = 1 << 15
+MAX_PROPERTIES: Final = 1 << 16
+"""Of a whole tree. QEMU's for 512 CPUs has 700 nodes, the largest boards' have some thousands, with ten times as many
+properties. What a tree of 2 MiB becomes in memory is bounded by these; a hostile one could have 170,000.
+"""
+MAX_NAMES: Final = 1 << 20
+"""Bytes of all property names together. Names may share their ends in the strings block, so that these bytes, in a
+hostile tree, can be many times as many as it has.
+"""
+MAX_RESERVATIONS: Final = 1024
 _BEGIN_NODE, _END_NODE, _PROP, _NOP, _END = 1, 2, 3, 4, 9
 
 
@@ -48,7 +60,7 @@ class Node:
     def text(self, name: str, default: str = "") -> str:
         """A string property; of several strings the first."""
         value = self.properties.get(name)
-        return default if value is None else value.split(b"\0")[0].decode("ascii", "replace")
+        return default if value is None else value.partition(b"\0")[0].decode("ascii", "replace")
 
     def set_text(self, name: str, *values: str) -> None:
         """Set a property to one or several strings."""
@@ -113,11 +125,14 @@ def _reservations(data: bytes, at: int) -> list[tuple[int, int]]:
             return found
         found.append((address, size))
         at += _RESERVATION.size
+        if len(found) > MAX_RESERVATIONS:
+            raise DtError(f"the device tree has more than {MAX_RESERVATIONS} memory reservations")
     raise DtError("the device tree is damaged: its memory reservations have no end")
 
 
 def _nodes(block: bytes, strings: bytes) -> Node:
     names: dict[int, str] = {}
+    names_size = nodes = properties = 0
     top = Node("")
     stack = [top]  # `top` is above the root: what is left on it at the end is the root
     at = 0
@@ -132,11 +147,21 @@ def _nodes(block: bytes, strings: bytes) -> Node:
                     raise DtError("the device tree is damaged: a property is longer than the tree")
                 if (name := names.get(offset)) is None:
                     name = names[offset] = _name(strings, offset)
+                    names_size += len(name)
+                properties += 1
+                if names_size > MAX_NAMES or properties > MAX_PROPERTIES:
+                    raise DtError(
+                        f"the device tree has more than {MAX_PROPERTIES} properties, or names of more than "
+                        f"{MAX_NAMES >> 20} MiB"
+                    )
                 if len(stack) == 1 or name in stack[-1].properties:
-                    raise DtError(f"the device tree is damaged: property {name!r} where it cannot be")
+                    raise DtError(f"the device tree is damaged: property {name[:40]!r} where it cannot be")
                 stack[-1].properties[name] = block[at : at + length]
                 at += (length + 3) & -4
             elif token == _BEGIN_NODE:
+                nodes += 1
+                if nodes > MAX_NODES:
+                    raise DtError(f"the device tree has more than {MAX_NODES} nodes")
                 node = Node(_name(block, at))
                 at += (len(node.name) + 4) & -4
                 if len(stack) > _MAX_DEPTH or (len(stack) == 1 and top.children):
@@ -154,9 +179,9 @@ def _nodes(block: bytes, strings: bytes) -> Node:
 
 
 def _name(block: bytes, at: int) -> str:
-    end = block.find(b"\0", at)
+    end = block.find(b"\0", at, at + MAX_NAME + 1)
     if end < 0:
-        raise DtError("the device tree is damaged: a name has no end")
+        raise DtError(f"the device tree is damaged: a name has no end, or more than {MAX_NAME} characters")
     name = block[at:end]
     if not name.isascii():
         raise DtError("the device tree is damaged: a name is no text")

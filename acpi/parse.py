@@ -66,6 +66,8 @@ def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entr
         if data[at] == 0 and tables:
             at += 1
             continue
+        if len(tables) >= acpidump.MAX_TABLES:
+            return tables, TableError(f"more than {acpidump.MAX_TABLES} tables", offset=at, field="signature")
         try:
             size = _size(data, at)
         except TableError as error:

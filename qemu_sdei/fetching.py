@@ -52,7 +52,10 @@ def _execute(stream: Any, command: str) -> dict[str, Any]:
 
 
 def _line(stream: Any) -> dict[str, Any]:
-    message = json.loads(stream.readline(_LINE))
+    try:
+        message = json.loads(stream.readline(_LINE))
+    except RecursionError:
+        raise ValueError("QMP: nested too deep") from None
     if not isinstance(message, dict):
         raise ValueError("QMP: no object")
     return message

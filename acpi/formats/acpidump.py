@@ -8,6 +8,7 @@ Two spaces and four digits before the colon: fwts cuts each line after 56 charac
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from acpi.errors import AcpiError
 
 MAX_TABLE: Final = 16 << 20
 """Bytes of one table in a dump; an offset beyond is a damaged line, not a table."""
+
+MAX_TABLES: Final = 4096
+"""Tables in one dump, or in one file; the largest servers have some hundred."""
 
 _TITLE: Final = re.compile(r"^\s*(\S(?:.{0,7}\S)?)\s*@\s*(0x[0-9a-fA-F]{1,16})\s*$")
 _ROW: Final = re.compile(r"^\s+([0-9a-fA-F]{4,8}):((?:\s[0-9a-fA-F]{2}){1,16})(?:\s|$)")
@@ -69,9 +73,12 @@ def read(text: bytes) -> list[Entry]:
         if open_:
             if not data:
                 raise AcpiError(f"line {title_line} of the dump: {name} has no bytes")
+            if len(entries) >= MAX_TABLES:
+                raise AcpiError(f"line {title_line} of the dump: more than {MAX_TABLES} tables")
             entries.append(Entry(bytes(data), address, name))
 
-    for number, line in enumerate(text.decode("latin-1").splitlines(), 1):
+    # Line by line: a list of all would have many times the bytes of a text of short ones.
+    for number, line in enumerate(io.TextIOWrapper(io.BytesIO(text), "latin-1"), 1):
         if (title := _TITLE.match(line)) is not None:
             close()
             name, address = _OLD_NAMES.get(title[1], title[1]), int(title[2], 16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from acpi.errors import TableError
 from acpi.layout import FieldValue
@@ -46,6 +46,8 @@ __all__ = [
     "SourceType",
 ]
 
+MAX_SOURCES: Final = 1 << 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hest(Table):
@@ -72,6 +74,11 @@ class Hest(Table):
         if len(data) < at:
             raise TableError("cut short", signature="HEST", offset=len(data), field="error_source_count")
         count = int.from_bytes(data[HEADER_SIZE:at], "little")
+        if count > MAX_SOURCES:
+            raise TableError(
+                f"it names {count} sources: their ids have 16 bits",
+                signature="HEST", offset=HEADER_SIZE, field="error_source_count",
+            )  # fmt: skip
         sources: list[Source] = []
         for number in range(count):
             if at >= len(data):

@@ -11,6 +11,8 @@ from acpi.layout import FieldValue, Struct, octets, u8, u24, u32, u64
 from acpi.table import HEADER_SIZE, MAX_SIZE, Header, Oem, Table, checksum
 
 RSDP_SIGNATURE: Final = b"RSD PTR "
+MAX_ENTRIES: Final = 1 << 16
+"""Tables that an RSDT or XSDT may name; the largest servers have some hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,11 @@ class _PointerTable(Table):
             raise TableError(
                 f"cut short: an address has {cls.WIDTH} bytes and {rest} are left",
                 signature=cls.SIGNATURE, offset=len(data) - rest, field=f"entries[{count}]",
+            )  # fmt: skip
+        if count > MAX_ENTRIES:
+            raise TableError(
+                f"it names {count} tables; {MAX_ENTRIES} are the most",
+                signature=cls.SIGNATURE, offset=4, field="length",
             )  # fmt: skip
         starts = range(HEADER_SIZE, len(data), cls.WIDTH)
         entries = tuple(int.from_bytes(data[at : at + cls.WIDTH], "little") for at in starts)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from qemu_sdei import locks, rundir
+from qemu_sdei.backend import limits
 from qemu_sdei.backend.control import Control
 from qemu_sdei.backend.document import machine_of
 from qemu_sdei.backend.firmware import Firmware
@@ -56,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     except SdeiError as error:
         print(f"qemu-sdei backend: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except MemoryError:
+        print(f"qemu-sdei backend: {limits.reached()}", file=sys.stderr, flush=True)
+        return limits.EXIT
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -78,6 +82,7 @@ def serve(options: argparse.Namespace) -> int:
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
     )
     firmware.proof = _proof(directory)
+    limits.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)

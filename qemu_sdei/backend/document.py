@@ -26,7 +26,7 @@ Document = dict[str, Any]
 FORMAT: Final = "qemu-sdei-state"
 VERSION: Final = 2
 """1: without `waiting`."""
-MAX_DOCUMENT: Final = 32 << 20
+MAX_DOCUMENT: Final = 8 << 20
 """Bytes. 512 CPUs with all registers and every event of a full description need 4 MiB."""
 _MAX_COUNT: Final = (1 << 63) - 1
 _MAX_SEQ: Final = 1 << 47

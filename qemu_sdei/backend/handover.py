@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei import rundir
+from qemu_sdei import bounded, rundir
 from qemu_sdei.backend import document
 from qemu_sdei.backend.hold import HoldPoint
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
@@ -283,6 +283,6 @@ class Handover:
         if len(data) > document.MAX_DOCUMENT:
             raise ProtocolError(f"state document: more than {document.MAX_DOCUMENT >> 20} MiB")
         try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
+            return bounded.loads(data)
+        except ValueError as error:
             raise ProtocolError(f"state document: no JSON, or truncated: {error}") from None

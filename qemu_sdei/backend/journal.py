@@ -28,6 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import bounded
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor.layout import HEAD_WORDS, MAX_OPS, OP_WORDS
 
@@ -217,7 +218,7 @@ class Journal:
         if zlib.crc32(data, generation & 0xFFFF_FFFF) != self._header[_H.CRC0 + 2 * slot]:
             raise ProtocolError("journal: the checkpoint's checksum is wrong")
         try:
-            state = json.loads(data)
+            state = bounded.loads(data)
         except ValueError as error:
             raise ProtocolError(f"journal: the checkpoint is no JSON document: {error}") from None
         if not isinstance(state, dict):

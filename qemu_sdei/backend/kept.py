@@ -20,6 +20,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei import bounded
 from qemu_sdei.backend import document
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 
@@ -80,8 +81,8 @@ def read(window: Window) -> tuple[object, dict[str, str]]:
             raise ProtocolError(f"the state document in it has {document.MAX_DOCUMENT >> 20} MiB or more")
         if not stream.eof:
             raise ProtocolError("the state document in it is damaged (its end)")
-        found = json.loads(data)
-    except (zlib.error, ValueError, RecursionError) as error:
+        found = bounded.loads(data)
+    except (zlib.error, ValueError) as error:
         raise ProtocolError(f"the state document in it is damaged: {error}") from None
     if not isinstance(found, dict) or found.keys() != {"document", "note"}:
         raise ProtocolError("the state document in it is damaged (its form)")

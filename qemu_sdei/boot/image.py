@@ -20,6 +20,13 @@ MIB: Final = 1 << 20
 MAX_FILE: Final = 1024 * MIB
 """Bytes; more than any kernel or initrd has. Bounds what a hostile file can make of our memory."""
 MAX_IMAGE_SIZE: Final = 1024 * MIB
+_MAX_RATIO: Final = 32
+"""Compressed kernels become 2 to 5 times as large, with debugging options 10 times; what a bomb's zeroes become, 1000
+times.
+"""
+_MIN_LIMIT: Final = 64 * MIB
+_LZMA_MEMORY: Final = 256 * MIB
+"""xz -9 wants 65 MiB; the file names the size of the dictionary, which may be 4 GiB."""
 
 _HEADER: Final = struct.Struct("<8x3Q24x4sI")
 _ZBOOT: Final = struct.Struct("<4x4sII8x32s")
@@ -149,12 +156,15 @@ _MAGICS: Final = {
 
 def _inflate(step: Callable[[bytes, int], bytes], data: bytes, source: str) -> bytes:
     """Run a decompressor over `data`, with a limit on what comes out."""
+    limit = min(MAX_FILE, max(_MIN_LIMIT, _MAX_RATIO * len(data)))
     try:
-        out = step(data, MAX_FILE)
+        out = step(data, limit)
     except Exception as error:  # zlib, lzma and zstd have each their own
         raise UsageError(f"{source}: the compressed kernel is damaged: {error}") from None
-    if len(out) >= MAX_FILE:
-        raise UsageError(f"{source}: the compressed kernel is larger than {MAX_FILE // MIB} MiB: damaged?")
+    if len(out) >= limit:
+        raise UsageError(
+            f"{source}: the {len(data)} bytes of the compressed kernel become {limit // MIB} MiB or more: damaged?"
+        )
     return out
 
 
@@ -186,7 +196,7 @@ def _zboot(data: bytes, source: str) -> bytes:
 
         container = lzma.FORMAT_ALONE if name == "lzma" else lzma.FORMAT_XZ
         # The kernel's build puts the payload's size behind it: that is what is left over here.
-        return _inflate(lzma.LZMADecompressor(container).decompress, payload, source)
+        return _inflate(lzma.LZMADecompressor(container, _LZMA_MEMORY).decompress, payload, source)
     if name.startswith("zstd"):
         return _inflate(_zstd(source), payload, source)
     raise UsageError(f"{source}: an EFI zboot kernel compressed with {name!r}, which cannot be read here: {_ARM64}")

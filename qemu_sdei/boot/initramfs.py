@@ -107,7 +107,7 @@ def check_busybox(data: bytes) -> None:
         raise UsageError(f"busybox for the guest: this is {what}: give a static arm64 busybox (Debian: busybox-static)")
     start, size = int.from_bytes(data[32:40], "little"), int.from_bytes(data[54:56], "little")
     count = int.from_bytes(data[56:58], "little")
-    headers = (data[start + index * size :][:4] for index in range(count))
+    headers = (data[at : at + 4] for at in range(start, start + count * max(size, 1), max(size, 1)))
     if any(header == b"\x03\0\0\0" for header in headers):  # PT_INTERP
         raise UsageError("busybox for the guest: it needs shared libraries: give a static one (Debian: busybox-static)")
 

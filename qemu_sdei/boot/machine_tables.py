@@ -110,12 +110,17 @@ class _Memory:
 
     def __init__(self, loaded: Loaded) -> None:
         self._blobs = list(loaded.blobs.values())
+        self._left = 4 * sum(len(blob.data) for blob in self._blobs)
+        """Bytes that may still be read: an XSDT could name one large table as often as it likes."""
 
     def table(self, address: int) -> bytes:
         """The table at `address`. Raises AcpiError: there is none, or its checksum is wrong."""
         data, at = self._find(address)
         size = int.from_bytes(data[at + 4 : at + 8], "little")
-        table = bytes(data[at : at + size])
+        table = bytes(memoryview(data)[at : at + size])
+        self._left -= len(table)
+        if self._left < 0:
+            raise AcpiError(f"the tables are out of proportion: with that at {address:#x} some are named too often")
         if size < HEADER_SIZE or len(table) != size:
             raise AcpiError(f"the table at {address:#x} names a length of {size} bytes, which is not there")
         if checksum(table):

@@ -104,6 +104,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _serve(directory: Path, once: bool, say: Any) -> None:
+    from qemu_sdei.backend import limits
     from qemu_sdei.machine.process import describe_exit
 
     command = [sys.executable, "-m", "qemu_sdei.backend", str(directory), "--doorbell-timeout", str(_FOREVER)]
@@ -132,6 +133,8 @@ def _serve(directory: Path, once: bool, say: Any) -> None:
             say("waiting for the next one")
         elif child.returncode == UsageError.exit_code and said:
             raise UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: "))
+        elif child.returncode == limits.EXIT:
+            raise SdeiError(said.splitlines()[-1] if said else "the backend took too much memory")
         else:
             deaths = deaths + 1 if time.monotonic() - began < _EARLY else 1
             say(

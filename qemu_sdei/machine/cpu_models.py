@@ -37,7 +37,7 @@ def cpu_models(qemu: Path) -> list[str]:
         known = json.loads(cache.read_bytes())
         if isinstance(known, dict) and known.get("qemu") == key and isinstance(known.get("models"), list):
             return [str(model) for model in known["models"]]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     try:
         out = subprocess.run(

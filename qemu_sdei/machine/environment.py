@@ -118,7 +118,7 @@ def _remembered(path: Path) -> dict[str, Any]:
             return {"version": known["version"]} | {
                 key: [str(name) for name in known[key]] for key in ("options", "machines")
             }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     known = {"key": key} | _ask(path)
     try:

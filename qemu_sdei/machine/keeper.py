@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from qemu_sdei import locks
 from qemu_sdei import rundir as files
+from qemu_sdei.backend import limits
 from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
 from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
@@ -163,6 +164,8 @@ class BackendKeeper:
             return LostGuestError(f"the destination's backend {how}{words}")
         if returncode == UsageError.exit_code and not answered and said:
             return UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: "))
+        if returncode == limits.EXIT:
+            return GuestError(f"the backend took too much memory, and the guest was ended{words}")
         if early_deaths >= MAX_EARLY_DEATHS:
             return LaunchError(
                 f"the backend {how} {early_deaths} times in a row before it served anything{words}",

@@ -71,7 +71,7 @@ class BackendLink:
                 raise ConnectionResetError("it hung up")
             try:
                 answer = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ProtocolError("the backend's answer is no JSON") from None
             if isinstance(answer, dict) and answer.get("id") == self._number:
                 return answer

@@ -197,6 +197,7 @@ def serve(server: Server) -> None:
 
 def _goes_on(window: Window, pe: int) -> bool:
     frame = window.frames[pe]
-    if not (frame[Word.ACK] == window.seq[pe] != frame[Word.DONE] and frame[Word.FLAGS] & AnswerFlag.REPOST):
+    s = window.seq[pe]
+    if not (frame[Word.ACK] == s != frame[Word.DONE] and s < 1 << 47 and frame[Word.FLAGS] & AnswerFlag.REPOST):
         return False
     return bool(frame[Word.KIND] == Kind.RESET or cold.step_of(frame))

@@ -92,7 +92,7 @@ def test_one_of_another_moment_is_refused(world: BoundWorld) -> None:
         (zlib.compress(json.dumps({"document": 1, "note": {"nonce": "a\r\nb"}}).encode()), "owner's note"),
         (zlib.compress(json.dumps({"document": 1, "note": {"nonce": "a" * 65}}).encode()), "owner's note"),
         (zlib.compress(json.dumps({"document": {"format": "x"}, "note": {}}).encode()), "this is none"),
-        (zlib.compress(bytes(document.MAX_DOCUMENT + 1)), "32 MiB or more"),
+        (zlib.compress(bytes(document.MAX_DOCUMENT + 1)), "8 MiB or more"),
         (zlib.compress(json.dumps({"document": {}, "note": {}}).encode())[:-4], "damaged"),
     ],
 )

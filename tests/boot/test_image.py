@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,25 @@ def test_zstd_is_read_or_refused_with_a_reason(tmp_path: Path) -> None:
 
 def test_a_small_file_that_inflates_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "MAX_FILE", MIB)
-    assert "larger than 1 MiB" in refusal(tmp_path, gzip.compress(bytes(3 * MIB)))
+    assert "become 1 MiB or more" in refusal(tmp_path, gzip.compress(bytes(3 * MIB)))
+
+
+@pytest.mark.parametrize("form", ["gzip", "zboot-gzip", "zboot-xzkern"])
+def test_a_bomb_takes_no_more_memory_than_a_kernel(form: str, tmp_path: Path) -> None:
+    """One that says that it is a kernel of 1 GiB, and whose zeroes have been compressed a thousand times."""
+    head = bytearray(64)
+    head[16:24] = (1 << 30).to_bytes(8, "little")
+    head[56:60] = b"ARMd"
+    bomb = bytes(head) + bytes(96 * MIB)
+    data = lzma.compress(bomb, preset=0) if form.endswith("xzkern") else gzip.compress(bomb, 1)
+    if form.startswith("zboot"):
+        data = zboot(data, form.removeprefix("zboot-").encode())
+    tracemalloc.start()
+    try:
+        assert "become 64 MiB or more: damaged?" in refusal(tmp_path, data)
+        assert tracemalloc.get_traced_memory()[1] < 160 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
