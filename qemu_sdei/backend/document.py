@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import __version__
-from qemu_sdei.backend import waiting
+from qemu_sdei.backend import agreement, waiting
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.monitor import layout
@@ -66,6 +66,8 @@ def take(server: Server) -> Document:
     firmware, window = server.firmware, server.window
     if firmware.busy:
         raise BusyError("a service of the guest is amid its micro-operations: its progress cannot be written down")
+    for pe in range(window.nr_cpus):
+        agreement.put_right(server, pe)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -103,7 +105,7 @@ def prepare(server: Server, document: object) -> Document:
         firmware.restore(top["firmware"])
     except (ProtocolError, RecursionError) as error:
         raise ProtocolError(f"state document: {error}") from None
-    _check_power(server)
+    agreement.check(server, top)
     counters = top["counters"]
     firmware.delivered = counters["delivered"]
     server.calls.clear()
@@ -131,6 +133,7 @@ def restore(server: Server, document: object) -> None:
         # It boots, the backend before us has seen that; a snapshot may have been made with another monitor's proof.
         first[Word.PROOF] = server.firmware.proof
     server.waiting.restore(top["waiting"], window.nr_cpus)
+    server.waiting.disappoint(*agreement.outstanding(server))
     server.take_over([cpu["answered"] for cpu in top["cpus"]])
 
 
@@ -207,9 +210,6 @@ def _check_cpu(value: object, where: str) -> None:
         raise ProtocolError(f"state document: {where}: a frame has {FRAME_WORDS} words")
     for word in frame:
         _number(word, _WORD, f"{where}: frame")
-    # SEQ and DONE are the guest's to forge (EL1 can write to the window); what we say of them is not.
-    if frame[Word.ACK] > cpu["answered"]:
-        raise ProtocolError(f"state document: {where}: an answer to a frame that was not seen")
 
 
 def _check_firmware(firmware: object, server: Server) -> None:
@@ -242,16 +242,6 @@ def _check_firmware(firmware: object, server: Server) -> None:
                 raise ProtocolError("state document: psci: entry: must be two words, or null")
             for word in entry:
                 _number(word, _WORD, "psci: entry")
-
-
-def _check_power(server: Server) -> None:
-    """PSCI and SDEI must be of one mind on which CPUs are on."""
-    psci = server.firmware.psci
-    for pe, entry in enumerate(server.firmware.dispatcher.status()["pes"]):
-        if entry["on"] and psci.power[pe] is not Power.ON:
-            raise ProtocolError(f"state document: CPU {pe} is on for SDEI, and {psci.power[pe].name} for PSCI")
-        if (psci.power[pe] is Power.ON_PENDING) is (psci.entry[pe] is None):
-            raise ProtocolError(f"state document: CPU {pe} is {psci.power[pe].name}: its entry point contradicts")
 
 
 def _object(value: object, keys: frozenset[str], where: str = "") -> Document:

@@ -180,7 +180,8 @@ class Firmware(PowerFirmware):
         self.dispatcher.power_off(pe)
         self._steps.pop(pe, None)
         self.ownership.forget(pe)
-        self._claims.clear()  # what it owned is given back if it is ever started again
+        self.ownership.leave(self._claims)
+        self._claims.clear()  # the PPIs that it owned are given back if it is ever started again
         self._park(frame)
 
     # ---- the host's side --------------------------------------------------------------------------------------------

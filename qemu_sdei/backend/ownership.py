@@ -19,6 +19,7 @@ from qemu_sdei.backend.gic import Claim, GicOwner
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import MAX_OPS, SysReg
 from qemu_sdei.monitor.ops import MicroOp, OpResult, read_sysreg
+from qemu_sdei.monitor.ops import check as check_op
 from qemu_sdei.sdei.dispatcher import Dispatcher
 from qemu_sdei.sdei.interrupts import Wanted
 
@@ -85,6 +86,12 @@ class Ownership:
         if self._operator == pe:
             self._operator = NOBODY
             self._settling.clear()
+
+    def leave(self, claims: Sequence[Claim]) -> None:
+        """Have the next operator see to the SPIs among `claims`."""
+        for intid, owner in claims:
+            if owner == -1 and intid not in self._spis:
+                self._spis.append(intid)
 
     def note(self, job: Job, claims: Sequence[Claim]) -> None:
         """`claims` may want something: PPIs are the job's, SPIs the operator's."""
@@ -202,7 +209,7 @@ class Ownership:
                 raise ProtocolError("gic state: a job that cannot be")
             self.jobs[pe] = Job(
                 flags=_numbers([entry["flags"]], 0, 0xFFFF)[0],
-                ops=[MicroOp(*_numbers(op, 0, _WORD_MAX, 3)) for op in _list(entry["ops"])],
+                ops=[_operation(op) for op in _list(entry["ops"])],
                 todo=[_claim(claim, nr_cpus) for claim in _list(entry["todo"])],
                 is_call=entry["is_call"],
                 waits=_numbers(entry["waits"], 32, 1019),
@@ -231,6 +238,15 @@ def _numbers(value: Any, low: int, high: int, count: int | None = None) -> list[
     if count is not None and len(value) != count:
         raise ProtocolError(f"gic state: {count} numbers are missing")
     return list(value)
+
+
+def _operation(value: Any) -> MicroOp:
+    op = MicroOp(*_numbers(value, 0, _WORD_MAX, 3))
+    try:
+        check_op(op)
+    except ValueError as error:
+        raise ProtocolError(f"gic state: {error}") from None
+    return op
 
 
 def _claim(value: Any, nr_cpus: int) -> Claim:

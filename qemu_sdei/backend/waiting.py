@@ -135,6 +135,18 @@ class Waiting:
             self._waiters.append(waiter)
         self._listen()
 
+    def disappoint(self, pending: set[tuple[int, int]], running: set[tuple[int, int]]) -> None:
+        """Tell those who wait for what will not come: it is neither pending, of them (event, PE or -1 for a shared
+        one), nor does its handler run, (event, PE).
+        """
+        for waiter in list(self._waiters):
+            if waiter.entry is not None:
+                comes = any(waiter.event == event and waiter.pe in (None, pe) for event, pe in running)
+            else:
+                comes = any((waiter.event, pe) in pending for pe in (-1, waiter.pe) if pe is not None)
+            if not comes and waiter.answer is None:
+                self._end(waiter, refused("state", f"event {waiter.event:#x}: it is not pending any more"))
+
     # What happens in the guest
 
     def _listen(self) -> None:

@@ -85,7 +85,7 @@ def encode(frame: memoryview, ops: Sequence[MicroOp]) -> int:
     if len(ops) > MAX_OPS:
         raise ValueError(f"{len(ops)} micro-operations; {MAX_OPS} fit into a frame")
     for op in ops:
-        _check(op)
+        check(op)
     at = int(Word.OPS)
     for op in ops:
         frame[at] = op.code
@@ -95,7 +95,7 @@ def encode(frame: memoryview, ops: Sequence[MicroOp]) -> int:
     return len(ops) << OPS_SHIFT
 
 
-def _check(op: MicroOp) -> None:
+def check(op: MicroOp) -> None:
     """Raise ValueError for what the monitor cannot carry out: it would have to give up the CPU."""
     code, size = op.code & 0xFF, op.code >> 8
     if not 0 <= op.argument < 1 << 64:
