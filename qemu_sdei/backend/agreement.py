@@ -5,7 +5,8 @@ given, an interrupt stays off for ever, a call waits for another CPU's work. Eac
 
 Some words of a frame are the guest's to forge, as the window is in its RAM. Where a rule is about these, `put_right`
 has them say what they must before a document is written, so that no guest can forge itself out of being migrated.
-Nothing is said of DONE, which is not looked at, and of FLAGS of a CPU that is off.
+Nothing is said of DONE, which is not looked at, and of FLAGS of a CPU that is off. And whether a CPU has posted the
+frame after the one that was answered last, only SEQ tells.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
+from qemu_sdei.sdei.constants import AFFINITY_MASK
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.sdei.interrupts import FIRST_SPI, Wanted
 from qemu_sdei.sdei.pstate import CpuFeatures
@@ -30,8 +32,10 @@ Document = dict[str, Any]
 
 
 def put_right(server: Server, pe: int) -> None:
-    """SEQ and ACK of a CPU, if its guest has forged them: before its state is written down."""
+    """SEQ, ACK and MPIDR_EL1 of a CPU, if its guest has forged them: before its state is written down."""
     seq, frame, answered = server.window.seq, server.window.frames[pe], server.answered(pe)
+    if frame[Word.MPIDR_EL1] & AFFINITY_MASK != server.firmware.affinities[pe]:
+        frame[Word.MPIDR_EL1] = 0
     if answered == 0:
         return  # of a guest that ran before nothing is known until its next frame
     if not _follows(seq[pe], answered, frame.tolist()):
@@ -48,6 +52,7 @@ def check(server: Server, document: Document) -> None:
     """
     for pe, cpu in enumerate(document["cpus"]):
         _check_numbers(pe, cpu)
+        _check_frame(pe, cpu["frame"], server)
     firmware = document["firmware"]
     _check_power(server, firmware)
     _check_life(server, firmware)
@@ -78,6 +83,12 @@ def _check_numbers(pe: int, cpu: Document) -> None:
         raise _refuse(f"CPU {pe}: its newest frame is {seq:#x}, which does not follow {answered:#x}, answered last")
     if frame[Word.ACK] != answered:
         raise _refuse(f"CPU {pe}: frame {answered:#x} was answered, and has no answer")
+
+
+def _check_frame(pe: int, frame: list[int], server: Server) -> None:
+    """Each CPU's own: the monitor has put its affinity there when it came out of reset. Else CPUs have changed places."""
+    if frame[Word.MPIDR_EL1] and frame[Word.MPIDR_EL1] & AFFINITY_MASK != server.firmware.affinities[pe]:
+        raise _refuse(f"CPU {pe}: its frame is that of another CPU, by MPIDR_EL1")
 
 
 def _check_power(server: Server, firmware: Document) -> None:
