@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei import bounded, rundir
 from qemu_sdei.backend import document
 from qemu_sdei.backend.hold import HoldPoint
+from qemu_sdei.backend.waiting import refused
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.monitor import layout
 
@@ -36,6 +37,8 @@ _LIVE_VERSION: Final = 2
 """Of the frame window: since then the monitor's memory is in it."""
 _CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
 """Commands that wait while the guest stands still."""
+_MAX_DEFERRED: Final = 4096
+_TOO_MANY: Final = f"{_MAX_DEFERRED} requests wait already until the guest goes on: try again then"
 _MAX_EVERY: Final = 1000
 """Milliseconds."""
 
@@ -84,6 +87,8 @@ class Handover:
             return False
         if self._moved is not None:
             self._send_moved(client, message)
+        elif len(self._deferred) >= _MAX_DEFERRED:
+            self._send(client, {"id": message["id"], **refused("busy", _TOO_MANY)})
         else:
             self._deferred.append((client, message))
         return True

@@ -53,14 +53,14 @@ def recover(server: Server) -> bool:
         if state is not None:  # else the machine has not booted yet: all that happened is in the records
             firmware.restore(state["firmware"])
             firmware.delivered = int(state["delivered"])
-            last = [int(n) for n in state["last"]]
+            last = _words(state["last"], window.nr_cpus)
             for function, counts in state["calls"].items():
                 if len(counts) != window.nr_cpus:
                     raise ValueError("calls of another number of CPUs")
                 server.calls[int(function)] = [int(n) for n in counts]
             server.machine["window_version"] = firmware.monitor = int(state.get("window_version", layout.VERSION))
             for pe, words in state["answers"].items():
-                answers[int(pe)] = (last[int(pe)], [int(w) for w in words])
+                answers[int(pe)] = (last[int(pe)], _words(words, FRAME_WORDS))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError(f"journal: checkpoint: {error!r}") from None
     scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
@@ -92,6 +92,15 @@ def recover(server: Server) -> bool:
     firmware.kicks.clear()
     server.kick_again()
     return True
+
+
+def _words(value: object, count: int) -> list[int]:
+    """So many 64-bit words. Raises ValueError: it is something else."""
+    if not isinstance(value, list) or len(value) != count:
+        raise ValueError(f"{count} words are missing")
+    if not all(type(word) is int and 0 <= word < 1 << 64 for word in value):
+        raise ValueError("a word that has not 64 bits")
+    return value
 
 
 def _replay_trigger(server: Server, event: int, target: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import struct
 import subprocess
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acpi import DtError
-from acpi.fdt import MAX_SIZE, Node, Tree, flatten, parse, total_size
+from acpi.dt import patch
+from acpi.fdt import MAX_NAME, MAX_SIZE, Node, Tree, flatten, parse, total_size
+from tests.acpi.hostile_trees import TREES
 from tests.acpi.trees import qemu_tree, small_dtb
 
 needs_dtc = pytest.mark.skipif(shutil.which("dtc") is None, reason="no dtc")
@@ -113,3 +118,25 @@ def test_a_tree_for_the_guest_is_never_larger_than_linux_maps() -> None:
 def test_total_size_looks_at_the_header_only() -> None:
     dtb = small_dtb()
     assert total_size(dtb[:40]) == len(dtb)
+
+
+@pytest.mark.parametrize("make", TREES, ids=lambda make: make.__name__)
+def test_what_a_tree_becomes_is_bounded(make: Callable[[], bytes]) -> None:
+    """2 MiB that could become gigabytes: read or refused, at a cost that is a small multiple of the bytes."""
+    dtb = make()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DtError):
+            patch(dtb, nr_cpus=1, conduit="smc", memory=(0x4000_0000, 1 << 30), bootargs="")
+        assert tracemalloc.get_traced_memory()[1] < 16 * MAX_SIZE
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_of_real_boards_are_read() -> None:
+    """Longer than the specification's 31 characters."""
+    root = Node("", {"p" * MAX_NAME: b""}, [Node("n" * MAX_NAME)])
+    assert parse(flatten(Tree(root))).root == root
+    for name in (Node("", {"p" * (MAX_NAME + 1): b""}), Node("", {}, [Node("n" * (MAX_NAME + 1))])):
+        with pytest.raises(DtError, match="255"):
+            parse(flatten(Tree(name)))

@@ -230,6 +230,10 @@ CONTRADICTION = (
     r"a frame that was not seen|accepted must be|there twice|contradict|without (a bound|being registered)"
     r"|cannot preempt|is on for SDEI|above the client EL|runs (twice|on a PE)"
     r"|the operator does nothing|waiting: entry_ns"
+    r"|does not follow|has no answer|of another CPU|off for SDEI|is to start at|has not booted|while the machine boots"
+    r"|features: the CPUs|wait by their numbers|never triggered|more handlers were|in two exchanges|nobody is to see to"
+    r"|is not owned|not owned$|not the operator|which no answer has|no event is registered|is quiet, and|same ticket"
+    r"|there is no event|no micro-operation|not aligned"
 )
 
 
