@@ -8,9 +8,9 @@ from typing import Any, Final
 
 MAX_DEPTH: Final = 32
 MAX_CONTAINERS: Final = 1 << 17
-"""Lists and objects. An empty one is two characters, and takes 64 bytes; at 512 CPUs a state document has some 20,000."""
+"""Lists and objects. An empty one is two characters, and takes 64 bytes. For 512 CPUs some 20,000 are needed."""
 MAX_PARTS: Final = 1 << 19
-"""Commas. At 512 CPUs a state document has some 100,000."""
+"""Commas. For 512 CPUs some 100,000 are needed."""
 
 _TOKEN: Final = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 

@@ -86,7 +86,7 @@ def _check_numbers(pe: int, cpu: Document) -> None:
 
 
 def _check_frame(pe: int, frame: list[int], server: Server) -> None:
-    """Each CPU's own: the monitor has put its affinity there when it came out of reset. Else CPUs have changed places."""
+    """Each CPU's own: the monitor has put its affinity there when it came out of reset."""
     if frame[Word.MPIDR_EL1] and frame[Word.MPIDR_EL1] & AFFINITY_MASK != server.firmware.affinities[pe]:
         raise _refuse(f"CPU {pe}: its frame is that of another CPU, by MPIDR_EL1")
 
@@ -129,7 +129,7 @@ def _instances(sdei: Document) -> dict[tuple[int, int], Document]:
 
 
 def _check_counts(document: Document) -> None:
-    """accepted = merged + dropped + delivered + pending, for each event and with the state of each."""
+    """Accepted = merged + dropped + delivered + pending, for each event and with the state of each."""
     firmware = document["firmware"]
     if "triggers" not in firmware:
         return
@@ -138,7 +138,9 @@ def _check_counts(document: Document) -> None:
     for event, pe, accepted, *rest in firmware["triggers"]:
         left = accepted - sum(rest)
         if left != ((event, pe) in pending):
-            raise _refuse(f"triggers: event {event:#x}: {left} of them wait by their numbers, which its state contradicts")
+            raise _refuse(
+                f"triggers: event {event:#x}: {left} of them wait by their numbers, which its state contradicts"
+            )
         pending.discard((event, pe))
         delivered += rest[-1]
     for event, _ in pending:
@@ -164,7 +166,7 @@ def _check_gic(server: Server, document: Document) -> None:
         raise _refuse("gic: an interrupt is there twice")
     for pe, job in jobs.items():
         _check_job(pe, job, gic["operator"])
-    if gic["operator"] != -1 and not spis or not set(gic["settling"]) <= spis:
+    if (gic["operator"] != -1 and not spis) or not set(gic["settling"]) <= spis:
         raise _refuse("gic: SPIs are settling, or have an operator, that nobody is to see to")
     for pe, intid in quieting.items():
         if (intid, -1) not in owned:

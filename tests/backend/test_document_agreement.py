@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,15 +39,14 @@ def middle() -> Any:
 
 MIDDLE = middle()
 TURNS = 200
+OFF = {"on": False, "masked": True, "frames": [], "events": []}
 SDEI = "firmware/sdei"
 GIC = "firmware/gic"
 ACK, KIND, FLAGS = int(Word.ACK), int(Word.KIND), int(Word.FLAGS)
 
-Change = tuple[str, Any]
-
 
 def changed(state: Any, changes: dict[str, Any]) -> Any:
-    """A copy with values changed; a path like "cpus/0/seq"; None deletes."""
+    """A copy with values changed, each by a path like "cpus/0/seq"; to a value, or by a function of the old one."""
     state = copy.deepcopy(state)
     for path, value in changes.items():
         *way, last = (int(part) if part.isdigit() else part for part in path.split("/"))
@@ -67,7 +67,7 @@ RULES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("seq of before", DOCUMENT, {"cpus/0/seq": more(-1)}, "does not follow"),
     ("an answer that was not written", DOCUMENT, {f"cpus/0/frame/{ACK}": more(-1)}, "has no answer"),
     ("an answer to what was not seen", DOCUMENT, {f"cpus/0/frame/{ACK}": more(1)}, "not seen"),
-    ("off for SDEI only", DOCUMENT, {f"{SDEI}/pes/1": lambda pe: pe | {"on": False, "masked": True, "frames": [], "events": []}},
+    ("off for SDEI only", DOCUMENT, {f"{SDEI}/pes/1": lambda pe: pe | OFF},
      "ON for PSCI|runs|contradict"),
     ("a CPU that starts nowhere", DOCUMENT, {"firmware/psci/power/1": 2}, "is on for SDEI|entry point"),
     ("an entry point of one that is on", DOCUMENT, {"firmware/psci/entry/1": [0x4100_0000, 0]}, "entry point"),
@@ -77,7 +77,8 @@ RULES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("other CPU features", DOCUMENT, {f"{SDEI}/features/pan": True}, "features"),
     ("counts that leave one", DOCUMENT, {"firmware/triggers/0/2": more(1)}, "wait by their numbers|accepted must be"),
     ("more handlers than were entered", DOCUMENT, {"counters/delivered": 0}, "more handlers"),
-    ("an interrupt that is not bound any more", DOCUMENT, {f"{SDEI}/bound": lambda b: [[p[0], p[1] + 1] for p in b]}, "owned"),
+    ("an interrupt that is not bound any more", DOCUMENT, {f"{SDEI}/bound": lambda b: [[p, n + 1] for p, n in b]},
+     "owned"),
     ("an interrupt of another CPU's", DOCUMENT, {f"{GIC}/owned/0/0": TIMER + 1}, "owned"),
     ("registered and not owned", DOCUMENT, {f"{GIC}/owned": lambda owned: owned[1:]}, "not owned"),
     ("owned twice", DOCUMENT, {f"{GIC}/owned": lambda owned: [owned[0], *owned]}, "there twice"),
@@ -120,10 +121,10 @@ def test_contradictions_are_refused(
     (tmp_path / "other").mkdir()
     message = refused(damaged, tmp_path / "other")
     assert message is not None
-    import re
 
     assert re.search(reason, message), message
-    assert "\n" not in message and len(message) < 300
+    assert "\n" not in message
+    assert len(message) < 300
 
 
 # Whatever is changed
@@ -140,6 +141,7 @@ class Destination(BoundWorld):
         self.server.machine = machine(2)
         document.restore(self.server, state)
         self.own = [cpu["seq"] for cpu in source["cpus"]]
+        self.done = [cpu["frame"][Word.DONE] for cpu in source["cpus"]]
         for intid, pe, priority, enabled, quiet in source["firmware"]["gic"]["owned"]:
             line = self.gic.lines[intid, pe]
             line.group0, line.enabled, line.priority = True, not quiet, 0x40
@@ -155,24 +157,24 @@ class Destination(BoundWorld):
         serve(self.server)
         return bool(self.guest.window.frames[pe][Word.ACK] != self.own[pe])
 
-    def finish(self, pe: int) -> None:
-        """The exchange that the CPU is in."""
-        for _ in range(TURNS):
-            assert not self.waits(pe), f"CPU {pe} waits for its answer for ever"
-            frame = self.guest.window.frames[pe]
-            if frame[Word.DONE] == self.own[pe]:
-                return
-            frame[Word.DONE] = self.own[pe]
-            self.gic.execute(frame, pe)
-            if not frame[Word.FLAGS] & AnswerFlag.REPOST:
-                return
+    def take(self, pe: int) -> bool:
+        """Take the answer, as the monitor does, and post what it asks for; False: the CPU was in no exchange."""
+        assert not self.waits(pe), f"CPU {pe} waits for its answer for ever"
+        if self.done[pe] == self.own[pe]:
+            return False
+        frame = self.guest.window.frames[pe]
+        frame[Word.DONE] = self.done[pe] = self.own[pe]
+        self.gic.execute(frame, pe)
+        if frame[Word.FLAGS] & AnswerFlag.REPOST:
             self.post(pe, Kind.OPS)
-            for other in range(2):  # who waits for another CPU's work lets it work
-                if other != pe and not self.waits(other) and self.guest.window.frames[other][Word.FLAGS] & 1:
-                    if self.guest.window.frames[other][Word.DONE] != self.own[other]:
-                        self.guest.window.frames[other][Word.DONE] = self.own[other]
-                        self.gic.execute(self.guest.window.frames[other], other)
-                        self.post(other, Kind.OPS)
+        return True
+
+    def finish(self, pe: int) -> None:
+        """The exchange that the CPU is in; the other one works meanwhile, as it may be waited for."""
+        for _ in range(TURNS):
+            if not self.take(pe):
+                return
+            self.take(1 - pe)
         raise AssertionError(f"CPU {pe}: its exchange has no end")
 
     def ask(self, pe: int, function: int, *arguments: int) -> int:
@@ -195,7 +197,7 @@ def runs_on(world: Destination) -> None:
         for _ in range(3):  # handlers end
             world.ask(pe, Function.EVENT_COMPLETE, 0)
         assert not world.server.firmware.dispatcher.running(pe)
-        assert world.ask(pe, Function.PE_UNMASK) in (0, 0x4300_0000) or True
+        world.ask(pe, Function.PE_UNMASK)
         world.ask(pe, Function.EVENT_STATUS, P)
         for _ in range(3):
             world.ask(pe, Function.EVENT_COMPLETE, 0)
@@ -223,10 +225,16 @@ def test_the_examples_run_on(tmp_path: Path) -> None:
 def take_or_refuse(source: Any, damaged: Any) -> bool:
     """Whether it was taken; then the guest runs on."""
     with tempfile.TemporaryDirectory() as name:
+        world: Destination | None
+        message = ""
         try:
             world = Destination(Path(name), source, damaged)
         except ProtocolError as error:
-            assert "\n" not in str(error) and len(str(error)) < 400
+            message = str(error)
+            world = None
+        if world is None:
+            assert "\n" not in message
+            assert len(message) < 400
             return False
         runs_on(world)
         return True
@@ -260,7 +268,9 @@ def values(path: tuple[Any, ...], value: Any) -> Iterator[Any]:
         yield not value
     elif isinstance(value, int):
         low, high = part.get("minimum", 0), part.get("maximum", (1 << 64) - 1)
-        yield from dict.fromkeys(n for n in (low - 1, low, value - 1, value + 1, value ^ 1, high, high + 1) if n != value)
+        yield from dict.fromkeys(
+            n for n in (low - 1, low, value - 1, value + 1, value ^ 1, high, high + 1) if n != value
+        )
     elif value is None:
         yield from (0, [0, 0], 1 << 64)
     elif isinstance(value, list):

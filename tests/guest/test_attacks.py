@@ -205,7 +205,7 @@ def test_a_backend_at_its_limit_says_so_and_is_not_started_again(monkeypatch: py
                 client.sendall(b"[" * (1 << 20))
         except OSError:
             pass
-        with pytest.raises(SdeiError, match="took too much memory.*memory limit of"):
+        with pytest.raises(SdeiError, match=r"took too much memory.*memory limit of"):
             guest.wait_off(60)
         for client in clients:
             client.close()

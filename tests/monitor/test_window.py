@@ -59,7 +59,8 @@ def test_each_guests_monitor_has_a_proof_of_its_own() -> None:
     assert image.proof_of(plain) == 0
     one, other = image.with_proof(plain), image.with_proof(plain)
     assert 0 != image.proof_of(one) != image.proof_of(other) != 0
-    assert one[:40] == plain[:40] and one[48:] == plain[48:]
+    assert one[:40] == plain[:40]
+    assert one[48:] == plain[48:]
 
 
 @pytest.mark.parametrize("older", sorted(image.OLDER))
