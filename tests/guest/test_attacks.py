@@ -73,6 +73,8 @@ def forged_resets(victim: Victim) -> None:
     for by in (1, 1, 1, 100, -7):
         victim.post(0, Kind.RESET, by)
         time.sleep(0.001)
+        victim.post(0, Kind.OPS, 1)  # a boot clears memory first, and goes on when that is done
+        time.sleep(0.001)
 
 
 def forged_steps(victim: Victim) -> None:
