@@ -23,6 +23,8 @@ _MAX_CLIENTS: Final = 64
 _BACKLOG: Final = 16
 _MAX_BACKLOG: Final = 4 << 20
 """Bytes that wait for a client that does not read; beyond this it is hung up on."""
+_MAX_TOGETHER: Final = 32 << 20
+"""The same of all clients."""
 
 
 class Client:
@@ -146,7 +148,8 @@ class Connections(ABC):
                 sent = client.socket.send(client.output)
                 del client.output[:sent]
         except BlockingIOError:
-            if len(client.output) > _MAX_BACKLOG:
+            waiting = sum(len(other.output) for other in self._clients.values())
+            if len(client.output) > _MAX_BACKLOG or waiting > _MAX_TOGETHER:
                 self._drop(client)
                 return
         except OSError:

@@ -18,8 +18,8 @@ from qemu_sdei.errors import UsageError
 
 HEADROOM: Final = 256 << 20
 """Bytes beyond what the backend has once it has read the user's files: kernel, initrd, machine description, services.
-Measured, the greediest thing that it does is to take over 512 CPUs by a document: some 60 MiB; and all clients together
-may let 64 MiB lie.
+The greediest things that it does are to take over 512 CPUs by a document, and to keep what clients send without an end
+(64 MiB) or do not read (32 MiB): each far below.
 """
 VARIABLE: Final = "QEMU_SDEI_BACKEND_MEMORY"
 """The environment's word for another headroom, as `--memory` is written: for users' services that need more."""

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from acpi.errors import AcpiError
+from acpi.linker import RSDP_FILE, Blob, Loaded
 from acpi.parse import parse
+from acpi.table import with_checksum
 from acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
 from acpi.verify import verify
 from qemu_sdei.backend import acpi_loader
 from qemu_sdei.boot.acpi import FILES, link, wanted_files
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.boot.machine_tables import add
 from qemu_sdei.machine.fw_cfg import read_files
 
 ANNOUNCED = Announced((0x324, 0x40), 0x325)
@@ -66,3 +70,14 @@ def test_real_tables_are_linked_and_keep_the_rules(cpus: int, extra: list[str], 
     hest = Hest.from_bytes(tables[signatures.index("HEST")])
     assert len({source.source_id for source in hest.sources}) == len(hest.sources) == 2 + len(more)
     assert bool(linked.pointers) == bool(more)
+
+
+def test_a_table_that_is_named_without_end() -> None:
+    """Each name costs a look at the whole table."""
+    base = 0x4000_0000
+    large = with_checksum(b"OEM1" + (1 << 18).to_bytes(4, "little") + bytes([1, 0]) + bytes((1 << 18) - 10))
+    xsdt = Xsdt(entries=(base,) * 1000).to_bytes()
+    rsdp = Rsdp(xsdt_address=base + len(large)).to_bytes()
+    blobs = {RSDP_FILE: Blob(base - 4096, bytearray(rsdp)), "tables": Blob(base, bytearray(large + xsdt))}
+    with pytest.raises(AcpiError, match="out of proportion"):
+        add(Loaded(blobs), "smc", lambda _: [])

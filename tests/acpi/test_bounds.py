@@ -1,0 +1,62 @@
+"""Tables and dumps that want to become more than they are. (Device trees: `test_fdt.py`.)"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from acpi.errors import AcpiError, TableError
+from acpi.formats import acpidump
+from acpi.parse import entries_of, parse
+from acpi.table import with_checksum
+
+MIB = 1 << 20
+
+
+def table(signature: bytes, body: bytes) -> bytes:
+    """A table with this body."""
+    return with_checksum(signature + (36 + len(body)).to_bytes(4, "little") + bytes([1, 0]) + bytes(26) + body)
+
+
+def refused(work: Callable[[], object], match: str, most: int) -> None:
+    """`work` is refused, and has not taken more than `most` bytes until then."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(AcpiError, match=match):
+            work()
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+def test_error_sources_without_end() -> None:
+    """Four bytes each, as those of unknown types can be: a million in 4 MiB."""
+    sources = b"\xff\x00\x04\x00" * MIB
+    hest = table(b"HEST", MIB.to_bytes(4, "little") + sources)
+    refused(lambda: parse(hest), "ids have 16 bits", 16 * MIB)
+
+
+@pytest.mark.parametrize("signature", [b"XSDT", b"RSDT"])
+def test_addresses_without_end(signature: bytes) -> None:
+    root = table(signature, bytes(8 * MIB))
+    refused(lambda: parse(root), "are the most", 24 * MIB)
+
+
+def test_a_dump_of_nothing_but_lines() -> None:
+    """Read line by line: a list of them would have many times their bytes."""
+    text = b"SDEI @ 0x0\n" + b"\n" * (MIB // 2)
+    refused(lambda: acpidump.read(text), "has no bytes", 2 * MIB)
+
+
+def test_a_dump_of_nothing_but_tables() -> None:
+    refused(lambda: acpidump.read(b"A @ 0x0\n  0000: 00\n" * 20_000), "more than 4096", 8 * MIB)
+
+
+def test_a_file_of_nothing_but_tables() -> None:
+    """Those that were found are there, and what was wrong is said."""
+    entries, error = entries_of(b"FACS\x08\0\0\0" * 20_000)
+    assert len(entries) == acpidump.MAX_TABLES
+    assert isinstance(error, TableError)
+    assert "more than 4096" in str(error)
