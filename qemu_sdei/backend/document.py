@@ -128,8 +128,8 @@ def restore(server: Server, document: object) -> None:
         frame = window.frames[pe]
         for index, word in enumerate(cpu["frame"]):
             frame[index] = word
-    first = window.frames[0]
-    if server.firmware.booting and first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]:
+    first, on = window.frames[0], top["firmware"]["sdei"]["pes"][0]["on"]
+    if server.firmware.booting and not on and first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]:
         # It boots, the backend before us has seen that; a snapshot may have been made with another monitor's proof.
         first[Word.PROOF] = server.firmware.proof
     server.waiting.restore(top["waiting"], window.nr_cpus)

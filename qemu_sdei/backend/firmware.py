@@ -80,7 +80,8 @@ class Firmware(PowerFirmware):
                 self.call(pe, frame, regs, entry[0], entry[1] == OUTCOME)
         elif kind == Kind.KICK:
             self._kick(pe, frame, regs)
-        elif kind == Kind.RESET:
+        elif kind == Kind.RESET and (pe != 0 or self.is_proven(frame)):
+            # The owner has looked already, but the guest may write into the frame meanwhile.
             self._reset(pe, frame, regs)
         elif kind == Kind.INTERRUPT:
             self._interrupt(pe, frame, regs)

@@ -188,3 +188,17 @@ def test_the_user_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for _ in range(5):
         forge(forged, Kind.RESET, 5)
     assert capsys.readouterr().err.count("monitor.bin") == 2  # in one line
+
+
+def test_a_frame_that_becomes_a_reset_while_it_is_answered(tmp_path: Path) -> None:
+    """The guest writes into it after the backend has seen that it is something else: that CPU is parked."""
+    forged = Forged(tmp_path)
+    forged.reset()
+    firmware, frame = forged.server.firmware, forged.guest.window.frames[0]
+    frame[Word.KIND] = Kind.RESET
+    firmware.handle(0, frame, forged.guest.window.contexts[0])
+    assert firmware.epoch == 1
+    assert not firmware.booting
+    assert frame[Word.FLAGS] == AnswerFlag.PARK
+    forged.reset()
+    assert firmware.epoch == 2
