@@ -10,12 +10,13 @@ Imports are few on purpose: a guest waits for this process from its first instru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 from pathlib import Path
 
-from qemu_sdei import locks, rundir
+from qemu_sdei import boundedlog, locks, rundir
 from qemu_sdei.backend import limits
 from qemu_sdei.backend.control import Control
 from qemu_sdei.backend.document import machine_of
@@ -50,8 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lifeline", action="store_true")
     parser.add_argument("--incoming", action="store_true")
     parser.add_argument("--die-with-owner", action="store_true")
+    parser.add_argument("--qemu-output", type=int)
     parser.add_argument("--doorbell-timeout", type=float, default=_DOORBELL_TIMEOUT)
     options = parser.parse_args(argv)
+    if options.lifeline:  # its output is a log, else its user's
+        with contextlib.suppress(OSError):
+            sys.stdout, sys.stderr = boundedlog.streams(options.rundir)
     try:
         return serve(options)
     except SdeiError as error:
@@ -88,7 +93,9 @@ def serve(options: argparse.Namespace) -> int:
     doorbell = _connect(directory, options)
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
     server.machine = machine_of(config)
-    lifeline = Lifeline(server, directory, die_with_owner=options.die_with_owner) if options.lifeline else None
+    lifeline = None
+    if options.lifeline:
+        lifeline = Lifeline(server, directory, die_with_owner=options.die_with_owner, qemu_output=options.qemu_output)
     trace = Trace(server, Path(config.trace)) if config.trace else None
     if server.recover() or not options.incoming:
         window.announce()  # also to a guest that has run: it may have written over the header

@@ -14,15 +14,14 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from qemu_sdei import locks, rundir
+from qemu_sdei import boundedlog, locks, rundir
 from qemu_sdei.backend.server import Server
 from qemu_sdei.fetching import fetching
 
 _LAST_LOOK: Final = 0.5
 """Seconds to wait for the owner's end after QEMU's: it may be heard of just behind it."""
-_LOG_LIMIT: Final = 16 << 20
 _CHUNK: Final = 1 << 16
 _POLL: Final = 0.05
 _LIMIT: Final = 10.0
@@ -41,12 +40,17 @@ def abandoned(directory: Path) -> bool:
 class Lifeline:
     """Standard input, which the owner holds the other end of."""
 
-    def __init__(self, server: Server, directory: Path, *, die_with_owner: bool) -> None:
+    def __init__(
+        self, server: Server, directory: Path, *, die_with_owner: bool, qemu_output: int | None = None
+    ) -> None:
+        """`qemu_output`: the pipe that QEMU's output comes by, which the owner reads while it lives."""
         self._server = server
         self._directory = directory
         self._die = die_with_owner
         self._orphaned = False
         self._console: _Console | None = None
+        self._output: _Output | None = None
+        self._qemu_output = qemu_output
         server.watch(0, self._heard)
 
     def _heard(self, _events: int) -> None:
@@ -55,6 +59,9 @@ class Lifeline:
                 return
         self._server.unwatch(0)
         self._orphaned = True
+        if self._qemu_output is not None:
+            with contextlib.suppress(OSError):
+                self._output = _Output(self._server, self._qemu_output, self._directory / rundir.QEMU_LOG)
         here = (self._directory / rundir.RUN).exists()
         if self._die:
             self._end_qemu()
@@ -91,8 +98,31 @@ class Lifeline:
         """The service is over: remove the run directory if there is no owner to do it."""
         if self._console is not None:
             self._console.close()
+        if self._output is not None:
+            self._output.close()
         if self._orphaned or select.select([0], [], [], _LAST_LOOK)[0]:
             rundir.remove_if_dead(self._directory)
+
+
+class _Output:
+    """What QEMU says, into its log."""
+
+    def __init__(self, server: Server, fd: int, path: Path) -> None:
+        """Raises `OSError`: the log cannot be written."""
+        self._server = server
+        self._fd = fd
+        self._log = boundedlog.BoundedLog(path)
+        server.watch(fd, self._heard)
+
+    def _heard(self, _events: int) -> None:
+        if boundedlog.take(self._fd, self._log) is None:
+            self._server.unwatch(self._fd)
+
+    def close(self) -> None:
+        """Take what lies there, and read no more."""
+        self._server.unwatch(self._fd)
+        boundedlog.drain(self._fd, self._log)
+        self._log.close()
 
 
 class _Console:
@@ -102,11 +132,11 @@ class _Console:
         """Raises `OSError`: somebody else is at the console, or the log cannot be written."""
         self._server = server
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._log: BinaryIO | None = None
+        self._log: boundedlog.ConsoleLog | None = None
         try:
             self._socket.setblocking(False)
             self._socket.connect(str(directory / rundir.CONSOLE))
-            self._log = (directory / rundir.CONSOLE_LOG).open("ab", buffering=0)
+            self._log = boundedlog.ConsoleLog(directory / rundir.CONSOLE_LOG)
         except OSError:
             self._socket.close()
             raise
@@ -122,9 +152,7 @@ class _Console:
         if not data:
             self.close()
         elif self._log is not None:
-            with contextlib.suppress(OSError):  # a full disk must not end the guest
-                if self._log.tell() < _LOG_LIMIT:
-                    self._log.write(data)
+            self._log.write(data)
 
     def close(self) -> None:
         """Hang up."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import time
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ class Adoption:
         self.description = description
         self.config = config
         self.ram_fd = ram_fd
+        self._output: int | None = None
         self._qemu: tuple[int, int] | None = None
 
     @classmethod
@@ -53,6 +55,9 @@ class Adoption:
                 raise UsageError(f"guest {name!r} has just ended")
             adoption = cls(directory, description, config, _open_ram(directory, qemu[0], config.ram_size))
             adoption._qemu = qemu
+            adoption._output = _open_output(directory, qemu[0])
+            if locks.ended(qemu[1], 0):  # else the descriptors may be those of a process that has its number now
+                raise UsageError(f"guest {name!r} has just ended")
             return adoption
         except BaseException as error:
             directory.release()
@@ -68,8 +73,16 @@ class Adoption:
         process, self._qemu = Process(*self._qemu), None
         return process
 
+    def output(self) -> int | None:
+        """A descriptor by which QEMU's output is read, if there is one; to be called once, and the caller's then."""
+        fd, self._output = self._output, None
+        return fd
+
     def close(self) -> None:
         """Give back what was not handed on."""
+        if self._output is not None:
+            os.close(self._output)
+            self._output = None
         if self._qemu is not None:
             os.close(self._qemu[1])
             self._qemu = None
@@ -127,6 +140,18 @@ def _open_ram(directory: RunDirectory, qemu: int, size: int) -> int:
     if os.fstat(fd).st_size != size:
         os.close(fd)
         raise ValueError(f"QEMU's descriptor {number} is not its RAM")
+    return fd
+
+
+def _open_output(directory: RunDirectory, qemu: int) -> int | None:
+    """The pipe into which QEMU writes what it says, by the descriptor that it inherited; None: of an older version."""
+    numbers = (directory / rundir.QEMU_LOCK).read_text().split()
+    if len(numbers) < 2:
+        return None
+    fd = os.open(f"/proc/{qemu}/fd/{int(numbers[1])}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ValueError(f"QEMU's descriptor {numbers[1]} is not its output")
     return fd
 
 

@@ -86,7 +86,7 @@ def take_over(guest: Guest, name: str) -> None:
         limit = guest.options.start_timeout
 
         async def adopt() -> None:
-            await supervisor.adopt(adoption.qemu(), limit)
+            await supervisor.adopt(adoption.qemu(), limit, output=adoption.output())
             await adoption.settle(supervisor)
 
         guest._call(adopt(), limit + _SETTLE)

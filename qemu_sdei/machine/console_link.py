@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import socket
 import struct
@@ -12,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei.boundedlog import ConsoleLog
 from qemu_sdei.machine.console import Console
 
-LOG_LIMIT: Final = 16 << 20
-"""Bytes of console.log: the runtime directory is small, and in memory."""
 _CHUNK: Final = 1 << 16
 _REMEMBERED: Final = 4096
 """Bytes that were sent and may be unread; the kernel takes a few hundred."""
@@ -32,7 +30,7 @@ class ConsoleLink:
         self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done when QEMU's end is closed and everything was read."""
         self._console = console
-        self._log = log.open("ab", buffering=0)
+        self._log = ConsoleLog(log)
         self._socket = connection
         self._output = bytearray()
         self._sent = bytearray()
@@ -50,9 +48,7 @@ class ConsoleLink:
         if not data:
             self.close()
             return False
-        with contextlib.suppress(OSError):  # a full disk must not end the guest
-            if self._log.tell() < LOG_LIMIT:
-                self._log.write(data)
+        self._log.write(data)
         self._console.feed(data)
         if self.sink is not None:
             self.sink(data)

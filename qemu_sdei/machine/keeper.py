@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from qemu_sdei import locks
+from qemu_sdei import boundedlog, locks
 from qemu_sdei import rundir as files
 from qemu_sdei.backend import limits
 from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
@@ -20,6 +20,7 @@ from qemu_sdei.rundir import RunDirectory
 MAX_EARLY_DEATHS: Final = 5
 """Deaths of the backend in a row, none of which answered its control socket, after which the guest is given up."""
 _HELLO_RETRY: Final = 0.02
+_MAX_WARNINGS: Final = 100
 
 Failure = GuestError | UsageError
 OnEnd = Callable[[Failure | None], None]
@@ -51,6 +52,8 @@ class BackendKeeper:
         """The guest has not arrived: a death of the backend is the end of the destination."""
         self.warnings: list[str] = []
         """What the backend had to tell the user, once it has ended."""
+        self.qemu_output: int | None = None
+        """By which what QEMU says is read: the backend does when this process is gone."""
         self._directory = directory
         self._ram_fd = ram_fd
         self._console = console
@@ -117,7 +120,7 @@ class BackendKeeper:
                 await self._backend.end(grace)
             if log is not None:
                 lines = [line.strip() for line in log if line.startswith(files.WARNING)]
-                self.warnings = [line.removeprefix(files.WARNING) for line in dict.fromkeys(lines)]
+                self.warnings = [line.removeprefix(files.WARNING) for line in dict.fromkeys(lines)][-_MAX_WARNINGS:]
 
     async def run(self) -> None:
         """Start backends until `stop` or the end of the guest."""
@@ -128,11 +131,14 @@ class BackendKeeper:
             return
         while not self._stopping:
             await self._may_restart.wait()
+            boundedlog.cut(self._log)
             before = process.log_size(self._log)
+            more: tuple[int, ...] = () if self.qemu_output is None else (self.qemu_output,)
+            command = [*self._command, *(["--qemu-output", str(self.qemu_output)] if more else [])]
             try:
                 # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.
                 backend: process.Process = process.Child(
-                    self._command, pass_fds=(self._ram_fd,), log=self._log, stdin_pipe=True, die_with_parent=False
+                    command, pass_fds=(self._ram_fd, *more), log=self._log, stdin_pipe=True, die_with_parent=False
                 )
             except OSError as error:
                 self._on_end(LaunchError(f"the backend cannot be started: {error}", command=self._command))

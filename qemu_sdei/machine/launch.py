@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from qemu_sdei import locks
+from qemu_sdei import boundedlog, locks
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import LaunchError, UsageError
 from qemu_sdei.machine.plan import Plan
@@ -17,11 +17,11 @@ from qemu_sdei.rundir import RunDirectory
 
 def launch(
     plan: Plan, directory: RunDirectory, ram_fd: int, *, incoming: bool, listening: Callable[[], None]
-) -> tuple[list[str], Child]:
+) -> tuple[list[str], Child, int]:
     """Start QEMU in a run directory; `listening` is called when its sockets are there, and before it starts.
 
     Returns:
-        Its command line, and the process.
+        Its command line, the process, and a descriptor by which its output is read (`boundedlog.pipe`).
 
     Raises:
         UsageError: the run directory cannot be used. `LaunchError`: QEMU cannot be started.
@@ -36,7 +36,7 @@ def launch(
 
 def _launch(
     plan: Plan, directory: RunDirectory, ram_fd: int, incoming: bool, listening: Callable[[], None]
-) -> tuple[list[str], Child]:
+) -> tuple[list[str], Child, int]:
     options = plan.options
     with contextlib.ExitStack() as ours:
         # We listen, QEMU inherits: everybody can connect from the first moment on, and again later.
@@ -46,7 +46,12 @@ def _launch(
         doorbell, console, qmp = (sock.fileno() for sock in sockets)
         lock = directory.qemu_lock()
         ours.callback(os.close, lock)
-        os.write(lock, f"{ram_fd}\n".encode())
+        output, written = boundedlog.pipe()
+        ours.callback(os.close, written)
+        unread = ours.enter_context(contextlib.ExitStack())
+        unread.callback(os.close, output)
+        # For who adopts it: its descriptors of RAM and of what it says.
+        os.write(lock, f"{ram_fd} {output}\n".encode())
         command = command_line(
             str(plan.qemu),
             nr_cpus=options.smp,
@@ -60,12 +65,14 @@ def _launch(
         )
         listening()
         try:
-            return command, Child(
+            child = Child(
                 command,
-                pass_fds=(ram_fd, lock, doorbell, console, qmp),
-                log=directory / files.QEMU_LOG,
+                pass_fds=(ram_fd, lock, doorbell, console, qmp, output),
+                log=written,
                 stdin_pipe=False,
                 die_with_parent=plan.die_with_owner,
             )
         except OSError as error:
             raise LaunchError(f"QEMU cannot be started: {error}", command=command) from None
+        unread.pop_all()
+        return command, child, output

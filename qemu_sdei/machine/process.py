@@ -82,9 +82,10 @@ class Child(Process):
     """A child process."""
 
     def __init__(
-        self, argv: Sequence[str], *, pass_fds: Sequence[int], log: Path, stdin_pipe: bool, die_with_parent: bool
+        self, argv: Sequence[str], *, pass_fds: Sequence[int], log: Path | int, stdin_pipe: bool, die_with_parent: bool
     ) -> None:
-        """Start `argv`, its output appended to `log`, in a session of its own (Ctrl-C is for the supervisor).
+        """Start `argv`, its output appended to `log` (or written to a descriptor, which stays open here), in a session
+        of its own (Ctrl-C is for the supervisor).
 
         `die_with_parent`: the kernel kills it when the calling *thread* ends, so this must run in a thread that lives
         as long as the guest. (PR_SET_PDEATHSIG by util-linux' setpriv: Python's own preexec_fn is not safe with
@@ -93,7 +94,7 @@ class Child(Process):
         """
         if die_with_parent and (setpriv := shutil.which("setpriv")):
             argv = [setpriv, "--pdeathsig", "KILL", "--", *argv]
-        with log.open("ab") as output:
+        with open(log, "ab", closefd=isinstance(log, Path)) as output:
             self._popen = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE if stdin_pipe else subprocess.DEVNULL,
@@ -130,7 +131,7 @@ def log_tail(log: Path, since: int = 0) -> str:
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(since, size - _LOG_TAIL))
+            file.seek(max(since if since <= size else 0, size - _LOG_TAIL, 0))  # it may have been cut meanwhile
             return _CHATTER.sub("", file.read().decode(errors="replace")).strip()
     except OSError:
         return ""

@@ -24,6 +24,7 @@ from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.endings import PowerOff, launch_error, lost, not_taken
 from qemu_sdei.machine.keeper import BackendKeeper
 from qemu_sdei.machine.launch import launch
+from qemu_sdei.machine.output_link import OutputLink
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.qmp import Qmp
 from qemu_sdei.rundir import RunDirectory
@@ -76,6 +77,7 @@ class Supervisor:
         self._held_input: bytearray | None = None
         self._qemu: process.Process | None = None
         self._link: ConsoleLink | None = None
+        self._output: OutputLink | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._shutdown: dict[str, Any] | None = None
         self._qemu_output = ""
@@ -111,13 +113,20 @@ class Supervisor:
         """
         if self.carries:
             Description(self.plan, self.nonce).write(self.directory.path)
-        self.command, self._qemu = launch(
+        self.command, self._qemu, output = launch(
             self.plan, self.directory, self._ram_fd, incoming=self._incoming, listening=self._connect_console
         )
+        self._read_output(output)
         await self._come_up(timeout)
 
-    async def adopt(self, qemu: process.Process, timeout: float) -> None:
+    def _read_output(self, fd: int) -> None:
+        self._output = OutputLink(fd, self.directory / files.QEMU_LOG)
+        self._keeper.qemu_output = fd
+
+    async def adopt(self, qemu: process.Process, timeout: float, *, output: int | None = None) -> None:
         """As `start`, for a QEMU that runs: its owner was killed. A backend that runs is replaced.
+
+        `output`: by which what QEMU says is read; None: it writes its log itself, being of an older version.
 
         Raises `GuestError`: it does not answer; then call `release`, and it goes on as it was.
         """
@@ -125,6 +134,8 @@ class Supervisor:
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{qemu.pid}/cmdline").read_bytes()
             self.command = [os.fsdecode(word) for word in line.split(b"\0")[:-1]]
+        if output is not None:
+            self._read_output(output)
         self._connect_console()
         await self._come_up(timeout)
 
@@ -330,6 +341,8 @@ class Supervisor:
         waits = [asyncio.ensure_future(self._link.lost)]
         waits.append(asyncio.ensure_future(self.qmp.drain()))
         await asyncio.wait(waits, timeout=_DRAIN)
+        if self._output is not None:
+            self._output.close()
         self._qemu_output = process.log_tail(self.directory / files.QEMU_LOG)
         if returncode == process.UNKNOWN and self._shutdown is not None:
             returncode = 0
@@ -386,3 +399,5 @@ class Supervisor:
         await self.qmp.close()
         if self._link is not None:
             self._link.close()
+        if self._output is not None:
+            self._output.close()
