@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei.backend import kvm_regs
+from qemu_sdei.backend.connections import MAX_LINE, Connections
 from qemu_sdei.backend.connections import Client as Client
-from qemu_sdei.backend.connections import Connections
 from qemu_sdei.backend.handover import Handover
 from qemu_sdei.backend.kept import Keeping
 from qemu_sdei.backend.server import Server
@@ -30,6 +30,8 @@ PROTOCOL: Final = 1
 _MAX_WAITING: Final = 1024
 """Injections that one client can wait for at a time: each costs a look whenever a handler completes."""
 _MAX_COUNT: Final = 1_000_000
+_MAX_RECORDS: Final = MAX_LINE - 4096
+"""Bytes of trace records in one answer: it is to fit into a line."""
 
 Command = Callable[["Client", dict[str, Any]], "dict[str, Any] | None"]
 
@@ -109,7 +111,13 @@ class Control(Connections):
     def _trace(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         limit = _integer(message, "limit", 0, _MAX_COUNT, default=100)
         notes = list(self._server.notes)[-limit:] if limit else []
-        return {"records": [readable(note) for note in notes]}
+        records, room = [], _MAX_RECORDS
+        for record in map(readable, reversed(notes)):
+            room -= len(json.dumps(record)) + 2
+            if room < 0:
+                break
+            records.append(record)
+        return {"records": records[::-1]}
 
     def _events(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         client.events = True
@@ -154,6 +162,7 @@ class Control(Connections):
                 self._server.replace_sdei(kvm_regs.write(firmware.dispatcher.snapshot(), pe, wanted, aside))
             except ProtocolError as error:
                 raise UsageError(f"this cannot be: {error}") from None
+            self._aside = {key: value for key, value in self._aside.items() if key[0] == firmware.epoch}
             self._aside[firmware.epoch, pe] = aside
         found = kvm_regs.read(firmware.dispatcher.snapshot(), pe, aside)
         return {"registers": {f"{number:#x}": words for number, words in found.items()}}

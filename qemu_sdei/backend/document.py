@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import __version__
 from qemu_sdei.backend import agreement, waiting
+from qemu_sdei.backend.counting import taken_up
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.monitor import layout
@@ -108,8 +109,8 @@ def prepare(server: Server, document: object) -> Document:
     agreement.check(server, top)
     counters = top["counters"]
     firmware.delivered = counters["delivered"]
-    server.calls.clear()
-    server.calls.update({int(function): list(counts) for function, counts in counters["calls"].items()})
+    stored = ((int(function), counts) for function, counts in counters["calls"].items())
+    taken_up(server.calls, stored, server.window.nr_cpus)
     return top
 
 

@@ -33,6 +33,8 @@ USERS_INPUT: Final = 4
 _ON: Final = Power.ON
 _MODES: Final = {JournalMode.NONE: 0, JournalMode.INPUT: INPUT, JournalMode.OUTCOME: OUTCOME}
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_MAX_WHY: Final = 500
+"""Characters of a rejection's reason."""
 NOT_SUPPORTED: Final = _M64
 """As x0 holds it."""
 PARK: Final = int(AnswerFlag.PARK)
@@ -266,7 +268,7 @@ class Exchange:
 
     def _reject(self, pe: int, why: str) -> None:
         if self.note is not None:
-            self.note("reject", pe, why=why)
+            self.note("reject", pe, why=why[:_MAX_WHY])  # a service's error may quote what the guest gave it
 
     def _park(self, frame: memoryview) -> None:
         frame[Word.FLAGS] = PARK

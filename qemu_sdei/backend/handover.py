@@ -37,8 +37,8 @@ _LIVE_VERSION: Final = 2
 """Of the frame window: since then the monitor's memory is in it."""
 _CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
 """Commands that wait while the guest stands still."""
-_MAX_DEFERRED: Final = 4096
-_TOO_MANY: Final = f"{_MAX_DEFERRED} requests wait already until the guest goes on: try again then"
+_MAX_DEFERRED: Final = 1024
+_TOO_MANY: Final = f"{_MAX_DEFERRED} requests of this client wait for the guest already, which is being handed over"
 _MAX_EVERY: Final = 1000
 """Milliseconds."""
 
@@ -87,7 +87,7 @@ class Handover:
             return False
         if self._moved is not None:
             self._send_moved(client, message)
-        elif len(self._deferred) >= _MAX_DEFERRED:
+        elif sum(other is client for other, _ in self._deferred) >= _MAX_DEFERRED:
             self._send(client, {"id": message["id"], **refused("busy", _TOO_MANY)})
         else:
             self._deferred.append((client, message))

@@ -9,6 +9,8 @@ from qemu_sdei.services import psci
 
 UNKNOWN: Final = -1
 """In place of a function id: all those that nobody serves."""
+OTHER: Final = -2
+"""Functions that are served, beyond those that are counted one by one."""
 _SMC64: Final = 0x4000_0000
 
 NAMES: Final = {
@@ -50,6 +52,6 @@ NAMES: Final = {
 
 def function_name(function: int) -> str:
     """Name of a function id, in either width, or the id in hex."""
-    if function == UNKNOWN:
-        return "unknown"
+    if function < 0:
+        return "unknown" if function == UNKNOWN else "other"
     return NAMES.get(function) or NAMES.get(function & ~_SMC64) or f"{function:#010x}"

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from qemu_sdei.backend import cold
+from qemu_sdei.backend.counting import taken_up
 from qemu_sdei.backend.journal import Record
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
@@ -54,10 +55,10 @@ def recover(server: Server) -> bool:
             firmware.restore(state["firmware"])
             firmware.delivered = int(state["delivered"])
             last = _words(state["last"], window.nr_cpus)
-            for function, counts in state["calls"].items():
-                if len(counts) != window.nr_cpus:
-                    raise ValueError("calls of another number of CPUs")
-                server.calls[int(function)] = [int(n) for n in counts]
+            stored = [(int(function), [int(n) for n in counts]) for function, counts in state["calls"].items()]
+            if any(len(counts) != window.nr_cpus for _, counts in stored):
+                raise ValueError("calls of another number of CPUs")
+            taken_up(server.calls, stored, window.nr_cpus)
             server.machine["window_version"] = firmware.monitor = int(state.get("window_version", layout.VERSION))
             for pe, words in state["answers"].items():
                 answers[int(pe)] = (last[int(pe)], _words(words, FRAME_WORDS))

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.backend import recovery, report
+from qemu_sdei.backend.counting import MAX_FUNCTIONS, counter
 from qemu_sdei.backend.descriptors import Descriptors
 from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import FULL, Journal, Record
@@ -60,7 +61,7 @@ class Server(Descriptors):
 
     Attributes:
         calls: how often each function was called, per PE, since the backend started to serve this guest; under UNKNOWN
-            what nobody serves.
+            what nobody serves, under OTHER what is served beyond MAX_FUNCTIONS of them.
     """
 
     def __init__(
@@ -271,10 +272,12 @@ class Server(Descriptors):
             return entry
         found = self.firmware.find(number)
         if found is None:
-            return None, 3, None, self.calls.setdefault(UNKNOWN, [0] * self.window.nr_cpus)
+            return None, 3, None, counter(self.calls, UNKNOWN, self.window.nr_cpus)
         constant = None if self._trace is not None else self.firmware.constants.get(number)
-        counts = self.calls.setdefault(number, [0] * self.window.nr_cpus)
-        self._entries[number] = entry = (*found, constant, counts)
+        counts = counter(self.calls, number, self.window.nr_cpus)
+        entry = (*found, constant, counts)
+        if len(self._entries) < MAX_FUNCTIONS:
+            self._entries[number] = entry
         return entry
 
     def trace_to(self, trace: Trace) -> None:

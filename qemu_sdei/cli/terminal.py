@@ -9,7 +9,6 @@ import sys
 import termios
 import threading
 import tty
-from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -77,8 +76,7 @@ class _Output:
     """Console bytes on their way from the guest's event loop to the main thread."""
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
+        self._data = bytearray()
         self._lock = threading.Lock()
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -88,18 +86,15 @@ class _Output:
 
     def put(self, data: bytes) -> None:
         with self._lock:
-            self._chunks.append(data)
-            self._size += len(data)
-            while self._size > _BACKLOG:
-                self._size -= len(self._chunks.popleft())
+            self._data += data
+            del self._data[:-_BACKLOG]
         with contextlib.suppress(OSError):
             os.write(self._write_end, b"\0")
 
     def take(self) -> bytes:
         with self._lock:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-            self._size = 0
+            data = bytes(self._data)
+            self._data.clear()
         return data
 
     def clear_wake(self) -> None:

@@ -30,6 +30,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PANIC_LINES: Final = 40
 _PANIC_TEXT: Final = 16 << 10
 """Lines and characters of a panic that are shown."""
+_CRUMBS: Final = 1024
 _TICK: Final = 1.0
 
 
@@ -43,6 +44,7 @@ class Console:
         self._limit = limit
         self._text = ""
         self._fresh: list[str] = []
+        self._crumbs: list[str] = []
         self._base = 0
         self._end = 0
         self.words = KernelWords()
@@ -68,7 +70,9 @@ class Console:
         with self.changed:
             self._last_output = time.monotonic()
             self.words.feed(text, self._end)
-            self._fresh.append(text)
+            self._crumbs.append(text)
+            if len(self._crumbs) >= _CRUMBS:
+                self._sweep()
             self._end += len(text)
             # Joined only when somebody reads, or when it is time to forget: a flood must not copy megabytes for bytes.
             if self._end - self._base > self._limit * 5 // 4:
@@ -78,7 +82,14 @@ class Console:
                 self._base += drop
             self.changed.notify_all()
 
+    def _sweep(self) -> None:
+        """A guest that prints byte by byte must not have an object of ours for each of them."""
+        self._fresh.append("".join(self._crumbs))
+        self._crumbs.clear()
+
     def _join(self) -> str:
+        if self._crumbs:
+            self._sweep()
         if self._fresh:
             self._text += "".join(self._fresh)
             self._fresh.clear()

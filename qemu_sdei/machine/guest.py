@@ -348,10 +348,10 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
         Returns when the machine was reset. Raises as `qmp`, and `GuestTimeoutError`.
         """
-        boots = len(self.resets)
+        boots = self.reset_count
         self.qmp("system_reset")
         with self.console_text.changed:
-            done = self.console_text.changed.wait_for(lambda: len(self._running().resets) != boots, _QMP_TIMEOUT)
+            done = self.console_text.changed.wait_for(lambda: self.reset_count != boots, _QMP_TIMEOUT)
         if not done:
             raise self.console_text.timeout_error(f"the machine was not reset within {_QMP_TIMEOUT:g} s")
 
@@ -395,6 +395,11 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
     @property
     def resets(self) -> list[dict[str, Any]]:
-        """QMP's RESET events so far: {guest, reason, position (of the console then)}."""
+        """QMP's RESET events, the newest 256: {guest, reason, position (of the console then)}."""
         with self.console_text.changed:
-            return list(self._running().resets)
+            return self._running().resets.newest()
+
+    @property
+    def reset_count(self) -> int:
+        """How often the machine was reset, by the guest or from outside, since its first boot."""
+        return self._running().resets.count

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.machine import shell
-from qemu_sdei.machine.console import Console
+from qemu_sdei.machine.console import LIMIT, Console
 from qemu_sdei.machine.kernel_words import Panic
 from qemu_sdei.machine.options import CONTINUE, GuestOptions
 from qemu_sdei.machine.plan import Plan
@@ -22,6 +22,7 @@ from qemu_sdei.machine.shell import CommandResult
 _SLICE: Final = 0.5
 _LOOK: Final = 0.3
 """Seconds between two looks at what the firmware counts."""
+_PARTS: Final = 4096
 _GOODBYE: Final = re.compile(r"\] reboot: Restarting system")
 
 
@@ -60,7 +61,12 @@ class GuestConsole(ABC):
     @property
     @abstractmethod
     def resets(self) -> list[dict[str, Any]]:
-        """QMP's RESET events so far."""
+        """QMP's RESET events, the newest ones."""
+
+    @property
+    @abstractmethod
+    def reset_count(self) -> int:
+        """How many there were."""
 
     def _started(self) -> Plan:
         if self._plan is None:
@@ -77,7 +83,7 @@ class GuestConsole(ABC):
     @property
     def _has_shell(self) -> bool:
         """Our shell was heard of in this boot."""
-        return self._shell_boot == len(self.resets) and self._shell_position >= self.console_text.left
+        return self._shell_boot == self.reset_count and self._shell_position >= self.console_text.left
 
     @property
     def console(self) -> str:
@@ -142,9 +148,9 @@ class GuestConsole(ABC):
         if claim <= self._dismissed or now - self._looked < _LOOK:
             return
         self._looked = now
-        boots, kernels = len(self.resets), self._kernels()
+        boots, kernels = self.reset_count, self._kernels()
         before = self._kernel[1] if self._kernel[0] == boots else 1
-        if kernels is not None and kernels > before and boots == len(self.resets):
+        if kernels is not None and kernels > before and boots == self.reset_count:
             self._kernel, self._dismissed = (boots, kernels), claim
             self.console_text.replaced(claim)
 
@@ -171,12 +177,12 @@ class GuestConsole(ABC):
             self._heard(position)
             if self._has_shell:  # else that kernel has left meanwhile
                 break
-        self._kernel = (len(self.resets), self._kernels() or 1)
+        self._kernel = (self.reset_count, self._kernels() or 1)
         self._dismissed = self.console_text.claimed
 
     def _heard(self, position: int) -> None:
         """Our shell has spoken at `position`."""
-        self._shell_boot, self._shell_position = len(self.resets), position
+        self._shell_boot, self._shell_position = self.reset_count, position
         self.console_text.alive(position)
 
     def run(self, command: str, timeout: float = 30.0) -> CommandResult:
@@ -198,7 +204,7 @@ class GuestConsole(ABC):
                 raise self.console_text.panic_error(what)
             nonce = secrets.token_hex(8)
             start = self.console_text.end
-            boots = len(self.resets)
+            boots = self.reset_count
             first, *rest = (line + "\r" for line in shell.request(command, nonce))
             answer = partial(self.console_text.search, what=what, abort=partial(self._gone_since, boots, start))
             try:
@@ -217,7 +223,7 @@ class GuestConsole(ABC):
                     raise self._gone_error(boots, start, what) from None
         text, _ = self.console_text.since(start)
         self._cursor = max(self._cursor, end)
-        if len(self.resets) == boots:
+        if self.reset_count == boots:
             self._heard(end)
             if self.console_text.claimed < end:
                 self._dismissed = self.console_text.claimed  # it was the command's output
@@ -240,13 +246,13 @@ class GuestConsole(ABC):
         return client
 
     def _gone_since(self, boots: int, position: int) -> Exception | None:
-        gone = len(self.resets) != boots or self.console_text.replaced_since(position)
+        gone = self.reset_count != boots or self.console_text.replaced_since(position)
         return _ResetError() if gone else None
 
     def _gone_error(self, boots: int, position: int, what: str) -> GuestError:
         if self.console_text.panicked_since(position):
             return self.console_text.panic_error(what)
-        if len(self.resets) != boots:
+        if self.reset_count != boots:
             return LostGuestError(f"the guest was reset during {what}")
         return LostGuestError(f"the guest's kernel has started another one during {what}")
 
@@ -259,7 +265,8 @@ class GuestConsole(ABC):
     ) -> CommandResult:
         """Wait until the `command` of the options ended.
 
-        `output` receives what it prints as it comes, `boot_log` what the console shows before it starts.
+        `output` receives what it prints as it comes, `boot_log` what the console shows before it starts. The result
+        has the last 4 Mi characters.
 
         With `on_panic="continue"` a kernel that comes after a panic is followed too, and may run the command again: the
         status is that of the one that ends.
@@ -276,14 +283,20 @@ class GuestConsole(ABC):
         stream = shell.OutputStream(self._nonce)
         parts: list[str] = []
         begun = -1
+        size = 0
         what = "the command to start"
 
         def take(text: str) -> None:
+            nonlocal size
             piece = stream.feed(text)
             if stream.log and boot_log is not None:
                 boot_log(stream.log)
             if piece:
                 parts.append(piece)
+                size += len(piece)
+                if size > 2 * LIMIT or len(parts) > _PARTS:
+                    parts[:] = ["".join(parts)[-LIMIT:]]
+                    size = len(parts[0])
                 if output is not None:
                     output(piece)
 
@@ -301,7 +314,7 @@ class GuestConsole(ABC):
                 take(text)
                 what = "the command to end" if stream.begun else "the command to start"
                 if stream.status is not None:
-                    return CommandResult(stream.status, "".join(parts))
+                    return CommandResult(stream.status, "".join(parts)[-LIMIT:])
                 continue
             console.raise_if_over(0, what)
             if timeout is not None and time.monotonic() - began >= timeout:

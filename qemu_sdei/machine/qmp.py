@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 logging.getLogger("qemu.qmp").propagate = False
 
+_HEARD: Final = frozenset(("SHUTDOWN", "RESET"))
 _RETRY: Final = 0.1
 _PATIENCE: Final = 2.0
 """Seconds for which a command waits for a connection to be made again."""
@@ -34,7 +35,6 @@ class Qmp:
         self._path = path
         self._on_event = on_event
         self._client: QMPClient | None = None
-        self._events: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._why = "it did not answer yet"
         self._ended = False
@@ -60,31 +60,29 @@ class Qmp:
         from qemu.qmp import QMPClient, QMPError
 
         client = QMPClient("qemu-sdei")
-        events = asyncio.create_task(self._watch(client))
+        # By the filter of the listener that is there, which takes none: each listener keeps all events that it has
+        # taken, for ever, and a guest can have QEMU send as many as it likes.
+        client.events.event_filter = self._hear
         try:
             await client.connect(str(self._path))
         except (QMPError, OSError, EOFError) as error:
-            events.cancel()
             cause = error.__cause__ if error.__cause__ is not None else error
             self._why = getattr(cause, "strerror", None) or str(cause)
             return False
-        except asyncio.CancelledError:
-            events.cancel()
-            raise
-        self._client, self._events = client, events
+        self._client = client
         self._connected.set()
         return True
 
-    async def _watch(self, client: QMPClient) -> None:
-        with client.listener(("SHUTDOWN", "RESET")) as listener:
-            async for event in listener:
-                self._on_event(str(event["event"]), dict(event.get("data", {})))  # type: ignore[call-overload]
+    def _hear(self, event: Mapping[str, object]) -> bool:
+        name, data = str(event["event"]), event.get("data")
+        if name in _HEARD:
+            self._on_event(name, dict(data) if isinstance(data, dict) else {})
+        return False
 
     async def _broken(self) -> None:
         """Return when the connection is down, and what QEMU said before that was heard."""
-        client, events = self._client, self._events
+        client = self._client
         assert client is not None
-        assert events is not None
         try:
             with contextlib.suppress(Exception):
                 # Returns, or raises, once the connection is down; all events before that were delivered.
@@ -93,11 +91,9 @@ class Qmp:
             self._why = "the connection broke"
             with contextlib.suppress(Exception):
                 await client.disconnect()
-            await asyncio.sleep(0)
         finally:
             self._connected.clear()
-            self._client = self._events = None
-            events.cancel()
+            self._client = None
             if self._ended:
                 self._connected.set()
 
@@ -119,11 +115,8 @@ class Qmp:
 
     async def close(self) -> None:
         """Hang up; QEMU waits for the next one. `keep` must have been cancelled."""
-        client, events = self._client, self._events
-        self._client = self._events = None
+        client, self._client = self._client, None
         self._connected.clear()
-        if events is not None:
-            events.cancel()
         if client is not None:
             with contextlib.suppress(Exception):
                 await client.disconnect()

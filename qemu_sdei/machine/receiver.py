@@ -28,6 +28,7 @@ from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.options import CONTINUE, GuestOptions, Progress, no_progress
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.receiver_offer import Allowed, Considered, consider
+from qemu_sdei.machine.resets import Resets
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.remote_address import Tls, is_loopback, joined, listen_tcp, listen_unix, split
 from qemu_sdei.migration.remote_destination import Reception
@@ -156,7 +157,7 @@ class _Place:
         """Kept until the guest is as good as here."""
         self._printed.append(data)
 
-    def history(self, resets: list[dict[str, Any]], typed: bytes) -> None:
+    def history(self, resets: list[dict[str, Any]], count: int, typed: bytes) -> None:
         """Take over what was printed and typed."""
         assert self.supervisor is not None
         data = b"".join(self._printed)
@@ -167,7 +168,8 @@ class _Place:
             self.sink(data[-_SHOWN:])
         end = self._text.end
         with self._text.changed:
-            self.supervisor.resets = [{**entry, "position": min(entry["position"], end)} for entry in resets]
+            known = ({**entry, "position": min(entry["position"], end)} for entry in resets)
+            self.supervisor.resets = Resets(known, count)
         self.supervisor.write(typed)
 
     async def abandon(self) -> None:

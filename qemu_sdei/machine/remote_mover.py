@@ -63,7 +63,7 @@ class RemoteMover:
                         report,
                         ram_fd,
                         config.ram_size,
-                        lambda: source.resets,
+                        lambda: source.resets.to_json(),
                         source.take_input,
                         # Whoever adopts it leaves it stopped then.
                         lambda where: (source.path / HANDOVER).write_text(where + "\n"),

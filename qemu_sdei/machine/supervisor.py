@@ -27,6 +27,7 @@ from qemu_sdei.machine.launch import launch
 from qemu_sdei.machine.output_link import OutputLink
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.qmp import Qmp
+from qemu_sdei.machine.resets import Resets
 from qemu_sdei.rundir import RunDirectory
 
 _GRACE: Final = 3.0
@@ -59,8 +60,7 @@ class Supervisor:
         self.power_off: PowerOff | None = None
         self.failure: GuestError | UsageError | None = None
         """Why the guest was given up by us."""
-        self.resets: list[dict[str, Any]] = []
-        """QMP RESET events: {guest, reason, position}, `position` being the console's end then."""
+        self.resets = Resets()
         self.moved = ""
         """Where the guest is now, if it has gone to another host."""
         self.undecided = ""
@@ -208,7 +208,7 @@ class Supervisor:
 
     def _on_reset(self, data: dict[str, Any]) -> None:
         with self.console.changed:
-            self.resets.append({**data, "position": self.console.end})
+            self.resets.add({**data, "position": self.console.end})
             self.console.forget_panic()
             self.console.changed.notify_all()
 

@@ -189,7 +189,7 @@ class Handover:
 
     @staticmethod
     async def _boots(link: BackendLink) -> int:
-        return int((await link.request("status"))["epoch"])
+        return int((await link.request("hello"))["epoch"])
 
     async def _hand_over_document(self) -> None:
         """Copy the document, and have the destination's backend check it before anything cannot be taken back."""

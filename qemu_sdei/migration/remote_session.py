@@ -38,6 +38,7 @@ AFTER: Final = 60.0
 MAX_CONSOLE: Final = 32 << 20
 _MAX_INPUT: Final = 1 << 20
 _MAX_RESETS: Final = 1 << 16
+_MAX_COUNT: Final = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Host(Protocol):
     def console(self, data: bytes) -> None:
         """What the guest has printed so far, part by part."""
 
-    def history(self, resets: list[dict[str, Any]], typed: bytes) -> None:
-        """The guest's resets, and what was typed and not read."""
+    def history(self, resets: list[dict[str, Any]], count: int, typed: bytes) -> None:
+        """The guest's newest resets, how many there were, and what was typed and not read."""
 
     async def abandon(self) -> None:
         """End whatever was started; wait for another guest."""
@@ -239,7 +240,10 @@ class Session:
         typed = await self.link.blob(message, _MAX_INPUT)
         if not isinstance(resets, list) or len(resets) > _MAX_RESETS or not all(_reset(entry) for entry in resets):
             raise ProtocolError("the history of resets is not of the protocol's form")
-        self._host.history(resets, typed)
+        count = message.get("count", len(resets))  # an older source sends them all, as long as that can be
+        if type(count) is not int or not 0 <= count < _MAX_COUNT:
+            raise ProtocolError("the history of resets is not of the protocol's form")
+        self._host.history(resets, count, typed)
         self._state = "complete"
         return {}
 

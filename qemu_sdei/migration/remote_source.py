@@ -104,8 +104,8 @@ class Departure:
     report: Report
     ram_fd: int
     ram_size: int
-    resets: Callable[[], list[dict[str, Any]]]
-    """The guest's resets so far."""
+    resets: Callable[[], dict[str, Any]]
+    """The guest's resets, as fields of `history`."""
     typed: Callable[[], bytes]
     """Takes what was typed and the guest has not read."""
     let_go: Callable[[str], object]
@@ -153,7 +153,7 @@ class Departure:
                 restored = await peer.ask("restore")
                 await self._send_console(peer)
                 typed = self.typed()
-                await peer.send({"cmd": "history", "resets": self.resets()}, typed)
+                await peer.send({"cmd": "history", **self.resets()}, typed)
                 await peer.answer()
                 self.let_go(str(self.address))
                 gone_ns = time.perf_counter_ns()
@@ -343,7 +343,7 @@ class Departure:
 
 
 async def _boots(link: BackendLink) -> int:
-    return int((await link.request("status"))["epoch"])
+    return int((await link.request("hello"))["epoch"])
 
 
 def _text(answer: dict[str, Any], name: str) -> str:

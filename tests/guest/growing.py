@@ -1,4 +1,4 @@
-"""Bare-metal guests that make something grow at the host, for as long as they run. Made word by word: no compiler needed."""
+"""Bare-metal guests that make something grow at the host. Put together word by word, so that no compiler is needed."""
 
 from __future__ import annotations
 

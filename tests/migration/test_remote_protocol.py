@@ -45,7 +45,7 @@ class Place:
     def console(self, data: bytes) -> None:
         raise AssertionError
 
-    def history(self, resets: list[dict[str, Any]], typed: bytes) -> None:
+    def history(self, resets: list[dict[str, Any]], count: int, typed: bytes) -> None:
         raise AssertionError
 
     async def abandon(self) -> None:
