@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from qemu_sdei.config import NAME_PATTERN, check_name
-from qemu_sdei.errors import UsageError
+from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.fetching import fetching
 from qemu_sdei.locks import dying, end_holders, try_lock
 
@@ -44,6 +45,10 @@ RUN: Final = "run.json"
 HANDOVER: Final = "handover"
 """There while the guest is being migrated or saved: an owner that dies meanwhile leaves it stopped."""
 CONFIG: Final = "guest.json"
+IDENTITY: Final = "identity"
+"""Which guest it is: 32 hexadecimal digits that nobody can guess, the guest's own for as long as it runs, wherever it
+moves. Names and paths are used again; who is connected to a guest knows it by this.
+"""
 CONTROL: Final = "control.sock"
 OWNER: Final = "owner.sock"
 DOORBELL: Final = "doorbell.sock"
@@ -58,6 +63,7 @@ WARNING: Final = "qemu-sdei backend: warning: "
 """What those lines of the backend's log begin with that are for the user."""
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
+_IDENTITY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_STEM: Final = 28
 """Of a name's 32 characters: a number is to fit behind it."""
 
@@ -72,6 +78,8 @@ class Running:
     """Process id of the owner, where its lock file says so; None without an owner."""
     owned: bool = True
     """Its owner lives."""
+    identity: str = ""
+    """Which guest it is; "" for one that an older version started."""
 
     @property
     def control(self) -> Path:
@@ -82,6 +90,34 @@ class Running:
     def owner(self) -> Path:
         """The owner socket."""
         return self.path / OWNER
+
+
+def is_identity(value: object) -> bool:
+    """Whether this can be a guest's identity."""
+    return isinstance(value, str) and _IDENTITY_PATTERN.fullmatch(value) is not None
+
+
+def identity(path: Path) -> str:
+    """The identity of the guest in run directory `path`; "" where there is none: an older version started it."""
+    try:
+        with (path / IDENTITY).open() as file:
+            text = file.read(64).strip()
+    except (OSError, ValueError):
+        return ""
+    return text if is_identity(text) else ""
+
+
+def identify(path: Path, known: str = "") -> None:
+    """Have the guest in run directory `path` be the one that is known by `known`, or a new one. Raises `OSError`."""
+    part = path / f"{IDENTITY}.part"
+    part.write_text(f"{known or secrets.token_hex(16)}\n")
+    part.chmod(0o600)
+    part.replace(path / IDENTITY)
+
+
+def another(name: str) -> LostGuestError:
+    """The error for who was connected to a guest, and finds the next one of its name."""
+    return LostGuestError(f"guest {name!r} has ended; another guest of that name runs now, and nothing was done to it")
 
 
 def base_path() -> Path:
@@ -218,8 +254,12 @@ class RunDirectory:
                 number += 1
 
     @classmethod
-    def adopt(cls, name: str) -> RunDirectory:
-        """Become the owner of guest `name`, whose own was killed. Raises `UsageError`: it has one, or is not there."""
+    def adopt(cls, name: str, known: str = "") -> RunDirectory:
+        """Become the owner of guest `name`, whose own was killed.
+
+        `known`: the identity of the guest that is meant, where it was looked up before. Raises `UsageError`: it has an
+        owner, or is not there; `LostGuestError`: another guest has that name now.
+        """
         guest = find(name)
         try:
             with _base_locked(guest.path.parent):
@@ -227,6 +267,9 @@ class RunDirectory:
                 if lock is None:
                     pid = _owner(guest.path)
                     raise UsageError(f"guest {name!r} has an owner, process {pid if pid is not None else '?'}")
+                if identity(guest.path) != (known or guest.identity):
+                    os.close(lock)
+                    raise another(name)
                 os.truncate(lock, 0)
                 os.write(lock, f"{os.getpid()}\n".encode())
         except FileNotFoundError:
@@ -239,6 +282,11 @@ class RunDirectory:
         if lock is None:
             raise UsageError(f"another QEMU still runs in {self.path}")
         return lock
+
+    @property
+    def held(self) -> bool:
+        """It is this process's still; else the path may be that of another guest."""
+        return self._lock is not None
 
     def release(self) -> None:
         """Give up the lock and leave everything as it is: the guest goes on without an owner."""
@@ -280,6 +328,7 @@ def _claim(path: Path) -> int | None:
         lock = try_lock(path / LOCK)
         assert lock is not None  # nobody else can have seen the new directory: the base is locked
         os.write(lock, f"{os.getpid()}\n".encode())
+        identify(path)
     except OSError:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -320,7 +369,7 @@ def running() -> list[Running]:
                     owned = _owned(path)
                     if not owned and not (path / RUN).exists():
                         continue  # no guest is there, or not any more
-                    found.append(Running(path.name, path, _owner(path) if owned else None, owned))
+                    found.append(Running(path.name, path, _owner(path) if owned else None, owned, identity(path)))
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return []
     return found
@@ -334,7 +383,7 @@ def find(name: str) -> Running:
             return guest
     path = Path(name)
     if (path / CONFIG).is_file():
-        return Running(path.name, path.absolute(), _owner(path))
+        return Running(path.name, path.absolute(), _owner(path), identity=identity(path))
     if "/" in name:
         raise UsageError(f"{name} holds no {CONFIG}: give the directory that `qemu-sdei qemu-args --dir` wrote")
     check_name(name)

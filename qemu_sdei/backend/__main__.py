@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--incoming", action="store_true")
     parser.add_argument("--die-with-owner", action="store_true")
     parser.add_argument("--qemu-output", type=int)
+    parser.add_argument("--identity", default="")
     parser.add_argument("--doorbell-timeout", type=float, default=_DOORBELL_TIMEOUT)
     options = parser.parse_args(argv)
     if options.lifeline:  # its output is a log, else its user's
@@ -89,6 +90,8 @@ def serve(options: argparse.Namespace) -> int:
     firmware.proof = _proof(directory)
     limits.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)
+    if options.identity and rundir.identity(directory) != options.identity:
+        raise SdeiError(f"another guest has {directory} by now")
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
@@ -101,7 +104,8 @@ def serve(options: argparse.Namespace) -> int:
         window.announce()  # also to a guest that has run: it may have written over the header
     else:
         server.held = True
-    control = Control(server, directory / rundir.CONTROL, {"name": config.name, "nr_cpus": config.nr_cpus})
+    about = {"name": config.name, "nr_cpus": config.nr_cpus, "identity": rundir.identity(directory)}
+    control = Control(server, directory / rundir.CONTROL, about)
     try:
         server.run()
     finally:

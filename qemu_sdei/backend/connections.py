@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import socket
 import sys
@@ -46,6 +47,8 @@ class Connections(ABC):
         """Listen at `path`; a socket that is there was left by a backend that was killed."""
         self._server = server
         self._path = path
+        # By it the socket is removed at the end: by then the path may lead to another guest's of the same name.
+        self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._clients: dict[int, Client] = {}
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -68,7 +71,8 @@ class Connections(ABC):
         self._server.unwatch(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            os.unlink(self._path.name, dir_fd=self._directory)
+        os.close(self._directory)
 
     def _accept(self, _events: int) -> None:
         try:

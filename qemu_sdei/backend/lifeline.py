@@ -45,7 +45,10 @@ class Lifeline:
     ) -> None:
         """`qemu_output`: the pipe that QEMU's output comes by, which the owner reads while it lives."""
         self._server = server
-        self._directory = directory
+        self._name = directory
+        # The directory itself: when all that is in it has ended, its path may be that of another guest.
+        self._fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory = Path(f"/proc/self/fd/{self._fd}")
         self._die = die_with_owner
         self._orphaned = False
         self._console: _Console | None = None
@@ -101,7 +104,7 @@ class Lifeline:
         if self._output is not None:
             self._output.close()
         if self._orphaned or select.select([0], [], [], _LAST_LOOK)[0]:
-            rundir.remove_if_dead(self._directory)
+            rundir.remove_if_dead(self._name)
 
 
 class _Output:

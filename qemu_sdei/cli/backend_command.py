@@ -23,6 +23,8 @@ _MAX_EARLY_DEATHS: Final = 5
 _EARLY: Final = 1.0
 """A backend that dies within so many seconds of its start has served nothing to speak of."""
 _LOOK: Final = 0.2
+_SAID: Final = 64 << 10
+"""Bytes of what a backend said last."""
 _JOURNAL: Final = "journal"
 
 
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
     with locked(directory / rundir.LOCK):
         memory.create_named(ram, config.ram_size)
+        if not (directory / _JOURNAL).exists():  # else the QEMU that was served before goes on
+            _identify(directory)
         try:
             _serve(directory, args.once, say)
         finally:
@@ -76,7 +80,18 @@ def run(args: argparse.Namespace) -> int:
             else:
                 ram.unlink(missing_ok=True)
                 (directory / _JOURNAL).unlink(missing_ok=True)
+                (directory / rundir.IDENTITY).unlink(missing_ok=True)
     return 0
+
+
+def _identify(directory: Path) -> None:
+    """The next QEMU is another guest: who was connected to the one before is not to take it for that."""
+    from qemu_sdei import rundir
+
+    try:
+        rundir.identify(directory)
+    except OSError as error:
+        raise UsageError(f"directory {directory} cannot be written: {error.strerror}") from None
 
 
 @contextmanager
@@ -127,6 +142,7 @@ def _serve(directory: Path, once: bool, say: Any) -> None:
             deaths = 0
             # What is in it was that QEMU's; the next one starts from its reset.
             (directory / _JOURNAL).unlink(missing_ok=True)
+            _identify(directory)
             say("QEMU ended")
             if once:
                 return
@@ -147,18 +163,25 @@ def _serve(directory: Path, once: bool, say: Any) -> None:
 
 
 def _watch(child: subprocess.Popen[bytes], directory: Path, say: Any) -> bytes:
-    """Wait for the end of the backend and return what it said; tell when it begins to serve."""
+    """Wait for the end of the backend and return what it said last; tell when it begins to serve."""
+    import select
+
     from qemu_sdei import rundir
 
     control = directory / rundir.CONTROL
     control.unlink(missing_ok=True)
     serving = False
-    while True:
-        try:
-            return child.communicate(timeout=None if serving else _LOOK)[1]
-        except subprocess.TimeoutExpired:
+    said = b""
+    assert child.stderr is not None
+    with child.stderr as stderr:
+        while True:
+            if select.select([stderr], [], [], None if serving else _LOOK)[0]:
+                if not (data := os.read(stderr.fileno(), _SAID)):
+                    child.wait()
+                    return said
+                said = (said + data)[-_SAID:]  # a user's service may say something at each call
             # The control socket is made when QEMU has answered.
-            if control.exists():
+            if not serving and control.exists():
                 serving = True
                 say(f"serving QEMU; see `qemu-sdei status {directory}`")
 

@@ -43,6 +43,6 @@ def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
         return None
     if args.hold in OF_VCPU and args.event == _EVENT:
         return Hold(args.hold, vcpu=args.vcpu, timeout=args.timeout)
-    with ControlClient(guest.control) as client:
+    with ControlClient(guest.control, identity=guest.identity) as client:
         event = event_number(args.event, client)
     return Hold(args.hold, event, args.vcpu, args.timeout)

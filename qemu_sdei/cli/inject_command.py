@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine.client import ControlClient
 
     guest = rundir.find(args.name)
-    with ControlClient(guest.control) as client:
+    with ControlClient(guest.control, identity=guest.identity) as client:
         client.hello()
         event = event_number(args.event, client)
         began = time.monotonic()

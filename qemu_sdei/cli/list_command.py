@@ -87,7 +87,8 @@ def _describe(guest: Any) -> dict[str, Any]:
         config = GuestConfig.from_json((guest.path / rundir.CONFIG).read_bytes())
         facts |= {"vcpus": config.nr_cpus, "memory": shown_ram(config.ram_size), "cpu": config.cpu}
         facts["kernel"] = config.boot.get("kernel")
-        with ControlClient(guest.control, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
+        known = guest.identity
+        with ControlClient(guest.control, identity=known, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
             hello = client.hello()
         facts |= {"epoch": hello.get("epoch"), "kernels": hello.get("kernels"), "backend_pid": hello.get("pid")}
     except (OSError, ProtocolError, SdeiError):

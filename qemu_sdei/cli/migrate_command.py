@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
             "migrate",
             {"name": args.destination, "options": options.to_json()},
             Shown(progress),
+            identity=guest.identity,
             patience=_PATIENCE + args.timeout + options.timeout,
         )
     if args.json:

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, guest: Running, options: MigrationOptions, rep
     from qemu_sdei.machine.owner_client import ask
 
     if args.resume:
-        ask(guest.owner, "resume", {}, report)
+        ask(guest.owner, "resume", {}, report, identity=guest.identity)
         if not args.quiet:
             print(f"guest {guest.name!r} goes on here")
         return 0
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace, guest: Running, options: MigrationOptions, rep
             "migrate-to",
             {"to": address.to_json(), "options": options.to_json()},
             report,
+            identity=guest.identity,
             patience=_PATIENCE + args.timeout + options.timeout,
         )
     progress.done()

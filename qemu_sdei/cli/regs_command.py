@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
     wanted = [_id(text) for text in args.get] or list(BY_ID)
     values = dict(_assignment(text) for text in args.set)
-    with ControlClient(rundir.find(args.guest).control) as client:
+    guest = rundir.find(args.guest)
+    with ControlClient(guest.control, identity=guest.identity) as client:
         found = client.registers(args.vcpu, values)
     if args.json:
         print_json({BY_ID[number].name: {"id": f"{number:#x}", "words": found[number]} for number in wanted})

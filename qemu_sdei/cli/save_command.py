@@ -44,7 +44,14 @@ def save(args: argparse.Namespace, directory: str, end: bool) -> int:
     hold = hold_of(args, guest)
     request = {"path": str(Path(directory).expanduser().absolute()), "end": end, "hold": hold and asdict(hold)}
     with Progress(args.quiet) as progress:
-        result = ask(guest.owner, "save", request, Shown(progress), patience=_PATIENCE + args.timeout)
+        result = ask(
+            guest.owner,
+            "save",
+            request,
+            Shown(progress),
+            identity=guest.identity,
+            patience=_PATIENCE + args.timeout,
+        )
     if args.json:
         print_json(result)
     elif not args.quiet:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     guest = rundir.find(args.guest)
     with Progress(args.quiet) as progress:
         request = {"do": args.do, "tag": args.tag}
-        result = ask(guest.owner, "snapshot", request, Shown(progress), patience=_PATIENCE)
+        result = ask(guest.owner, "snapshot", request, Shown(progress), identity=guest.identity, patience=_PATIENCE)
     if args.json:
         print_json(result)
     elif args.do == "list":

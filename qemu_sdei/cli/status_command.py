@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine.client import ControlClient
 
     guest = rundir.find(args.name)
-    with ControlClient(guest.control) as client:
+    with ControlClient(guest.control, identity=guest.identity) as client:
         client.hello()
         status = client.status()
     if args.json:

@@ -56,10 +56,13 @@ def _stop(guest: Any) -> None:
     if not guest.owned:
         end(guest)
         return
-    with ControlClient(guest.control) as client:
+    from qemu_sdei import rundir
+
+    with ControlClient(guest.control, identity=guest.identity) as client:
         client.shutdown()
     deadline = time.monotonic() + _PATIENCE
-    while guest.path.exists():
+    # Another guest may have the name as soon as this one is gone.
+    while guest.path.exists() and rundir.identity(guest.path) in ("", guest.identity):
         if time.monotonic() > deadline:
             raise GuestError(
                 f"guest {guest.name!r} has not ended within {_PATIENCE:g} s: look at its owner, process {guest.pid}; "

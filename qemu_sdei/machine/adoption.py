@@ -41,10 +41,12 @@ class Adoption:
         self._qemu: tuple[int, int] | None = None
 
     @classmethod
-    def take(cls, name: str) -> Adoption:
-        """Become the owner of guest `name`. Raises `UsageError`: it has one, is not there, or cannot be read."""
+    def take(cls, name: str, identity: str) -> Adoption:
+        """Become the owner of guest `name`, which was looked up before. Raises `UsageError`: it has one, is not there,
+        or cannot be read; `LostGuestError`: the name is another guest's by now.
+        """
         check(rundir.find(name))
-        directory = RunDirectory.adopt(name)
+        directory = RunDirectory.adopt(name, identity)
         qemu = None
         try:
             _wait_fetched(directory)
@@ -159,7 +161,9 @@ def end(guest: Running) -> None:
     """End a guest that has no owner, and leave nothing of it. Raises `UsageError`: it has one; `GuestError`."""
     check(guest)
     try:
-        directory = RunDirectory.adopt(guest.name)
+        directory = RunDirectory.adopt(guest.name, guest.identity)
+    except LostGuestError:
+        return  # it has ended, and the one that has its name is not meant
     except UsageError:
         if not guest.path.exists():
             return  # it has just ended

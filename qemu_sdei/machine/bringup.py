@@ -68,9 +68,9 @@ def start(guest: Guest) -> None:
     _open(guest, directory)
 
 
-def take_over(guest: Guest, name: str) -> None:
+def take_over(guest: Guest, name: str, identity: str) -> None:
     """Become the owner of a guest that runs and has none."""
-    adoption = Adoption.take(name)
+    adoption = Adoption.take(name, identity)
     try:
         directory = guest._directory = adoption.directory
         guest._ram_fd, guest._config = adoption.ram_fd, adoption.config
@@ -112,7 +112,7 @@ def _supervise(guest: Guest, plan: Plan, directory: RunDirectory, ram_fd: int, *
 def _open(guest: Guest, directory: RunDirectory) -> None:
     assert guest._mover is not None
     guest._call(guest._mover.open(directory), CLOSE_LIMIT)
-    guest._client = ControlClient(directory / files.CONTROL)
+    guest._client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
 
 
 def _write(directory: RunDirectory, name: str, data: bytes) -> Path:

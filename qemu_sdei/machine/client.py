@@ -69,12 +69,25 @@ class _MovedError(Exception):
 class ControlClient:
     """A connection to one guest's backend; not for use by several threads at once.
 
-    When the guest migrates, the connection follows it.
+    When the guest migrates, the connection follows it. It is bound to the guest, not to the path: when that guest has
+    ended and another one has its name, each request is a `LostGuestError`.
     """
 
-    def __init__(self, path: Path, *, timeout: float = 10.0, connect_timeout: float = CONNECT_TIMEOUT) -> None:
-        """`path` is the control socket; `timeout` is what an answer may take, in seconds."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity: str = "",
+        timeout: float = 10.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        """`path` is the control socket; `timeout` is what an answer may take, in seconds.
+
+        `identity`: which guest is meant (`rundir.Running.identity`); "": the first that answers. To any other one that
+        has that path later nothing is said.
+        """
         self.path = path
+        self.identity = identity
         self.timeout = timeout
         self.connect_timeout = connect_timeout
         self._socket: socket.socket | None = None
@@ -112,6 +125,8 @@ class ControlClient:
                 connection.close()
                 if not self.path.parent.is_dir():
                     raise LostGuestError("the guest is gone") from None
+                if self.identity and rundir.identity(self.path.parent) not in ("", self.identity):
+                    raise rundir.another(self.path.parent.name) from None
                 if rundir.deserted(self.path.parent):
                     name = self.path.parent.name
                     raise LostGuestError(
@@ -126,7 +141,29 @@ class ControlClient:
                 time.sleep(_RETRY)
             else:
                 self._socket = connection
-                return connection
+                try:
+                    self._greet()
+                except OSError:  # it ends just now, or the guest moves
+                    self.close()
+                    if self._moved_to is not None or self._far_away:
+                        raise
+                    if time.monotonic() >= deadline:
+                        raise LostGuestError(f"the backend at {self.path} goes away before it answers") from None
+                    time.sleep(_RETRY)
+                else:
+                    return connection
+
+    def _greet(self) -> None:
+        """Look which guest is at the other end of a new connection, before anything is asked of it."""
+        answer = self._ask("hello", {}, self.timeout)
+        result = answer.get("result")
+        found = result.get("identity") if isinstance(result, dict) else None
+        if not rundir.is_identity(found):
+            found = ""  # a backend of an older version
+        if self.identity and found != self.identity:
+            self.close()
+            raise rundir.another(self.path.parent.name)
+        self.identity = str(found)
 
     def _hung_up(self, connection: socket.socket) -> bool:
         """Whether the backend is known to be gone before anything is asked of it: then nothing can be half done.
@@ -218,7 +255,23 @@ class ControlClient:
                     raise LostGuestError(f"the backend went away during {command}") from None
 
     def _exchange(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
-        connection = self._connect()
+        self._connect()
+        answer = self._ask(command, arguments, timeout)
+        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+            return dict(answer["result"])
+        error = answer.get("error")
+        if answer.get("ok") is not False or not isinstance(error, dict):
+            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
+        if error.get("kind") == "moved" and error.get("control"):
+            raise _MovedError(Path(str(error.get("control"))))
+        if error.get("kind") == "waits":
+            raise _MovedError(Path(str(error.get("control"))), str(error.get("ticket")))
+        raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
+
+    def _ask(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Send one request by the connection that there is, and return its answer."""
+        connection = self._socket
+        assert connection is not None
         self._number += 1
         number = self._number
         line = json.dumps({"id": number, "cmd": command, **arguments}).encode() + b"\n"
@@ -232,17 +285,7 @@ class ControlClient:
             self._hear(answer)
             # Events of a subscription, and the answer to a request that was given up, are passed over.
             if "event" not in answer and answer.get("id") == number:
-                break
-        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
-            return dict(answer["result"])
-        error = answer.get("error")
-        if answer.get("ok") is not False or not isinstance(error, dict):
-            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
-        if error.get("kind") == "moved" and error.get("control"):
-            raise _MovedError(Path(str(error.get("control"))))
-        if error.get("kind") == "waits":
-            raise _MovedError(Path(str(error.get("control"))), str(error.get("ticket")))
-        raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
+                return answer
 
     # What the backend offers
 

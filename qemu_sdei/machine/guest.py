@@ -37,7 +37,7 @@ from qemu_sdei.machine.saved import Saved
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.migration.options import SHARED, UNIX, Hold, MigrationOptions, MigrationResult, Report, no_report
 from qemu_sdei.migration.patience import longest
-from qemu_sdei.rundir import RunDirectory, find
+from qemu_sdei.rundir import RunDirectory, Running, find
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._config: GuestConfig | None = None
         self._mover: Mover | None = None
         self._saved: Saved | None = None
-        self._ownerless: str | None = None
+        self._ownerless: Running | None = None
 
     @classmethod
     def saved(
@@ -105,7 +105,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         found = find(name)
         check(found)
         guest = cls(replace(Description.read(found.path).plan.options, name=name), progress=progress)
-        guest._ownerless = name
+        guest._ownerless = found
         return guest
 
     def __enter__(self) -> Guest:
@@ -129,7 +129,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         orderly.register(self)
         try:
             if self._ownerless is not None:
-                bringup.take_over(self, self._ownerless)
+                bringup.take_over(self, self._ownerless.name, self._ownerless.identity)
             else:
                 self._bring_up()
         except BaseException:
@@ -284,9 +284,9 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
     def client(self) -> ControlClient:
         """A connection of its own to the backend's control socket, for another thread or for events."""
-        self._control()
+        known = self._control().identity
         assert self._directory is not None
-        return ControlClient(self._directory / files.CONTROL)
+        return ControlClient(self._directory / files.CONTROL, identity=known)
 
     def _control(self) -> ControlClient:
         supervisor = self._running()

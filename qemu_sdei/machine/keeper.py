@@ -134,7 +134,8 @@ class BackendKeeper:
             boundedlog.cut(self._log)
             before = process.log_size(self._log)
             more: tuple[int, ...] = () if self.qemu_output is None else (self.qemu_output,)
-            command = [*self._command, *(["--qemu-output", str(self.qemu_output)] if more else [])]
+            command = [*self._command, "--identity", files.identity(self._directory.path)]
+            command += ["--qemu-output", str(self.qemu_output)] if more else []
             try:
                 # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.
                 backend: process.Process = process.Child(

@@ -252,6 +252,7 @@ class Mover:
             for name in _COPIED:
                 if (source.path / name).is_file():
                     shutil.copyfile(source.path / name, directory / name)
+            files.identify(directory.path, files.identity(source.path))
             boot = dict(config.boot)
             if boot.get("initrd") == str(source.path / files.INITRD):
                 boot["initrd"] = str(directory / files.INITRD)
@@ -270,7 +271,7 @@ class Mover:
             guest._directory = directory
             guest._config = config
             guest._ram_fd = ram_fd
-            guest._client = ControlClient(directory / files.CONTROL)
+            guest._client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
             guest._supervisor = supervisor
             guest.console_text.changed.notify_all()
 

@@ -4,7 +4,8 @@ Its backend cannot do these: they concern QEMU and the backend alike. The owner 
 terminal or script that started it keeps it. One JSON object a line: a request, then lines `{"progress": {...}}`, then
 `{"ok": true, "result": {...}}` or `{"ok": false, "error": {"kind": ..., "message": ...}}`. When the client hangs up
 before the end, or only says that nothing more will come of it (SHUT_WR), the request is cancelled; who listens on is
-told what became of it.
+told what became of it. A request says by `identity` which guest it means, where its client knows: another guest may
+have the name by now.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import locks
+from qemu_sdei import locks, rundir
 from qemu_sdei.errors import SdeiError, UsageError
 
 MAX_LINE: Final = 1 << 16
@@ -41,6 +42,7 @@ class OwnerSocket:
         self._commands = commands
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
+        self._identity = ""
         self._clients: set[asyncio.Task[None]] = set()
 
     async def open(self, path: Path) -> None:
@@ -56,6 +58,7 @@ class OwnerSocket:
         self._stop_listening()
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
         self._path = path
+        self._identity = rundir.identity(path.parent)
 
     @property
     def _name(self) -> str:
@@ -114,6 +117,10 @@ class OwnerSocket:
         if request is None or command is None:
             names = ", ".join(sorted(self._commands))
             send(_refusal(f"no such request; there are {names}"))
+            return
+        meant = request.get("identity")
+        if meant and self._identity and meant != self._identity:
+            send({"ok": False, "error": {"kind": "failed", "message": str(rundir.another(self._name))}})
             return
         work = asyncio.ensure_future(command(request, lambda step: send({"progress": step})))
         gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come: this ends when the client does

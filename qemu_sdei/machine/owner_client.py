@@ -24,6 +24,7 @@ def ask(
     arguments: dict[str, Any],
     progress: Callable[[dict[str, Any]], None],
     *,
+    identity: str = "",
     patience: float = _SILENCE,
 ) -> dict[str, Any]:
     """Have the owner behind the socket `path` do something; return its result.
@@ -33,6 +34,7 @@ def ask(
         command: what to do.
         arguments: its fields.
         progress: is given each report.
+        identity: which guest is meant (`rundir.Running.identity`); "": whichever is there.
         patience: seconds without any word.
 
     Raises:
@@ -55,7 +57,7 @@ def ask(
                 f"guest {path.parent.name!r} cannot be asked for {command}: its QEMU is not run by qemu-sdei"
             ) from None
         try:
-            connection.sendall(json.dumps({"cmd": command, **arguments}).encode() + b"\n")
+            connection.sendall(json.dumps({"cmd": command, **arguments, "identity": identity}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 try:
                     result = _outcome(lines, progress)

@@ -129,7 +129,7 @@ class _Place:
             raise UsageError(f"{self._directory.path} has {room >> 20}M free, the guest's files need {wanted >> 20}M")
         return dict(self.guest.needed)
 
-    async def prepare(self) -> Supervisor:
+    async def prepare(self, identity: str) -> Supervisor:
         """Start QEMU and the backend."""
         assert self.guest is not None
         plan, config, monitor = await asyncio.to_thread(self.guest.build)
@@ -140,6 +140,7 @@ class _Place:
         try:
             (self._directory / files.CONFIG).write_text(config.to_json())
             (self._directory / files.MONITOR).write_bytes(monitor)
+            files.identify(self._directory.path, identity)
         except OSError as error:
             raise UsageError(f"{self._directory.path} cannot be written: {error.strerror}") from None
         self.plan, self.config = plan, config
@@ -235,7 +236,7 @@ class ReceivedGuest(Guest):
         self._mover = Mover(self)
         with contextlib.suppress(OSError):
             self._call(self._mover.open(directory), _STOP)
-        self._client = ControlClient(directory / files.CONTROL)
+        self._client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
         if self._supervisor is not None:
             self._supervisor.attach(self._sink)
         self._event("running", {"name": directory.name})
@@ -284,9 +285,10 @@ class ReceivedGuest(Guest):
         if self._server is not None:
             self._server.close()
             self._server = None
-            if self._listening.tcp is None and self._directory is not None:
-                with contextlib.suppress(OSError):
-                    (self._listening.unix or self._directory / SOCKET).unlink()
+            if self._listening.unix is not None:
+                self._listening.unix.unlink(missing_ok=True)
+            elif self._listening.tcp is None and self._directory is not None and self._directory.held:
+                (self._directory / SOCKET).unlink(missing_ok=True)
         if self._reception is not None:
             await self._reception.close()
 

@@ -61,8 +61,11 @@ class Host(Protocol):
     def consider(self, offer: dict[str, Any]) -> dict[str, File]:
         """Check what is offered; return the files that are not here, by role. Raises `SdeiError`."""
 
-    async def prepare(self) -> Side:
-        """Start QEMU and the backend, which wait for the guest. Raises `SdeiError`."""
+    async def prepare(self, identity: str) -> Side:
+        """Start QEMU and the backend, which wait for the guest. Raises `SdeiError`.
+
+        `identity`: which guest it is; "": the source does not say, being of an older version.
+        """
 
     def console(self, data: bytes) -> None:
         """What the guest has printed so far, part by part."""
@@ -183,7 +186,10 @@ class Session:
             raise ProtocolError(f"a guest comes here by route {COPY} or {LIVE}")
         options = MigrationOptions(route=route, multifd=multifd)
         begin = time.monotonic()
-        self.side = await self._host.prepare()
+        identity = message.get("identity", "")
+        if identity != "" and not rundir.is_identity(identity):
+            raise ProtocolError("the guest's identity is not of the protocol's form")
+        self.side = await self._host.prepare(str(identity))
         await Source.capabilities(self.side, options)
         await execute(self.side, "migrate-incoming", uri=f"unix:{self.side.path / SOCKET}")
         self._verifier = Verifier(self._host.ram_fd, self._host.ram_size, self._host.window)

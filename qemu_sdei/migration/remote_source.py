@@ -138,7 +138,13 @@ class Departure:
                 raise LostPeerError(f"{error}{perhaps}") from None
             sent = await self._furnish(peer)
             self.report(Step("start"))
-            ready = await peer.ask("prepare", timeout=_START, route=self.options.route, multifd=self.options.multifd)
+            ready = await peer.ask(
+                "prepare",
+                timeout=_START,
+                route=self.options.route,
+                multifd=self.options.multifd,
+                identity=rundir.identity(self.side.path),
+            )
             name, session = _text(ready, "name"), _text(ready, "session")
             await self._send_console(peer)
             try:

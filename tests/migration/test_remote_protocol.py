@@ -38,7 +38,7 @@ class Place:
         self.asked.append("consider")
         return {"kernel": self.file}
 
-    async def prepare(self) -> Side:
+    async def prepare(self, identity: str) -> Side:
         self.asked.append("prepare")
         raise SdeiError("there is no QEMU here")
 
