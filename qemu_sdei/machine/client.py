@@ -123,6 +123,8 @@ class ControlClient:
                 connection.connect(str(self.path))
             except OSError as error:
                 connection.close()
+                if self._far_away:
+                    raise NotDeliveredError(f"the guest has moved to {self._far_away}; nothing was done here") from None
                 if not self.path.parent.is_dir():
                     raise LostGuestError("the guest is gone") from None
                 if self.identity and rundir.identity(self.path.parent) not in ("", self.identity):
@@ -174,9 +176,11 @@ class ControlClient:
         connection.setblocking(False)
         gone = False
         try:
-            while data := connection.recv(1 << 16):
+            # Of a backend that tells of events faster than they are taken, no more than lies there now.
+            while not gone and len(self._buffer) < 4 * MAX_LINE:
+                data = connection.recv(1 << 16)
                 self._buffer += data
-            gone = True
+                gone = not data
         except BlockingIOError:
             pass
         except OSError:

@@ -15,6 +15,7 @@ from qemu_sdei.backend import limits
 from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
 from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
+from qemu_sdei.machine.output_link import OutputLink
 from qemu_sdei.rundir import RunDirectory
 
 MAX_EARLY_DEATHS: Final = 5
@@ -52,7 +53,7 @@ class BackendKeeper:
         """The guest has not arrived: a death of the backend is the end of the destination."""
         self.warnings: list[str] = []
         """What the backend had to tell the user, once it has ended."""
-        self.qemu_output: int | None = None
+        self.qemu_output: OutputLink | None = None
         """By which what QEMU says is read: the backend does when this process is gone."""
         self._directory = directory
         self._ram_fd = ram_fd
@@ -131,15 +132,21 @@ class BackendKeeper:
             return
         while not self._stopping:
             await self._may_restart.wait()
+            if self._stopping:
+                return
             boundedlog.cut(self._log)
             before = process.log_size(self._log)
-            more: tuple[int, ...] = () if self.qemu_output is None else (self.qemu_output,)
+            output = None if self.qemu_output is None else self.qemu_output.fd
             command = [*self._command, "--identity", files.identity(self._directory.path)]
-            command += ["--qemu-output", str(self.qemu_output)] if more else []
+            command += [] if output is None else ["--qemu-output", str(output)]
             try:
                 # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.
                 backend: process.Process = process.Child(
-                    command, pass_fds=(self._ram_fd, *more), log=self._log, stdin_pipe=True, die_with_parent=False
+                    command,
+                    pass_fds=(self._ram_fd, *([] if output is None else [output])),
+                    log=self._log,
+                    stdin_pipe=True,
+                    die_with_parent=False,
                 )
             except OSError as error:
                 self._on_end(LaunchError(f"the backend cannot be started: {error}", command=self._command))

@@ -17,26 +17,25 @@ class OutputLink:
 
     def __init__(self, fd: int, path: Path) -> None:
         """`fd` (non-blocking) is this object's from now on; `path` is the log. Raises `OSError`: it cannot be made."""
-        self.fd = fd
+        self.fd: int | None = fd
+        """None once it is closed."""
         try:
             self._log = boundedlog.BoundedLog(path)
         except OSError:
             os.close(fd)
             raise
         self._loop = asyncio.get_running_loop()
-        self._open = True
-        self._loop.add_reader(fd, self._read)
+        self._loop.add_reader(fd, self._read, fd)
 
-    def _read(self) -> None:
-        if boundedlog.take(self.fd, self._log) is None:
-            self._loop.remove_reader(self.fd)
+    def _read(self, fd: int) -> None:
+        if boundedlog.take(fd, self._log) is None:
+            self._loop.remove_reader(fd)
 
     def close(self) -> None:
         """Take what lies there, and read no more."""
-        if not self._open:
-            return
-        self._open = False
-        self._loop.remove_reader(self.fd)
-        boundedlog.drain(self.fd, self._log)
-        os.close(self.fd)
-        self._log.close()
+        fd, self.fd = self.fd, None
+        if fd is not None:
+            self._loop.remove_reader(fd)
+            boundedlog.drain(fd, self._log)
+            os.close(fd)
+            self._log.close()

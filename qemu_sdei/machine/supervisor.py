@@ -120,8 +120,7 @@ class Supervisor:
         await self._come_up(timeout)
 
     def _read_output(self, fd: int) -> None:
-        self._output = OutputLink(fd, self.directory / files.QEMU_LOG)
-        self._keeper.qemu_output = fd
+        self._output = self._keeper.qemu_output = OutputLink(fd, self.directory / files.QEMU_LOG)
 
     async def adopt(self, qemu: process.Process, timeout: float, *, output: int | None = None) -> None:
         """As `start`, for a QEMU that runs: its owner was killed. A backend that runs is replaced.

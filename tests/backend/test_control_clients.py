@@ -283,3 +283,26 @@ def test_a_hostile_guest_cannot_touch_another(tmp_path: Path) -> None:
     assert good.server.status()["counts"]["completed"] == 1
     for backend in (good, bad):
         backend.control.close()
+
+
+def test_a_backend_that_ends_late_leaves_the_next_guest_its_socket() -> None:
+    """Its run directory went before it, and another guest has the name."""
+    with runtime_directory() as base:
+        directory = base / "g"
+        directory.mkdir()
+        backend = Backend(directory)
+        directory.rename(base / "removed")
+        directory.mkdir()
+        (directory / backend.path.name).touch()
+        backend.control.close()
+        assert (directory / backend.path.name).exists()
+        assert not (base / "removed" / backend.path.name).exists()
+
+
+def test_an_answer_with_trace_records_fits_into_a_line(backend: Backend) -> None:
+    for _ in range(5000):
+        backend.server._note("reject", 0, why="x" * 500)
+    peer = Peer(backend)
+    records = peer.ask(cmd="trace", limit=1_000_000)["result"]["records"]
+    assert 1000 < len(records) < 4096
+    assert len(json.dumps(records)) < module.MAX_LINE

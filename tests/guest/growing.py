@@ -47,8 +47,8 @@ RESETS = [
 ]
 
 CALLS_ALL = [
-    0xD2B06013,  # movz x19, #0x8300, lsl #16   every function of an OEM service, once
-    0xD2880014,  # movz x20, #0x4000
+    0xD2B06013,  # movz x19, #0x8300, lsl #16   the functions of an OEM service, each once
+    0xD2820014,  # movz x20, #0x1000
     0xAA1303E0,  # 1: mov x0, x19
     0xD4000003,  # smc #0
     0x91000673,  # add x19, x19, #1
@@ -60,7 +60,7 @@ CALLS_ALL = [
     0xD503207F,  # 2: wfi
     0x17FFFFFF,  # b 2b
 ]
-CALLED = 0x4000
+CALLED = 0x1000
 """How many functions that guest calls; it prints a D then."""
 
 

@@ -26,10 +26,11 @@ Answer = Callable[[dict[str, Any]], bytes | None]
 
 
 class Backend:
-    """Answers each request line with what `answer` gives; None hangs up."""
+    """Answers each request line with what `answer` gives; None hangs up. It greets each client by itself."""
 
-    def __init__(self, path: Path, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer, identity: str = "") -> None:
         self.answer = answer
+        self.identity = identity
         self.requests: list[dict[str, Any]] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -45,9 +46,15 @@ class Backend:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        greeted = False
         with connection, connection.makefile("rb") as lines:
             for line in lines:
                 request = json.loads(line)
+                if not greeted:
+                    greeted = True
+                    assert request["cmd"] == "hello"
+                    connection.sendall(result(request, protocol=1, identity=self.identity))
+                    continue
                 self.requests.append(request)
                 answer = self.answer(request)
                 if answer is None:
@@ -185,10 +192,10 @@ def test_a_backend_that_hangs_is_told_in_time(path: Path, start: Callable[[Answe
         b"null\n",
         b"\xff\n",
         b"[" * 100_000 + b"\n",
-        b'{"id": 1}\n',
-        b'{"id": 1, "ok": true}\n',
-        b'{"id": 1, "ok": true, "result": 5}\n',
-        b'{"id": 1, "ok": false, "error": "x"}\n',
+        b'{"id": 2}\n',
+        b'{"id": 2, "ok": true}\n',
+        b'{"id": 2, "ok": true, "result": 5}\n',
+        b'{"id": 2, "ok": false, "error": "x"}\n',
         b"x" * (3 << 20),
     ],
 )
@@ -232,3 +239,57 @@ def test_a_backend_that_was_replaced_between_two_requests_is_asked_anew(
         assert client._socket.recv(1, socket.MSG_PEEK) == b""
         assert client.inject(0, 0).outcome == "queued"
     assert [request["cmd"] for request in backend.requests] == ["status", "bye", "inject"]
+
+
+ONE, OTHER = "1" * 32, "2" * 32
+GONE = "has ended; another guest of that name runs now"
+
+
+def test_a_client_is_bound_to_the_guest_and_not_to_the_path(path: Path) -> None:
+    """Also one that was connected, and finds the next guest where it connects again."""
+    first = Backend(path, lambda r: None if r["cmd"] == "bye" else result(r), ONE)
+    with ControlClient(path) as bound, ControlClient(path, identity=ONE) as known:
+        bound.status()
+        assert bound.identity == ONE
+        with pytest.raises(LostGuestError):
+            bound.request("bye")
+        first.close()
+        path.unlink()
+        second = Backend(path, result, OTHER)
+        for client in (bound, known):
+            for _ in range(2):
+                with pytest.raises(LostGuestError, match=GONE):
+                    client.inject(0, 0)
+        second.close()
+    assert [request["cmd"] for request in first.requests] == ["status", "bye"]
+    assert second.requests == []
+
+
+@pytest.mark.parametrize("identity", ["", "nonsense", "3" * 31, 5, None])
+def test_a_backend_of_an_older_version_does_not_say_who_it_is(path: Path, identity: Any) -> None:
+    backend = Backend(path, result, identity)
+    with ControlClient(path) as client:
+        client.status()
+        client.close()
+        client.status()
+    with ControlClient(path, identity=ONE) as client, pytest.raises(LostGuestError, match=GONE):
+        client.status()
+    backend.close()
+
+
+def test_a_client_that_follows_its_guest_does_not_take_another_one_for_it(path: Path) -> None:
+    there = path.with_name("there.sock")
+
+    def moved(request: dict[str, Any]) -> bytes:
+        answer = {"kind": "moved", "message": "it has moved", "control": str(there)}
+        return json.dumps({"id": request["id"], "ok": False, "error": answer}).encode() + b"\n"
+
+    backend, destination = Backend(path, moved, ONE), Backend(there, result, OTHER)
+    with ControlClient(path) as client, pytest.raises(LostGuestError, match=GONE):
+        client.inject(0, 0)
+    destination.identity = ONE
+    with ControlClient(path) as client:
+        assert client.inject(0, 0).outcome == "queued"
+    assert [request["cmd"] for request in destination.requests] == ["inject"]
+    backend.close()
+    destination.close()

@@ -5,14 +5,20 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qemu_sdei.cli import terminal
 from qemu_sdei.errors import GuestError, GuestPanicError, GuestTimeoutError, LostGuestError
-from qemu_sdei.machine.console import Console
+from qemu_sdei.machine import shell
+from qemu_sdei.machine.console import LIMIT, Console
+from qemu_sdei.machine.guest_console import GuestConsole
+from qemu_sdei.machine.options import GuestOptions
 
 PANIC = (
     b"[    1.5] Kernel panic - not syncing: VFS\r\n[    1.6] CPU: 0\r\n"
@@ -179,3 +185,67 @@ def test_a_pattern_may_be_compiled() -> None:
     console = Console()
     console.feed(b"One\n")
     assert console.search(re.compile("one", re.IGNORECASE), 0, 1)[0][0] == "One"
+
+
+def test_a_guest_that_prints_byte_by_byte_takes_no_more_memory_than_its_text() -> None:
+    console = Console(limit=100_000)
+    console.feed(b"x")
+    tracemalloc.start()
+    try:
+        for _ in range(50_000):
+            console.feed(b"ab")  # nobody reads: nothing is joined for a reader
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < 500_000
+    assert console.text == "x" + "ab" * 50_000
+
+
+class Talker(GuestConsole):
+    """A guest whose command prints on and on."""
+
+    def __init__(self) -> None:
+        super().__init__(GuestOptions(command="yes"))
+        self._plan = object()  # type: ignore[assignment]
+
+    def write(self, text: str | bytes) -> None: ...
+
+    @property
+    def resets(self) -> list[dict[str, Any]]:
+        return []
+
+    @property
+    def reset_count(self) -> int:
+        return 0
+
+    def follow(self, position: int = 0) -> Iterator[str]:
+        yield shell.marker(self._nonce, "begin") + "\n"
+        for number in range(3 * LIMIT // 1000):
+            yield f"{number:08}".ljust(999) + "\n"
+        yield shell.marker(self._nonce, "exit:3")
+
+
+def test_of_a_command_that_prints_much_the_end_is_kept_and_all_is_shown() -> None:
+    shown = 0
+
+    def show(text: str) -> None:
+        nonlocal shown
+        shown += len(text)
+
+    result = Talker().wait_command(show)
+    assert result.status == 3
+    assert shown == 3 * LIMIT // 1000 * 1000
+    assert len(result.output) == LIMIT
+    assert result.output[-1000:].startswith(f"{3 * LIMIT // 1000 - 1:08}")
+
+
+def test_a_terminal_that_takes_nothing_has_the_newest_kept() -> None:
+    waiting = terminal._Output()
+    try:
+        for number in range(3 * terminal._BACKLOG // 1000):
+            waiting.put(b"%08d" % number + b"." * 992)
+        data = waiting.take()
+    finally:
+        waiting.close()
+    assert len(data) == terminal._BACKLOG
+    assert data[-1000:].startswith(b"%08d" % (3 * terminal._BACKLOG // 1000 - 1))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei import locks
+from qemu_sdei import locks, rundir
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import owner as owner_module
 from qemu_sdei.machine import owner_client
@@ -226,3 +226,17 @@ def test_more_clients_than_there_is_room_for(owner: Owner) -> None:
         if b"ok" in answers(owner.path, b'{"cmd": "echo", "word": 1}\n') and owner.cancelled.wait(10):
             break
     assert ask(owner.path, "echo", {"word": 1}, print) == {"said": 1}
+
+
+def test_a_request_that_means_another_guest_is_refused() -> None:
+    with runtime_directory() as path:
+        rundir.identify(path)
+        owner = Owner(path / "owner.sock")
+        try:
+            for meant in ("", rundir.identity(path)):
+                assert ask(owner.path, "echo", {"word": 1}, print, identity=meant) == {"said": 1}
+            with pytest.raises(GuestError, match="has ended; another guest of that name runs now"):
+                ask(owner.path, "wait", {}, print, identity="0" * 32)
+            assert not owner.cancelled.is_set(), "it was not even begun"
+        finally:
+            owner.end()

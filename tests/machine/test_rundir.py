@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import UsageError
+from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.rundir import RunDirectory
 
 OWNER = """
@@ -191,3 +191,40 @@ def test_find_names_what_runs(runtime: Path, tmp_path: Path) -> None:
     assert rundir.find(str(tmp_path)).control == tmp_path / "control.sock"
     with pytest.raises(UsageError, match="cannot be used"):
         rundir.find("no such\nname")
+
+
+def test_each_guest_is_another_one(runtime: Path) -> None:
+    found = set()
+    for _ in range(3):
+        directory = RunDirectory.create("g")
+        assert rundir.is_identity(rundir.identity(directory.path))
+        assert rundir.running()[0].identity == rundir.identity(directory.path)
+        found.add(rundir.identity(directory.path))
+        directory.remove()
+        assert not directory.held
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("text", [b"", b"x" * 32, b"1" * 31, b"\xff" * 32, b"1" * 100, None])
+def test_an_identity_that_is_damaged_or_missing_is_none(runtime: Path, text: bytes | None) -> None:
+    directory = RunDirectory.create("g")
+    (directory / rundir.IDENTITY).unlink()
+    if text is not None:
+        (directory / rundir.IDENTITY).write_bytes(text)
+    assert rundir.identity(directory.path) == ""
+
+
+def test_who_has_looked_up_a_guest_does_not_take_over_the_next_one_of_its_name(runtime: Path) -> None:
+    first = RunDirectory.create("g")
+    (first / rundir.RUN).touch()
+    stale = rundir.find("g")
+    first.remove()
+    second = RunDirectory.create("g")
+    (second / rundir.RUN).touch()
+    qemu = second.qemu_lock()  # as if it ran
+    second.release()
+    with pytest.raises(LostGuestError, match="has ended; another guest of that name runs now"):
+        RunDirectory.adopt("g", stale.identity)
+    adopted = RunDirectory.adopt("g", rundir.find("g").identity)
+    adopted.remove()
+    os.close(qemu)
