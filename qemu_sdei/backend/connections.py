@@ -65,7 +65,9 @@ class Connections(ABC):
         """A client is gone."""
 
     def close(self) -> None:
-        """Hang up on everybody and remove the socket."""
+        """Hang up on everybody and remove the socket; does nothing the second time."""
+        if self._directory < 0:
+            return
         for client in list(self._clients.values()):
             self._drop(client)
         self._server.unwatch(self._listener.fileno())
@@ -73,6 +75,7 @@ class Connections(ABC):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path.name, dir_fd=self._directory)
         os.close(self._directory)
+        self._directory = -1
 
     def _accept(self, _events: int) -> None:
         try:
