@@ -9,15 +9,13 @@ lies behind the binary is not cleared: a binary with a BSS clears it itself.
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
+from qemu_sdei import blobs
 from qemu_sdei.boot.config import BUILTIN, BootConfig, Entry
 from qemu_sdei.boot.image import read_file
 from qemu_sdei.boot.placement import BLOCK, align_up, too_small
 from qemu_sdei.boot.tree import check_ram, firmware_tree
 from qemu_sdei.errors import UsageError
-
-_DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 @lru_cache(maxsize=2)
@@ -25,11 +23,10 @@ def _binary(kernel: str) -> bytes:
     if not kernel.startswith(BUILTIN):
         return read_file(kernel, "guest binary")
     name = kernel.removeprefix(BUILTIN)
-    path = _DATA / f"{name}.bin"
-    if not name.isidentifier() or not path.is_file():
-        have = ", ".join(sorted(BUILTIN + item.stem for item in _DATA.glob("*.bin"))) or "none"
+    if not name.isidentifier() or name not in blobs.names():
+        have = ", ".join(BUILTIN + known for known in blobs.names()) or "none"
         raise UsageError(f"{kernel}: no such guest in this package; there are: {have}")
-    return read_file(str(path), "guest binary")
+    return blobs.read(name)
 
 
 def _places(config: BootConfig, binary: bytes) -> tuple[int, int]:

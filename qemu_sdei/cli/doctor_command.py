@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+
+if TYPE_CHECKING:
+    from qemu_sdei.machine.environment import Finding
 
 
 def register(subparsers: Any) -> None:
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         (
             [
                 finding.name,
-                "ok" if finding.found is not None else "missing" if finding.needed else "absent",
+                _state(finding),
                 finding.found or "",
             ]
             for finding in findings
@@ -57,3 +60,9 @@ def run(args: argparse.Namespace) -> int:
     if good:
         print("guests can run here")
     return 0 if good else 1
+
+
+def _state(finding: Finding) -> str:
+    if finding.found is not None:
+        return "ok"
+    return "damaged" if finding.damaged else "missing" if finding.needed else "absent"

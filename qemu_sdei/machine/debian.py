@@ -2,28 +2,29 @@
 
 Everything lies below `$XDG_CACHE_HOME/qemu-sdei` (default `~/.cache/qemu-sdei`): `debs/` packages, `kernels/RELEASE/`
 what was taken from them, `apt-ARCHITECTURE/` a private apt (see `qemu_sdei.machine.apt`), `index.json` what is there.
-What is in the index is used without asking anybody, so that the second time works without a network.
+What is in the index is used without asking anybody, so that the second time works without a network. It has the SHA-256
+of each file too, which is compared whenever a kernel or busybox is taken from here.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
-import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Final, TypeVar
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.apt import WHAT_ELSE, Apt
+from qemu_sdei.machine.cache_index import CacheIndex, safe
 from qemu_sdei.machine.cpu_models import cache_directory
 from qemu_sdei.machine.options import Progress, no_progress
+from qemu_sdei.machine.unpack import SUMS, Unpacked, damaged, extract, read_sums, sha256, write_sums
 
 METAPACKAGE: Final = "linux-image-arm64"
 """Depends on the release's default kernel; `linux-image-SERIES-arm64` on that of another series."""
@@ -34,7 +35,6 @@ _DRIVERS: Final = re.compile(
 )
 """Whole directories: which of their modules need each other changes from kernel to kernel."""
 _LOCK_TIMEOUT: Final = 1800.0
-_EXTRACT_TIMEOUT: Final = 300.0
 
 Got = TypeVar("Got")
 
@@ -62,6 +62,9 @@ class DebianCache:
         self.directory = directory or cache_directory()
         self._progress = progress
         self._apts: dict[str, Apt] = {}
+        self._index = CacheIndex(self.directory)
+        self._holder: int | None = None
+        """Thread that holds the lock."""
 
     def kernel(self, series: str | None = None, *, refresh: bool = False) -> KernelFiles:
         """The kernel of a series such as "6.1", or the release's default one; downloaded if it is not here yet.
@@ -73,10 +76,10 @@ class DebianCache:
         """
         if series is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", series):
             raise UsageError(f"kernel series {series!r}: give two numbers, such as 6.1")
-        if not refresh and (found := self._indexed_kernel(series)):
+        if not refresh and (found := self._sound_kernel(series)):
             return found
         with self._locked():
-            if not refresh and (found := self._indexed_kernel(series)):
+            if not refresh and (found := self._sound_kernel(series)):
                 return found
             apt = self._apt("arm64")
 
@@ -86,16 +89,18 @@ class DebianCache:
 
             package, version, deb = _with_lists(apt, get, refresh)
             release = package.removeprefix("linux-image-")
-            image, config = self._extract_kernel(deb, release)
+            files = self._extract_kernel(deb, release)
+            image = files[f"vmlinuz-{release}"].path
+            config = files[f"config-{release}"].path if f"config-{release}" in files else None
             found = KernelFiles(_series(release), release, package, version, image, config)
-            index = self._index()
+            index = self._index.read()
             index["kernels"][found.series] = asdict(found) | {
                 "image": str(image.relative_to(self.directory)),
                 "config": str(config.relative_to(self.directory)) if config else None,
             }
             if series is None:
                 index["default"] = found.series
-            self._write_index(index)
+            self._index.write(index, files.values())
             return found
 
     def busybox(self, *, refresh: bool = False) -> Path:
@@ -117,10 +122,19 @@ class DebianCache:
 
     def _single(self, name: str, package: str, pattern: str, refresh: bool) -> Path:
         """The one file `name` of a package, whose path there matches `pattern`."""
-        if not refresh and (found := self._indexed_file(name)):
+
+        def sound() -> Path | None:
+            path = self._index.file(name)
+            return path and self._sound(
+                path,
+                lambda: self._index.deb_of(package, path.parent.name),
+                lambda deb: extract(deb, re.compile(pattern), path.parent, last=name),
+            )
+
+        if not refresh and (found := sound()):
             return found
         with self._locked():
-            if not refresh and (found := self._indexed_file(name)):
+            if not refresh and (found := sound()):
                 return found
             apt = self._apt("arm64")
 
@@ -131,12 +145,12 @@ class DebianCache:
                 return version, self._deb(apt, package, version)
 
             version, deb = _with_lists(apt, get, refresh)
-            target = self.directory / package / _safe(version)
-            files = _extract(deb, re.compile(pattern), target, last=name)
-            index = self._index()
-            index[name] = str(files[name].relative_to(self.directory))
-            self._write_index(index)
-            return files[name]
+            target = self.directory / package / safe(version)
+            files = extract(deb, re.compile(pattern), target, last=name)
+            index = self._index.read()
+            index[name] = str(files[name].path.relative_to(self.directory))
+            self._index.write(index, files.values())
+            return files[name].path
 
     def download(self, package: str, version: str, architecture: str = "arm64") -> Path:
         """A package of exactly this version, as a .deb file. `architecture` "all" is looked for beside arm64.
@@ -144,7 +158,7 @@ class DebianCache:
         Raises:
             UsageError: it is not here and cannot be had.
         """
-        if known := self._indexed_deb(package, version):
+        if known := self._index.deb(package, version):
             return known
         with self._locked():
             apt = self._apt("arm64" if architecture == "all" else architecture)
@@ -174,30 +188,40 @@ class DebianCache:
             UsageError: they are not here, and the kernel's package cannot be had.
         """
         target = self.directory / "kernels" / kernel.release / "drivers"
-        if (target / "complete").is_file():
+        unsummed = (target / SUMS).is_file()  # of an older version, which kept no checksums
+        if read_sums(target) or (unsummed and not os.access(target, os.W_OK)):
             return target
-        deb = self.download(kernel.package, kernel.version)
+        try:
+            deb = self.download(kernel.package, kernel.version)
+        except UsageError:
+            if unsummed:
+                return target
+            raise
         with self._locked():
-            if not (target / "complete").is_file():
+            if not read_sums(target):
                 self._progress(f"unpacking drivers of {kernel.release}")
-                _extract(deb, _DRIVERS, target)
-                (target / "complete").touch()
+                write_sums(target, extract(deb, _DRIVERS, target))
         return target
 
     def cached_kernels(self) -> list[KernelFiles]:
         """The newest kernel of each series in the cache; asks nobody."""
-        found = (self._indexed_kernel(series) for series in sorted(self._index()["kernels"], key=_numbers))
+        found = (self._indexed_kernel(series) for series in sorted(self._index.read()["kernels"], key=_numbers))
         return [kernel for kernel in found if kernel is not None]
 
     def cached_busybox(self) -> Path | None:
         """The busybox in the cache, if there is one; asks nobody."""
-        return self._indexed_file("busybox")
+        found = self._index.file("busybox")
+        return found if found is not None and found.is_file() else None
+
+    def is_damaged(self, path: Path) -> bool:
+        """Whether a file of the cache is not what was put there; asks nobody, changes nothing."""
+        return self._index.is_damaged(path)
 
     # Finding and downloading; the lock is held.
 
     def _apt(self, architecture: str) -> Apt:
         if architecture not in self._apts:
-            directory = self.directory / f"apt-{_safe(architecture)}"
+            directory = self.directory / f"apt-{safe(architecture)}"
             self._apts[architecture] = Apt(directory, architecture, self._progress)
         return self._apts[architecture]
 
@@ -217,67 +241,93 @@ class DebianCache:
         )
 
     def _deb(self, apt: Apt, package: str, version: str) -> Path:
-        if known := self._indexed_deb(package, version):
+        if known := self._index.deb(package, version):
             return known
         self._progress(f"downloading {package} {version}")
         path = apt.download(package, version, self.directory / "debs")
-        index = self._index()
+        index = self._index.read()
         index["debs"][f"{package}={version}"] = path.name
-        self._write_index(index)
+        self._index.write(index, [Unpacked(path, sha256(path))])
         return path
 
-    def _extract_kernel(self, deb: Path, release: str) -> tuple[Path, Path | None]:
+    def _extract_kernel(self, deb: Path, release: str) -> dict[str, Unpacked]:
         self._progress(f"unpacking {release}")
         target = self.directory / "kernels" / release
         name = re.escape(release)
-        files = _extract(deb, re.compile(rf"\./boot/(vmlinuz-{name}|config-{name})"), target, last=f"vmlinuz-{release}")
-        return files[f"vmlinuz-{release}"], files.get(f"config-{release}")
+        return extract(deb, re.compile(rf"\./boot/(vmlinuz-{name}|config-{name})"), target, last=f"vmlinuz-{release}")
 
     # The index.
 
-    def _index(self) -> dict[str, Any]:
-        """What `index.json` says; an empty index if it is not there or damaged: then things are fetched again."""
-        try:
-            index = json.loads((self.directory / "index.json").read_bytes())
-        except (OSError, ValueError):
-            index = None
-        if not isinstance(index, dict):
-            index = {}
-        for name in ("kernels", "debs"):
-            if not isinstance(index.get(name), dict):
-                index[name] = {}
-        return index
-
-    def _write_index(self, index: dict[str, Any]) -> None:
-        _write(self.directory / "index.json", json.dumps(index, indent=1, sort_keys=True).encode() + b"\n")
-
-    def _indexed_kernel(self, series: str | None) -> KernelFiles | None:
-        index = self._index()
+    def _entry(self, series: str | None) -> KernelFiles | None:
+        """What the index says of a kernel."""
+        index = self._index.read()
         try:
             entry = index["kernels"][index["default"] if series is None else series]
             image, config = self.directory / entry["image"], entry["config"]
-            known = KernelFiles(**entry | {"image": image, "config": self.directory / config if config else None})
+            return KernelFiles(**entry | {"image": image, "config": self.directory / config if config else None})
         except (TypeError, KeyError):
             return None
-        return known if image.is_file() else None
 
-    def _indexed_file(self, name: str) -> Path | None:
-        path = self._index().get(name)
-        return self.directory / path if isinstance(path, str) and (self.directory / path).is_file() else None
+    def _indexed_kernel(self, series: str | None) -> KernelFiles | None:
+        known = self._entry(series)
+        return known if known is not None and known.image.is_file() else None
 
-    def _indexed_deb(self, package: str, version: str) -> Path | None:
-        name = self._index()["debs"].get(f"{package}={version}")
-        path = self.directory / "debs" / str(name)
-        return path if name and path.is_file() else None
+    def _sound_kernel(self, series: str | None) -> KernelFiles | None:
+        """A kernel of the cache whose image is what was put there. Raises `UsageError`: it is damaged."""
+        known = self._entry(series)
+        if known is None:
+            return None
+        found = self._sound(
+            known.image,
+            lambda: self._index.deb(known.package, known.version),
+            lambda deb: self._extract_kernel(deb, known.release),
+        )
+        return known if found else None
+
+    def _sound(
+        self, path: Path, package: Callable[[], Path | None], unpack: Callable[[Path], dict[str, Unpacked]]
+    ) -> Path | None:
+        """`path` if it is what was put there; None if it has to be fetched. Raises `UsageError`: it is damaged.
+
+        A file that was deleted, or that an older version put there without a checksum, is unpacked again where its
+        package is here: that needs no network.
+        """
+        read_only = self.directory.is_dir() and not os.access(self.directory, os.W_OK)
+        if path.is_file() and (read_only or self._index.digest(path)):
+            if not self.is_damaged(path):
+                return path
+            if read_only:
+                raise damaged(path)
+        with self._locked():
+            # Once more: another process may just have replaced it.
+            known = self._index.digest(path)
+            if path.is_file() and known:
+                if self.is_damaged(path):
+                    raise damaged(path)
+                return path
+            deb = package()
+            if deb is None and not path.is_file():
+                return None
+            # Without its package, an older version's file can only be taken as it is.
+            files = unpack(deb).values() if deb else [Unpacked(path, sha256(path))]
+            self._index.write(self._index.read(), files)
+            return path
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the cache's lock; what fails on the file system inside becomes a UsageError."""
+        if self._holder == threading.get_ident():
+            yield
+            return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with (self.directory / "lock").open("a") as lock:
                 self._lock(lock)
-                yield
+                self._holder = threading.get_ident()
+                try:
+                    yield
+                finally:
+                    self._holder = None
         except OSError as error:
             raise UsageError(
                 f"the cache {self.directory} cannot be used: {error.strerror or error}: "
@@ -335,63 +385,3 @@ def _series(release: str) -> str:
 
 def _numbers(series: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", series)]
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.+~-]", "_", name)
-
-
-def _write(path: Path, data: bytes | IO[bytes], mode: int = 0o644) -> None:
-    """Put a file in its place at once: nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if isinstance(data, bytes):
-                file.write(data)
-            else:
-                while piece := data.read(1 << 20):
-                    file.write(piece)
-        Path(part).chmod(mode)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-
-
-def _extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str | None = None) -> dict[str, Path]:
-    """Write the files of a package whose names match into `target`, by their group 1, until `last` was seen; all of
-    them without one.
-
-    A kernel's package begins with what is in /boot: not to unpack its 4000 modules saves seconds.
-    """
-    import tarfile  # here: most runs find all in the index
-
-    found: dict[str, Path] = {}
-    process = subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(deb)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdout is not None
-    deadline = time.monotonic() + _EXTRACT_TIMEOUT
-    try:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                match = wanted.fullmatch(member.name)
-                if match and member.isfile() and (data := archive.extractfile(member)):
-                    _write(target / match[1], data, 0o755 if member.mode & 0o100 else 0o644)
-                    found[match[1]] = target / match[1]
-                    if match[1] == last:
-                        return found
-                if time.monotonic() > deadline:
-                    break
-            else:
-                if last is None:
-                    return found
-    except (tarfile.TarError, EOFError) as error:
-        raise UsageError(f"{deb} is damaged ({error}): delete it and try again") from None
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
-    raise UsageError(f"{deb} has no {last or 'end'} in it: delete it and try again, or {WHAT_ELSE}")

@@ -6,6 +6,7 @@ is asked what it depends on.
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import re
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.machine.unpack import damaged, read_sums
 
 DISK: Final = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 """ext4 asks the kernel's crypto library for crc32c by name, which no dependency tells."""
@@ -28,9 +30,12 @@ def load_order(folder: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
     What is not in `folder` is taken to be built into the kernel, if it is wanted by its own name.
 
     Raises:
-        UsageError: a module that another one depends on is not there.
+        UsageError: a module that another one depends on is not there, or one is not what was unpacked.
     """
-    files = {_name(file): file for file in folder.iterdir() if ".ko" in file.name}
+    sums = read_sums(folder)
+    # What was unpacked and is gone is not built into the kernel.
+    names = {file.name for file in folder.iterdir()} | sums.keys()
+    files = {_name(folder / name): folder / name for name in names if ".ko" in name}
     order: dict[str, bytes] = {}
 
     def add(name: str, needed_by: str = "") -> None:
@@ -40,7 +45,7 @@ def load_order(folder: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
             if needed_by:
                 raise UsageError(f"kernel module {needed_by} needs {name}, which is not in {folder}")
             return
-        data = _content(files[name])
+        data = _content(files[name], sums)
         found = _DEPENDS.search(data)
         for other in found[1].decode().split(",") if found else ():
             if other:
@@ -56,9 +61,11 @@ def _name(file: Path) -> str:
     return file.name.partition(".ko")[0].replace("-", "_")
 
 
-def _content(file: Path) -> bytes:
-    data = file.read_bytes()
+def _content(file: Path, sums: dict[str, str]) -> bytes:
     try:
+        data = file.read_bytes()
+        if sums and hashlib.sha256(data).hexdigest() != sums.get(file.name):
+            raise damaged(file, file.parent)
         return lzma.decompress(data) if file.suffix == ".xz" else data
-    except lzma.LZMAError as error:
-        raise UsageError(f"{file} is damaged ({error}): delete its directory and try again") from None
+    except (OSError, lzma.LZMAError):
+        raise damaged(file, file.parent) from None

@@ -62,6 +62,8 @@ class Finding:
     """Whether no guest runs without it."""
     why: str
     remedy: str
+    damaged: bool = False
+    """It is there, and is not what it should be."""
 
     @property
     def ok(self) -> bool:
@@ -247,24 +249,39 @@ def _tool(name: str, why: str, remedy: str) -> Finding:
     return Finding(name, shutil.which(name), False, why, remedy)
 
 
-def _cached(look: Callable[[DebianCache], str | None]) -> str | None:
+def _cached(name: str, look: Callable[[DebianCache], dict[str, Path]], why: str, remedy: str) -> Finding:
+    """`look` returns what is in the cache, by how it is shown."""
     # Imported here: every start of a guest needs find_qemu(), and none of this.
     from qemu_sdei.machine.debian import DebianCache
+    from qemu_sdei.machine.unpack import damaged
 
+    cache = DebianCache()
     try:
-        return look(DebianCache())
+        files = look(cache)
+        wrong = [path for path in files.values() if cache.is_damaged(path)]
     except OSError:  # a cache that may not be read
-        return None
+        return Finding(name, None, False, why, remedy)
+    if wrong:
+        # Needed: `run` refuses it, until it is deleted.
+        return Finding(name, None, True, why, "; ".join(str(damaged(path)) for path in wrong), damaged=True)
+    return Finding(name, ", ".join(files) or None, False, why, remedy)
 
 
 def _kernels() -> Finding:
-    found = _cached(lambda cache: ", ".join(kernel.release for kernel in cache.cached_kernels()) or None)
-    return Finding("Debian kernels", found, False, "in the cache, for use without a network", "the first run gets one")
+    return _cached(
+        "Debian kernels",
+        lambda cache: {kernel.release: kernel.image for kernel in cache.cached_kernels()},
+        "in the cache, for use without a network",
+        "the first run gets one",
+    )
 
 
 def _busybox() -> Finding:
-    found = _cached(lambda cache: str(cache.cached_busybox() or "") or None)
-    return Finding("busybox for arm64", found, False, "the shell in our initramfs", "the first run gets it")
+    def look(cache: DebianCache) -> dict[str, Path]:
+        found = cache.cached_busybox()
+        return {} if found is None else {str(found): found}
+
+    return _cached("busybox for arm64", look, "the shell in our initramfs", "the first run gets it")
 
 
 def _compiler() -> Finding:

@@ -25,6 +25,7 @@ from qemu_sdei.guestbuild import CROSS_VARIABLE, find_compiler
 from qemu_sdei.machine.apt import WHAT_ELSE
 from qemu_sdei.machine.debian import DebianCache, KernelFiles
 from qemu_sdei.machine.options import Progress, no_progress
+from qemu_sdei.machine.unpack import Unpacked, read_sums, sha256, write_sums
 
 NAME: Final = "sdei_test"
 KBUILD_ARCHITECTURE: Final = "amd64"
@@ -50,7 +51,11 @@ def build(cache: DebianCache, kernel: KernelFiles, progress: Progress = no_progr
     """
     target = cache.directory / "modules" / f"{kernel.release}-{kernel.version}-{_digest()}" / f"{NAME}.ko"
     if target.is_file():
-        return target
+        known = read_sums(target.parent).get(target.name)
+        if known is not None and known == sha256(target):
+            return target
+        # Without a checksum: built by an older version of this program.
+        progress(f"{target} {'has no checksum' if known is None else 'is damaged'}: building it again")
     toolchain = _toolchain("dpkg-deb")
     with _work_directory() as work:
         tree = _headers(cache, kernel, Path(work))
@@ -214,6 +219,8 @@ def _compile(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(module, part)
+        # The checksum first: a module without its own is built again.
+        write_sums(target.parent, {target.name: Unpacked(target, sha256(part))})
         part.replace(target)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import secrets
 import struct
-from importlib import resources
 from typing import Final
 
+from qemu_sdei import blobs
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 
@@ -25,13 +25,13 @@ REDISTRIBUTOR_REGION_2 = 0x40_0000_0000
 """Where QEMU's `virt` puts the redistributors of CPU 123 and up, for RAM below 255 GiB."""
 
 
-OLDER: Final = {1: "monitor-1.bin", 2: "monitor-2.bin"}
+OLDER: Final = {1: "monitor-1", 2: "monitor-2"}
 """By `layout.VERSION` of then, monitors of guests that were saved before a saved guest had its own beside it."""
 
 
 def blob(older: int | None = None) -> bytes:
-    """The monitor as shipped, unpatched; with `older`, that of `OLDER`."""
-    return (resources.files("qemu_sdei") / "data" / ("monitor.bin" if older is None else OLDER[older])).read_bytes()
+    """The monitor as shipped, unpatched; with `older`, that of `OLDER`. Raises `UsageError`: it is damaged."""
+    return blobs.read("monitor" if older is None else OLDER[older])
 
 
 def patched(window_base: int, nr_cpus: int, image: bytes | None = None) -> bytes:

@@ -30,6 +30,7 @@ class Archive:
         *,
         depends: str = "",
         arch: str = "arm64",
+        md5sums: str = "",
     ) -> Path:
         """Build a package and list it, in place of an older version; returns its file."""
         tree = self.directory / "build" / package
@@ -40,6 +41,8 @@ class Archive:
         control = f"Package: {package}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: nobody <a@b>\n"
         control += f"Depends: {depends}\n" if depends else ""
         (tree / "DEBIAN" / "control").write_text(control + "Description: test\n")
+        if md5sums:
+            (tree / "DEBIAN" / "md5sums").write_text(md5sums)
         name = f"{package}_{version.partition(':')[2] or version}_{arch}.deb"
         deb = self.directory / "pool" / name
         deb.parent.mkdir(exist_ok=True)

@@ -152,11 +152,19 @@ def test_build_downloads_the_kernels_own_version_and_keeps_the_result(cache: Fak
         f"linux-kbuild-6.1={VERSION}:amd64",
     ]
     assert not list(temporary.iterdir())
-    assert [file.name for file in built.parent.iterdir()] == ["sdei_test.ko"]
+    assert sorted(file.name for file in built.parent.iterdir()) == ["complete", "sdei_test.ko"]
 
     cache.asked.clear()
     assert build(cache) == built
     assert not cache.asked
+
+    # What is not what was built, or cannot be told, is built again.
+    good = built.read_bytes()
+    for damage in (lambda: built.write_bytes(good[:-1] + b"x"), (built.parent / "complete").unlink):
+        damage()
+        assert module.vermagic(build(cache)) == RELEASE
+        assert cache.asked
+        cache.asked.clear()
 
 
 def test_a_kept_module_needs_no_tools(cache: FakeCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
