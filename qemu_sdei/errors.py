@@ -7,7 +7,10 @@ to find out why.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from qemu_sdei.printable import printable
 
 
 class SdeiError(Exception):
@@ -46,16 +49,17 @@ class GuestError(SdeiError):
         self.output = output
 
     def __str__(self) -> str:
-        lines = [self.message]
+        # It may hold another one's lines, which are indented; a line that begins at the margin is only ours.
+        lines = [printable(line) for line in re.sub(r"\n(?! {2})", r"\\n", self.message).split("\n")]
         if self.command:
-            lines.append("  command line: " + " ".join(self.command))
+            lines.append("  command line: " + printable(" ".join(self.command), None))
         if self.output:
-            lines.append("  QEMU said: " + self.output.strip())
+            lines.append("  QEMU said: " + "\n    ".join(map(printable, self.output.strip().split("\n"))))
         if self.console:
             lines.append("  last console lines:")
-            lines += ["    " + line for line in self.console]
+            lines += ["    " + printable(line.expandtabs()) for line in self.console]
         if self.trace is not None:
-            lines.append(f"  logs and trace: {self.trace}")
+            lines.append(f"  logs and trace: {printable(self.trace)}")
         return "\n".join(lines)
 
 

@@ -33,6 +33,7 @@ from qemu_sdei.errors import GuestTimeoutError, SdeiError, UsageError
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.image import proof_of
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.printable import printable
 from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return serve(options)
     except SdeiError as error:
-        print(f"qemu-sdei backend: {error}", file=sys.stderr, flush=True)
+        print(f"qemu-sdei backend: {printable(error)}", file=sys.stderr, flush=True)
         return error.exit_code
     except MemoryError:
         print(f"qemu-sdei backend: {limits.reached()}", file=sys.stderr, flush=True)

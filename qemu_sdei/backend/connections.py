@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from qemu_sdei import locks
 from qemu_sdei.backend.server import Server
+from qemu_sdei.printable import printable
 
 MAX_LINE: Final = 1 << 20
 _MAX_CLIENTS: Final = 64
@@ -105,7 +106,7 @@ class Connections(ABC):
     @staticmethod
     def _say(text: str) -> None:
         with contextlib.suppress(OSError):
-            print(f"qemu-sdei backend: {text}", file=sys.stderr, flush=True)
+            print(f"qemu-sdei backend: {printable(text)}", file=sys.stderr, flush=True)
 
     def _drop(self, client: Client) -> None:
         fd = client.socket.fileno()

@@ -13,8 +13,11 @@ from importlib import import_module
 from typing import Final, NoReturn
 
 from qemu_sdei import __version__
+from qemu_sdei.cli.output import say
+from qemu_sdei.cli.screen import screened
 from qemu_sdei.cli.signals import Terminated, catching_signals
 from qemu_sdei.errors import GuestError, SdeiError, UsageError
+from qemu_sdei.printable import printable
 
 COMMANDS: Final = (
     "run",
@@ -46,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -76,7 +79,11 @@ def _open_standard_files() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     _open_standard_files()
-    words = sys.argv[1:] if argv is None else list(argv)
+    with screened():
+        return _main(sys.argv[1:] if argv is None else list(argv))
+
+
+def _main(words: list[str]) -> int:
     command: list[str] | None = None
     if "--" in words and words[0] == "run":
         # Everything behind it is the guest's: argparse must not look at it.
@@ -108,17 +115,17 @@ def _guarded(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             return code
     except UsageError as error:
-        print(f"qemu-sdei: error: {error}", file=sys.stderr)
+        say(f"qemu-sdei: error: {error}", error=True)
         return error.exit_code
     except GuestError as error:
-        print(f"qemu-sdei: {error}", file=sys.stderr)
+        say(*f"qemu-sdei: {error}".split("\n"), error=True)
         return error.exit_code
     except SdeiError as error:
-        print(f"qemu-sdei: {error}", file=sys.stderr)
+        say(f"qemu-sdei: {error}", error=True)
         return error.exit_code
     except Terminated as end:
         for note in getattr(end, "__notes__", ()):
-            print(f"qemu-sdei: {note}", file=sys.stderr)
+            say(f"qemu-sdei: {note}", error=True)
         return 128 + end.number
     except BrokenPipeError:
         # Whoever read our output has seen enough. What is still buffered must not raise again at exit.

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei.cli import output
 from qemu_sdei.cli.output import add_verbosity
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     def say(text: str) -> None:
         if not args.quiet:
-            print(f"qemu-sdei: {text}", file=sys.stderr, flush=True)
+            output.say(f"qemu-sdei: {text}", error=True)
 
     with locked(directory / rundir.LOCK):
         memory.create_named(ram, config.ram_size)

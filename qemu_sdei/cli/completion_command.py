@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
+from qemu_sdei.cli.output import print_data
+
 _KINDS: Final = {
     "FILE": "FILE",
     "A": "FILE",
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     parser = make_parser()
     _mark(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "GUEST": _GUEST})
-    print(shtab.complete(parser, shell=args.shell, preamble=_PREAMBLE.get(args.shell, "")))
+    print_data(shtab.complete(parser, shell=args.shell, preamble=_PREAMBLE.get(args.shell, "")) + "\n")
     return 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.options import add_machine_options, machine_options
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,14 +76,14 @@ def _print(report: Report, verbose: int) -> None:
     from qemu_sdei.conformance import Outcome
 
     for line in report.firmware:
-        print(line)
+        say(line)
     rows = [(r.number, r.outcome.value, r.name, r.source, _remark(r)) for r in report.results]
     print_table("", ("", "result", "scenario", "source", "remark"), rows)
     for result in report.results:
         if result.outcome is Outcome.FAIL:
             _print_failure(result, verbose)
     counts = [(Outcome.PASS, "passed"), (Outcome.FAIL, "failed"), (Outcome.SKIP, "skipped")]
-    print(", ".join(f"{report.count(outcome)} {word}" for outcome, word in counts) + f" in {report.seconds:.1f} s")
+    say(", ".join(f"{report.count(outcome)} {word}" for outcome, word in counts) + f" in {report.seconds:.1f} s")
 
 
 def _remark(result: Result) -> str:
@@ -93,16 +93,16 @@ def _remark(result: Result) -> str:
 
 
 def _print_failure(result: Result, verbose: int) -> None:
-    print(f"{result.number} {result.name} ({result.source})")
+    say(f"{result.number} {result.name} ({result.source})")
     for key, value in result.details.items():
         if isinstance(value, str):
-            print(f"    {key + ':':10} {value}")
+            say(f"    {key + ':':10} {value}")
         else:
-            print(f"    {key}:")
+            say(f"    {key}:")
             for item in value:
-                print(f"        {item}")
+                say(f"        {item}")
     if result.trace:
-        print("    trace:")
+        say("    trace:")
         for record in result.trace if verbose else result.trace[-_TRACE_SHOWN:]:
-            print("        " + " ".join(f"{key}={value}" for key, value in record.items()))
-    print()
+            say("        " + " ".join(f"{key}={value}" for key, value in record.items()))
+    say("")

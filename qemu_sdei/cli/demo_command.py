@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
+from qemu_sdei.printable import printable
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.client import Injection
@@ -106,7 +108,9 @@ def _find(args: argparse.Namespace, progress: Progress) -> _Parts:
 
 def _heading(progress: Progress, text: str) -> None:
     progress.done()
-    print(f"\n\x1b[1m{text}\x1b[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+    bold, plain = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
+    raw(sys.stdout).write(f"\n{bold}{printable(text)}{plain}\n")
+    sys.stdout.flush()
 
 
 def _show(lines: list[str]) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.environment import Finding
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     for finding in findings:
         if finding.found is None:
             need = "needed" if finding.needed else "optional"
-            print(f"{finding.name} ({need}: {finding.why}): {finding.remedy}")
+            say(f"{finding.name} ({need}: {finding.why}): {finding.remedy}")
     if good:
-        print("guests can run here")
+        say("guests can run here")
     return 0 if good else 1
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, Final
 
 from qemu_sdei.cli.files import add_output, read_file, write_output
-from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import UsageError
 
 _ALONE: Final = ("dtso", "dtbo", "dts")
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 raise UsageError(f"{args.dtb} is source: compile it first (dtc -I dts -O dtb -o OUT.dtb {args.dtb})")
             data = dt.merge(blob, conduit=args.method, sdei=not args.no_sdei, psci=not args.no_psci)
             if not args.quiet and data == blob[: len(data)]:
-                print(f"qemu-sdei: {args.dtb} has the nodes already: nothing changed", file=sys.stderr)
+                say(f"qemu-sdei: {args.dtb} has the nodes already: nothing changed", error=True)
             if wanted == "dts":
                 data = dts.source(fdt.parse(data)).encode()
         except DtError as error:

@@ -49,6 +49,10 @@ def write_output(data: bytes, output: str | None, *, force: bool, binary: bool, 
     if output is None or output == "-":
         if binary and sys.stdout.isatty():
             raise UsageError(f"{what} is binary and not written to a terminal: give -o FILE, or redirect it")
+        if not binary and sys.stdout.isatty():
+            sys.stdout.write(data.decode(errors="surrogateescape"))  # which a terminal takes by cli/screen.py
+            sys.stdout.flush()
+            return
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

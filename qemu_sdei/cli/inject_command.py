@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -137,14 +137,14 @@ def _report(args: argparse.Namespace, event: int, results: list[Injection], elap
     if len(results) == 1:
         if latencies:
             entry, complete = latencies["entry"]["min"], latencies["complete"]["min"]
-            print(f"{what}: completed; handler entered after {entry:.0f} µs, completed after {complete:.0f} µs")
+            say(f"{what}: completed; handler entered after {entry:.0f} µs, completed after {complete:.0f} µs")
         else:
-            print(f"{what}: {_OUTCOMES.get(last.outcome, last.outcome)}" + (f" ({last.reason})" if last.reason else ""))
+            say(f"{what}: {_OUTCOMES.get(last.outcome, last.outcome)}" + (f" ({last.reason})" if last.reason else ""))
         return
     counts = ", ".join(f"{count} {_OUTCOMES.get(outcome, outcome)}" for outcome, count in sorted(outcomes.items()))
-    print(f"{what}: {len(results)} injected in {elapsed:.3f} s ({len(results) / max(elapsed, 1e-9):.0f}/s): {counts}")
+    say(f"{what}: {len(results)} injected in {elapsed:.3f} s ({len(results) / max(elapsed, 1e-9):.0f}/s): {counts}")
     if last.reason:
-        print(f"the last one is not delivered yet: {last.reason}")
+        say(f"the last one is not delivered yet: {last.reason}")
     if latencies:
         print_table(
             "",

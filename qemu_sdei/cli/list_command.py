@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.config import GuestConfig, shown_ram
 from qemu_sdei.errors import ProtocolError, SdeiError
 
@@ -52,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
         )
         without = [g["name"] for g in guests if not g["owned"]]
         if without and not args.quiet:
-            print(f"without an owner: `qemu-sdei attach {without[0]}` takes it over, `stop {without[0]}` ends it")
+            say(f"without an owner: `qemu-sdei attach {without[0]}` takes it over, `stop {without[0]}` ends it")
         for guest in guests:
             if rundir.deserted(Path(guest["directory"])) and not args.quiet:
-                print(f"{guest['name']} has no backend either: it stands still at its next call until it is attached")
+                say(f"{guest['name']} has no backend either: it stands still at its next call until it is attached")
     elif not args.quiet:
-        print("no guest is running")
+        say("no guest is running")
     return 0
 
 

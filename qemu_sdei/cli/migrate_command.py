@@ -9,7 +9,7 @@ from typing import Any
 
 from qemu_sdei.cli import migrate_remote
 from qemu_sdei.cli.hold import add_hold, hold_of
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, say
 from qemu_sdei.config import check_name
 from qemu_sdei.errors import UsageError
 
@@ -166,4 +166,4 @@ def _print(result: dict[str, Any]) -> None:
     elif result["route"] != "shared":
         found = "not compared" if pages is None else f"compared: {pages} pages had not arrived, and were repaired"
         lines.append(f"  RAM was {found if pages != 0 else 'compared: all of it had arrived'}")
-    print("\n".join(lines))
+    say(*lines)

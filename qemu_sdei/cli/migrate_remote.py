@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.output import Progress, print_json
+from qemu_sdei.cli.output import Progress, print_json, say
 from qemu_sdei.cli.receive_command import add_tls
 from qemu_sdei.errors import UsageError
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, guest: Running, options: MigrationOptions, rep
     if args.resume:
         ask(guest.owner, "resume", {}, report, identity=guest.identity)
         if not args.quiet:
-            print(f"guest {guest.name!r} goes on here")
+            say(f"guest {guest.name!r} goes on here")
         return 0
     if args.to.startswith("ssh:"):
         progress("connecting to the other host")
@@ -138,4 +138,4 @@ def _print(result: dict[str, Any]) -> None:
         f"  QEMU sent {result['transferred'] / 1024:.0f} KiB; files beside: {result['files_sent'] / 1024:.0f} KiB",
         f"  RAM was {found if pages != 0 else 'compared: all of it had arrived'}",
     ]
-    print("\n".join(lines))
+    say(*lines)

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from qemu_sdei.cli.screen import raw
+from qemu_sdei.printable import printable, printable_lines
+
 _TICK: Final = 0.2
 _SPIN: Final = "|/-\\"
 
@@ -20,6 +23,17 @@ def add_verbosity(parser: argparse.ArgumentParser, *, json_output: bool = False)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     if json_output:
         parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+def say(*lines: object, error: bool = False) -> None:
+    """Print `lines`, each as one line whatever is in it; with `error` on standard error."""
+    for line in lines:
+        print(printable(line, None), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def print_data(text: str) -> None:
+    """Print text that programs read: as it is, but at a terminal like all other text."""
+    raw(sys.stdout).write(printable_lines(text) if sys.stdout.isatty() else text)
 
 
 class Progress:
@@ -42,7 +56,7 @@ class Progress:
             self._text = text
             self._since = time.monotonic()
             if not self._tty:
-                print(f"qemu-sdei: {text}", file=sys.stderr, flush=True)
+                say(f"qemu-sdei: {text}", error=True)
                 return
             self._draw(0)
         if self._thread is None:
@@ -53,7 +67,7 @@ class Progress:
     def _draw(self, turn: int) -> None:
         elapsed = time.monotonic() - self._since
         seconds = f" {elapsed:.0f} s" if elapsed >= 1 else ""
-        sys.stderr.write(f"\r\x1b[K{_SPIN[turn % 4]} {self._text[:100]}{seconds}")
+        raw(sys.stderr).write(f"\r\x1b[K{_SPIN[turn % 4]} {printable(self._text)[:100]}{seconds}")
         sys.stderr.flush()
 
     def _tick(self) -> None:
@@ -70,7 +84,7 @@ class Progress:
             return
         with self._lock:
             self._stop.set()
-            sys.stderr.write("\r\x1b[K")
+            raw(sys.stderr).write("\r\x1b[K")
             sys.stderr.flush()
         self._thread.join(1)
         self._thread = None
@@ -84,25 +98,34 @@ class Progress:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON, one line to a terminal's taste when it is one."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+    # DEL is the one control character that JSON leaves as it is.
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None).replace("\x7f", "\\u007f"))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: with lines and colour on a terminal, as plain aligned text elsewhere."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else printable(cell) for cell in row] for row in rows]
+    title, columns = printable(title), [printable(column) for column in columns]
     if sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+        # Text: of a string rich reads [words] in brackets as styles and links.
+        table = Table(
+            title=Text(title) if title else None,
+            box=SIMPLE_HEAD,
+            title_justify="left",
+            title_style="bold",
+            pad_edge=False,
+        )
         for column in columns:
             # Not cut with an ellipsis: what does not fit goes on in the next line.
-            table.add_column(column, overflow="fold")
+            table.add_column(Text(column), overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-        Console().print(table)
+        Console(file=raw(sys.stdout)).print(table)
         return
     if title:
         print(title)
@@ -117,6 +140,7 @@ _STYLES: Final = {
     "ok": "green",
     "off": "dim",
     "missing": "red",
+    "damaged": "red",
     "yes": "green",
     "no": "dim",
     "not ok": "red",

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from qemu_sdei.cli.backend_command import has_qemu, locked
 from qemu_sdei.cli.options import add_machine_options, machine_options
-from qemu_sdei.cli.output import add_verbosity, print_json
+from qemu_sdei.cli.output import add_verbosity, print_data, print_json, say
 from qemu_sdei.errors import SdeiError, UsageError
 
 _SHM: Final = Path("/dev/shm")
@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"arguments": words, "directory": str(directory), "ram": str(ram), "libvirt": _libvirt(words)})
     elif args.libvirt:
-        print(_libvirt(words))
+        print_data(_libvirt(words) + "\n")
     else:
-        print(f"{shlex.quote(str(qemu))} \\\n  {_lines(words)} \\\n  -display none")
+        print_data(f"{shlex.quote(str(qemu))} \\\n  {_lines(words)} \\\n  -display none\n")
     if not (args.json or args.quiet):
         backend = f"qemu-sdei backend --dir {shlex.quote(args.dir)}"
         comment = ("<!--", "-->") if args.libvirt else ("#", "")
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             f"guest RAM is the file {ram} ({args.memory}, mode 0600); the backend removes it when it ends after QEMU,",
             f"else you do: rm -r {shlex.quote(args.dir)} {shlex.quote(str(ram))}",
         ):
-            print(f"{comment[0]} {line} {comment[1]}".rstrip())
+            say(f"{comment[0]} {line} {comment[1]}".rstrip())
     return 0
 
 

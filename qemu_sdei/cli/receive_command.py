@@ -6,10 +6,9 @@ import argparse
 import json
 import math
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.output import Progress, add_verbosity
+from qemu_sdei.cli.output import Progress, add_verbosity, say
 from qemu_sdei.cli.run_command import interact
 from qemu_sdei.errors import UsageError
 
@@ -107,15 +106,15 @@ def _tell(args: argparse.Namespace, progress: Progress, state: str, about: dict[
         to = about.get("listen") or f"ssh://THIS-HOST/{about['name']}"
         more = f" --token {about['token']}" if "token" in about else ""
         more += " --tls-cert FILE --tls-key FILE --tls-ca FILE" if to.startswith("tls") else ""
-        print(f"qemu-sdei: waiting for a guest, as {about['name']!r}. At its host:", file=sys.stderr)
-        print(f"  qemu-sdei migrate GUEST --to {to}{more}", file=sys.stderr)
+        say(f"qemu-sdei: waiting for a guest, as {about['name']!r}. At its host:", error=True)
+        say(f"  qemu-sdei migrate GUEST --to {to}{more}", error=True)
         if "socket" in about:
-            print(f"  or, on this host: --to unix:{about['socket']}", file=sys.stderr, flush=True)
+            say(f"  or, on this host: --to unix:{about['socket']}", error=True)
     elif state == "arriving":
         progress(f"guest {about['what']!r} is arriving")
     elif state == "failed":
         progress.done()
-        print(f"qemu-sdei: it did not arrive: {about['what']}; waiting again", file=sys.stderr)
+        say(f"qemu-sdei: it did not arrive: {about['what']}; waiting again", error=True)
 
 
 def _waits(name: str) -> bool:

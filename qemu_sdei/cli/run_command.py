@@ -11,7 +11,8 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.options import add_guest_options, add_machine_options, guest_options
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
+from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.errors import GuestPanicError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         finally:
             guest.close()
             for warning in guest.warnings:
-                print(f"qemu-sdei: warning: {warning}", file=sys.stderr)
+                say(f"qemu-sdei: warning: {warning}", error=True)
 
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
@@ -101,7 +102,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
     if as_json:
         print_json({"command": words})
     else:
-        print(shlex.join(words))
+        print_data(shlex.join(words) + "\n")
         if sys.stdout.isatty():
             print(
                 "(descriptors 3 to 6, RAM and listening sockets, are passed by qemu-sdei; for a QEMU of your own see "
@@ -114,12 +115,12 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
     def output(text: str) -> None:
         progress.done()
         if not args.json:
-            sys.stdout.write(text)
+            raw(sys.stdout).write(text)
             sys.stdout.flush()
 
     def boot_log(text: str) -> None:
         progress.done()
-        sys.stderr.write(text)
+        raw(sys.stderr).write(text)
         sys.stderr.flush()
 
     guest.start()
@@ -150,11 +151,12 @@ def _run_script(guest: Guest, script: CodeType, args: argparse.Namespace, progre
     progress.done()
     namespace = {"__name__": "__main__", "__file__": script.co_filename, "guest": guest}
     try:
-        exec(script, namespace)
+        with unscreened():
+            exec(script, namespace)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
-        print(end.code, file=sys.stderr)
+        say(end.code, error=True)
         return 1
     return 0
 
@@ -174,7 +176,7 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
         guest.start()
         progress.done()
         if watched:
-            print(f"qemu-sdei: guest {guest.name!r} is running; Ctrl-] ends it", file=sys.stderr)
+            say(f"qemu-sdei: guest {guest.name!r} is running; Ctrl-] ends it", error=True)
         ended = session.run()
         name = guest.name
     finally:
@@ -183,7 +185,7 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
         end = guest.wait_off(1)
         if not args.quiet:
             what = f"guest {name!r} is at {end.moved} now" if end.moved else f"the guest ended ({end.reason})"
-            print(f"\nqemu-sdei: {what}", file=sys.stderr)
+            say("", f"qemu-sdei: {what}", error=True)
     elif not args.quiet:
-        print("\nqemu-sdei: ending the guest", file=sys.stderr)
+        say("", "qemu-sdei: ending the guest", error=True)
     return GuestPanicError.exit_code if guest.console_text.panicked else 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from qemu_sdei.cli.hold import add_hold, hold_of
 from qemu_sdei.cli.migrate_command import Shown
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, say
 
 _PATIENCE = 240.0
 
@@ -55,5 +55,5 @@ def save(args: argparse.Namespace, directory: str, end: bool) -> int:
     if args.json:
         print_json(result)
     elif not args.quiet:
-        print(f"guest {guest.name!r} is saved in {directory}: {result['bytes'] / (1 << 20):.1f} MiB")
+        say(f"guest {guest.name!r} is saved in {directory}: {result['bytes'] / (1 << 20):.1f} MiB")
     return 0

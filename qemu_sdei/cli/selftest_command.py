@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from qemu_sdei.cli.options import add_machine_options, machine_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError, UsageError
 
 _RESULT: Final = re.compile(r"^\s*Result: (\S.*)\n", re.MULTILINE)
@@ -59,7 +60,7 @@ def _follow(guest: Any, args: argparse.Namespace, progress: Progress) -> int:
             progress.done()
             transcript += text
             if not args.json:
-                sys.stdout.write(text)
+                raw(sys.stdout).write(text)
                 sys.stdout.flush()
         if match := _RESULT.search(transcript):
             passed = match[1].strip() == "OK"

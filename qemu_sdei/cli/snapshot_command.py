@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from qemu_sdei.cli.migrate_command import Shown
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 
 _PATIENCE = 360.0
@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         done = {"save": "is saved as", "load": "is back at", "delete": "has no more"}[args.do]
         size = f": {result['snapshot']['bytes'] / (1 << 20):.1f} MiB" if args.do == "save" else ""
-        print(f"guest {guest.name!r} {done} snapshot {args.tag!r}{size}")
+        say(f"guest {guest.name!r} {done} snapshot {args.tag!r}{size}")
     return 0
 
 
 def _print(found: list[dict[str, Any]]) -> None:
     if not found:
-        print("no snapshots")
+        say("no snapshots")
         return
     rows = [
         [

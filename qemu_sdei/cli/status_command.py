@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import ProtocolError
 
 _MAX_COLUMNS: Final = 8
@@ -52,7 +52,7 @@ def _show(status: dict[str, Any], everything: bool) -> None:
     what = ", ".join(f"{value} {name}" for name, value in counts.items())
     kernels = status.get("kernels", 0)
     kernel = f", kernel {kernels}" if kernels > 1 else ""
-    print(f"guest {status['name']!r}, boot {status['epoch']}{kernel}: {what}\n")
+    say(f"guest {status['name']!r}, boot {status['epoch']}{kernel}: {what}", "")
     pes = status["pes"]
     print_table(
         "vCPUs",
@@ -77,7 +77,7 @@ def _show(status: dict[str, Any], everything: bool) -> None:
         print_table("Triggers", ["event", "vCPU", *_COUNTS, "pending"], triggers)
     hidden = len(status["events"]) - len({row[0] for row in rows})
     if hidden:
-        print(f"{hidden} events are registered nowhere (-v shows them)\n")
+        say(f"{hidden} events are registered nowhere (-v shows them)", "")
     names = sorted({name for pe in pes for name in pe["calls"]})
     split = len(pes) <= _MAX_COLUMNS
     print_table(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.files import read_file
-from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -191,4 +191,4 @@ def _print(
     names = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in present.items())
     count = {severity: sum(fault.severity == severity for fault in found) for severity in ("error", "warning")}
     counts = ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for word, number in count.items() if number)
-    print(f"{counts or 'no faults'} in {len(tables)} table{'' if len(tables) == 1 else 's'}: {names or 'none'}")
+    say(f"{counts or 'no faults'} in {len(tables)} table{'' if len(tables) == 1 else 's'}: {names or 'none'}")

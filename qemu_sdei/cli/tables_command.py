@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.files import add_output
-from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,9 +134,9 @@ def _for_override(entries: list[Entry], asked: Asked, quiet: bool) -> list[Entry
         entries = [entry for entry in ours if signature(entry.data) in override.SIGNATURES]
         left = ", ".join(signature(entry.data) for entry in ours if entry not in entries)
         if left and not quiet:
-            print(
+            say(
                 f"qemu-sdei: left out: {left} (Linux takes none from an initrd: the firmware must have it)",
-                file=sys.stderr,
+                error=True,
             )
     if not entries:
         raise UsageError("no table is left for an initrd: give --ghes, --agdi or --fadt")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli import tables_check
 from qemu_sdei.cli.files import read_file
-from qemu_sdei.cli.output import add_verbosity, print_json, print_table
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.cli.tables_check import name_of
 from qemu_sdei.errors import UsageError
 
@@ -119,7 +118,7 @@ def _diff(args: argparse.Namespace) -> int:
     elif rows:
         print_table("", ["table", "offset", "field", args.first, args.second], rows)
     elif not args.quiet:
-        print("no differences", file=sys.stderr)
+        say("no differences", error=True)
     return 1 if rows else 0
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qemu_sdei.cli.files import write_file, write_files, write_output
+from qemu_sdei.cli.output import say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def write(entries: Sequence[Entry], form: str, output: str | None, *, force: boo
         files = _files(entries, form, quiet)
         write_files(directory, files, force=force)
         if not quiet:
-            print(
-                f"qemu-sdei: {len(files)} file{'' if len(files) == 1 else 's'} written to {directory}", file=sys.stderr
-            )
+            say(f"qemu-sdei: {len(files)} file{'' if len(files) == 1 else 's'} written to {directory}", error=True)
         return
     if form == "dsl" and len(entries) > 1 and output not in (None, "-"):
         raise UsageError("iasl compiles one table a file: give a directory, -o DIR/, or one --table")
@@ -98,7 +96,7 @@ def _dsl(entries: Sequence[Entry], quiet: bool) -> dict[str, str]:
 
     sources, notes = dsl.files([entry.data for entry in entries], Iasl())
     for note in () if quiet else notes:
-        print(f"qemu-sdei: {note}", file=sys.stderr)
+        say(f"qemu-sdei: {note}", error=True)
     return sources
 
 

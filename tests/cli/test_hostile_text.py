@@ -1,0 +1,326 @@
+"""Whatever names, paths, files, guests and peers say: a terminal shows it, and obeys none of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import threading
+import tty
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from acpi.fdt import Node, Tree, flatten
+from acpi.tables.sdei import Sdei
+from qemu_sdei import rundir
+from qemu_sdei.cli import main
+from qemu_sdei.cli.output import Progress, print_json, print_table
+from qemu_sdei.cli.screen import screened
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.errors import GuestError, SdeiError
+from qemu_sdei.printable import printable
+from qemu_sdei.rundir import RunDirectory
+from tests.machine.test_client import Backend, result
+
+OURS = re.compile(rb"\x1b\[(?:0|1|2|3|31|32|33|1;31)?m|\r\x1b\[K")
+"""Colours of tables, and the line of `Progress`."""
+FORGED = "qemu-sdei: all is well"
+PARTS = (
+    "\x1b[8m", "\x1b]0;title\x07", "\x1b]52;c;Zm9v\x1b\\", "\x1b]8;;http://x\x1b\\", "\x1b[2J", "\x9b31m", "\udc9b31m",
+    "\udcff", "\u202e", "\u2066", "\u2069", "\u200b", "\ufeff", "\u2028", "\x7f", "\r", "\b", "\t", "\x85",
+    f"\n{FORGED}\n",
+    "[red]", "[/]", "[link=http://x]", ":smile:", "%s", "{0}", "\U000e0041", "\ud800", "x", " ", "é", "\x1b", "\x9d",
+    "y" * 5000,
+)  # fmt: skip
+hostile = st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=3)), min_size=1, max_size=6).map("".join)
+word = hostile.map(lambda text: text.replace("\0", ""))
+"""An argument of a command: it has no NUL."""
+
+
+def named(text: str) -> str:
+    """A file name with `text` in it, as far as one can be."""
+    words = "".join(part for part in text if part not in "/\0" and not "\ud800" <= part <= "\udc7f")
+    return os.fsdecode(os.fsencode(words)[:200])
+
+
+def on_a_terminal(action: Callable[[], object]) -> str:
+    """What `action` prints, on a terminal that changes nothing of it, without our own sequences; it is checked."""
+    leader, follower = os.openpty()
+    tty.setraw(follower)
+    parts: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            try:
+                if not (data := os.read(leader, 1 << 16)):
+                    return
+            except OSError:
+                return
+            parts.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    before = sys.stdout, sys.stderr
+    # As Python opens its own.
+    with os.fdopen(follower, "w", encoding="utf-8") as sys.stdout:
+        sys.stderr = sys.stdout
+        try:
+            action()
+        finally:
+            sys.stdout.flush()
+            sys.stdout, sys.stderr = before
+    reader.join()
+    os.close(leader)
+    text = OURS.sub(b"", b"".join(parts)).decode()
+    for line in text.split("\n"):
+        bad = {character for character in line if not character.isprintable() and character != "\t"}
+        assert not bad, (bad, line[:300])
+        assert "\ufe0f" not in line
+        assert not line.startswith(FORGED) or "Traceback" in text
+    return text
+
+
+def command(*words: str) -> str:
+    def run() -> None:
+        try:
+            main(list(words))
+        except Exception:  # then it is Python who prints
+            sys.excepthook(*sys.exc_info())
+
+    return on_a_terminal(run)
+
+
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True)
+def wide(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+WORDS: list[Callable[[str], Sequence[str]]] = [
+    lambda text: [text],
+    lambda text: ["list", text],
+    lambda text: ["run", "--smp", text],
+    lambda text: ["run", "--kernel", text],
+    lambda text: ["run", "--script", text],
+    lambda text: ["run", "--name", text, "--kernel", "builtin:bench", "--dry-run"],
+    lambda text: ["run", "--kernel", "builtin:bench", "--dry-run", "--qemu-arg", text],
+    lambda text: ["run", "--drive", text, "--kernel", "builtin:bench"],
+    lambda text: ["status", text],
+    lambda text: ["inject", text, "--event", text, "--vcpu", "0"],
+    lambda text: ["stop", text],
+    lambda text: ["attach", text],
+    lambda text: ["regs", text],
+    lambda text: ["restore", text],
+    lambda text: ["save", text, text],
+    lambda text: ["snapshot", "list", text],
+    lambda text: ["migrate", text, text],
+    lambda text: ["migrate", text, "--to", text],
+    lambda text: ["receive", "--listen", text],
+    lambda text: ["doctor", "--qemu", text],
+    lambda text: ["tables", "check", text],
+    lambda text: ["tables", "show", text],
+    lambda text: ["dt", "--dtb", text],
+    lambda text: ["completion", text],
+    lambda text: ["conformance", "--only", text],
+]
+
+
+@settings(QUICK, max_examples=100)
+@given(word, st.sampled_from(WORDS))
+def test_arguments(text: str, words: Callable[[str], Sequence[str]]) -> None:
+    command(*words(text))
+
+
+def table(text: str) -> bytes:
+    """An SDEI table whose identifiers are bytes of `text`."""
+    data = bytearray(Sdei().pack())
+    raw = text.encode("utf-8", "replace" if not text.isascii() else "strict").ljust(18, b"\x1b")[:18]
+    data[10:24], data[28:32] = raw[:14], raw[14:18]
+    data[9] = 0
+    data[9] = -sum(data) & 0xFF
+    return bytes(data)
+
+
+@QUICK
+@given(hostile, hostile, st.binary(max_size=80))
+def test_files(text: str, name: str, junk: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        one, two, tree = (os.path.join(folder, f"{n}{named(name)}") for n in "123")  # noqa: PTH118
+        for path, data in ((one, table(text)), (two, table(text[::-1]) + junk), (tree, junk)):
+            with open(path, "wb") as file:  # noqa: PTH123
+                file.write(data)
+        for words in (["show", one], ["check", one, two], ["diff", one, two], ["show", tree]):
+            command("tables", *words)
+        command("dt", "--dtb", tree)
+
+
+@QUICK
+@given(hostile, hostile)
+def test_a_device_tree(node: str, value: str) -> None:
+    def utf8(text: str) -> str:
+        return text.replace("/", "").replace("\0", "").encode("utf-8", "replace").decode()[:60] or "x"
+
+    inner = Node(utf8(node), {utf8(value)[:30]: utf8(value).encode() + b"\0"})
+    try:
+        blob = flatten(Tree(Node("", {"compatible": utf8(node).encode() + b"\0"}, [inner])))
+    except (SdeiError, ValueError):
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(blob)
+        file.flush()
+        for form in ("dts", "dtb"):
+            command("dt", "--dtb", file.name, "--format", form)
+
+
+def leaves(value: Any, text: str) -> Any:
+    """`value` with `text` for each string in it."""
+    if isinstance(value, dict):
+        return {key: leaves(entry, text) for key, entry in value.items()} | {text: text}
+    if isinstance(value, list):
+        return [leaves(entry, text) for entry in value]
+    return text if isinstance(value, str) else value
+
+
+STATUS = {
+    "name": "g", "epoch": 1, "counts": {"calls": 1},
+    "pes": [{"pe": 0, "affinity": 0, "power": "on", "masked": False, "running": [0], "calls": {"SDEI_VERSION": 1}}],
+    "events": [
+        {"event": 0, "name": "e", "type": "shared", "priority": "normal", "instances": [
+            {"pe": None, "registered": True, "enabled": True, "running": False, "pending": False,
+             "triggers": {"accepted": 1, "merged": 0, "dropped": 0, "delivered": 1}}
+        ]}
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def guest(runtime: Path) -> Iterator[tuple[RunDirectory, Backend]]:
+    """A guest that runs, as far as its directory and its backend's socket tell."""
+    directory = RunDirectory.create("g")
+    backend = Backend(directory / rundir.CONTROL, lambda request: result(request))
+    try:
+        yield directory, backend
+    finally:
+        backend.close()
+        directory.remove()
+
+
+@QUICK
+@given(text=hostile, refuses=st.booleans())
+def test_a_guest_and_its_backend(guest: tuple[RunDirectory, Backend], text: str, refuses: bool) -> None:
+    directory, backend = guest
+    config = GuestConfig("g", 1, text, 128 << 20, boot={"kernel": text})
+    (directory / rundir.CONFIG).write_text(config.to_json())
+    (directory / rundir.RUN).write_text(json.dumps({"format": text, "plan": text}))
+
+    def answer(request: dict[str, Any]) -> bytes:
+        if request.get("cmd") == "hello":
+            return result(request, protocol=1, version=1, name="g", epoch=text, pid=text, nr_cpus=1)
+        if refuses:
+            refusal = {"id": request["id"], "ok": False, "error": {"kind": text, "message": text}}
+            return json.dumps(refusal).encode() + b"\n"
+        return result(request, **leaves(STATUS, text))
+
+    backend.answer = answer
+    shown = command("list")
+    assert "\x1b" not in shown
+    for words in (["status", "-v"], ["inject", "--event", "0", "--vcpu", "0"], ["regs"], ["status", "--json"]):
+        command(words[0], "g", *words[1:])
+
+
+@QUICK
+@given(hostile, hostile)
+def test_errors_with_a_guests_words(text: str, other: str) -> None:
+    """A guest's console lines, QEMU's words and a command line: each on its own lines, which are indented."""
+
+    def say() -> None:
+        from qemu_sdei import cli
+
+        def fail(_: object) -> int:
+            raise GuestError(text, command=["qemu", other], console=[text, other], output=f"{text}\n{other}")
+
+        class Args:
+            run = staticmethod(fail)
+
+        with screened():
+            cli._guarded(Args)  # type: ignore[arg-type]
+
+    shown = on_a_terminal(say)
+    assert all(line.startswith("  ") for line in shown.split("\n")[1:-1])
+
+
+@QUICK
+@given(hostile)
+def test_tables_progress_and_json(text: str) -> None:
+    def show() -> None:
+        with screened():
+            print_table(text, ["a", text], [[text, 1], [None, text]])
+            print_json({text: [text]})
+            with Progress() as progress:
+                progress(text)
+            print(text.replace("\n", ""))  # what is printed without a thought
+
+    on_a_terminal(show)
+
+
+def test_markup_is_shown_as_it_is() -> None:
+    text = "[red]a[/red] [link=http://x]b[/link] :smile:"
+    shown = on_a_terminal(lambda: print_table(text, [text], [[text]]))
+    assert shown.count(text) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 漢 [red]", "plain é 漢 [red]"),
+        ("\x1b[31m\x9b\udc9b\x7f", r"\x1b[31m\x9b\x9b\x7f"),
+        ("a\n\r\tb", r"a\n\r\tb"),
+        ("\u202ea\u2066b\u200b\ufeff", r"\u202ea\u2066b\u200b\ufeff"),
+        ("\ufe0f\U000e0041\ud800", r"\ufe0f\U000e0041\ud800"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_a_long_one_keeps_its_end() -> None:
+    shown = printable("x" * 1_000_000 + ": do this")
+    assert len(shown) < 5000
+    assert shown.endswith(": do this")
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    yield
+    assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_traceback_is_screened_too() -> None:
+    """What nobody caught is printed by Python, after `main`."""
+    with _unchanged():
+
+        def fail() -> None:
+            with screened():
+                raise ValueError("\x1b]0;x\x07")
+
+        def run() -> None:
+            try:
+                fail()
+            except ValueError:
+                sys.excepthook(*sys.exc_info())
+
+        assert r"ValueError: \x1b]0;x\x07" in on_a_terminal(run)
