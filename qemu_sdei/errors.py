@@ -25,6 +25,15 @@ class UsageError(SdeiError):
     exit_code = 2
 
 
+class UntrustedError(UsageError):
+    """A saved guest wants what one that somebody sent must not have; `trust` lets it."""
+
+    def __init__(self, message: str, wants: list[str]) -> None:
+        super().__init__(message)
+        self.wants = wants
+        """What it wants, one line each."""
+
+
 class ProtocolError(SdeiError):
     """A peer (guest, backend, client, file) sent something that is not of the protocol's form."""
 

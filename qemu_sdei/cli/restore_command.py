@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from qemu_sdei.cli.output import Progress, add_verbosity
+from qemu_sdei.cli.output import Progress, add_verbosity, say
 from qemu_sdei.cli.run_command import interact
+from qemu_sdei.errors import UntrustedError
 
 
 def register(subparsers: Any) -> None:
@@ -15,11 +16,17 @@ def register(subparsers: Any) -> None:
         "restore",
         help="go on with a saved guest",
         description="Go on with the guest that `qemu-sdei save` wrote into DIR, and connect the terminal to its "
-        "console.",
+        "console. DIR says which programs, drives and shares of this host the guest uses: without --trust none.",
     )
     parser.add_argument("directory", metavar="DIR", help="directory that `qemu-sdei save` made; it is not changed")
     parser.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
     parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: as it was started with)")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="you know who made DIR: the guest may use what DIR says (QEMU, options for it, services, drives, shares, "
+        "network, files), and have no checksums",
+    )
     add_verbosity(parser)
     parser.set_defaults(run=run)
 
@@ -29,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine.guest import Guest
 
     with Progress(args.quiet) as progress:
-        guest = Guest.saved(args.directory, name=args.name, qemu=args.qemu, progress=progress)
+        try:
+            guest = Guest.saved(args.directory, name=args.name, qemu=args.qemu, trust=args.trust, progress=progress)
+        except UntrustedError as error:
+            say(*(f"qemu-sdei: {args.directory} wants {want}" for want in error.wants), error=True)
+            raise
         try:
             return interact(guest, args, progress)
         finally:

@@ -15,8 +15,9 @@ import time
 from typing import Any, Final
 
 from qemu_sdei import fetching, locks, rundir
-from qemu_sdei.config import GuestConfig
+from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
+from qemu_sdei.machine import saved_files
 from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.process import Process
 from qemu_sdei.rundir import RunDirectory, Running
@@ -51,7 +52,7 @@ class Adoption:
         try:
             _wait_fetched(directory)
             description = Description.read(directory.path)
-            config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
+            config = GuestConfig.from_json(saved_files.read(directory / rundir.CONFIG, MAX_CONFIG))
             qemu = locks.holder(directory / rundir.QEMU_LOCK)
             if qemu is None:
                 raise UsageError(f"guest {name!r} has just ended")

@@ -63,7 +63,7 @@ def start(guest: Guest) -> None:
     if saved is not None:
         guest._progress("restoring the guest")
         with contextlib.suppress(OSError):
-            guest.console_text.feed((saved.path / files.CONSOLE_LOG).read_bytes())
+            guest.console_text.feed((directory / files.CONSOLE_LOG).read_bytes())
         guest._call(saved.arrive(supervisor), _RESTORE)
     _open(guest, directory)
 

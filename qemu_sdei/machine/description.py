@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import UsageError
+from qemu_sdei.machine import saved_files
 from qemu_sdei.machine.devices import Devices
 from qemu_sdei.machine.options import GuestOptions, rooted
 from qemu_sdei.machine.plan import Plan
@@ -47,12 +47,9 @@ class Description:
         """Read what `write` wrote. Raises `UsageError`."""
         what = f"the guest in {directory} cannot be taken over: its {rundir.RUN}"
         try:
-            fd = os.open(directory / rundir.RUN, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            with os.fdopen(fd, "rb") as file:
-                text = file.read(MAX_FILE + 1)
-            data = json.loads(text) if len(text) <= MAX_FILE else None
-        except OSError as error:
-            raise UsageError(f"{what} cannot be read: {error.strerror}") from None
+            data = json.loads(saved_files.read(directory / rundir.RUN, MAX_FILE))
+        except UsageError as error:
+            raise UsageError(f"the guest in {directory} cannot be taken over: {error}") from None
         except (ValueError, RecursionError):
             raise UsageError(f"{what} is damaged") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("plan"), dict):

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from qemu_sdei import rundir as files
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import LostGuestError, SdeiError
-from qemu_sdei.machine import bringup, orderly
+from qemu_sdei.machine import bringup, orderly, saved_trust
 from qemu_sdei.machine.adoption import check
 from qemu_sdei.machine.bringup import CLOSE_LIMIT
 from qemu_sdei.machine.client import ControlClient, Injection
@@ -77,16 +77,23 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         *,
         name: str | None = None,
         qemu: str | Path | None = None,
+        trust: bool = False,
         progress: Progress = no_progress,
     ) -> Guest:
         """A guest that goes on, when it is started, where `save` wrote it down into the directory `path`.
 
         `qemu`: the QEMU to use, where that is not to be the one that the guest was started with.
 
+        `trust`: it may have what its options say, which whoever made the directory wrote: programs that are run here,
+        options for QEMU, drives, shares, a network, files that a reset loads. Without it, it may have what one may that
+        arrives from another host (`Guest.receive`), and must have checksums.
+
         Raises:
-            UsageError: there is no saved guest.
+            UsageError: there is no saved guest. `UntrustedError`: it wants more; `wants` says what.
         """
-        saved = Saved.read(path)
+        saved = replace(Saved.read(path), trusted=trust)
+        if not trust:
+            saved_trust.check(saved.path, saved.wants(qemu=qemu is not None))
         options = replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False)
         guest = cls(options if qemu is None else replace(options, qemu=qemu), progress=progress)
         guest._saved = saved

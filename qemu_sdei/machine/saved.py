@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
+import math
+import re
 import shlex
 import shutil
 import time
@@ -25,9 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.document import MAX_DOCUMENT
-from qemu_sdei.config import RAM_BASE, GuestConfig
+from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.boot.image import MAX_FILE
+from qemu_sdei.config import MAX_CONFIG, RAM_BASE, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
+from qemu_sdei.machine import saved_files, saved_trust
 from qemu_sdei.machine.options import GuestOptions, rooted
+from qemu_sdei.machine.plan import check_boot
+from qemu_sdei.machine.remote_offer import OPTIONS
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, take_over
 from qemu_sdei.migration.finish import finish
@@ -53,6 +59,22 @@ _REFUSAL: Final = "QEMU does not take the saved guest"
 _KEYS: Final = frozenset(("format", "version", "options", "nonce", "running", "files"))
 _FILES: Final = (files.CONFIG, files.STATE, VM, files.INITRD, files.MONITOR)
 """What a damage of would not be seen before the guest runs."""
+_LIMITS: Final = {
+    META: 1 << 20, files.CONFIG: MAX_CONFIG, files.STATE: MAX_DOCUMENT, files.INITRD: MAX_FILE, files.MONITOR: 1 << 20,
+}  # fmt: skip
+"""Bytes that the files can have; of the stream see `_limit`."""
+_BESIDE_RAM: Final = 1 << 30
+"""Bytes of QEMU's stream that are no RAM, at most: devices, and flash."""
+_CONSOLE: Final = 32 << 20
+_SAME: Final = ("sdei", "sdei_version", "sdei_vendor", "sdei_signal", "sdei_slots", "services", "profile")
+"""Fields of the same name in options and configuration."""
+_TEXT: Final = (str, type(None))
+_TYPES: Final[dict[str, tuple[type, ...]]] = OPTIONS | {
+    **dict.fromkeys(("kernel", "series", "busybox", "profile", "memory_path", "qemu"), _TEXT),
+    **{"append": (str,), "memory": (str, int), "reboot": (bool, type(None)), "start_timeout": (int, float)},
+    **dict.fromkeys(("pad_memory", "die_with_owner"), (bool, type(None))),
+}
+"""JSON types of the options."""
 _OPTIONAL: Final = frozenset((files.INITRD, files.MONITOR))
 _DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace", "snapshots"))
 """Options that are for a boot, or for one run only."""
@@ -72,62 +94,87 @@ class Saved:
     files: dict[str, str] | None
     """SHA-256 of each file, in hex digits; None: not known."""
 
+    trusted: bool = False
+    """The user has said that they know who made it."""
+
     @classmethod
     def read(cls, path: str | Path) -> Saved:
         """Look at the directory `path`. Raises `UsageError`: it holds no guest, or one of a newer program."""
         directory = Path(path).expanduser().absolute()
         try:
-            data = json.loads((directory / META).read_bytes())
-            config = GuestConfig.from_json((directory / files.CONFIG).read_bytes())
-            complete = (directory / VM).is_file() and (directory / files.STATE).stat().st_size <= MAX_DOCUMENT
-        except OSError as error:
-            raise UsageError(f"{directory} holds no saved guest: {error.strerror}") from None
-        except (ValueError, RecursionError, ProtocolError) as error:
+            data = json.loads(saved_files.read(directory / META, _LIMITS[META]))
+            config = GuestConfig.from_json(saved_files.read(directory / files.CONFIG, _LIMITS[files.CONFIG]))
+            BootConfig.from_json(config.boot)
+            for name in (VM, files.STATE):
+                saved_files.opened(directory / name, _limit(name, config)).close()
+        except (ValueError, RecursionError, ProtocolError, UsageError) as error:
             raise UsageError(f"{directory} holds no saved guest: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT or not complete:
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UsageError(f"{directory} holds no saved guest, or not all of it")
         if data.get("version") == 1:
             data = {**data, "version": VERSION, "files": None}
         if data.get("version") != VERSION or data.keys() != _KEYS:
             raise UsageError(f"{directory} was saved by another version of this program")
         found = data["files"]
-        if found is not None and (not isinstance(found, dict) or not found.keys() >= {*_FILES} - _OPTIONAL):
+        if found is not None and (
+            not isinstance(found, dict)
+            or not found.keys() >= {*_FILES} - _OPTIONAL
+            or not all(isinstance(digest, str) for digest in found.values())
+        ):
             raise UsageError(f"{directory} holds no saved guest: {META} does not say what the files are")
+        nonce = data["nonce"]
+        if not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None:
+            raise UsageError(f"{directory} holds no saved guest: its nonce is damaged")
         options = _options(data["options"])
-        if (options.smp, options.cpu, options.virtualization) != (config.nr_cpus, config.cpu, config.virtualization):
+        same = (options.smp, options.cpu, options.virtualization, *(getattr(options, name) for name in _SAME))
+        if same != (config.nr_cpus, config.cpu, config.virtualization, *(getattr(config, name) for name in _SAME)):
             raise UsageError(f"{directory} holds no saved guest: {META} and {files.CONFIG} are of different ones")
-        return cls(directory, options, str(data["nonce"]), config, data["running"] is True, found)
+        # Of a run, not of the guest; both would be written to.
+        config = replace(config, trace=None, ram_path=None)
+        return cls(directory, options, nonce, config, data["running"] is True, found)
+
+    def wants(self, *, qemu: bool = False) -> list[str]:
+        """What of this host it may only have from who is trusted, one line each; `qemu`: the user has named one."""
+        options = replace(self.options, qemu=None) if qemu else self.options
+        found = saved_trust.wanted(options, self.config, initrd=(self.path / files.INITRD).exists())
+        return found if self.files is not None else [*found, saved_trust.NO_SUMS]
 
     def check(self) -> None:
         """Look whether the files are those that were saved. Raises `UsageError`."""
-        for name, digest in (self.files or {}).items():
-            if name in _FILES and _digest(self.path / name) != digest:
-                raise UsageError(f"{self.path / name} is damaged, or of another saved guest")
+        for name in _FILES:
+            path = self.path / name
+            if not path.is_symlink() and not path.exists() and name not in (self.files or ()):
+                continue  # one of those that need not be there
+            digest = saved_files.sha256(path, _limit(name, self.config))
+            if self.files is not None and self.files.get(name) != digest:
+                raise UsageError(f"{path} is damaged, or of another saved guest")
 
     def furnish(self, directory: RunDirectory) -> GuestConfig:
         """Fill a new run directory. Returns the configuration there. Raises `UsageError`."""
         boot = dict(self.config.boot)
         try:
-            for name in (files.INITRD, files.STATE, files.CONSOLE_LOG):
-                if (self.path / name).is_file():
-                    shutil.copyfile(self.path / name, directory / name)
+            for name in (files.INITRD, files.STATE):
+                if (self.path / name).exists():
+                    saved_files.copy(self.path / name, directory / name, _limit(name, self.config))
+            if (self.path / files.CONSOLE_LOG).exists():
+                saved_files.copy_end(self.path / files.CONSOLE_LOG, directory / files.CONSOLE_LOG, _CONSOLE)
         except OSError as error:
             raise UsageError(f"{directory.path} cannot be written: {error.strerror}") from None
         if (directory / files.INITRD).is_file():
             boot["initrd"] = str(directory / files.INITRD)
-        return replace(self.config, name=directory.name, boot=boot)
+        config = replace(self.config, name=directory.name, boot=boot)
+        if not self.trusted:
+            check_boot(config)  # what a reset loads is what `run` would take
+        return config
 
     def monitor(self) -> bytes:
         """The EL3 monitor that the guest was saved with. Raises `UsageError`.
 
         QEMU writes it anew at each reset, and does not see that it is another one than it has translated.
         """
-        try:
-            if files.MONITOR in (self.files or ()):
-                return (self.path / files.MONITOR).read_bytes()
-            window_version = _window_version((self.path / files.STATE).read_bytes())
-        except OSError as error:
-            raise UsageError(f"{self.path} holds no saved guest: {error.strerror}") from None
+        if files.MONITOR in (self.files or ()):
+            return saved_files.read(self.path / files.MONITOR, _LIMITS[files.MONITOR])
+        window_version = _window_version(saved_files.read(self.path / files.STATE, _LIMITS[files.STATE]))
         window = layout.window_base(RAM_BASE, self.config.ram_size)
         return image.patched(window, self.config.nr_cpus, image.blob(window_version))
 
@@ -155,36 +202,41 @@ def _window_version(state: bytes) -> int | None:
 
 
 def _digest(file: Path) -> str:
-    """SHA-256 of a file. Raises `UsageError`."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    """SHA-256 of a file that was just written. Raises `UsageError`."""
+    return saved_files.sha256(file, 1 << 62)
+
+
+def _limit(name: str, config: GuestConfig) -> int:
+    """Bytes that a file can have."""
+    # A page of RAM goes with its number.
+    return config.ram_size + config.ram_size // 256 + _BESIDE_RAM if name == VM else _LIMITS[name]
 
 
 def _options(data: object) -> GuestOptions:
-    defaults = GuestOptions()
     known = {field.name for field in fields(GuestOptions)} - _DROPPED
     if not isinstance(data, dict) or not data.keys() <= known | _GONE:
         raise UsageError("the saved guest's options are those of another version of this program")
-    data = {name: value for name, value in data.items() if name not in _GONE}
+    found: dict[str, Any] = {}
     for name, value in data.items():
-        if not _may_be(value, getattr(defaults, name)):
+        if name in _GONE:
+            continue
+        if not _may_be(name, value):
             raise UsageError(f"the saved guest's options are damaged: {name}")
-    slots = data.get("sdei_slots")
-    return GuestOptions(**{**data, "sdei_slots": None if slots is None else tuple(slots)})
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return GuestOptions(**found)
 
 
-def _may_be(value: object, default: object) -> bool:
-    """Whether JSON's `value` can be that of an option with this default."""
-    if default is None or isinstance(default, str):
-        return value is None or isinstance(value, str | int | list)
-    if isinstance(default, tuple):
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    if isinstance(default, float):
-        return type(value) in (int, float)
-    return type(value) is type(default)
+def _may_be(name: str, value: object) -> bool:
+    """Whether JSON's `value` can be that of an option."""
+    kinds = _TYPES[name]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    if isinstance(value, list):
+        wanted = int if name == "sdei_slots" else str
+        return all(type(entry) is wanted for entry in value) and (wanted is str or len(value) == 2)
+    if name == "boot":
+        return value in ("auto", "acpi", "dt")
+    return not name.endswith("_timeout") or (isinstance(value, int | float) and math.isfinite(value) and value > 0)
 
 
 def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
@@ -226,7 +278,10 @@ async def save(
         for name in (files.CONFIG, files.STATE, files.INITRD, files.MONITOR, files.CONSOLE_LOG):
             if (side.path / name).is_file():
                 await asyncio.to_thread(shutil.copyfile, side.path / name, directory / name)
-        sums = {name: await asyncio.to_thread(_digest, directory / name) for name in _saved(directory)}
+        # Not `_limit`: what was written is what it is.
+        sums = {
+            name: await asyncio.to_thread(saved_files.sha256, directory / name, 1 << 62) for name in _saved(directory)
+        }
         text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running, "files": sums}, indent=2)
         (directory / META).write_text(text + "\n")
         for file in directory.iterdir():

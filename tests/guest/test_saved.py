@@ -72,11 +72,11 @@ def test_damaged(runtime: Path, tmp_path: Path) -> None:
         assert guest.wait_off(20).reason == "host-qmp-quit"
     tried = tmp_path / "tried"
 
-    def refused(damage: Callable[[], object], why: str) -> None:
+    def refused(damage: Callable[[], object], why: str, *, trust: bool = False) -> None:
         shutil.rmtree(tried, ignore_errors=True)
         shutil.copytree(tmp_path / "saved", tried)
         damage()
-        with pytest.raises(SdeiError, match=why) as error, Guest.saved(tried):
+        with pytest.raises(SdeiError, match=why) as error, Guest.saved(tried, trust=trust):
             pass
         assert len(str(error.value).splitlines()) == 1, "one clear line"
         check_nothing_left(runtime)
@@ -114,17 +114,20 @@ def test_damaged(runtime: Path, tmp_path: Path) -> None:
         del data["files"]
         (tried / "saved.json").write_text(json.dumps(data | {"version": 1}))
 
-    # One of the first version has no checksums: there, it is QEMU and the backend who find out.
+    # One of the first version has no checksums: it is not taken for sound, and when the user takes it all the same, it
+    # is QEMU and the backend who find out.
+    refused(first_version, r"has no checksums.* give --trust \(in Python: trust=True\)$")
+
     def without_checksums(name: str, length: int) -> None:
         first_version()
         os.truncate(tried / name, length)
 
-    refused(lambda: without_checksums("vm.state", 300_000), "QEMU does not take the saved guest: .")
-    refused(lambda: without_checksums("state.json", 2000), "state document: .*truncated")
+    refused(lambda: without_checksums("vm.state", 300_000), "QEMU does not take the saved guest: .", trust=True)
+    refused(lambda: without_checksums("state.json", 2000), "state document: .*truncated", trust=True)
     shutil.rmtree(tried)
     shutil.copytree(tmp_path / "saved", tried)
     first_version()
-    with Guest.saved(tried) as guest:
+    with Guest.saved(tried, trust=True) as guest:
         assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
     check_nothing_left(runtime)
 

@@ -85,7 +85,7 @@ def test_goes_on_by_every_route(commit: str, runtime: Path, tmp_path: Path) -> N
             assert guest.migrate(name, route=route).destination == name
         works(guest)
 
-    with Guest.saved(saved(commit, "idle", tmp_path / "old"), name="a") as guest:
+    with Guest.saved(saved(commit, "idle", tmp_path / "old"), name="a", trust=True) as guest:
         works(guest)
         live(guest, "b", "live")
         for name, route in (("c", "shared"), ("d", "copy")):
@@ -123,7 +123,7 @@ def _enabled(guest: Guest) -> int:
 @pytest.mark.parametrize("commit", normal("3-a3effcc"))
 def test_amid_a_handler_with_an_event_pending(commit: str, runtime: Path, tmp_path: Path) -> None:
     """It prints what one prints that was never saved, wherever it was in between."""
-    with Guest.saved(saved(commit, "journey", tmp_path / "old"), name="a") as guest:
+    with Guest.saved(saved(commit, "journey", tmp_path / "old"), name="a", trust=True) as guest:
         before = guest.console
         assert before.endswith("waits for event 0x103\n")
         guest.migrate("b")
@@ -143,7 +143,7 @@ def test_amid_a_handler_with_an_event_pending(commit: str, runtime: Path, tmp_pa
 @pytest.mark.parametrize("commit", normal())
 def test_amid_a_storm(commit: str, runtime: Path, tmp_path: Path) -> None:
     """Each call is answered once, each signal handled once: the guest looks itself."""
-    with Guest.saved(saved(commit, "storm", tmp_path / "old"), name="a") as guest:
+    with Guest.saved(saved(commit, "storm", tmp_path / "old"), name="a", trust=True) as guest:
         for name, route in (("b", "shared"), ("c", "copy")):
             guest.migrate(name, route=route)
             calls = guest.status()["counts"]["calls"]
