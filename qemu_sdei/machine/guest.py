@@ -93,7 +93,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """
         saved = replace(Saved.read(path), trusted=trust)
         if not trust:
-            saved_trust.check(saved.path, saved.wants(qemu=qemu is not None))
+            saved_trust.check(saved.path, saved.wants(qemu=qemu is not None), summed=saved.files is not None)
         options = replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False)
         guest = cls(options if qemu is None else replace(options, qemu=qemu), progress=progress)
         guest._saved = saved

@@ -16,8 +16,6 @@ from qemu_sdei.errors import UntrustedError
 from qemu_sdei.machine.environment import QEMU_NAME
 from qemu_sdei.machine.options import GuestOptions
 
-NO_SUMS = "no checksums: a version of this program saved it that made none, and nothing tells whether it is whole"
-
 
 def wanted(options: GuestOptions, config: GuestConfig, *, initrd: bool) -> list[str]:
     """What a guest with these options uses of this host, one line each; `initrd`: its initrd is in the directory."""
@@ -41,13 +39,17 @@ def wanted(options: GuestOptions, config: GuestConfig, *, initrd: bool) -> list[
     return found
 
 
-def check(path: Path, wants: list[str]) -> None:
-    """Raise `UntrustedError` if there is anything."""
+def check(path: Path, wants: list[str], *, summed: bool) -> None:
+    """Raise `UntrustedError` if the guest in `path` wants anything, or has no checksums (`summed`)."""
+    faults = []
     if wants:
-        what = "wants programs or files of this host" if wants != [NO_SUMS] else "has no checksums"
+        faults.append("wants programs, devices or files of this host, which one that somebody sent must not have")
+    if not summed:
+        faults.append("has no checksums, as an older version saved it, so that nothing tells whether it is whole")
+    if faults:
         raise UntrustedError(
-            f"the guest saved in {path} {what}, which one that somebody sent must not have: if you know who made it, "
-            "give --trust (in Python: trust=True)",
+            f"the guest saved in {path} {', and '.join(faults)}: if you know who made it, give --trust "
+            "(in Python: trust=True)",
             wants,
         )
 

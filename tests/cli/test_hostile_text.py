@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import tty
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,6 +301,23 @@ def test_a_long_one_keeps_its_end() -> None:
     shown = printable("x" * 1_000_000 + ": do this")
     assert len(shown) < 5000
     assert shown.endswith(": do this")
+
+
+def test_the_guests_own_output_comes_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    from qemu_sdei.cli.run_command import _run_command
+    from qemu_sdei.machine.shell import CommandResult
+
+    class Talking:
+        def start(self) -> None:
+            pass
+
+        def wait_command(self, output: Callable[[str], None], *_: object, **__: object) -> CommandResult:
+            output("\x1b[31mred\x1b[0m\r\n")
+            return CommandResult(0, "")
+
+    with screened():
+        _run_command(Talking(), Namespace(json=False, verbose=0, timeout=None), Progress(quiet=True))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\r\n"
 
 
 @contextmanager
