@@ -273,6 +273,6 @@ def test_saved_by_another_version(two: tuple[Path, Path], tmp_path: Path, nothin
             assert handled(guest)
     except (GuestError, UsageError) as error:
         goes_on(error)
-    with Guest.saved(tmp_path / "saved") as guest:
+    with Guest.saved(tmp_path / "saved", qemu=two[0]) as guest:
         assert handled(guest)
         assert guest.status()["counts"]["completed"] == 2
