@@ -43,12 +43,12 @@ def check(path: Path, wants: list[str], *, summed: bool) -> None:
     """Raise `UntrustedError` if the guest in `path` wants anything, or has no checksums (`summed`)."""
     faults = []
     if wants:
-        faults.append("wants programs, devices or files of this host, which one that somebody sent must not have")
+        faults.append("wants programs, devices or files of this host")
     if not summed:
-        faults.append("has no checksums, as an older version saved it, so that nothing tells whether it is whole")
+        faults.append("has no checksums, so that nothing tells whether it is whole")
     if faults:
         raise UntrustedError(
-            f"the guest saved in {path} {', and '.join(faults)}: if you know who made it, give --trust "
+            f"the guest saved in {path} {' and '.join(faults)}: if you know who made it, give --trust "
             "(in Python: trust=True)",
             wants,
         )
