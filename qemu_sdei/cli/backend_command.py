@@ -12,15 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli import output
 from qemu_sdei.cli.output import add_verbosity
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 
+if TYPE_CHECKING:
+    from qemu_sdei.machine.early_deaths import EarlyDeaths
+
 _FOREVER: Final = 10.0**9
 """Seconds that the backend waits for QEMU: the user ends it."""
-_MAX_EARLY_DEATHS: Final = 5
 _EARLY: Final = 1.0
 """A backend that dies within so many seconds of its start has served nothing to speak of."""
 _LOOK: Final = 0.2
@@ -48,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.config import GuestConfig
     from qemu_sdei.machine import memory
+    from qemu_sdei.machine.early_deaths import EarlyDeaths
 
     directory = Path(args.dir).expanduser().absolute()
     try:
@@ -72,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         if not (directory / _JOURNAL).exists():  # else the QEMU that was served before goes on
             _identify(directory)
         try:
-            _serve(directory, args.once, say)
+            with ram.open("rb") as file:
+                _serve(directory, EarlyDeaths(file.fileno(), config.nr_cpus), args.once, say)
         finally:
             (directory / rundir.CONTROL).unlink(missing_ok=True)
             (directory / rundir.BACKEND_LOCK).unlink(missing_ok=True)
@@ -119,7 +123,7 @@ def locked(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _serve(directory: Path, once: bool, say: Any) -> None:
+def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
     from qemu_sdei.backend import limits
     from qemu_sdei.machine.process import describe_exit
 
@@ -127,10 +131,10 @@ def _serve(directory: Path, once: bool, say: Any) -> None:
     if setpriv := shutil.which("setpriv"):
         # It must not stay when this process is killed.
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
-    deaths = 0
     say(f"waiting for QEMU at {directory}; Ctrl-C ends this")
     while True:
         began = time.monotonic()
+        deaths.started()
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         try:
             errors = _watch(child, directory, say)
@@ -140,7 +144,7 @@ def _serve(directory: Path, once: bool, say: Any) -> None:
                 child.wait()
         said = errors.decode(errors="replace").strip()
         if child.returncode == 0:
-            deaths = 0
+            deaths.died(answered=True)
             # What is in it was that QEMU's; the next one starts from its reset.
             (directory / _JOURNAL).unlink(missing_ok=True)
             _identify(directory)
@@ -153,14 +157,15 @@ def _serve(directory: Path, once: bool, say: Any) -> None:
         elif child.returncode == limits.EXIT:
             raise SdeiError(said.splitlines()[-1] if said else "the backend took too much memory")
         else:
-            deaths = deaths + 1 if time.monotonic() - began < _EARLY else 1
+            deaths.died(answered=time.monotonic() - began >= _EARLY)
             say(
                 f"the backend {describe_exit(child.returncode)}"
                 + (f": {said}" if said else "")
                 + "; it is started again"
             )
-            if deaths >= _MAX_EARLY_DEATHS:
-                raise SdeiError(f"the backend died {deaths} times in a row; its last words: {said or 'none'}")
+            if deaths.over:
+                raise SdeiError(f"the backend died {deaths.count} times in a row; its last words: {said or 'none'}")
+            time.sleep(deaths.delay)
 
 
 def _watch(child: subprocess.Popen[bytes], directory: Path, say: Any) -> bytes:

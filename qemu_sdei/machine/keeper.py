@@ -15,11 +15,10 @@ from qemu_sdei.backend import limits
 from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
 from qemu_sdei.machine import process
 from qemu_sdei.machine.console import Console
+from qemu_sdei.machine.early_deaths import EarlyDeaths
 from qemu_sdei.machine.output_link import OutputLink
 from qemu_sdei.rundir import RunDirectory
 
-MAX_EARLY_DEATHS: Final = 5
-"""Deaths of the backend in a row, none of which answered its control socket, after which the guest is given up."""
 _HELLO_RETRY: Final = 0.02
 _MAX_WARNINGS: Final = 100
 
@@ -37,6 +36,7 @@ class BackendKeeper:
         console: Console,
         on_end: OnEnd,
         *,
+        nr_cpus: int,
         incoming: bool,
         die_with_owner: bool,
     ) -> None:
@@ -75,6 +75,7 @@ class BackendKeeper:
         self._may_restart.set()
         self._backend: process.Process | None = None
         self._stopping = False
+        self._deaths = EarlyDeaths(ram_fd, nr_cpus)
 
     @property
     def pid(self) -> int | None:
@@ -125,7 +126,6 @@ class BackendKeeper:
 
     async def run(self) -> None:
         """Start backends until `stop` or the end of the guest."""
-        early_deaths = 0
         former = self._directory / files.BACKEND_LOCK
         if former.exists() and not await asyncio.to_thread(locks.end_holders, former):
             self._on_end(GuestError("the backend of the owner before this one does not end"))
@@ -135,6 +135,7 @@ class BackendKeeper:
             if self._stopping:
                 return
             boundedlog.cut(self._log)
+            self._deaths.started()
             before = process.log_size(self._log)
             output = None if self.qemu_output is None else self.qemu_output.fd
             command = [*self._command, "--identity", files.identity(self._directory.path)]
@@ -164,12 +165,13 @@ class BackendKeeper:
             if returncode == 0:  # told to by a client's `shutdown`
                 self._on_end(None)
                 return
-            early_deaths = 0 if answered else early_deaths + 1
-            if (failure := self._verdict(returncode, answered, early_deaths, before)) is not None:
+            self._deaths.died(answered=answered)
+            if (failure := self._verdict(returncode, answered, before)) is not None:
                 self._on_end(failure)
                 return
+            await asyncio.sleep(self._deaths.delay)
 
-    def _verdict(self, returncode: int, answered: bool, early_deaths: int, before: int) -> Failure | None:
+    def _verdict(self, returncode: int, answered: bool, before: int) -> Failure | None:
         """Why there is to be no other backend, if that is so."""
         said = process.log_tail(self._log, before)
         words = f"; it said: {said}" if said else ""
@@ -180,9 +182,9 @@ class BackendKeeper:
             return UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: "))
         if returncode == limits.EXIT:
             return GuestError(f"the backend took too much memory, and the guest was ended{words}")
-        if early_deaths >= MAX_EARLY_DEATHS:
+        if self._deaths.over:
             return LaunchError(
-                f"the backend {how} {early_deaths} times in a row before it served anything{words}",
+                f"the backend {how} {self._deaths.count} times in a row before it served anything{words}",
                 command=self._command,
                 console=self._console.last_lines(),
             )

@@ -69,7 +69,13 @@ class Supervisor:
         self.carries = not incoming
         """The guest is here: the end of these processes is its end."""
         self._keeper = BackendKeeper(
-            directory, ram_fd, console, self._backend_over, incoming=incoming, die_with_owner=plan.die_with_owner
+            directory,
+            ram_fd,
+            console,
+            self._backend_over,
+            nr_cpus=plan.options.smp,
+            incoming=incoming,
+            die_with_owner=plan.die_with_owner,
         )
         self._incoming = incoming
         self._ram_fd = ram_fd
