@@ -71,7 +71,8 @@ def dying(path: Path) -> bool:
 
 
 def end_holders(path: Path, number: int = signal.SIGKILL, grace: float = _KILLED) -> bool:
-    """Send a signal to whoever holds the `flock` on the file `path`; True when all have ended within `grace` seconds.
+    """Send a signal that ends a process to whoever holds the `flock` on the file `path`; True when all have ended
+    within `grace` seconds.
 
     The process that a wrapper's lock was handed on to is found as well.
     """
@@ -82,6 +83,8 @@ def end_holders(path: Path, number: int = signal.SIGKILL, grace: float = _KILLED
         with contextlib.suppress(ProcessLookupError):
             if pid not in signalled:
                 signal.pidfd_send_signal(pidfd, number)
+                if number != signal.SIGKILL:
+                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)  # one that is stopped would not hear of it
         signalled.add(pid)
         over = ended(pidfd, deadline - time.monotonic())
         os.close(pidfd)

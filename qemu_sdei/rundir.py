@@ -31,7 +31,7 @@ from typing import Final
 from qemu_sdei.config import NAME_PATTERN, check_name
 from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.fetching import fetching
-from qemu_sdei.locks import dying, end_holders, try_lock
+from qemu_sdei.locks import dying, end_holders, holder, try_lock
 
 SUN_PATH_MAX: Final = 107
 """Bytes in `sockaddr_un.sun_path` (unix(7)) without the final NUL."""
@@ -64,6 +64,8 @@ WARNING: Final = "qemu-sdei backend: warning: "
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
 _IDENTITY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
+_BASE_LOCK: Final = 20.0
+"""Seconds to wait for the lock of the base directory: whoever holds it ends the processes of a dead guest, at most."""
 _MAX_STEM: Final = 28
 """Of a name's 32 characters: a number is to fit behind it."""
 
@@ -160,10 +162,30 @@ def _make_base() -> Path:
 def _base_locked(base: Path) -> Iterator[None]:
     fd = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd, base / ".lock")
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Lock the file `path`, open as `fd`, which others hold for a moment only. Raises `UsageError`: one holds it on."""
+    deadline = time.monotonic() + _BASE_LOCK
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                found = holder(path)
+                who = "another process"
+                if found is not None:
+                    os.close(found[1])
+                    who = f"process {found[0]}"
+                raise UsageError(
+                    f"{path} was held by {who} for {_BASE_LOCK:g} s: is it stopped (`kill -CONT`), or does it hang?"
+                ) from None
+        time.sleep(0.005)
 
 
 def _remove_dead(path: Path) -> bool:

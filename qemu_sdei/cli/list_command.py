@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         for guest in guests:
             if rundir.deserted(Path(guest["directory"])) and not args.quiet:
                 say(f"{guest['name']} has no backend either: it stands still at its next call until it is attached")
+            if guest["stopped"] and not args.quiet:
+                say(f"{guest['name']} does not answer: {guest['stopped']}")
     elif not args.quiet:
         say("no guest is running")
     return 0
@@ -67,7 +69,7 @@ def _boots(epoch: int | None, kernels: int | None) -> str | int | None:
 
 
 def _describe(guest: Any) -> dict[str, Any]:
-    from qemu_sdei import rundir
+    from qemu_sdei import rundir, stopped
     from qemu_sdei.machine.client import ControlClient
 
     facts: dict[str, Any] = {
@@ -82,6 +84,7 @@ def _describe(guest: Any) -> dict[str, Any]:
         "epoch": None,
         "kernels": None,
         "backend_pid": None,
+        "stopped": stopped.of_guest(guest.path) or None,
     }
     try:
         config = GuestConfig.from_json((guest.path / rundir.CONFIG).read_bytes())

@@ -10,6 +10,9 @@ from pathlib import Path
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.options import GuestOptions
 
+_LONGEST = 86400.0
+"""Seconds: threads and event loops take no number that is much larger."""
+
 
 def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> None:
     """Add what concerns the machine and its firmware; `smp` is the default number of vCPUs."""
@@ -141,6 +144,14 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="give up after S seconds of silent console while booting",
     )
+    group.add_argument(
+        "--start-timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="give up when QEMU or the backend neither answers nor uses any CPU time for S seconds while they start "
+        "(default: 30; in all 10 times that)",
+    )
 
 
 def machine_options(args: argparse.Namespace) -> GuestOptions:
@@ -183,6 +194,8 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
     if not args.boot_timeout > 0:
         raise UsageError("--boot-timeout must be more than 0 seconds")
+    if not 0 < args.start_timeout <= _LONGEST:
+        raise UsageError(f"--start-timeout must be more than 0 seconds, and {_LONGEST:g} at most")
     return replace(
         machine_options(args),
         kernel=args.kernel,
@@ -206,6 +219,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         on_panic=args.on_panic,
         die_with_owner=args.die_with_owner,
         stall_timeout=args.boot_timeout,
+        start_timeout=args.start_timeout,
     )
 
 

@@ -7,9 +7,13 @@ import time
 from typing import Any, Final
 
 from qemu_sdei.cli.output import add_verbosity
-from qemu_sdei.errors import GuestError, UsageError
+from qemu_sdei.errors import GuestError, GuestTimeoutError, UsageError
 
 _PATIENCE: Final = 20.0
+_STOPPED: Final = 5.0
+"""Seconds for which the supervisor may be stopped."""
+_BACKEND: Final = 5.0
+"""Seconds for the backend to answer; after that it is killed, and its supervisor starts another one."""
 _LOOK: Final = 0.02
 
 
@@ -50,22 +54,41 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stop(guest: Any) -> None:
+    from qemu_sdei import locks, rundir, stopped
     from qemu_sdei.machine.adoption import end
     from qemu_sdei.machine.client import ControlClient
 
     if not guest.owned:
         end(guest)
         return
-    from qemu_sdei import rundir
-
-    with ControlClient(guest.control, identity=guest.identity) as client:
-        client.shutdown()
+    _check_supervisor(guest.name, stopped.owner(guest.path))
+    try:
+        with ControlClient(guest.control, identity=guest.identity, timeout=_BACKEND) as client:
+            client.shutdown()
+    except GuestTimeoutError:
+        locks.end_holders(guest.path / rundir.BACKEND_LOCK)
+        with ControlClient(guest.control, identity=guest.identity) as client:
+            client.shutdown()
     deadline = time.monotonic() + _PATIENCE
     # Another guest may have the name as soon as this one is gone.
     while guest.path.exists() and rundir.identity(guest.path) in ("", guest.identity):
         if time.monotonic() > deadline:
             raise GuestError(
-                f"guest {guest.name!r} has not ended within {_PATIENCE:g} s: look at its owner, process {guest.pid}; "
-                "when that is killed, try again"
+                f"guest {guest.name!r} has not ended within {_PATIENCE:g} s: look at its supervisor, process "
+                f"{guest.pid}; when that is killed, try again"
+            )
+        time.sleep(_LOOK)
+
+
+def _check_supervisor(name: str, pid: int | None) -> None:
+    """Raise `GuestError` if the supervisor is stopped, and stays so: it could not end the guest."""
+    from qemu_sdei import stopped
+
+    deadline = time.monotonic() + _STOPPED
+    while stopped.is_stopped(pid):
+        if pid is not None and time.monotonic() > deadline:
+            raise GuestError(
+                f"guest {name!r} was not ended: {stopped.described('supervisor', pid)}, `kill -KILL {pid}` ends it; "
+                f"then try again"
             )
         time.sleep(_LOOK)

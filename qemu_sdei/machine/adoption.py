@@ -14,7 +14,7 @@ import stat
 import time
 from typing import Any, Final
 
-from qemu_sdei import fetching, locks, rundir
+from qemu_sdei import fetching, locks, rundir, stopped
 from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
 from qemu_sdei.machine import saved_files
@@ -133,7 +133,8 @@ def check(guest: Running) -> None:
     """Raise `UsageError` unless `guest` can be adopted."""
     if guest.owned:
         who = f", process {guest.pid}" if guest.pid is not None else ""
-        raise UsageError(f"guest {guest.name!r} has an owner{who}: only a guest without one can be taken over")
+        state = f" ({found})" if (found := stopped.of_guest(guest.path)) else ""
+        raise UsageError(f"guest {guest.name!r} has an owner{who}: only a guest without one can be taken over{state}")
 
 
 def _open_ram(directory: RunDirectory, qemu: int, size: int) -> int:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine import machine_type, memory
+from qemu_sdei.machine import event_loop, machine_type, memory
 from qemu_sdei.machine.adoption import Adoption
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.mover import Mover
 from qemu_sdei.machine.plan import Plan, check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.machine.saved import VM
+from qemu_sdei.machine.silence import longest
 from qemu_sdei.machine.supervisor import Supervisor
 from qemu_sdei.monitor.image import with_proof
 from qemu_sdei.rundir import RunDirectory
@@ -59,7 +58,7 @@ def start(guest: Guest) -> None:
     supervisor = _supervise(guest, plan, directory, guest._ram_fd, incoming=saved is not None)
     guest._progress("starting QEMU and the backend")
     limit = guest.options.start_timeout
-    guest._call(supervisor.start(limit), limit + CLOSE_LIMIT)
+    guest._call(supervisor.start(limit), longest(limit) + CLOSE_LIMIT)
     if saved is not None:
         guest._progress("restoring the guest")
         with contextlib.suppress(OSError):
@@ -70,6 +69,7 @@ def start(guest: Guest) -> None:
 
 def take_over(guest: Guest, name: str, identity: str) -> None:
     """Become the owner of a guest that runs and has none."""
+    guest._progress("taking the guest over")  # where its RAM is still being fetched, that takes long
     adoption = Adoption.take(name, identity)
     try:
         directory = guest._directory = adoption.directory
@@ -82,14 +82,13 @@ def take_over(guest: Guest, name: str, identity: str) -> None:
             if guest._sink is not None:
                 guest._sink(said[-_SHOWN:])
         supervisor = _supervise(guest, plan, directory, adoption.ram_fd, incoming=False)
-        guest._progress("taking the guest over")
         limit = guest.options.start_timeout
 
         async def adopt() -> None:
             await supervisor.adopt(adoption.qemu(), limit, output=adoption.output())
             await adoption.settle(supervisor)
 
-        guest._call(adopt(), limit + _SETTLE)
+        guest._call(adopt(), longest(limit) + _SETTLE)
         if supervisor.undecided and guest._sink is not None:
             guest._sink(_UNDECIDED.format(where=supervisor.undecided, name=directory.name).encode())
         _open(guest, directory)
@@ -98,10 +97,7 @@ def take_over(guest: Guest, name: str, identity: str) -> None:
 
 
 def _supervise(guest: Guest, plan: Plan, directory: RunDirectory, ram_fd: int, *, incoming: bool) -> Supervisor:
-    guest._loop = asyncio.new_event_loop()
-    # A daemon: Python does not wait for it at its end (`orderly.py` closes the guest then).
-    guest._thread = threading.Thread(target=guest._run_loop, name=f"guest {directory.name}", daemon=True)
-    guest._thread.start()
+    guest._loop, guest._thread = event_loop.start(f"guest {directory.name}")
     supervisor = Supervisor(plan, directory, ram_fd, guest.console_text, incoming=incoming, nonce=guest._nonce)
     guest._supervisor = supervisor
     supervisor.attach(guest._sink)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import rundir
+from qemu_sdei import rundir, stopped
 from qemu_sdei.errors import (
     BusyError,
     GuestTimeoutError,
@@ -28,8 +28,10 @@ from qemu_sdei.errors import (
 
 MAX_LINE: Final = 1 << 20
 PROTOCOL: Final = 1
-CONNECT_TIMEOUT: Final = 5.0
-"""Seconds that a backend has to come back."""
+CONNECT_TIMEOUT: Final = 30.0
+"""Seconds that a backend has to come back; on a host that is busy, Python's start takes several."""
+_STOPPED: Final = 5.0
+"""The same where one of the guest's processes is stopped."""
 _RETRY: Final = 0.05
 # Asking again changes nothing, so these survive a restart of the backend in between.
 _REPEATABLE: Final = frozenset({"hello", "status", "trace", "why"})
@@ -115,7 +117,9 @@ class ControlClient:
             self.close()
         if self._socket is not None:
             return self._socket
-        deadline = time.monotonic() + self.connect_timeout
+        began = time.monotonic()
+        limit = self.connect_timeout
+        looked = False
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(self.timeout)
@@ -135,10 +139,14 @@ class ControlClient:
                         f"guest {name!r} has lost its backend and has no owner to start another: it stands still at "
                         f"its next call until `qemu-sdei attach {name}`"
                     ) from None
-                if time.monotonic() >= deadline:
+                waited = time.monotonic() - began
+                if waited >= _STOPPED and not looked:
+                    looked = True
+                    limit = min(limit, _STOPPED if self._reason() else limit)
+                if waited >= limit:
                     raise LostGuestError(
                         f"the backend does not answer at {self.path} ({error.strerror or error}), "
-                        f"tried for {self.connect_timeout:g} s"
+                        f"tried for {limit:g} s{self._reason()}"
                     ) from None
                 time.sleep(_RETRY)
             else:
@@ -166,6 +174,10 @@ class ControlClient:
             self.close()
             raise rundir.another(self.path.parent.name)
         self.identity = str(found)
+
+    def _reason(self) -> str:
+        """Which of the guest's processes are stopped, as the end of a message."""
+        return stopped.reason(self.path.parent)
 
     def _hung_up(self, connection: socket.socket) -> bool:
         """Whether the backend is known to be gone before anything is asked of it: then nothing can be half done.
@@ -210,7 +222,7 @@ class ControlClient:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.close()
-                raise GuestTimeoutError(f"the backend did not answer {what} in time")
+                raise GuestTimeoutError(f"the backend did not answer {what} in time{self._reason()}")
             connection.settimeout(left)
             try:
                 data = connection.recv(1 << 16)
@@ -283,7 +295,13 @@ class ControlClient:
             raise UsageError(f"request {command} is longer than 1 MiB")
         deadline = time.monotonic() + timeout
         connection.settimeout(timeout)
-        connection.sendall(line)
+        try:
+            connection.sendall(line)
+        except TimeoutError:
+            self.close()  # part of it may be sent
+            raise GuestTimeoutError(
+                f"the backend did not take {command} within {timeout:g} s{self._reason()}"
+            ) from None
         while True:
             answer = _parse(self._line(deadline, command))
             self._hear(answer)
@@ -328,7 +346,7 @@ class ControlClient:
             except GuestTimeoutError:
                 reason = self.request("why", target).get("reason") or "its handler has not completed"
                 raise NotDeliveredError(
-                    f"event {event:#x} on vCPU {vcpu} was not completed within {timeout:g} s: {reason}"
+                    f"event {event:#x} on vCPU {vcpu} was not completed within {timeout:g} s: {reason}{self._reason()}"
                 ) from None
         else:
             result = self.request("inject", {**target, "wait": False})

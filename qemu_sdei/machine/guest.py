@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qemu_sdei import rundir as files
+from qemu_sdei import stopped
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import LostGuestError, SdeiError
-from qemu_sdei.machine import bringup, orderly, saved_trust
+from qemu_sdei.errors import GuestTimeoutError, LostGuestError, SdeiError
+from qemu_sdei.machine import bringup, orderly, saved_trust, silence
 from qemu_sdei.machine.adoption import check
 from qemu_sdei.machine.bringup import CLOSE_LIMIT
 from qemu_sdei.machine.client import ControlClient, Injection
@@ -42,6 +43,7 @@ from qemu_sdei.rundir import RunDirectory, Running, find
 T = TypeVar("T")
 
 _QMP_TIMEOUT: Final = 30.0
+"""Seconds for the machine to be reset; a command has limits of its own (`qmp.py`)."""
 _MIGRATION_TIMEOUT: Final = 120.0
 _MIGRATION_EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
@@ -69,6 +71,8 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._mover: Mover | None = None
         self._saved: Saved | None = None
         self._ownerless: Running | None = None
+        self._written = self._typed = 0
+        """Bytes that were given to `write`, and those of them that have reached the supervisor."""
 
     @classmethod
     def saved(
@@ -148,17 +152,18 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     def _bring_up(self) -> None:
         bringup.start(self)
 
-    def _run_loop(self) -> None:
-        assert self._loop is not None
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
     def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         """Run `work` in the event loop and wait for it."""
         assert self._loop is not None
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            why = "" if self._directory is None else stopped.reason(self._directory.path)
+            raise GuestTimeoutError(f"the guest's processes did not do it within {timeout:g} s{why}") from None
         except BaseException:
             future.cancel()
             raise
@@ -185,7 +190,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             if self._client is not None:
                 self._client.close()
             if self._supervisor is not None and self._loop is not None and self._loop.is_running():
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(GuestTimeoutError):
                     self._call(self._stop(), CLOSE_LIMIT)
         finally:
             if self._loop is not None and self._thread is not None and self._thread.is_alive():
@@ -251,12 +256,19 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         supervisor = self._running()
         assert self._loop is not None
         data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+
+        def arrive() -> None:
+            supervisor.write(data)
+            self._typed += len(data)
+
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the console
-            self._loop.call_soon_threadsafe(supervisor.write, data)
+            self._loop.call_soon_threadsafe(arrive)
+            self._written += len(data)
 
     def input_backlog(self) -> int:
         """Bytes, about, that were typed and that the guest has no room for yet."""
-        return 0 if self._supervisor is None else self._supervisor.backlog
+        on_the_way = self._written - self._typed  # first: what arrives meanwhile is counted twice, and never missed
+        return on_the_way + (0 if self._supervisor is None else self._supervisor.backlog)
 
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
         """Have the console's raw bytes given to `sink` too, in another thread; it must not block. None ends it."""
@@ -337,7 +349,8 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._running()
         options = MigrationOptions(route, verify, hold, timeout, transport, multifd)
         assert self._mover is not None
-        once = timeout + self.options.start_timeout + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
+        starting = silence.longest(self.options.start_timeout)
+        once = timeout + starting + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
         return self._call(self._mover.migrate(name, options, report), longest(options, once))
 
     # Machine
@@ -348,7 +361,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         Raises `GuestError` with QEMU's words, `LostGuestError` when QEMU is gone.
         """
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
-        return self._call(self._running().execute(command, words), _QMP_TIMEOUT)
+        return self._call(self._running().execute(command, words), silence.longest(_QMP_TIMEOUT))
 
     def reset(self) -> None:
         """Press the machine's reset button (QMP `system_reset`); the guest knows nothing of it before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from qemu_sdei.machine import silence
 from qemu_sdei.migration.options import LIVE, Hold, MigrationOptions, Report, no_report
 from qemu_sdei.migration.patience import longest
 from qemu_sdei.migration.remote_address import Tls, parse
@@ -82,7 +83,9 @@ class RemoteGuest:
         guest._running()
         assert guest._mover is not None
         options = MigrationOptions(route, verify, hold, timeout, multifd=multifd)
-        once = timeout + guest.options.start_timeout + _EXTRA + (hold.timeout if hold is not None else 0)
+        once = (
+            timeout + silence.longest(guest.options.start_timeout) + _EXTRA + (hold.timeout if hold is not None else 0)
+        )
         wait = longest(options, once)
         if to.startswith(SCHEME):
             with Tunnel(to, guest.name, remote_command=remote_command) as address:

@@ -111,7 +111,9 @@ class GuestOptions:
     stall_timeout: float = 60.0
     """Seconds of silent console while booting after which a wait gives up."""
     start_timeout: float = 30.0
-    """Seconds that QEMU and the backend have to come up."""
+    """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
+    for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
+    """
 
 
 def rooted(options: GuestOptions) -> GuestOptions:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-from qemu_sdei import rundir
-from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, UsageError
+from qemu_sdei import rundir, stopped
+from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, ProtocolError, SdeiError, UsageError
 
 _MAX_LINE: Final = 1 << 20
 _LAST_WORD: Final = 15.0
 """Seconds for the owner to say what became of a request that was given up."""
+_CONNECT: Final = 10.0
+_STOPPED: Final = 5.0
+"""Seconds for which the owner may be stopped."""
+_LOOK: Final = 0.5
 _SILENCE: Final = 60.0
 """Seconds without a word from the owner after which it is given up, if the request itself has no longer wait in it."""
 
@@ -39,14 +44,18 @@ def ask(
 
     Raises:
         UsageError: there is no owner, or it cannot be done. `GuestError`: it did not work.
-        LostGuestError: the owner went away.
+        LostGuestError: the owner went away. `GuestTimeoutError`: it says nothing, or is stopped.
 
     An exception that comes from outside (a signal's) has it given up, and gets a note of what became of it.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(patience)
+        connection.settimeout(_CONNECT)
         try:
             connection.connect(str(path))
+        except TimeoutError:
+            raise GuestTimeoutError(
+                f"the guest's supervisor did not answer {command} within {_CONNECT:g} s{stopped.reason(path.parent)}"
+            ) from None
         except OSError:
             if any(guest.path == path.parent and not guest.owned for guest in rundir.running()):
                 name = path.parent.name
@@ -58,26 +67,71 @@ def ask(
             ) from None
         try:
             connection.sendall(json.dumps({"cmd": command, **arguments, "identity": identity}).encode() + b"\n")
-            with connection.makefile("rb") as lines:
-                try:
-                    result = _outcome(lines, progress)
-                except Exception:
-                    raise
-                except BaseException as end:
-                    end.add_note(_given_up(connection, lines, command))
-                    raise
-                if result is not None:
-                    return result
-        except TimeoutError:
-            raise GuestError(f"the guest's owner said nothing for {patience:g} s during {command}") from None
+            words = _Words(connection, path.parent, command, patience)
+            try:
+                result = _outcome(words, progress)
+            except Exception:
+                raise
+            except BaseException as end:
+                end.add_note(_given_up(connection, words, command))
+                raise
+            if result is not None:
+                return result
         except OSError:
             pass
     raise LostGuestError(f"the guest's owner went away during {command}")
 
 
-def _outcome(lines: BinaryIO, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+class _Words:
+    """The lines that the owner of the guest in `directory` says; an owner that is stopped is not waited for long."""
+
+    def __init__(self, connection: socket.socket, directory: Path, command: str, patience: float) -> None:
+        self._connection, self._directory, self._command = connection, directory, command
+        self.patience = patience
+        """Seconds without any word."""
+        self._owner = stopped.owner(directory)
+        self._data = bytearray()
+
+    def line(self) -> bytes:
+        """The next line; b"" at the end. Raises `GuestTimeoutError`, `OSError`."""
+        began = running = time.monotonic()
+        before = None
+        while (end := self._data.find(b"\n")) < 0 and len(self._data) < _MAX_LINE:
+            self._connection.settimeout(_LOOK)
+            try:
+                data = self._connection.recv(1 << 16)
+            except TimeoutError:
+                now = None if self._owner is None else stopped.look(self._owner)
+                if now is None or not now.stopped or (before is not None and now.cpu != before.cpu):
+                    running = time.monotonic()
+                before = now
+                self._check(began, running)
+                continue
+            if not data:
+                return b""
+            self._data += data
+        line = bytes(self._data[: end + 1 if end >= 0 else _MAX_LINE])
+        del self._data[: len(line)]
+        return line
+
+    def _check(self, began: float, running: float) -> None:
+        """`began`: when its last word came; `running`: when it was last seen to run."""
+        now = time.monotonic()
+        if now - running >= min(_STOPPED, self.patience) and self._owner is not None:
+            name = self._directory.name
+            raise GuestTimeoutError(
+                f"guest {name!r} does not answer {self._command}: {stopped.described('supervisor', self._owner)}"
+            )
+        if now - began >= self.patience:
+            raise GuestTimeoutError(
+                f"the guest's supervisor said nothing for {self.patience:g} s during {self._command}"
+                f"{stopped.reason(self._directory)}"
+            )
+
+
+def _outcome(words: _Words, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
     """What the owner says at the end; None: it hung up."""
-    while line := lines.readline(_MAX_LINE):
+    while line := words.line():
         message = _parse(line)
         if isinstance(message.get("progress"), dict):
             progress(message["progress"])
@@ -91,12 +145,14 @@ def _outcome(lines: BinaryIO, progress: Callable[[dict[str, Any]], None]) -> dic
     return None
 
 
-def _given_up(connection: socket.socket, lines: BinaryIO, command: str) -> str:
+def _given_up(connection: socket.socket, words: _Words, command: str) -> str:
     """Say that nothing more is wanted; return in words what had been done by then."""
     try:
-        connection.settimeout(_LAST_WORD)
+        words.patience = _LAST_WORD
         connection.shutdown(socket.SHUT_WR)
-        result = _outcome(lines, lambda step: None)
+        result = _outcome(words, lambda step: None)
+    except GuestTimeoutError:
+        result = None
     except GuestError as error:
         return str(error)
     except (OSError, SdeiError):

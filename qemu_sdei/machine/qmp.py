@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.errors import GuestError, LostGuestError, UnreachableError
+from qemu_sdei.machine.silence import SilentError, answer
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
@@ -24,7 +25,11 @@ logging.getLogger("qemu.qmp").propagate = False
 _HEARD: Final = frozenset(("SHUTDOWN", "RESET"))
 _RETRY: Final = 0.1
 _PATIENCE: Final = 2.0
-"""Seconds for which a command waits for a connection to be made again."""
+"""Seconds for which a command waits for a connection to be made again; and, once a command was not answered, for the
+answers to those that follow.
+"""
+_ANSWER: Final = 30.0
+"""Seconds of silence after which a command is not waited for any more."""
 
 
 class Qmp:
@@ -32,12 +37,16 @@ class Qmp:
 
     def __init__(self, path: Path, on_event: Callable[[str, dict[str, Any]], None]) -> None:
         """`on_event(name, data)` is called for SHUTDOWN and RESET."""
+        self.pid: int | None = None
+        """Process id of QEMU, once it is started."""
         self._path = path
         self._on_event = on_event
         self._client: QMPClient | None = None
         self._connected = asyncio.Event()
         self._why = "it did not answer yet"
         self._ended = False
+        self._silent = False
+        """The last command was not answered."""
 
     @property
     def connected(self) -> bool:
@@ -124,8 +133,8 @@ class Qmp:
     async def execute(self, command: str, arguments: dict[str, object]) -> object:
         """Execute a command.
 
-        Raises `LostGuestError` when the connection broke, `UnreachableError` when there is none,
-        `GuestError` with QEMU's words when it refuses.
+        Raises `LostGuestError` when the connection broke, `UnreachableError` when there is none, or no answer comes (it
+        may be carried out later), `GuestError` with QEMU's words when it refuses.
         """
         from qemu.qmp import ExecuteError, QMPError
 
@@ -140,8 +149,23 @@ class Qmp:
         if client is None:
             raise LostGuestError(f"QMP command {command}: QEMU is gone")
         try:
-            return await client.execute(command, arguments or None)
+            work = client.execute(command, arguments or None)
+            result = await answer(work, lambda: self.pid, _PATIENCE if self._silent else _ANSWER)
+            self._silent = False
+            return result
+        except SilentError as error:
+            self._silent = True
+            raise UnreachableError(f"QMP command {command}: QEMU does not answer ({error})") from None
         except ExecuteError as error:
+            self._silent = False
             raise GuestError(f"QMP command {command}: {error}") from None
         except (QMPError, OSError, EOFError) as error:
+            await self._hung_up(client)
             raise LostGuestError(f"QMP command {command}: QEMU went away ({error})") from None
+
+    async def _hung_up(self, client: QMPClient) -> None:
+        """Whoever tries again after the connection broke is to do so by another one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while self._client is client:
+                    await asyncio.sleep(_RETRY / 20)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE, GuestConfig
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LaunchError, SdeiError, UsageError
-from qemu_sdei.machine import memory
+from qemu_sdei.machine import event_loop, memory
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.console import Console
 from qemu_sdei.machine.guest import Guest
@@ -221,9 +221,7 @@ class ReceivedGuest(Guest):
     def _bring_up(self) -> None:
         directory = self._directory = _WaitingDirectory.create(self.options.name)
         assert isinstance(directory, _WaitingDirectory)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run_loop, name=f"guest {directory.name}", daemon=True)
-        self._thread.start()
+        self._loop, self._thread = event_loop.start(f"guest {directory.name}")
         place = self._call(self._wait(directory), self._timeout + _STOP)
         assert place.guest is not None
         self.options = place.guest.options
@@ -312,7 +310,7 @@ class ReceivedGuest(Guest):
     def _close(self) -> None:
         try:
             if self._loop is not None and self._loop.is_running():
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(GuestTimeoutError):
                     self._call(self._end_reception(), _STOP)
         finally:
             if isinstance(self._directory, _WaitingDirectory):

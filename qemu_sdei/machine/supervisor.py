@@ -28,6 +28,7 @@ from qemu_sdei.machine.output_link import OutputLink
 from qemu_sdei.machine.plan import Plan
 from qemu_sdei.machine.qmp import Qmp
 from qemu_sdei.machine.resets import Resets
+from qemu_sdei.machine.silence import STEP, Silence, SilentError
 from qemu_sdei.rundir import RunDirectory
 
 _GRACE: Final = 3.0
@@ -113,7 +114,7 @@ class Supervisor:
     # Start
 
     async def start(self, timeout: float) -> None:
-        """Start both processes and wait until QMP and the backend answer, `timeout` seconds at most.
+        """Start both processes and wait until QMP and the backend answer. `timeout`: see `GuestOptions.start_timeout`.
 
         Raises `LaunchError`, or `UsageError` where the backend found that the user's input cannot be.
         """
@@ -145,21 +146,30 @@ class Supervisor:
         await self._come_up(timeout)
 
     async def _come_up(self, timeout: float) -> None:
+        self.qmp.pid = self.qemu_pid
         self._tasks += [asyncio.create_task(work) for work in (self._keeper.run(), self._watch_qemu(), self.qmp.keep())]
         ready = asyncio.create_task(self._wait_ready())
         ended = asyncio.ensure_future(self._ended.wait())
+        late = silent = ""
         try:
-            await asyncio.wait({ready, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            while not (ready.done() or ended.done() or silent):
+                awaited = "the backend" if self.qmp.connected else "QEMU"
+                if awaited != late:
+                    late, silence = awaited, Silence(timeout)
+                await asyncio.wait({ready, ended}, timeout=STEP, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    silence.check(self.backend_pid if self.qmp.connected else self.qemu_pid)
+                except SilentError as error:
+                    silent = str(error)
             if ended.done():
                 end = self.power_off
                 if self.failure is None and end is not None and end.guest and end.returncode == 0:
                     return  # a guest that had little to do: it was up, and has ended by itself
                 raise self.failure or self._launch_error()
             if not ready.done():
-                late = "QMP" if not self.qmp.connected else "the backend"
                 log = process.log_tail(self.directory / files.BACKEND_LOG)
                 raise LaunchError(
-                    f"{late} did not answer within {timeout:g} s" + (f"; the backend said: {log}" if log else ""),
+                    f"{late} did not answer: {silent}" + (f"; the backend said: {log}" if log else ""),
                     command=self.command,
                     output=process.log_tail(self.directory / files.QEMU_LOG),
                 )
@@ -321,6 +331,8 @@ class Supervisor:
         """There will be no other backend."""
         self.failure = failure
         self.signal_qemu(signal.SIGTERM if failure is None else signal.SIGKILL)
+        if self._qemu is not None:  # one that hangs does not hear of SIGTERM
+            self._tasks.append(asyncio.create_task(self._qemu.end(_GRACE)))
 
     def _launch_error(self) -> LaunchError | UsageError:
         assert self.power_off is not None
@@ -336,6 +348,9 @@ class Supervisor:
         """Send QEMU a signal, if it has been started."""
         if self._qemu is not None:
             self._qemu.kill(number)
+            if number == signal.SIGTERM:
+                # One that is stopped would not hear of it, nor write to its disks what it has.
+                self._qemu.kill(signal.SIGCONT)
 
     async def _watch_qemu(self) -> None:
         assert self._qemu is not None
@@ -343,9 +358,9 @@ class Supervisor:
         returncode = await self._qemu.wait()
         self._keeper.stop()
         # What it wrote last is still in the sockets.
-        waits = [asyncio.ensure_future(self._link.lost)]
-        waits.append(asyncio.ensure_future(self.qmp.drain()))
-        await asyncio.wait(waits, timeout=_DRAIN)
+        drained = asyncio.ensure_future(self.qmp.drain())
+        await asyncio.wait({self._link.lost, drained}, timeout=_DRAIN)
+        drained.cancel()
         if self._output is not None:
             self._output.close()
         self._qemu_output = process.log_tail(self.directory / files.QEMU_LOG)

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import stopped
 from qemu_sdei.errors import (
     BusyError,
     GuestTimeoutError,
@@ -21,23 +22,28 @@ from qemu_sdei.errors import (
 )
 
 _LIMIT: Final = 1 << 20
+_CONNECT: Final = 10.0
+"""Seconds to connect: one that is stopped lets others wait once its queue is full."""
 _ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError, "busy": BusyError}
 
 
 class BackendLink:
     """A connection to a control socket."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path) -> None:
+        self._reader, self._writer, self._path = reader, writer, path
         self._number = 0
 
     @classmethod
     async def open(cls, path: Path) -> BackendLink:
         """Connect. Raises `LostGuestError`."""
         try:
-            return cls(*await asyncio.open_unix_connection(str(path), limit=_LIMIT))
+            async with asyncio.timeout(_CONNECT):
+                return cls(*await asyncio.open_unix_connection(str(path), limit=_LIMIT), path)
         except OSError as error:
-            raise LostGuestError(f"the backend does not answer at {path}: {error.strerror or error}") from None
+            raise LostGuestError(
+                f"the backend does not answer at {path}: {error.strerror or 'in time'}{stopped.reason(path.parent)}"
+            ) from None
 
     async def request(self, command: str, *, timeout: float = 10.0, **arguments: object) -> dict[str, Any]:
         """Send one request and return its result; `timeout` in seconds.
@@ -54,7 +60,9 @@ class BackendLink:
                 await self._writer.drain()
                 answer = await self._answer()
         except TimeoutError:
-            raise GuestTimeoutError(f"the backend did not answer {command} within {timeout:g} s") from None
+            raise GuestTimeoutError(
+                f"the backend did not answer {command} within {timeout:g} s{stopped.reason(self._path.parent)}"
+            ) from None
         except OSError as error:
             raise LostGuestError(f"the backend went away during {command} ({error.strerror or error})") from None
         if answer.get("ok") is True and isinstance(answer.get("result"), dict):
