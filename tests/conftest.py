@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,11 @@ from tests.guest.guests import runtime_directory
 # How long an example takes is no property of the program: a machine that does something else as well is no failure.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# A shell that is no terminal's starts `... &` with SIGINT ignored, and all its children inherit that. The tests are of
+# what SIGINT does where it does something; tests/guest/test_signals.py is of the other case.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

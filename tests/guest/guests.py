@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,12 +31,31 @@ LIMIT = 30.0
 
 @contextmanager
 def runtime_directory() -> Iterator[Path]:
-    """A runtime directory of the test's own; pytest's are too long for a socket's path."""
+    """A runtime directory of the test's own; pytest's are too long for a socket's path.
+
+    What a test that fails has left running in it ends with it.
+    """
     path = Path(tempfile.mkdtemp(prefix="qs-"))
     try:
         yield path
     finally:
+        end_everything(path)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def end_everything(runtime: Path) -> None:
+    """Kill all processes that use the runtime directory: QEMU, backends, and the commands that the test started."""
+    wanted = b"XDG_RUNTIME_DIR=" + os.fsencode(runtime)
+    deadline = time.monotonic() + LIMIT
+    while found := [*processes(runtime), *_find("environ", lambda text: wanted in text.split(b"\0"))]:
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:  # those that are ours would stay as zombies
+            with contextlib.suppress(OSError):
+                os.waitpid(pid, os.WNOHANG)
+        assert time.monotonic() < deadline, f"processes {found} of {runtime} do not end"
+        time.sleep(0.02)
 
 
 def command(
@@ -64,14 +85,19 @@ def at(phase: str, act: Callable[[], object]) -> Callable[[Step], None]:
 
 def processes(runtime: Path) -> list[int]:
     """Processes whose command line names the runtime directory: QEMU and backends of its guests."""
+    return _find("cmdline", lambda text: os.fsencode(runtime) in text)
+
+
+def _find(file: str, wanted: Callable[[bytes], bool]) -> list[int]:
+    """Processes other than this one of which a file in procfs has what is wanted."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                line = (entry / "cmdline").read_bytes()
+                text = (entry / file).read_bytes()
             except OSError:
                 continue
-            if os.fsencode(runtime) in line:
+            if wanted(text):
                 found.append(int(entry.name))
     return found
 
