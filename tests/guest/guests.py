@@ -58,11 +58,20 @@ def end_everything(runtime: Path) -> None:
         time.sleep(0.02)
 
 
+class Command(subprocess.Popen[bytes]):
+    """A process of a test; in a `with`, a test that fails does not wait for its end."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)  # type: ignore[arg-type]
+
+
 def command(
     runtime: Path, *words: str, stdout: int | IO[bytes] = subprocess.PIPE, stderr: int = subprocess.PIPE
-) -> subprocess.Popen[bytes]:
+) -> Command:
     """Start `qemu-sdei` with the given words."""
-    return subprocess.Popen(
+    return Command(
         [sys.executable, "-m", "qemu_sdei", *words],
         stdin=subprocess.DEVNULL,
         stdout=stdout,

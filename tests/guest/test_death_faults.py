@@ -18,7 +18,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
 from qemu_sdei.machine.supervisor import Supervisor
-from tests.guest.guests import check_nothing_left, command, processes, until
+from tests.guest.guests import Command, check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -259,7 +259,7 @@ def test_an_owner_that_is_killed_amid_a_migration(
 ) -> None:
     """The guest is at one of the two, whole; the other one goes by itself; whoever adopts it has it go on."""
     monkeypatch.delenv(DIE_WITH_OWNER, raising=False)
-    with subprocess.Popen([sys.executable, "-c", MOVING, phase, route], stdout=subprocess.PIPE) as process:
+    with Command([sys.executable, "-c", MOVING, phase, route], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read() == b"up\n"
     assert process.returncode == -signal.SIGKILL

@@ -19,7 +19,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
-from tests.guest.guests import check_nothing_left, command, left, processes, until
+from tests.guest.guests import Command, check_nothing_left, command, left, processes, until
 
 pytestmark = pytest.mark.guest
 
@@ -135,7 +135,7 @@ def test_owner_after_owner(runtime: Path) -> None:
         "import time\nfrom qemu_sdei import Guest\nguest = Guest.adopt('g')\nguest.start()\n"
         "print('up', flush=True)\ntime.sleep(1000)"
     )
-    with subprocess.Popen([sys.executable, "-c", adopter], stdout=subprocess.PIPE) as process:
+    with Command([sys.executable, "-c", adopter], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.kill()
@@ -308,7 +308,7 @@ time.sleep(1000)
 
 @pytest.mark.usefixtures("linux")
 def test_linux_its_shell_and_what_it_printed_meanwhile(runtime: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", LINUX], stdout=subprocess.PIPE) as process:
+    with Command([sys.executable, "-c", LINUX], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.kill()

@@ -19,7 +19,7 @@ import pytest
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import DIE_WITH_OWNER
-from tests.guest.guests import command, left, processes, until
+from tests.guest.guests import Command, command, left, processes, until
 
 pytestmark = pytest.mark.guest
 
@@ -90,7 +90,7 @@ def runtime(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def migrate_and_die(when: str, route: str, to: Path = Path("/")) -> str:
     """Run guest 'g' in another process, which is killed. Returns the SHA-256 of what is in a part of its RAM."""
     words = [sys.executable, "-c", MOVING, when, route, str(to)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+    with Command(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         digest = process.stdout.read().decode().strip()
     assert process.returncode == -signal.SIGKILL
@@ -182,7 +182,7 @@ def test_the_source_dies_too(runtime: Path) -> None:
 @pytest.mark.timeout(60)
 def test_the_backend_too_is_killed(runtime: Path) -> None:
     """What asks for the guest is told at once why it stands still, and what to do."""
-    with subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE) as process:
+    with Command([sys.executable, "-c", IDLE], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.kill()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.guests import check_nothing_left, command, until
+from tests.guest.guests import Command, check_nothing_left, command, until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
 
@@ -47,7 +47,7 @@ def test_a_guest_in_the_background_stays(runtime: Path) -> None:
 
 def test_input_without_end_waits_for_the_guest(runtime: Path) -> None:
     """A guest that reads nothing: what it does not take stays in the pipe, and in nobody's memory."""
-    with subprocess.Popen(
+    with Command(
         [sys.executable, "-m", "qemu_sdei", "run", "-q", "--kernel", "builtin:bench", "--append", "mode=idle"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
     ) as guest:  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.guests import check_nothing_left, command, end_everything, processes, runtime_directory, until
+from tests.guest.guests import Command, check_nothing_left, command, end_everything, processes, runtime_directory, until
 
 IDLE = ("--kernel", "builtin:bench", "--append", "mode=idle smp=2", "--memory", "128M")
 IGNORED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable]
@@ -20,7 +20,7 @@ IGNORED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable]
 @pytest.mark.guest
 def test_a_guest_that_a_script_has_in_the_background(runtime: Path) -> None:
     """Ctrl-C at the terminal is for what runs in the foreground there."""
-    with subprocess.Popen(
+    with Command(
         [*IGNORED, "-m", "qemu_sdei", "run", "-q", *IDLE],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
     ) as guest:  # fmt: skip

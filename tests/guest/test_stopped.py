@@ -20,7 +20,7 @@ import pytest
 from qemu_sdei.errors import LaunchError, UnreachableError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
-from tests.guest.guests import LIMIT, check_nothing_left, command, processes, until
+from tests.guest.guests import LIMIT, Command, check_nothing_left, command, processes, until
 
 pytestmark = pytest.mark.guest
 
@@ -44,7 +44,7 @@ SAY = {
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""
 
 
-def pids(runtime: Path, owners: dict[str, subprocess.Popen[bytes]], what: str, name: str) -> int:
+def pids(runtime: Path, owners: dict[str, Command], what: str, name: str) -> int:
     if what == "supervisor":
         return owners[name].pid
     mark = b"-machine" if what == "QEMU" else b"qemu_sdei.backend"
@@ -57,7 +57,7 @@ def pids(runtime: Path, owners: dict[str, subprocess.Popen[bytes]], what: str, n
 
 
 @contextlib.contextmanager
-def guests(runtime: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def guests(runtime: Path) -> Iterator[dict[str, Command]]:
     """Those of `GUESTS`, ready; ended by `stop` in the test."""
     with contextlib.ExitStack() as stack:
         owners = {}
