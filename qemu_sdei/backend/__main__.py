@@ -30,6 +30,7 @@ from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestTimeoutError, SdeiError, UsageError
+from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.image import proof_of
 from qemu_sdei.monitor.window import Window
@@ -80,6 +81,7 @@ def serve(options: argparse.Namespace) -> int:
         raise SdeiError("no guest RAM: neither --ram-fd nor ram_path in guest.json")
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
     profile = profile_of(config)
+    usable = range(config.ram_base, layout.window_base(config.ram_base, config.ram_size))
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
@@ -87,6 +89,7 @@ def serve(options: argparse.Namespace) -> int:
         sdei=config.sdei,
         services=services,
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
+        ram=usable,
     )
     firmware.proof = _proof(directory)
     limits.limit_memory()  # what was read until here are files of the user's, which have limits of their own

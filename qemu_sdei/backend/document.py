@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import __version__
-from qemu_sdei.backend import agreement, waiting
+from qemu_sdei.backend import agreement, starts, waiting
 from qemu_sdei.backend.counting import taken_up
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
@@ -78,6 +78,7 @@ def take(server: Server) -> Document:
         "counters": {
             "delivered": firmware.delivered,
             "calls": {str(function): list(counts) for function, counts in server.calls.items()},
+            "silent": server.starts.snapshot(),
         },
         "cpus": [
             {
@@ -111,6 +112,7 @@ def prepare(server: Server, document: object) -> Document:
     firmware.delivered = counters["delivered"]
     stored = ((int(function), counts) for function, counts in counters["calls"].items())
     taken_up(server.calls, stored, server.window.nr_cpus)
+    server.starts.restore(counters.get("silent", []))
     return top
 
 
@@ -186,7 +188,10 @@ def _services(server: Server) -> list[str]:
 
 
 def _check_counters(value: object, nr_cpus: int) -> None:
-    counters = _object(value, _COUNTERS, "counters")
+    if not isinstance(value, dict):
+        raise ProtocolError("state document: counters: must be an object")
+    starts.check(value.get("silent", []), nr_cpus)
+    counters = _object({key: item for key, item in value.items() if key != "silent"}, _COUNTERS, "counters")
     _number(counters["delivered"], _MAX_COUNT, "counters: delivered")
     calls = counters["calls"]
     if not isinstance(calls, dict):

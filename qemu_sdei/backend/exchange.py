@@ -19,6 +19,7 @@ from qemu_sdei.sdei.constants import Function as SdeiFunction
 from qemu_sdei.sdei.context import PC, PSTATE, X0, new_regs
 from qemu_sdei.sdei.dispatcher import Dispatcher
 from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.pstate import EL_MASK
 from qemu_sdei.services.psci import Function as PsciFunction
 from qemu_sdei.services.psci import Power, Psci
 from qemu_sdei.smccc.arch import SMCCC_VERSION
@@ -43,6 +44,7 @@ _ALL: Final = int(AnswerFlag.ALL)
 _SCTLR_RESET: Final = {1: 0x30D0_0800, 2: 0x30C5_0830}
 """RES1 bits only: MMU and caches off."""
 _REGISTER: Final = int(SdeiFunction.EVENT_REGISTER)
+_RESUME: Final = int(SdeiFunction.EVENT_COMPLETE_AND_RESUME)
 
 Handler = Callable[[int, memoryview], Any]
 Steps = Generator[Any, Any, Any]
@@ -66,7 +68,7 @@ class Exchange:
     _power: list[Power]
     """That of `psci`: looked at in each call."""
 
-    def __init__(self, nr_cpus: int, client_el: int, profile: Profile) -> None:
+    def __init__(self, nr_cpus: int, client_el: int, profile: Profile, ram: range | None) -> None:
         self.nr_cpus = nr_cpus
         self.client_el = client_el
         self.epoch = 0
@@ -99,11 +101,30 @@ class Exchange:
         """Services that wait for micro-operations: generator and number of operations asked for."""
         self.table: dict[int, tuple[Handler, int]] = {}
         self.constants: dict[int, int] = {}
+        self._ram = ram
+        self._frame: memoryview | None = None
+        """That of the call which is being answered."""
 
     def open_services(self) -> None:
         """The registry is complete: look up what each call needs."""
         self.table = {f: self._entry(f, h) for f, h in self.registry.table.items()}
+        if _RESUME in self.table:
+            handler, mode = self.table[_RESUME]
+            self.table[_RESUME] = self._resumes(handler), mode
         self.constants = self._find_constants()
+
+    def _resumes(self, handler: Handler) -> Handler:
+        """COMPLETE_AND_RESUME by `handler`, which knows what an address is, but not the MMU: while that is off an
+        instruction can only be fetched from RAM, and anywhere else is an address that is not valid (DEN0054 5.1.7).
+        """
+
+        def checked(pe: int, regs: memoryview) -> Any:
+            frame, ram = self._frame, self._ram
+            if frame is None or ram is None or frame[self._sctlr] & 1 or regs[X0 + 1] in ram:
+                return handler(pe, regs)
+            return DENIED if regs[PSTATE] & EL_MASK == self.client_el << 2 else handler(pe, regs)
+
+        return checked
 
     def _entry(self, function: int, handler: Handler) -> tuple[Handler, int]:
         service = self.registry.service_of(function)
@@ -150,6 +171,7 @@ class Exchange:
             self._reject(pe, f"call {frame[Word.FUNCTION]:#x} from a PE that is off")
             self._park(frame)
             return
+        self._frame = frame
         if handler is None:
             regs[X0] = NOT_SUPPORTED
             if self.note is not None:

@@ -51,6 +51,7 @@ class Firmware(PowerFirmware):
         proof: what the monitor puts into a RESET frame of CPU 0 (`monitor.image.proof_of`); 0: nothing, so any is
             taken.
         delivered: counts handlers that were entered.
+        started: PE -> entry point of CPUs that were sent off by CPU_ON or a boot; the owner drains it.
         record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
         note: called with (name, PE, details...) for what a person would want to see; None in a replay.
     """
@@ -64,9 +65,12 @@ class Firmware(PowerFirmware):
         sdei: bool = True,
         services: Sequence[Service] = (),
         boot: Boot | None = None,
+        ram: range | None = None,
     ) -> None:
-        """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events."""
-        super().__init__(nr_cpus, client_el, profile or Profile.default(), sdei, services, boot)
+        """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
+        `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
+        """
+        super().__init__(nr_cpus, client_el, profile or Profile.default(), sdei, services, boot, ram)
         self._users = services
 
     def handle(self, pe: int, frame: memoryview, regs: memoryview) -> None:

@@ -40,10 +40,17 @@ class PowerFirmware(Exchange):
     """An `Exchange` whose CPUs can be powered: it is PSCI's `PowerControl`."""
 
     def __init__(
-        self, nr_cpus: int, client_el: int, profile: Profile, sdei: bool, services: Sequence[Service], boot: Boot | None
+        self,
+        nr_cpus: int,
+        client_el: int,
+        profile: Profile,
+        sdei: bool,
+        services: Sequence[Service],
+        boot: Boot | None,
+        ram: range | None,
     ) -> None:
-        super().__init__(nr_cpus, client_el, profile)
-        self.psci = Psci(self.affinities, self, self.registry.implemented)
+        super().__init__(nr_cpus, client_el, profile, ram)
+        self.psci = Psci(self.affinities, self, self.registry.implemented, ram)
         self._power = self.psci.power
         self.serves_sdei = sdei
         ours = [ArchService(self.registry), self.psci, *([Sdei(self.dispatcher)] if sdei else [])]
@@ -53,6 +60,7 @@ class PowerFirmware(Exchange):
         self.id_registers: dict[str, int] = {}
         self.booting = False
         self.proof = 0
+        self.started: dict[int, int] = {}
         self._boot = boot
 
     def _kick(self, pe: int, frame: memoryview, regs: memoryview) -> None:
@@ -159,6 +167,7 @@ class PowerFirmware(Exchange):
     def _start(self, pe: int, frame: memoryview, regs: memoryview, entry: int, x0: int, x1: int = 0) -> None:
         """Send a CPU that was off to `entry`."""
         self._enter(frame, regs, entry, x0, x1)
+        self.started[pe] = entry
         self.dispatcher.power_on(pe)
         if self.note is not None:
             self.note("power", pe, state="on", entry=entry)

@@ -86,6 +86,7 @@ def recover(server: Server) -> bool:
         answers[pe] = (s, frame.tolist())
         firmware.kicks.clear()
     firmware.booting = booting
+    firmware.started.clear()  # the calls that came after are not counted again, so who has called since is not known
     server._last = last
     server._seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
     for pe in range(window.nr_cpus):

@@ -18,6 +18,7 @@ def status(server: Server) -> dict[str, Any]:
         entry
         | {
             "power": firmware.psci.power[pe].name.lower().removeprefix("on_"),
+            "not_heard_of_since": server.starts.silent(pe),
             "calls": {function_name(f): counts[pe] for f, counts in sorted(server.calls.items()) if counts[pe]},
         }
         for pe, entry in enumerate(sdei["pes"])

@@ -23,6 +23,7 @@ from qemu_sdei.backend.firmware import Firmware
 from qemu_sdei.backend.journal import FULL, Journal, Record
 from qemu_sdei.backend.names import UNKNOWN
 from qemu_sdei.backend.room import Room
+from qemu_sdei.backend.starts import Starts
 from qemu_sdei.backend.telling import complain
 from qemu_sdei.backend.waiting import Waiting
 from qemu_sdei.backend.watched import Watched
@@ -73,6 +74,7 @@ class Server(Descriptors):
         self.firmware = firmware
         self.journal = journal
         self.calls: dict[int, list[int]] = {}
+        self.starts = Starts(firmware, self.calls)
         self._seen = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
         """SEQ words as last looked at."""
         self._last = [0] * window.nr_cpus
@@ -307,6 +309,8 @@ class Server(Descriptors):
                 self._keep(Record.INPUT, pe, s, self._heads[pe])
             self._room = self.journal.count >= FULL
         firmware.handle(pe, frame, self.window.contexts[pe])
+        if firmware.started:
+            self.starts.note()
         if boots:
             self.checkpoint({pe: frame})
             frame[Word.PROOF] = 0  # not before: who is killed here must know it again, and not later: the guest runs

@@ -69,6 +69,10 @@ def _show(status: dict[str, Any], everything: bool) -> None:
             for pe in pes
         ),
     )
+    for pe in pes:
+        entry = pe.get("not_heard_of_since")  # not there: a backend of an older version
+        if entry is not None:
+            print(f"vCPU {pe['pe']} was started at {entry:#x} and has made no call since\n")
     rows = list(_event_rows(status["events"], everything))
     if rows:
         print_table("Events", ["event", "name", "type", "priority", "vCPU", "state"], rows)

@@ -348,10 +348,12 @@ class Engine:
             p.gate = CLOSED
             p.running.clear()
             p.armed.clear()
+            p.forget_slots()
         for inst in self._instances():
             inst.clear()
         for slot in self._slots.values():
             slot.intid = 0
+            slot.known = False
         self.interrupts.clear()
         self._shared_armed.clear()
         self.attention[:] = bytes(len(self._pes))

@@ -43,12 +43,14 @@ ANY_PE: Final = -1
 class Slot:
     """A place for one bound interrupt: an event number that means something while an interrupt is bound to it."""
 
-    __slots__ = ("description", "intid")
+    __slots__ = ("description", "intid", "known")
 
     def __init__(self, description: EventDescription) -> None:
         self.description = description
         self.intid = 0
         """What is bound (16 and up), or 0: the slot is free."""
+        self.known = False
+        """INTERRUPT_BIND has returned the number since the machine's reset. Before that no call knows it."""
 
 
 class Instance:

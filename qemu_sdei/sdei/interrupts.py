@@ -133,8 +133,15 @@ class Interrupts(Engine):
             slot = next((s for s in self._slots.values() if not s.intid and s.description.type == kind), None)
             if slot is None:
                 return OUT_OF_RESOURCE
-            slot.intid = intid
+            self._assign(slot, intid)
         return slot.description.number
+
+    def _assign(self, slot: Slot, intid: int) -> None:
+        """Bind `intid`, 0 for nothing, to a slot whose number the guest has: calls on every PE know it from now on."""
+        slot.intid = intid
+        slot.known = True
+        for p in self._pes:
+            p.instances[slot.description.number] = self._instance_of(slot, p.index)
 
     def _release(self, event: int) -> int:
         """INTERRUPT_RELEASE: DENIED while any PE has the event registered or its handler running."""

@@ -19,7 +19,19 @@ class ProcessingElement:
     rank of the innermost handler (0: none runs), or CLOSED.
     """
 
-    __slots__ = ("affinity", "armed", "frames", "gate", "index", "instances", "masked", "on", "private", "running")
+    __slots__ = (
+        "_fixed",
+        "affinity",
+        "armed",
+        "frames",
+        "gate",
+        "index",
+        "instances",
+        "masked",
+        "on",
+        "private",
+        "running",
+    )
 
     def __init__(
         self,
@@ -41,9 +53,18 @@ class ProcessingElement:
         self.private: dict[int, Instance] = {
             e.number: Instance(e, index, slots.get(e.number)) for e in events if e.type == EventType.PRIVATE
         }
-        self.instances: dict[int, Instance] = self.private | shared
-        """Everything that a call on this PE can name."""
+        self.instances: dict[int, Instance] = {}
+        """Everything that a call on this PE can name: what is fixed, and slots whose numbers were handed out."""
+        self._fixed: dict[int, Instance] = {
+            number: inst for number, inst in (self.private | shared).items() if inst.slot is None
+        }
+        self.forget_slots()
         self.armed: list[Instance] = []
+
+    def forget_slots(self) -> None:
+        """No number of a slot was handed out: calls know what is fixed, and nothing else."""
+        self.instances.clear()
+        self.instances.update(self._fixed)
 
     def set_gate(self) -> None:
         """Recompute the gate from power, mask and running handlers."""

@@ -40,7 +40,7 @@ def snapshot_of(engine: Interrupts) -> Document:
         "client_el": engine.client_el,
         "features": asdict(engine.features),
         "profile": _profile(engine),
-        "bound": [[number, slot.intid] for number, slot in engine._slots.items() if slot.intid],
+        "bound": [[number, slot.intid] for number, slot in engine._slots.items() if slot.known],
         "pes": [
             {
                 "affinity": p.affinity,
@@ -112,7 +112,7 @@ def restore_into(engine: Interrupts, document: object) -> None:
     engine._wipe()
     engine.features = plan.features
     for number, intid in plan.bound.items():
-        engine._slots[number].intid = intid
+        engine._assign(engine._slots[number], intid)
     for p, pe in zip(engine._pes, plan.pes, strict=True):
         p.on = pe.on
         p.masked = pe.masked
@@ -157,7 +157,7 @@ def _check(engine: Interrupts, document: object) -> _Plan:
         instances.append(_check_instance(engine, entry, engine._shared, _SHARED, "shared"))
     _check_together(pe_plans, instances)
     for plan in instances:
-        if plan.inst.slot is not None and plan.inst.number not in bound:
+        if plan.inst.slot is not None and not bound.get(plan.inst.number):
             raise ProtocolError(f"SDEI state: event {plan.inst.number:#x} is registered without a bound interrupt")
     return _Plan(features, bound, pe_plans, instances)
 
@@ -176,16 +176,16 @@ def _current(document: object) -> object:
 
 
 def _check_bound(engine: Interrupts, document: object) -> dict[int, int]:
-    """Event number -> INTID: each once, and of one type."""
+    """Event number -> INTID, or 0 for a number that was handed out and is free again: each once, and of one type."""
     bound: dict[int, int] = {}
     for entry in _list(document, "bound"):
         pair = _list(entry, "bound")
         if len(pair) != 2 or type(pair[0]) is not int or type(pair[1]) is not int:
             raise ProtocolError("SDEI state: bound: must be pairs of event and interrupt")
         slot = engine._slots.get(pair[0])
-        if slot is None or engine.bindable(pair[1]) != slot.description.type:
+        if slot is None or (pair[1] and engine.bindable(pair[1]) != slot.description.type):
             raise ProtocolError("SDEI state: bound: an event that this interrupt cannot be bound to")
-        if pair[0] in bound or pair[1] in bound.values():
+        if pair[0] in bound or (pair[1] and pair[1] in bound.values()):
             raise ProtocolError(f"SDEI state: bound: event {pair[0]:#x} or interrupt {pair[1]} is there twice")
         bound[pair[0]] = pair[1]
     return bound
@@ -215,7 +215,7 @@ def _check_pe(engine: Engine, p: ProcessingElement, document: object, instances:
 
 def _check_frame(engine: Engine, p: ProcessingElement, document: object, where: str) -> tuple[Instance, list[int]]:
     frame = _dict(document, _FRAME, where)
-    inst = _find(frame["event"], p.instances, where)
+    inst = _find(frame["event"], p.private | engine._shared, where)
     words = [_word(word, where) for word in _list(frame["context"], where)]
     if len(words) != CONTEXT_WORDS:
         raise ProtocolError(f"SDEI state: {where}: a context has {CONTEXT_WORDS} words, not {len(words)}")

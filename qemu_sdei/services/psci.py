@@ -18,6 +18,7 @@ from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Service
 _M32: Final = 0xFFFF_FFFF
 _SMC64: Final = 0x4000_0000
 _AFFINITY_MASK: Final = 0xFF_00FF_FFFF
+"""Aff3 to Aff0 of a target; all other bits are reserved (5.1.4). 32-bit calls have no Aff3."""
 VERSION_1_1: Final = 0x1_0001
 
 
@@ -119,7 +120,15 @@ class Psci(Service):
         )
     )
 
-    def __init__(self, affinities: Sequence[int], control: PowerControl, implemented: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        affinities: Sequence[int],
+        control: PowerControl,
+        implemented: Callable[[int], bool],
+        ram: range | None = None,
+    ) -> None:
+        """`affinities`: of each CPU, in MPIDR form; `ram`: physical addresses that a CPU may start at, None: any."""
+        self._ram = ram
         self._index = {affinity: pe for pe, affinity in enumerate(affinities)}
         self._control = control
         self._implemented = implemented
@@ -156,10 +165,17 @@ class Psci(Service):
         return value if regs[X0] & _SMC64 else value & _M32
 
     def _pe(self, affinity: int, wide: bool) -> int | None:
-        """PE of a target affinity (DEN0022 5.1.4: bits that MPIDR gives no meaning must be zero; software passes them
-        all the same).
+        """PE of a target affinity. Reserved bits must be zero (DEN0022 5.1.4): MPIDR_EL1 as it is names no CPU, because
+        its bit 31 is one.
         """
-        return self._index.get(affinity & (_AFFINITY_MASK if wide else 0xFF_FFFF))
+        reserved = ~_AFFINITY_MASK if wide else ~(_AFFINITY_MASK & _M32)
+        return None if affinity & reserved else self._index.get(affinity)
+
+    def _executable(self, entry: int) -> bool:
+        """Can a CPU whose MMU is off start there? Aligned, and RAM of the guest's (INVALID_ADDRESS otherwise: 5.1.2,
+        5.1.4, 5.1.19).
+        """
+        return not entry & 3 and (self._ram is None or entry in self._ram)
 
     def _version(self, pe: int, regs: memoryview) -> int:
         return VERSION_1_1
@@ -183,7 +199,7 @@ class Psci(Service):
     def _suspend(self, pe: int, regs: memoryview, first: int) -> int | None:
         """Power the calling CPU down. Argument `first`: where it comes up; the next: its context id."""
         entry = self._argument(regs, first)
-        if entry & 3:
+        if not self._executable(entry):
             return Code.INVALID_ADDRESS
         if self._control.in_handler(pe):
             return Code.DENIED
@@ -211,7 +227,7 @@ class Psci(Service):
         if state is Power.ON_PENDING:
             return Code.ON_PENDING
         entry = self._argument(regs, 2)
-        if entry & 3:
+        if not self._executable(entry):
             return Code.INVALID_ADDRESS
         self.power[target] = Power.ON_PENDING
         self.entry[target] = (entry, self._argument(regs, 3))

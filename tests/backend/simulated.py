@@ -103,13 +103,15 @@ class SimulatedGuest:
         self.sdei = True
         self.proof = 0x1234_5678_9ABC_DEF1
         """Of the monitor's image. 0: that of an older version."""
+        self.ram: range | None = None
+        """Where the firmware takes it to be, see `Firmware`."""
         self.id_registers: dict[str, int] = {}
         """What CPUs show of their ID registers at their next reset; 0 if not named."""
 
     def server(self, services: tuple[Service, ...] = ()) -> Server:
         """A new backend for this guest, as after a restart."""
         ticks = itertools.count()
-        firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei)
+        firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
         bell = SilentDoorbell()
         server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
         firmware.proof = self.proof

@@ -18,6 +18,7 @@ ALARM = 34
 P = PRIVATE_SLOTS
 S = SHARED_SLOTS
 DENIED = (1 << 64) - 3
+INVALID = (1 << 64) - 2
 PENDING = (1 << 64) - 5
 HANDLER = 0x4300_0000
 CPU_ON = Psci.CPU_ON | 0x4000_0000
@@ -284,4 +285,4 @@ def test_a_reset_of_the_machine_forgets(world: BoundWorld) -> None:
         world.gic = SimulatedGic(2)
         world.exchange(pe)
     assert world.server.firmware.snapshot()["gic"]["owned"] == []
-    assert world.x0(0, Function.EVENT_REGISTER, S, HANDLER, 0, 0, 0) == DENIED
+    assert world.x0(0, Function.EVENT_REGISTER, S, HANDLER, 0, 0, 0) == INVALID

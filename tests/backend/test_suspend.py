@@ -26,8 +26,9 @@ PC, PSTATE, X0 = 1, 2, 3
 class Cpus:
     """Two CPUs that are on; event 0 registered, enabled and unmasked on both."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ram: range | None = None) -> None:
         self.guest = SimulatedGuest(2, directory)
+        self.guest.ram = ram
         self.guest.id_registers["ID_AA64MMFR1_EL1"] = 1 << 20  # PAN
         self.server: Server = self.guest.server()
         for pe in (0, 1):

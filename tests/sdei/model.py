@@ -64,6 +64,7 @@ class Model:
         self.kinds = kinds
         self.slots = slots or []
         self.bindings: dict[int, int] = {}
+        self.known: set[int] = set()
         """Slot -> interrupt."""
         self.pes = [ModelPe() for _ in range(pes)]
         self.shared = {n: ModelEvent(n, True, c, s, None) for n, shared, c, s in kinds if shared}
@@ -139,6 +140,8 @@ class Model:
             return NOT_SUPPORTED
         args = regs[3:]
         event = self.event(pe, args[0] & 0xFFFFFFFF)
+        if event is not None and event.slot and event.number not in self.known:
+            event = None  # a number that was never handed out is no event's
         here = self.pes[pe]
         if name == "EVENT_COMPLETE":
             if not here.stack:
@@ -273,6 +276,7 @@ class Model:
         for slot, shared in self.slots:
             if slot not in self.bindings and shared == (intid >= 32):
                 self.bindings[slot] = intid
+                self.known.add(slot)
                 return slot
         return -10
 

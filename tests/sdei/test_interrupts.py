@@ -113,10 +113,38 @@ def test_release() -> None:
     assert machine.register(0, P) == DENIED
 
 
+SLOT_CALLS = (
+    *(Function.EVENT_ENABLE, Function.EVENT_DISABLE, Function.EVENT_UNREGISTER, Function.EVENT_STATUS),
+    *(Function.EVENT_GET_INFO, Function.EVENT_ROUTING_SET, Function.INTERRUPT_RELEASE, Function.EVENT_SIGNAL),
+)
+
+
+@pytest.mark.parametrize("slot", [P, P + 3, P + 4, S, S + 7, S + 8])
+def test_a_number_that_was_never_handed_out(slot: int) -> None:
+    """It is no event's: each call that takes a number says the same, whatever slots there are behind it."""
+    machine = Machine()
+    for function in SLOT_CALLS:
+        assert machine(0, function, slot) == INVALID, function.name
+    assert machine.register(0, slot) == INVALID
+    machine.frame(0)
+    assert machine.dispatcher.interrupts == []
+
+
+@pytest.mark.parametrize("event", [P, S])
+def test_a_reset_of_the_machine_forgets_numbers(event: int) -> None:
+    """A number from before it is unknown; one that another PE has bound is known on each PE."""
+    machine = bound()
+    assert machine.status(1, event) == 0
+    machine.dispatcher.reset()
+    machine.dispatcher.power_on(1)
+    assert machine.status(1, event) == INVALID
+
+
 @pytest.mark.parametrize("event", [P, S])
 def test_calls_on_a_free_slot(event: int) -> None:
-    """An event that nobody can register yet: known, and in state 0."""
-    machine = Machine()
+    """An event whose interrupt was released: known, in state 0, and nobody can register it."""
+    machine = bound()
+    assert machine(0, Function.INTERRUPT_RELEASE, event) == 0
     assert machine.register(0, event, flags=2) == INVALID, "INVALID before DENIED"
     assert machine.register(0, event) == DENIED
     assert machine(0, Function.EVENT_ENABLE, event) == DENIED
@@ -310,7 +338,7 @@ def test_power() -> None:
     machine.dispatcher.reset()
     assert machine.dispatcher.interrupts == []
     machine.dispatcher.power_on(0)
-    assert machine.register(0, P) == DENIED
+    assert machine.register(0, P) == INVALID
     assert machine(0, Function.INTERRUPT_RELEASE, S) == INVALID
 
 

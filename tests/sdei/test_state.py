@@ -109,7 +109,8 @@ def test_an_older_document_is_read(version: int) -> None:
         pe |= {"sctlr": 7, "hcr_el2": 0}
     again = fresh()
     again.restore(old)
-    assert again.snapshot() == document
+    # Older programs did not write down numbers that were released.
+    assert again.snapshot() == document | {"bound": [pair for pair in document["bound"] if pair[1]]}
 
 
 @pytest.mark.parametrize(
