@@ -7,12 +7,11 @@ and it lists what belongs to the Secure world (`secram`, `secure-chosen`, device
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
 
+from acpi.dt_firmware import Conduit, announce, available, cpus, difference, is_overlay
 from acpi.errors import DtError
-from acpi.fdt import Node, flatten, parse, total_size
-
-Conduit = Literal["smc", "hvc"]
+from acpi.fdt import Node, Tree, flatten, parse, total_size
 
 
 def patch(
@@ -47,7 +46,7 @@ def patch(
     root = tree.root
     root.children = [node for node in root.children if not _is_secure(node)]
     _clip_memory(root, *memory)
-    if (count := len(_cpus(root))) != nr_cpus:
+    if (count := len(cpus(root))) != nr_cpus:
         raise DtError(f"the device tree has {count} CPUs, not {nr_cpus}")
     announce(root, conduit=conduit, sdei=sdei, psci=psci)
     chosen = root.ensure("chosen")
@@ -60,44 +59,38 @@ def patch(
     return flatten(tree)
 
 
-def announce(root: Node, *, conduit: Conduit, sdei: bool = True, psci: bool = True) -> None:
-    """Add the firmware's nodes to the tree below `root`, or set right those that are there.
-
-    Args:
-        root: the root node of any tree; it is changed. One without CPUs gets the nodes alone.
-        conduit: `method` of `/psci` and `/firmware/sdei`.
-        sdei: add `/firmware/sdei` (Documentation/devicetree/bindings/arm/firmware/sdei.txt).
-        psci: add `/psci` and set `enable-method` on every CPU (bindings/arm/psci.yaml, arm/cpus.yaml).
-    """
-    if psci:
-        for cpu in _cpus(root):
-            cpu.set_text("enable-method", "psci")
-        node = root.ensure("psci")
-        node.set_text("compatible", "arm,psci-1.0", "arm,psci-0.2", "arm,psci")
-        node.set_text("method", conduit)
-    if sdei:
-        node = root.ensure("firmware").ensure("sdei")
-        node.set_text("compatible", "arm,sdei-1.0")
-        node.set_text("method", conduit)
-
-
 def merge(dtb: bytes, *, conduit: Conduit, sdei: bool = True, psci: bool = True) -> bytes:
     """Return the blob `dtb`, of whatever machine, with the firmware's nodes in it; the rest stays as it is.
 
     Where they are there already, the result is `dtb` itself, byte for byte (without what follows its end).
 
     Raises:
-        DtError: the tree is damaged.
+        DtError: the tree is damaged, or an overlay.
     """
-    tree = parse(dtb)
+    tree = _machine(dtb)
     before = flatten(tree)
     announce(tree.root, conduit=conduit, sdei=sdei, psci=psci)
     after = flatten(tree)
     return bytes(dtb[: total_size(dtb)]) if after == before else after
 
 
-def _cpus(root: Node) -> list[Node]:
-    return [node for node in (root.child("cpus") or Node("")).children if node.text("device_type") == "cpu"]
+def overlay_for(dtb: bytes, *, conduit: Conduit, sdei: bool = True, psci: bool = True) -> Node:
+    """What an overlay for just this tree must say, below its root: `merge` as an overlay. Nothing: it has all of it.
+
+    Raises:
+        DtError: the tree is damaged or an overlay, or something in it must be taken out, which no overlay can.
+    """
+    tree = _machine(dtb)
+    before = copy.deepcopy(tree.root)
+    announce(tree.root, conduit=conduit, sdei=sdei, psci=psci)
+    return difference(before, tree.root)
+
+
+def _machine(dtb: bytes) -> Tree:
+    tree = parse(dtb)
+    if is_overlay(tree.root):
+        raise DtError("it is an overlay, which has no machine in it: apply it to a tree first (fdtoverlay -i TREE)")
+    return tree
 
 
 def _command_line(text: str) -> bytes:
@@ -110,17 +103,12 @@ def _command_line(text: str) -> bytes:
     return data + b"\0"
 
 
-def _available(node: Node) -> bool:
-    """Whether the node is there for the Normal world (Devicetree Specification 2.3.4)."""
-    return node.text("status", "okay") in ("okay", "ok")
-
-
 def _is_secure(node: Node) -> bool:
     """What kernels could trip over. Secure devices are left as QEMU has them, with status "disabled".
 
     Linux before 5.16 does not look at the status of a memory node: it would take secure SRAM for its own.
     """
-    return node.name == "secure-chosen" or (node.text("device_type") == "memory" and not _available(node))
+    return node.name == "secure-chosen" or (node.text("device_type") == "memory" and not available(node))
 
 
 def _cells(node: Node, name: str, default: int) -> int:

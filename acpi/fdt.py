@@ -62,6 +62,11 @@ class Node:
         value = self.properties.get(name)
         return default if value is None else value.partition(b"\0")[0].decode("ascii", "replace")
 
+    def texts(self, name: str) -> list[str]:
+        """All strings of a property; none if it is not there."""
+        value = self.properties.get(name, b"").removesuffix(b"\0")
+        return [part.decode("ascii", "replace") for part in value.split(b"\0")] if value else []
+
     def set_text(self, name: str, *values: str) -> None:
         """Set a property to one or several strings."""
         self.properties[name] = b"".join(value.encode("ascii") + b"\0" for value in values)

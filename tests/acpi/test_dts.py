@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acpi import DtError
-from acpi.dt import announce, merge
+from acpi.dt import merge
+from acpi.dt_firmware import announce
 from acpi.dts import overlay, overlay_tree, source, value_source
 from acpi.fdt import Node, Tree, flatten, parse
 from tests.acpi.trees import qemu_tree, small_dtb

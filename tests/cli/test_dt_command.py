@@ -30,7 +30,9 @@ def test_merged_into_a_blob(inline: Command, tmp_path: Path) -> None:
     base, out = tmp_path / "base.dtb", tmp_path / "out.dtb"
     base.write_bytes(small_dtb(2))
     result = inline("dt", "--dtb", str(base), "-o", str(out))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout) == (0, "")
+    found = "PSCI at /psci by smc, SDEI at /firmware/sdei by smc, 2 CPUs"
+    assert result.stderr == f"qemu-sdei: {base}. Linux finds {found}\n"
     merged = parse(out.read_bytes()).root
     assert merged.child("firmware") is not None
     again = inline("dt", "--dtb", str(out), "-o", str(base), "--force")
@@ -75,7 +77,7 @@ def test_a_blob_is_not_written_to_a_terminal() -> None:
         (["--dtb", "/dev/zero"], ["no regular file"]),
         (["--dtb", "{short}"], ["{short}", "cut short"]),
         (["--dtb", "{text}"], ["{text}", "dtc -I dts"]),
-        (["--dtb", "{whole}", "--format", "dtso"], ["--dtb"]),
+        (["--dtb", "{overlay}"], ["{overlay}", "overlay", "fdtoverlay"]),
         (["--dtb", "{whole}", "--smp", "2"], ["--smp"]),
         (["--format", "dtb"], ["--dtb FILE"]),
         (["--smp", "0"], ["1 to 512"]),
@@ -86,7 +88,8 @@ def test_a_blob_is_not_written_to_a_terminal() -> None:
     ],
 )
 def test_bad_input_is_one_line(inline: Command, tmp_path: Path, words: list[str], what: list[str]) -> None:
-    files = {name: str(tmp_path / name) for name in ("short", "text", "whole")}
+    files = {name: str(tmp_path / name) for name in ("short", "text", "whole", "overlay")}
+    inline("dt", "--format", "dtbo", "-o", files["overlay"])
     Path(files["whole"]).write_bytes(small_dtb(1))
     Path(files["short"]).write_bytes(small_dtb(1)[:-10])
     Path(files["text"]).write_text("/dts-v1/;\n/ { };\n")
