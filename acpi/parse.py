@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from acpi.errors import AcpiError, TableError
+from acpi.errors import TableError
 from acpi.formats import acpidump
-from acpi.table import HEADER_SIZE, MAX_SIZE, Table, signature_of
+from acpi.kinds import like_a_signature, what
+from acpi.table import HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
 from acpi.tables.agdi import Agdi
 from acpi.tables.bert import Bert
 from acpi.tables.fadt import Fadt
@@ -14,11 +16,17 @@ from acpi.tables.hest import Hest
 from acpi.tables.raw import RawTable
 from acpi.tables.root import RSDP_SIGNATURE, Rsdp, Rsdt, Xsdt
 from acpi.tables.sdei import Sdei
+from acpi.tables.unparsed import Unparsed
 
 TYPES: Final[dict[str, type[Table]]] = {
     kind.SIGNATURE: kind for kind in (Agdi, Bert, Fadt, Hest, Rsdt, Sdei, Xsdt)
 }  # fmt: skip
 """The signatures that have a class of their own. Those of FADT and MADT are FACP and APIC."""
+_SIGNATURE: Final = re.compile(rb"(?=[A-Z][A-Z0-9_]{2}[A-Z0-9_!].{3}\0)", re.S)
+_MAX_SUMMED: Final = 64 << 20
+"""Bytes that are added up in search of tables in one file."""
+_LOOK: Final = 4096
+"""Bytes that are looked at to say what something is."""
 
 
 def parse(data: bytes | bytearray | memoryview) -> Table:
@@ -35,32 +43,70 @@ def parse(data: bytes | bytearray | memoryview) -> Table:
     return TYPES.get(signature_of(data), RawTable).from_bytes(data)
 
 
+def parse_any(data: bytes | bytearray | memoryview) -> Table:
+    """What `data` is, whatever it is: as `parse`, but a damaged table is an `Unparsed`, which says why.
+
+    Bytes behind the end that the table itself names are left out; an operating system does not look at them either.
+    """
+    data = bytes(data)
+    try:
+        return parse(own_bytes(data))
+    except TableError as error:
+        return Unparsed(data=data, why=error)
+
+
+def own_bytes(data: bytes) -> bytes:
+    """As much of `data` as the table says it has; all of it if its length field cannot be right."""
+    least = 20 if data[:8] == RSDP_SIGNATURE else 8 if data[:4] == b"FACS" else HEADER_SIZE
+    try:
+        size = _size(data, 0)
+    except TableError:
+        return data
+    return data[:size] if least <= size <= len(data) else data
+
+
 def split_file(data: bytes | bytearray | memoryview) -> list[bytes]:
     """The tables in a file, whole or not: one or several binary ones, with zeros between them, or acpidump's text.
 
     A binary table reaches as far as its header says; one that says more than there is takes what is left.
 
     Raises:
-        TableError: there is no table in it, or something else between two.
+        TableError: there is no table in it, or something else between two (`entries_of` gives the tables all the same).
     """
-    entries, error = entries_of(data)
-    if error is not None:
-        raise error
+    entries, faults = entries_of(data)
+    if faults:
+        raise faults[0]
     return [entry.data for entry in entries]
 
 
-def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entry], TableError | None]:
-    """The tables in a file as `split_file` finds them, with the addresses that acpidump's text has of them.
+def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entry], list[TableError]]:
+    """All tables in a file, with the addresses that acpidump's text has of them, and what else is in it.
 
-    Where `split_file` raises, this gives the tables before the fault, and the fault.
+    What is no table is passed over, up to the next bytes that are one, and named in the second list; offsets there
+    count from the start of the file. If there is no table at all that list has one item, which says what the file is.
     """
     data = bytes(data)
     if data[:8] != RSDP_SIGNATURE and acpidump.looks_like(data):
-        try:
-            return acpidump.read(data), None
-        except AcpiError as error:
-            return [], TableError(str(error), signature="acpidump text")
+        entries, faults = acpidump.scan(data)
+        return entries, [TableError(str(fault), signature="acpidump text") for fault in faults]
+    if kind := what(data):
+        return [], [TableError(f"not an ACPI table: {kind}", offset=0, field="signature")]
+    return _binary(data)
+
+
+def parse_file(data: bytes | bytearray | memoryview) -> list[Table]:
+    """The tables in a file, as `split_file` finds them; one that is damaged is an `Unparsed` among the others.
+
+    Raises:
+        TableError: there is none, or something else between two.
+    """
+    return [parse_any(table) for table in split_file(data)]
+
+
+def _binary(data: bytes) -> tuple[list[acpidump.Entry], list[TableError]]:
     tables: list[acpidump.Entry] = []
+    faults: list[TableError] = []
+    sums = _Sums(data)
     at = 0
     while at < len(data):
         if data[at] == 0 and tables:
@@ -70,20 +116,44 @@ def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entr
             return tables, TableError(f"more than {acpidump.MAX_TABLES} tables", offset=at, field="signature")
         try:
             size = _size(data, at)
+            if not like_a_signature(data[at : at + 4]) and not sums.right(at, size):
+                kind = what(data[at : at + _LOOK])
+                raise TableError(f"not an ACPI table{kind and f': {kind}'}", offset=at, field="signature")
         except TableError as error:
-            return tables, error
+            faults.append(error)
+            following = sums.table(at + 1, len(data))
+            if following is None:
+                break
+            at = following
+            continue
+        # A table whose length is wrong must not swallow those behind it.
+        if not sums.right(at, size) and (following := sums.table(at + 4, min(at + size, len(data)))) is not None:
+            size = following - at
         tables.append(acpidump.Entry(data[at : at + size]))
         at += size
-    return tables, None if tables else TableError("the file is empty", offset=0, field="signature")
+    return tables, faults
 
 
-def parse_file(data: bytes | bytearray | memoryview) -> list[Table]:
-    """The tables in a file, as `split_file` finds them.
+class _Sums:
+    """Looks for whole tables in bytes. What it adds up is bounded, whatever the bytes are."""
 
-    Raises:
-        TableError: there is none, or one is damaged; its offset counts from the start of that table.
-    """
-    return [parse(table) for table in split_file(data)]
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._budget = _MAX_SUMMED
+
+    def right(self, at: int, size: int) -> bool:
+        """Whether the checksum of the table at `at` is right; if there was too much to add up, it is taken for it."""
+        self._budget -= size
+        return self._budget < 0 or not checksum(self._data[at : at + size])
+
+    def table(self, start: int, end: int) -> int | None:
+        """Where, from `start` to before `end`, the next table with a right length and checksum begins."""
+        for match in _SIGNATURE.finditer(self._data, start, end):
+            at = match.start()
+            size = int.from_bytes(self._data[at + 4 : at + 8], "little")
+            if HEADER_SIZE <= size <= len(self._data) - at and self._budget >= size and self.right(at, size):
+                return at
+        return None
 
 
 def _size(data: bytes, at: int) -> int:
@@ -97,7 +167,9 @@ def _size(data: bytes, at: int) -> int:
         name = signature_of(head)
     except TableError as error:
         raise TableError(error.message, offset=at, field="signature") from None
-    if len(head) < 8:
-        raise TableError("cut short in its length", signature=name, offset=at + len(head), field="length")
+    if len(head) < (8 if name == "FACS" else HEADER_SIZE):
+        raise TableError(
+            f"cut short: {len(head)} bytes are no table", signature=name, offset=at + len(head), field="length"
+        )
     size = int.from_bytes(head[4:8], "little")
     return size if 8 <= size <= MAX_SIZE else len(data) - at

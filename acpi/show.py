@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from acpi.layout import FieldValue, Value
-from acpi.parse import parse
+from acpi.parse import parse_any
 from acpi.table import CHECKSUM_AT, Table
+from acpi.tables.unparsed import Unparsed
 
 Source = Table | bytes | bytearray | memoryview
 _ROW: Final = 16
@@ -45,14 +46,26 @@ class Difference:
 def fields(table: Source) -> list[FieldValue]:
     """Every field of a table, in the order of their offsets. Of bytes, the checksum is the one that stands there.
 
-    Raises:
-        TableError: the table is damaged.
+    Of a damaged table that are its header's, as far as they go, and one of bytes; bytes behind its end are the last.
     """
     if isinstance(table, Table):
         return list(table.fields())
     data = bytes(table)
-    found = list(parse(data).fields())
-    return [_as_it_stands(each, data) if "checksum" in each.name else each for each in found]
+    read = parse_any(data)
+    found = [_as_it_stands(each, data) if "checksum" in each.name else each for each in read.fields()]
+    if behind := data[len(read.to_bytes()) :]:
+        found.append(FieldValue("behind", "Behind the Table", len(data) - len(behind), len(behind), behind))
+    return found
+
+
+def why_not(table: Source) -> str:
+    """Why a table cannot be read field by field, for people; "" if it can."""
+    read = table if isinstance(table, Table) else parse_any(table)
+    return str(read.why) if isinstance(read, Unparsed) else ""
+
+
+def _bytes(table: Source) -> bytes:
+    return table.to_bytes() if isinstance(table, Table) else bytes(table)
 
 
 def _as_it_stands(each: FieldValue, data: bytes) -> FieldValue:
@@ -64,12 +77,11 @@ def _as_it_stands(each: FieldValue, data: bytes) -> FieldValue:
 def show(table: Source) -> str:
     """A table field by field, one line each: `[offset] Name : value`, and what the value means in words.
 
-    Raises:
-        TableError: the table is damaged.
+    Of a damaged table the first line says why it cannot be read.
     """
     found = fields(table)
-    width = max(len(each.title) for each in found)
-    lines: list[str] = []
+    width = max((len(each.title) for each in found), default=0)
+    lines = [f"cannot be read: {reason}"] if (reason := why_not(table)) else []
     for each in found:
         if isinstance(each.value, bytes) and each.size > _SHORT:
             lines.append(f"[{each.offset:#06x}] {each.title:<{width}} : {each.size} bytes")
@@ -94,14 +106,15 @@ def value_text(each: FieldValue) -> str:
 def compare(first: Source, second: Source, *, checksum: bool = False) -> list[Difference]:
     """The fields in which two tables differ, in their order: those of the first table, then what only the second has.
 
+    If one of them is damaged, header and bytes of both are compared.
+
     Args:
         first: the old one.
         second: the new one.
         checksum: whether the checksum counts; it differs whenever anything does.
-
-    Raises:
-        TableError: a table is damaged.
     """
+    if why_not(first) or why_not(second):
+        first, second = (Unparsed(data=_bytes(each)) for each in (first, second))
     old = {each.name: each for each in fields(first)}
     new = {each.name: each for each in fields(second)}
     found: list[Difference] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from acpi.errors import TableError
-from acpi.parse import parse
-from acpi.rules import fadt, hest, small
+from acpi.formats.acpidump import Entry
+from acpi.kinds import what
+from acpi.parse import parse, parse_any
+from acpi.rules import fadt, hest, small, whole
 from acpi.rules.report import Finding, Report, Severity
 from acpi.table import CHECKSUM_AT, HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
 from acpi.tables.agdi import Agdi
@@ -16,7 +19,7 @@ from acpi.tables.hest import Hest
 from acpi.tables.raw import RawTable
 from acpi.tables.root import RSDP_SIGNATURE, Rsdp, Rsdt, Xsdt
 
-__all__ = ["Finding", "Severity", "verify"]
+__all__ = ["Finding", "Severity", "verify", "verify_set"]
 
 REVISIONS: Final = {
     "SDEI": (1, 1), "HEST": (1, 1), "AGDI": (0, 1), "BERT": (1, 1), "FACP": (1, 6), "XSDT": (1, 1), "RSDT": (1, 1),
@@ -34,6 +37,9 @@ def verify(data: bytes | bytearray | memoryview) -> list[Finding]:
     if data[:8] == RSDP_SIGNATURE:
         return _root(data)
     report = Report("")
+    if kind := what(data):
+        report.error("signature", f"not an ACPI table: {kind}", 0)
+        return report.findings
     try:
         report.signature = signature_of(data)
     except TableError as error:
@@ -58,6 +64,17 @@ def verify(data: bytes | bytearray | memoryview) -> list[Finding]:
     return report.findings
 
 
+def verify_set(tables: Sequence[Entry | bytes], *, conduit: whole.Conduit | None = None) -> list[whole.SetFinding]:
+    """What is wrong between the tables of one machine, each of which `verify` looks at alone.
+
+    Two users of one SDEI event, events without SDEI table, registers of error sources that overlap, tables of which
+    there can be one only, a FADT that does not fit the CPUs in the MADT or `conduit`, the instruction ("smc", "hvc")
+    that reaches the firmware.
+    """
+    entries = [table if isinstance(table, Entry) else Entry(bytes(table)) for table in tables]
+    return whole.check([whole.Member(parse_any(entry.data), entry.address) for entry in entries], conduit)
+
+
 def _length(report: Report, data: bytes) -> bytes:
     """The bytes that belong to the table; complains if that is not clear."""
     named = int.from_bytes(data[4:8], "little")
@@ -67,7 +84,13 @@ def _length(report: Report, data: bytes) -> bytes:
     elif named > len(data):
         report.error("length", f"it is {named}, here are {len(data)} bytes: the table is cut short", 4)
     elif named < len(data):
-        report.error("length", f"it is {named}, here are {len(data)} bytes", 4)
+        # ACPICA, and with it Linux, maps what the length says; acpidump and people's files have had more than that.
+        report.warning(
+            "length",
+            f"it is {named}, here are {len(data)} bytes: the last {len(data) - named} do not belong to the table, and "
+            "operating systems do not look at them",
+            4,
+        )
         return data[:named]
     return data
 
@@ -107,11 +130,12 @@ def _root(data: bytes) -> list[Finding]:
     report = Report("RSD PTR ")
     size = 20 if len(data) > 15 and data[15] < 2 else int.from_bytes(data[20:24], "little")
     if len(data) >= 36 and size > 20 and size != len(data):
-        report.error("length", f"it is {size}, here are {len(data)} bytes", 20)
+        say = report.warning if 36 <= size < len(data) else report.error
+        say("length", f"it is {size}, here are {len(data)} bytes", 20)
         data = data[:size] if 36 <= size < len(data) else data
         data = data[:20] + len(data).to_bytes(4, "little") + data[24:]
     elif size == 20 and len(data) > 20:
-        report.error("revision", f"one of revision {data[15]} has 20 bytes, here are {len(data)}", 15)
+        report.warning("revision", f"one of revision {data[15]} has 20 bytes, here are {len(data)}", 15)
         data = data[:20]
     try:
         table = Rsdp.from_bytes(data)

@@ -65,17 +65,29 @@ def read(text: bytes) -> list[Entry]:
     Raises:
         AcpiError: no table is in it, or a table's rows do not follow each other.
     """
+    entries, faults = scan(text)
+    if faults:
+        raise faults[0]
+    return entries
+
+
+def scan(text: bytes) -> tuple[list[Entry], list[AcpiError]]:
+    """The tables in a dump, and what is wrong with its lines: a table whose rows do not follow each other ends there.
+
+    At most one fault for each table, and one if there is no table.
+    """
     entries: list[Entry] = []
+    faults: list[AcpiError] = []
     name, address, data, open_ = "", 0, bytearray(), False
     title_line = 0
 
     def close() -> None:
-        if open_:
-            if not data:
-                raise AcpiError(f"line {title_line} of the dump: {name} has no bytes")
+        if open_ and data:
             if len(entries) >= MAX_TABLES:
                 raise AcpiError(f"line {title_line} of the dump: more than {MAX_TABLES} tables")
             entries.append(Entry(bytes(data), address, name))
+        elif open_:
+            faults.append(AcpiError(f"line {title_line} of the dump: {name} has no bytes"))
 
     # Line by line: a list of all would have many times the bytes of a text of short ones.
     for number, line in enumerate(io.TextIOWrapper(io.BytesIO(text), "latin-1"), 1):
@@ -86,17 +98,23 @@ def read(text: bytes) -> list[Entry]:
         elif open_ and (row := _ROW.match(line)) is not None:
             offset = int(row[1], 16)
             if offset != len(data) or offset >= MAX_TABLE:
-                raise AcpiError(
-                    f"line {number} of the dump: {name} goes on at offset {offset:#x}, after {len(data):#x} bytes"
+                faults.append(
+                    AcpiError(
+                        f"line {number} of the dump: {name} goes on at offset {offset:#x}, after {len(data):#x} bytes"
+                    )
                 )
+                if data:
+                    close()
+                open_ = False
+                continue
             data += bytes.fromhex(row[2])
         elif open_ and line.strip() == "" and data:
             close()
             open_ = False
     close()
-    if not entries:
-        raise AcpiError("no table is in this acpidump text")
-    return entries
+    if not entries and not faults:
+        faults.append(AcpiError("no table is in this acpidump text"))
+    return entries, faults
 
 
 def _signature(data: bytes) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from acpi.layout import layout
 from acpi.rules import gas
 from acpi.rules.report import Report
+from acpi.table import HEADER_SIZE
 from acpi.tables.fadt import PSCI_COMPLIANT, PSCI_USE_HVC, SIZES, Fadt
 from acpi.tables.gas import AddressSpace, Gas
 
@@ -40,8 +42,15 @@ def check(report: Report, table: Fadt) -> None:
 
 def _size(report: Report, table: Fadt) -> None:
     wanted = max(size for revision, size in SIZES.items() if revision <= max(table.revision, 1))
-    if table.size < wanted:
-        report.error("length", f"revision {table.revision} has {wanted} bytes, this table {table.size}", 4)
+    if table.size >= wanted:
+        return
+    said = f"revision {table.revision} has {wanted} bytes, this table {table.size}"
+    ends = {HEADER_SIZE + item.offset + item.size for item in layout(Fadt)}
+    if table.size not in ends:
+        report.error("length", f"{said}, which ends within a field", 4)
+        return
+    # "The FADT revision value is unreliable. Only the length can be trusted", ACPICA's tbfadt.c says.
+    report.warning("length", f"{said}: ACPICA, and so Linux, goes by the length, and takes what is missing for 0", 4)
 
 
 def _differ(report: Report, old: str, new: str, low: int, high: int) -> None:
@@ -65,16 +74,26 @@ def _arm(report: Report, table: Fadt) -> None:
     if not table.arm_boot_arch:
         return
     # The two bytes were reserved until ACPI 5.1, which is revision 5 with a minor version of 1.
-    if (table.revision, table.minor_version & 0xF) < (5, 1):
+    if (version := (table.revision, table.minor_version & 0xF)) < (5, 1):
         report.warning(
             "arm_boot_arch",
             f"it is {table.arm_boot_arch:#x}, and reserved before ACPI 5.1: this table is of "
-            f"{table.revision}.{table.minor_version & 0xF}, and Linux does not look at it",
+            f"{version[0]}.{version[1]}. "
+            + (
+                "Linux since 5.3 (and its stable kernels of 2019) takes it for one of 5.1 because of these flags, "
+                "an older one on Arm leaves ACPI alone"
+                if table.hardware_reduced
+                else "Without HW_REDUCED_ACPI Linux on Arm takes no FADT, and others do not look at it"
+            ),
         )
-        return
+        if not table.hardware_reduced:
+            return
     report.reserved("arm_boot_arch", table.arm_boot_arch, 0xFFFF & ~(PSCI_COMPLIANT | PSCI_USE_HVC))
     if table.psci_use_hvc and not table.psci_compliant:
-        report.warning("arm_boot_arch", "PSCI_USE_HVC is set without PSCI_COMPLIANT, and so means nothing")
+        report.warning(
+            "arm_boot_arch",
+            "PSCI_USE_HVC is set without PSCI_COMPLIANT: there is no PSCI, but Linux calls SDEI by HVC then",
+        )
     if table.psci_compliant and not table.hardware_reduced:
         report.error("flags", "the machine has PSCI, so it is an Arm one: they must be HW_REDUCED_ACPI")
 

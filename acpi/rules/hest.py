@@ -29,9 +29,8 @@ GHES_ASSIST: Final = 1 << 2
 
 
 def check(report: Report, table: Hest) -> None:
-    """Check all sources, and how they refer to each other."""
+    """Check all sources, and how they refer to each other. What they share with others is looked at in `whole`."""
     _ids(report, table)
-    _events(report, table)
     for number, source in enumerate(table.sources):
         name = f"sources[{number}]"
         if isinstance(source, OpaqueSource):
@@ -67,19 +66,6 @@ def _ids(report: Report, table: Hest) -> None:
                 report.error(name, f"there is no source with the id {source.related_source_id}")
             elif source.related_source_id == source.source_id:
                 report.error(name, f"the source is related to itself (no relation is {NO_SOURCE:#x})")
-
-
-def _events(report: Report, table: Hest) -> None:
-    users: dict[int, int] = {}
-    for number, source in enumerate(table.sources):
-        if isinstance(source, Ghes) and source.enabled and source.notification.type == NotificationType.SDEI:
-            event = source.notification.vector
-            if event in users:
-                report.warning(
-                    f"sources[{number}].notification.vector",
-                    f"SDEI event {event:#x} is already that of sources[{users[event]}]: Linux registers it only once",
-                )
-            users.setdefault(event, number)
 
 
 def _common(report: Report, name: str, source: Source) -> None:
@@ -129,7 +115,18 @@ def _read_ack(report: Report, name: str, source: GhesV2) -> None:
         return
     gas.check(report, f"{name}.read_ack", register, plain_only=True)
     if source.read_ack_write == 0:
-        report.error(f"{name}.read_ack_write", "it is 0: an error would never be acknowledged")
+        bits = (1 << min(register.bit_width or 64, 64)) - 1
+        if source.read_ack_preserve & bits == bits:
+            report.error(
+                f"{name}.read_ack_write",
+                "it is 0, and all bits are preserved: the register never changes, so no error is ever acknowledged",
+            )
+        else:
+            report.warning(
+                f"{name}.read_ack_write",
+                "it is 0: Linux acknowledges by clearing the bits that are not preserved "
+                f"({bits & ~source.read_ack_preserve:#x}), which the firmware must expect",
+            )
     elif 0 < register.bit_width < 64 and source.read_ack_write >> register.bit_width:
         report.error(
             f"{name}.read_ack_write",

@@ -13,9 +13,11 @@ class Severity(Enum):
     """How bad a finding is."""
 
     ERROR = "error"
-    """The specification forbids it, or no operating system can use the table."""
+    """What the table is for does not work: the specification forbids it and no operating system copes with it."""
     WARNING = "warning"
-    """Allowed or harmless, and most likely not what was meant."""
+    """Most likely not what was meant, or forbidden; but operating systems take it, and the message says how."""
+    NOTE = "note"
+    """Nothing is wrong with the table; it is said so that nobody wonders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,12 @@ class Report:
         self._add(Severity.ERROR, name, message, offset)
 
     def warning(self, name: str, message: str, offset: int | None = None) -> None:
-        """Something that most likely was not meant."""
+        """Something that most likely was not meant, or that operating systems live with."""
         self._add(Severity.WARNING, name, message, offset)
+
+    def note(self, name: str, message: str, offset: int | None = None) -> None:
+        """Something that is right, and looks odd."""
+        self._add(Severity.NOTE, name, message, offset)
 
     def reserved(self, name: str, value: int | bytes, mask: int | None = None) -> None:
         """Warn if reserved bits (of a number: those of `mask`; else all) are not 0."""

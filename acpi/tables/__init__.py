@@ -8,6 +8,7 @@ from acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType,
 from acpi.tables.raw import RawTable
 from acpi.tables.root import Rsdp, Rsdt, Xsdt
 from acpi.tables.sdei import Sdei
+from acpi.tables.unparsed import Unparsed
 
 __all__ = [
     "AccessSize",
@@ -27,5 +28,6 @@ __all__ = [
     "Sdei",
     "SignalingMode",
     "SourceType",
+    "Unparsed",
     "Xsdt",
 ]

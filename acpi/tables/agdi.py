@@ -57,6 +57,11 @@ class Agdi(Table):
         """The request comes as interrupt `gsiv`."""
         return cls(flags=SignalingMode.INTERRUPT, gsiv=gsiv, oem=oem or Oem())
 
+    @classmethod
+    def by_both(cls, event: int, gsiv: int, *, oem: Oem | None = None) -> Self:
+        """The request comes as SDEI event `event` and as interrupt `gsiv` (mode 2, DEN0093 1.2)."""
+        return cls(flags=SignalingMode.SDEI_AND_INTERRUPT, sdei_event=event, gsiv=gsiv, oem=oem or Oem())
+
     @property
     def mode(self) -> int:
         """A `SignalingMode`, or 3, which is reserved."""

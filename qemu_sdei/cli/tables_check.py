@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from qemu_sdei.cli.files import read_file
+from qemu_sdei.cli import tables_files
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
     from acpi.formats.acpidump import Entry
-
-FILES: Final = "a table in binary, several one after another, or acpidump's text; - is standard input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,99 +39,149 @@ def register(commands: Any) -> None:
         "check",
         help="list all faults of tables",
         description="Check tables by the rules of ACPI 6.5 (or of the revision that they have) and list all faults. "
-        "Exit code 0 if there is no error, 1 if there is one.",
+        "Several files of one table each, or a file or directory of several, are taken for the tables of one machine: "
+        "what does not go together is listed too. Exit code 0 if there is no error, 1 if there is one.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES)
+    parser.add_argument("files", nargs="+", metavar="FILE", help=tables_files.HELP)
+    parser.add_argument("--separate", action="store_true", help="the files are not of one machine: look at each alone")
+    parser.add_argument(
+        "--method",
+        choices=("smc", "hvc"),
+        help="what reaches the machine's firmware: a FADT that says another is an error",
+    )
     parser.add_argument("--iasl", action="store_true", help="ask iasl too: disassemble, compile again and compare")
     parser.add_argument("--fwts", action="store_true", help="ask fwts too (the set should have RSDP, XSDT, FADT, DSDT)")
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
 
 
+@dataclass(slots=True)
+class _Result:
+    files: list[tables_files.TableFile]
+    faults: list[Fault] = field(default_factory=list)
+    ran: dict[str, list[str]] = field(default_factory=dict)
+    """fwts' tests: those that `ran`, and those that this fwts is `missing`."""
+
+    @property
+    def tables(self) -> list[tuple[str, Entry]]:
+        return [(file.path, entry) for file in self.files for entry in file.entries]
+
+    @property
+    def good(self) -> bool:
+        return not any(fault.severity == "error" for fault in self.faults)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    from acpi.fwts import Fwts
     from acpi.iasl import Iasl
-    from acpi.parse import entries_of
     from acpi.tool import ToolError
 
     if args.files.count("-") > 1:
         raise UsageError("standard input can be read once")
     try:
         iasl = Iasl() if args.iasl else None
-        found: list[Fault] = []
-        tables: list[tuple[str, Entry]] = []
+        fwts = Fwts() if args.fwts else None
+        result = _Result(tables_files.load(args.files))
+        sets = [each for file in result.files for each in tables_files.sets([file])]
+        if not args.separate:
+            sets = tables_files.sets(result.files)
         with Progress(args.quiet or not (args.iasl or args.fwts)) as progress:
-            for path in args.files:
-                entries, error = entries_of(read_file(path, "table file"))
-                if error is not None:
-                    message = f"from here on there is no table: {error.message}"
-                    found.append(Fault(path, "", "error", message, error.offset))
-                found += (fault for entry in entries for fault in _ours(path, entry))
-                tables += ((path, entry) for entry in entries)
+            for file in result.files:
+                result.faults += _alone(file)
                 if iasl is not None:
-                    progress(f"asking iasl about {path}")
-                    found += (fault for entry in entries for fault in _iasl(path, entry, iasl))
-                if args.fwts:
-                    progress(f"asking fwts about {path}")
-                    found += _fwts(path, entries)
+                    progress(f"asking iasl about {file.path}")
+                    result.faults += (fault for entry in file.entries for fault in _iasl(file.path, entry, iasl))
+            for each in sets:
+                result.faults += _together(each, args.method)
+                if fwts is not None:
+                    progress(f"asking fwts about {each.path or 'all of them'}")
+                    _fwts(each, fwts, result)
     except ToolError as error:
         raise UsageError(str(error)) from None
-    good = not any(fault.severity == "error" for fault in found)
     if args.json:
-        print_json(_document(good, tables, found))
+        print_json(_document(result))
     else:
-        _print(tables, found, len(args.files) > 1, args)
-    return 0 if good else 1
+        _print(result, args)
+    return 0 if result.good else 1
 
 
-def _ours(path: str, entry: Entry) -> Iterator[Fault]:
+def _alone(file: tables_files.TableFile) -> Iterator[Fault]:
+    """What is wrong with a file, and with each of its tables."""
     from acpi.verify import verify
 
-    name = name_of(entry.data)
-    for finding in verify(entry.data):
+    for fault, message in zip(file.faults, tables_files.named(file.faults, file.entries), strict=True):
+        yield Fault(file.path, "", "error", message, fault.offset)
+    for entry in file.entries:
+        for finding in verify(entry.data):
+            message = finding.message
+            yield Fault(file.path, name_of(entry.data), finding.severity.value, message, finding.offset, finding.field)
+
+
+def _together(tables: tables_files.TableSet, method: Literal["smc", "hvc"] | None) -> Iterator[Fault]:
+    """What is wrong between the tables of a machine."""
+    from acpi.verify import verify_set
+
+    for each in verify_set(tables.entries, conduit=method):
+        number, finding = each.table, each.finding
+        path, name = tables.paths[number], name_of(tables.entries[number].data)
         yield Fault(path, name, finding.severity.value, finding.message, finding.offset, finding.field)
 
 
 def _iasl(path: str, entry: Entry, iasl: Any) -> Iterator[Fault]:
     """What iasl says of a table, and whether what it makes of its own source is the same table."""
     from acpi.iasl import Severity, ToolError, differences
+    from acpi.parse import own_bytes
 
-    name = name_of(entry.data)
+    name, data = name_of(entry.data), own_bytes(entry.data)
     if name in ("RSDP", "FACS"):
         return  # iasl takes tables with the common header only
-    if int.from_bytes(entry.data[4:8], "little") != len(entry.data):
+    if int.from_bytes(data[4:8], "little") != len(data):
         yield Fault(path, name, "note", "not asked, as the length is wrong", by="iasl")
         return
     try:
-        source = iasl.disassemble(entry.data)
-        for complaint in source.complaints:
-            yield Fault(path, name, "warning", complaint, by="iasl")
-        if not source.known:
-            yield Fault(path, name, "note", f"version {iasl.version()} does not know this table", by="iasl")
-            return
-        if name in ("DSDT", "SSDT"):
-            return  # AML goes through an optimizer: only data tables come out the same
+        source = iasl.disassemble(data)
+    except ToolError as error:
+        yield Fault(path, name, "warning", str(error), by="iasl")
+        return
+    for complaint in source.complaints:
+        yield Fault(path, name, "warning", complaint, by="iasl")
+    if not source.known:
+        yield Fault(path, name, "note", f"version {iasl.version()} does not know this table", by="iasl")
+        return
+    if name in ("DSDT", "SSDT"):
+        return  # AML goes through an optimizer: only data tables come out the same
+    # What iasl says of its own listing is about iasl: some releases cannot compile what they print.
+    try:
         result = iasl.compile(source.text)
     except ToolError as error:
-        yield Fault(path, name, "error", str(error), by="iasl")
+        yield Fault(path, name, "note", f"version {iasl.version()} fails on its own listing: {error}", by="iasl")
         return
-    for message in result.messages:
-        severity = "error" if message.severity is Severity.ERROR else "warning"
-        yield Fault(path, name, severity, f"its own source: {message}", by="iasl")
-    if result.data is not None and (different := differences(entry.data, result.data)):
+    if errors := result.of(Severity.ERROR):
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        message = f"version {iasl.version()} does not compile its own listing: {errors[0]}{more}"
+        yield Fault(path, name, "note", message, by="iasl")
+        return
+    for said in result.messages:
+        yield Fault(path, name, "note", f"version {iasl.version()} about its own listing: {said}", by="iasl")
+    if result.data is not None and (different := differences(data, result.data)):
         yield Fault(path, name, "warning", "compiled again it is another table", different[0].offset, by="iasl")
 
 
-def _fwts(path: str, entries: Sequence[Entry]) -> list[Fault]:
-    from acpi.fwts import Fwts, Outcome
+def _fwts(tables: tables_files.TableSet, fwts: Any, result: _Result) -> None:
+    """What fwts says of a set, and by which of its tests."""
+    from acpi.fwts import FALSE_ALARMS, TESTS, Outcome
 
     severities = {Outcome.FAILED: "error", Outcome.ABORTED: "error", Outcome.WARNING: "warning"}
-    results = Fwts().check(entries) if entries else []
-    return [
-        Fault(path, "", severities[result.outcome], f"{result.label}: {result.text}".removeprefix(": "), by="fwts")
-        for result in results
-        if result.outcome in severities
-    ]
+    names = fwts.tests()
+    result.ran = {"ran": list(names), "missing": [name for name in TESTS if name not in names]}
+    for each in fwts.check(tables.entries, names):
+        if each.outcome not in severities:
+            continue
+        message, severity = f"{each.label}: {each.text}".removeprefix(": "), severities[each.outcome]
+        if (reason := next((why for pattern, why in FALSE_ALARMS.items() if pattern in each.text), "")) != "":
+            message, severity = f"{message} ({reason})", "note"
+        result.faults.append(Fault(tables.path, "", severity, message, by="fwts"))
 
 
 def name_of(data: bytes) -> str:
@@ -142,15 +190,15 @@ def name_of(data: bytes) -> str:
     return text if text.isprintable() else "????"
 
 
-def _document(good: bool, tables: Sequence[tuple[str, Entry]], found: Sequence[Fault]) -> dict[str, Any]:
+def _document(result: _Result) -> dict[str, Any]:
     return {
-        "ok": good,
+        "ok": result.good,
         "tables": [
-            {"file": path, "signature": name_of(entry.data), "length": len(entry.data)} for path, entry in tables
+            {"file": path, "signature": name_of(entry.data), "length": len(entry.data)} for path, entry in result.tables
         ],
         "faults": [
             {
-                "file": fault.file,
+                "file": fault.file or None,
                 "table": fault.table or None,
                 "severity": fault.severity,
                 "offset": fault.offset,
@@ -158,15 +206,19 @@ def _document(good: bool, tables: Sequence[tuple[str, Entry]], found: Sequence[F
                 "message": fault.message,
                 "by": fault.by,
             }
-            for fault in found
+            for fault in result.faults
         ],
+        **({"fwts": result.ran} if result.ran else {}),
     }
 
 
-def _print(
-    tables: Sequence[tuple[str, Entry]], found: Sequence[Fault], several: bool, args: argparse.Namespace
-) -> None:
-    others = args.iasl or args.fwts
+def _print(result: _Result, args: argparse.Namespace) -> None:
+    tables, found = result.tables, result.faults
+    if not tables:
+        for fault in found:
+            print(f"{fault.file}: {fault.message}")
+        return
+    several, others = len(result.files) > 1, args.iasl or args.fwts
     if found:
         columns = [*(["file"] if several else []), "table", "severity", "offset", "field", "finding"]
         print_table(
@@ -189,6 +241,12 @@ def _print(
         return
     present = Counter(name_of(entry.data) for _, entry in tables)
     names = ", ".join(f"{name} ({number})" if number > 1 else name for name, number in present.items())
-    count = {severity: sum(fault.severity == severity for fault in found) for severity in ("error", "warning")}
-    counts = ", ".join(f"{number} {word}{'' if number == 1 else 's'}" for word, number in count.items() if number)
-    say(f"{counts or 'no faults'} in {len(tables)} table{'' if len(tables) == 1 else 's'}: {names or 'none'}")
+    count = Counter(fault.severity for fault in found)
+    words = [f"{count[word]} {word}{'' if count[word] == 1 else 's'}" for word in ("error", "warning") if count[word]]
+    words = words or ["no faults"]
+    if count["note"]:
+        words.append(f"{count['note']} note{'' if count['note'] == 1 else 's'}")
+    say(f"{', '.join(words)} in {len(tables)} table{'' if len(tables) == 1 else 's'}: {names or 'none'}")
+    if result.ran:
+        missing = f"; this fwts does not have {', '.join(result.ran['missing'])}" if result.ran["missing"] else ""
+        say(f"fwts' tests that ran: {', '.join(result.ran['ran'])}{missing}")

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli import tables_check
-from qemu_sdei.cli.files import read_file
+from qemu_sdei.cli import tables_check, tables_files
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.cli.tables_check import name_of
+from qemu_sdei.cli.tables_files import TableFile, load
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from acpi.layout import FieldValue
 
 _SHOWN_BYTES: Final = 16
+_SHOWN_UNREAD: Final = 4096
+"""Bytes of a table that cannot be read."""
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -26,69 +28,102 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     tables_check.register(commands)
     show: argparse.ArgumentParser = commands.add_parser(
-        "show", help="print tables field by field", description="Print tables field by field."
+        "show",
+        help="print tables field by field",
+        description="Print tables field by field; of one that cannot be read header, bytes and the reason. "
+        "Exit code 1 if there is such a one, or something else than tables in a file.",
     )
-    show.add_argument("files", nargs="+", metavar="FILE", help=tables_check.FILES)
+    show.add_argument("files", nargs="+", metavar="FILE", help=tables_files.HELP)
     show.set_defaults(run=_show)
     diff: argparse.ArgumentParser = commands.add_parser(
         "diff",
         help="compare two sets of tables field by field",
         description="Compare two files of tables field by field. Exit code 0 if they are the same, 1 if not.",
     )
-    diff.add_argument("first", metavar="A", help=tables_check.FILES)
+    diff.add_argument("first", metavar="A", help=tables_files.HELP)
     diff.add_argument("second", metavar="B", help="what to compare it with")
     diff.set_defaults(run=_diff)
     for each in (show, diff):
         add_verbosity(each, json_output=True)
 
 
-def load(path: str) -> list[Entry]:
-    """The tables in a file, whole or not. Raises `UsageError`: there is something else in it."""
-    from acpi.parse import entries_of
+def _load(path: str) -> tuple[list[TableFile], bool]:
+    """The tables in a file or directory, and whether nothing else is in it, which is said.
 
-    entries, error = entries_of(read_file(path, "table file"))
-    if error is not None:
-        raise UsageError(f"{path}: {error}")
-    return entries
+    Raises:
+        UsageError: there is no table in it.
+    """
+    files, clean = load([path]), True
+    for file in files:
+        messages = tables_files.named(file.faults, file.entries)
+        if not file.entries:
+            raise UsageError(f"{path}: {messages[0]}")
+        for fault, message in zip(file.faults, messages, strict=True):
+            place = "" if fault.offset is None else f" (offset {fault.offset:#x})"
+            print(f"qemu-sdei: {file.path}{place}: {message}", file=sys.stderr)
+            clean = False
+    return files, clean
 
 
 def _show(args: argparse.Namespace) -> int:
-    return show_entries([(path, load(path)) for path in args.files], as_json=args.json)
+    loaded = [_load(path) for path in args.files]
+    sets = [(file.path, file.entries) for files, _ in loaded for file in files]
+    code = show_entries(sets, as_json=args.json)
+    return code if all(clean for _, clean in loaded) else 1
 
 
 def show_entries(sets: Iterable[tuple[str | None, Sequence[Entry]]], *, as_json: bool) -> int:
-    """Print tables field by field; each set is what one file has. Returns the exit code."""
-    from acpi import AcpiError
-    from acpi.show import fields as fields_of
+    """Print tables field by field; each set is what one file has.
 
-    documents = []
+    Returns the exit code: 1 if a table could not be read, of which header and bytes are shown.
+    """
+    from acpi.show import fields as fields_of
+    from acpi.show import why_not
+
+    documents, code = [], 0
     for path, entries in sets:
         for entry in entries:
-            try:
-                fields = fields_of(entry.data)
-            except AcpiError as error:
-                raise UsageError(f"{path or 'tables'}: {error} (`qemu-sdei tables check` lists all faults)") from None
-            name = name_of(entry.data)
+            fields, reason, name = fields_of(entry.data), why_not(entry.data), name_of(entry.data)
+            code = 1 if reason else code
             if as_json:
-                documents.append(_document(path, name, entry, fields))
+                documents.append(_document(path, name, entry, fields, reason))
                 continue
             place = f" at {entry.address:#x}" if entry.address else ""
-            print_table(
-                f"{name}{place}: {len(entry.data)} bytes" + (f" ({path})" if path else ""),
-                ["offset", "size", "field", "value", "meaning"],
-                ([f"{f.offset:#05x}", f.size, f.title, _value(f), f.meaning] for f in fields),
-            )
+            title = f"{name}{place}: {len(entry.data)} bytes" + (f" ({path})" if path else "")
+            if reason:
+                title += f"\ncannot be read: {reason} (`qemu-sdei tables check` lists all faults)"
+            rows = [row for f in fields for row in (_rows(f) if reason else [_row(f)])]
+            print_table(title, ["offset", "size", "field", "value", "meaning"], rows)
     if as_json:
         print_json({"tables": documents})
-    return 0
+    return code
 
 
-def _document(path: str | None, name: str, entry: Entry, fields: Sequence[FieldValue]) -> dict[str, Any]:
+def _row(field: FieldValue) -> tuple[str, int, str, str, str]:
+    return f"{field.offset:#05x}", field.size, field.title, _value(field), field.meaning
+
+
+def _rows(field: FieldValue) -> Iterable[tuple[str, int | str, str, str, str]]:
+    """A field of a table that cannot be read: all of its bytes, as far as anybody looks."""
+    if not isinstance(field.value, bytes) or field.size <= _SHOWN_BYTES:
+        yield _row(field)
+        return
+    shown = min(field.size, _SHOWN_UNREAD)
+    for at in range(0, shown, _SHOWN_BYTES):
+        text = field.value[at : min(at + _SHOWN_BYTES, shown)].hex(" ")
+        first = at == 0
+        yield f"{field.offset + at:#05x}", field.size if first else "", field.title if first else "", text, ""
+    if shown < field.size:
+        yield f"{field.offset + shown:#05x}", "", "", f"(and {field.size - shown} more bytes)", ""
+
+
+def _document(path: str | None, name: str, entry: Entry, fields: Sequence[FieldValue], reason: str) -> dict[str, Any]:
     return {
         "file": path,
         "signature": name,
         "address": entry.address or None,
         "length": len(entry.data),
+        "unreadable": reason or None,
         "fields": [
             {
                 "name": f.name,
@@ -104,22 +139,19 @@ def _document(path: str | None, name: str, entry: Entry, fields: Sequence[FieldV
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from acpi import AcpiError
-
     if args.first == args.second == "-":
         raise UsageError("both sides cannot be standard input")
-    try:
-        rows = list(_differences(load(args.first), load(args.second)))
-    except AcpiError as error:
-        raise UsageError(f"{error} (`qemu-sdei tables check` lists all faults)") from None
+    (first, clean), (second, clean2) = _load(args.first), _load(args.second)
+    ours, theirs = ([entry for file in files for entry in file.entries] for files in (first, second))
+    rows = list(_differences(ours, theirs))
     if args.json:
         keys = ("table", "offset", "field", "first", "second")
         print_json({"same": not rows, "differences": [dict(zip(keys, row, strict=True)) for row in rows]})
     elif rows:
         print_table("", ["table", "offset", "field", args.first, args.second], rows)
     elif not args.quiet:
-        say("no differences", error=True)
-    return 1 if rows else 0
+        say("no differences" if clean and clean2 else "no differences in the tables", error=True)
+    return 1 if rows or clean != clean2 else 0
 
 
 def _differences(first: Sequence[Entry], second: Sequence[Entry]) -> Iterable[tuple[str, str, str, str, str]]:

@@ -91,13 +91,17 @@ BROKEN: dict[str, tuple[Table, str, str]] = {
     "misaligned": (ghes(error_status_address=Gas.memory(4)), "warning", S + "error_status_address.address"),
     "short block": (ghes(block_length=19), "error", S + "block_length"),
     "no read-ack register": (ghes(read_ack=Gas()), "error", S + "read_ack.address"),
-    "nothing to write": (ghes(read_ack_write=0), "error", S + "read_ack_write"),
+    "an acknowledgement that changes nothing": (
+        ghes(read_ack_write=0, read_ack_preserve=(1 << 64) - 1), "error", S + "read_ack_write"
+    ),
+    # edk2-platforms' SGI tables: preserve 0, write 0. Linux writes it, and what it writes is another value.
+    "an acknowledgement of 0": (ghes(read_ack_write=0, read_ack_preserve=0), "warning", S + "read_ack_write"),
+    "an acknowledgement by clearing": (ghes(read_ack_write=0), "warning", S + "read_ack_write"),
     "write outside of the register": (
         ghes(read_ack=Gas.memory(8, width=32), read_ack_write=1 << 32, read_ack_preserve=0), "error",
         S + "read_ack_write",
     ),
     "written and preserved": (ghes(read_ack_preserve=3), "warning", S + "read_ack_preserve"),
-    "event twice": (hest(GHES, replace(GHES, source_id=2)), "warning", "sources[1].notification.vector"),
     "unknown source type": (hest(OpaqueSource(type=12)), "warning", "sources[0].type"),
     "bytes behind": (replace(HEST, tail=b"x"), "warning", "tail"),
     "HEST of the future": (replace(HEST, revision=9), "warning", "revision"),
@@ -129,11 +133,20 @@ BROKEN: dict[str, tuple[Table, str, str]] = {
     "RSDP with an RSDT alone": (Rsdp(rsdt_address=8), "warning", "xsdt_address"),
     "RSDP of revision 1": (Rsdp(revision=1, rsdt_address=8), "warning", "revision"),
     "RSDP's reserved bytes": (Rsdp(xsdt_address=8, reserved=1), "warning", "reserved"),
-    "FADT too short for its revision": (FADT.replace(size=SIZES[5]), "error", "length"),
+    # ACPICA goes by the length; of some 700 machines 29 have a FADT of revision 5 with 244 bytes.
+    "FADT too short for its revision": (FADT.replace(size=SIZES[5]), "warning", "length"),
+    "FADT of revision 5 with the bytes of 3": (fixed_hardware(3).replace(revision=5), "warning", "length"),
+    "FADT that ends with its minor version": (
+        fixed_hardware(3).replace(revision=4, size=132), "warning", "length"
+    ),
+    "FADT that ends within a field": (FADT.replace(size=270), "error", "length"),
     "FADT without DSDT": (FADT.replace(x_dsdt=0), "error", "x_dsdt"),
     "FADT with two DSDTs": (FADT.replace(dsdt=8), "warning", "x_dsdt"),
     "FADT: PSCI before ACPI 5.1": (
         FADT.replace(revision=5, size=SIZES[5], minor_version=0), "warning", "arm_boot_arch"
+    ),
+    "FADT: flags of Arm in one that Linux would not take on Arm": (
+        fixed_hardware(3).replace(arm_boot_arch=1), "warning", "arm_boot_arch"
     ),
     "FADT: HVC without PSCI": (FADT.replace(arm_boot_arch=2), "warning", "arm_boot_arch"),
     "FADT: reserved boot bits": (FADT.replace(arm_boot_arch=5), "warning", "arm_boot_arch"),
@@ -202,7 +215,8 @@ def flip(data: bytes) -> bytes:
 def test_length_and_checksum_are_looked_at_in_every_table(name: str) -> None:
     data = TABLES[name].to_bytes()
     assert ("error", "length") in found(cut(data))
-    assert found(grow(data)) == {("error", "length")}
+    # What follows the table is nobody's: a dump has had more than the length says.
+    assert found(grow(data)) == {("warning", "length")}
     assert found(flip(data)) == {("error", "checksum")}
     (finding,) = verify(flip(data))
     assert f"{data[9]:#04x} is right" in finding.message
@@ -217,7 +231,6 @@ def test_length_and_checksum_are_looked_at_in_every_table(name: str) -> None:
         (lambda data: data[:8] + bytes([data[8] ^ 1]) + data[9:], {"checksum", "extended_checksum"}),
         (lambda data: data[:32] + bytes([data[32] ^ 1]) + data[33:], {"extended_checksum"}),
         (cut, {"extended_checksum", "reserved", "length"}),
-        (grow, {"length"}),
         (lambda data: data[:12], {"oem_id"}),
     ],
 )
@@ -231,7 +244,8 @@ def test_rsdp_has_two_checksums_and_a_length(change: Callable[[bytes], bytes], e
 def test_rsdp_of_acpi_1_has_one_checksum() -> None:
     data = TABLES["RSDP-0"].to_bytes()
     assert found(data[:8] + bytes([data[8] ^ 1]) + data[9:]) == {("error", "checksum")}
-    assert found(grow(data)) == {("error", "revision")}
+    assert found(grow(data)) == {("warning", "revision")}
+    assert found(grow(TABLES["RSDP-2"].to_bytes())) == {("warning", "length")}
 
 
 def test_all_faults_are_listed_not_just_the_first() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
 from acpi.formats import acpidump
+from acpi.iasl import Iasl
 from acpi.own import GhesSource, own_tables
+from acpi.tables import Fadt
 from tests.acpi.blobs import SDEI, SSDT, table
 from tests.cli.conftest import Command
 
@@ -68,6 +71,9 @@ def test_what_follows_a_fault_in_the_file_is_said(inline: Command, tmp_path: Pat
     assert code == 1
     assert [(fault["table"], fault["offset"]) for fault in found] == [(None, 36)]
     assert "SDEI" in inline("tables", "check", str(path)).stdout
+    result = inline("tables", "show", str(path))
+    assert (result.returncode, "SDEI: 36 bytes" in result.stdout) == (1, True)
+    assert "offset 0x24" in result.stderr
 
 
 @pytest.mark.parametrize("data", [b"", b"rubbish", b"\0" * 100, b"SDEI", SDEI[:20], b"\x7fELF" + bytes(60)])
@@ -81,6 +87,84 @@ def test_no_table_at_all(inline: Command, tmp_path: Path, data: bytes) -> None:
         assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
 
 
+def test_a_file_that_is_no_table_is_one_line(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("klog            line one\nline two of a kernel log\n")
+    result = inline("tables", "check", str(path))
+    assert (result.returncode, result.stdout) == (1, f"{path}: not an ACPI table: text without an acpidump in it\n")
+    path.write_text("[    0.000000] Booting Linux on physical CPU 0\n")
+    for words in (["show", str(path)], ["diff", str(path), str(path)]):
+        result = inline("tables", *words)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"qemu-sdei: error: {path}: not an ACPI table: a kernel log\n"
+
+
+def test_an_odd_table_does_not_hide_the_rest(inline: Command, tmp_path: Path) -> None:
+    """An old acpidump's FACS, a table that is cut short, rows that do not follow each other."""
+    facs = b"FACS" + (64).to_bytes(4, "little") + bytes(72)
+    path = tmp_path / "dump"
+    path.write_text(acpidump.write(acpidump.Entry(data) for data in (facs, HEST[:-1], AGDI)))
+    result = inline("tables", "show", str(path))
+    assert result.returncode == 1
+    assert [line for line in result.stdout.splitlines() if "bytes (" in line] == [
+        f"FACS: 80 bytes ({path})", f"HEST: 131 bytes ({path})", f"AGDI: 48 bytes ({path})",
+    ]  # fmt: skip
+    assert "cannot be read: HEST (offset 0x4, length)" in result.stdout
+    assert "0x074   " in result.stdout, "the last row of the table's bytes"
+    document = json.loads(inline("tables", "show", "--json", str(path)).stdout)
+    assert [bool(each["unreadable"]) for each in document["tables"]] == [False, True, False]
+    assert inline("tables", "diff", str(path), str(path)).returncode == 0
+    other = tmp_path / "other"
+    other.write_text(acpidump.write(acpidump.Entry(data) for data in (facs, HEST, changed(AGDI, 0x28, 1))))
+    rows = json.loads(inline("tables", "diff", "--json", str(path), str(other)).stdout)["differences"]
+    assert {row["table"] for row in rows} == {"HEST", "AGDI"}
+    code, found = faults(inline, str(path))
+    assert code == 1
+    assert ("FACS", "warning") in {(fault["table"], fault["severity"]) for fault in found}
+    broken = path.read_text().replace("  0020:", "  0030:", 1)
+    path.write_text(broken)
+    result = inline("tables", "show", str(path))
+    assert (result.returncode, "AGDI: 48 bytes" in result.stdout) == (1, True)
+    assert "line 4 of the dump" in result.stderr
+
+
+def test_what_does_not_go_together_is_found(inline: Command, tmp_path: Path) -> None:
+    """Of files with one table each; files of several are of a machine each."""
+    fadt = Fadt(flags=1 << 20, minor_version=3, arm_boot_arch=3, x_dsdt=8).to_bytes()
+    for name, data in {"sdei": SDEI, "hest": HEST, "agdi": AGDI, "fadt": fadt}.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "both").write_bytes(HEST + changed(AGDI, 0x28, 0x24))
+    sdei, hest, agdi, facp, both = (str(tmp_path / name) for name in ("sdei", "hest", "agdi", "fadt", "both"))
+    assert faults(inline, sdei, hest, agdi, facp) == (0, [])
+    assert faults(inline, hest, facp)[0] == 1
+    code, found = faults(inline, hest, hest)
+    errors = [(fault["table"], fault["field"]) for fault in found if fault["severity"] == "error"]
+    assert (code, errors) == (1, [("HEST", "signature")])
+    assert faults(inline, hest, hest, "--separate") == (0, [])
+    code, found = faults(inline, both)
+    assert [(fault["table"], fault["field"]) for fault in found if fault["severity"] == "error"] == [
+        ("AGDI", "sdei_event")
+    ]
+    assert faults(inline, sdei, facp, "--method", "hvc") == (0, [])
+    code, found = faults(inline, sdei, facp, "--method", "smc")
+    assert (code, found[0]["field"], found[0]["offset"]) == (1, "arm_boot_arch", 129)
+
+
+def test_a_directory_is_a_machine(inline: Command, tmp_path: Path) -> None:
+    """Such as a copy of /sys/firmware/acpi/tables."""
+    place = tmp_path / "tables"
+    (place / "dynamic").mkdir(parents=True)
+    for name, data in {"SDEI": SDEI, "HEST": HEST, "AGDI": AGDI, "README": b"a text about these tables\n"}.items():
+        (place / name).write_bytes(data)
+    result = inline("tables", "check", str(place))
+    assert (result.returncode, result.stdout) == (0, "no faults in 3 tables: AGDI, HEST, SDEI\n")
+    assert inline("tables", "show", str(place)).stdout.count("bytes (") == 3
+    assert inline("tables", "diff", str(place), str(place)).returncode == 0
+    (place / "HEST2").write_bytes(HEST)
+    assert faults(inline, str(place))[0] == 1
+    assert "no file with ACPI tables" in inline("tables", "check", str(place / "dynamic")).stderr
+
+
 def test_warnings_are_no_errors(inline: Command, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(changed(AGDI, 0x25, 1))  # a reserved byte
@@ -92,6 +176,21 @@ def test_a_file_that_cannot_be_read(inline: Command) -> None:
     for words in (["check", "/nonexistent"], ["check", "/"], ["check", "-", "-"], ["diff", "-", "-"]):
         result = inline("tables", *words)
         assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
+def test_a_listing_that_iasl_does_not_compile_is_no_fault_of_the_table(inline: Command, tmp_path: Path) -> None:
+    """A CSRT as those of Windows laptops: iasl cannot read what it prints of it."""
+    resource = struct.pack("<IHHI", 20, 1, 0, 0) + bytes(8)
+    group = struct.pack("<IIIHHHHI", 24 + len(resource), 0x454D4341, 0, 2, 0, 0, 0, 0) + resource
+    path = tmp_path / "csrt"
+    path.write_bytes(table(b"CSRT", group + group, revision=0))
+    code, found = faults(inline, "--iasl", "-q", str(path))
+    assert code == 0
+    assert {(fault["by"], fault["severity"]) for fault in found} <= {("iasl", "note")}
+    if found:
+        assert str(Iasl().version()) in str(found[0]["message"])
+        assert "1 note in 1 table" in inline("tables", "check", "--iasl", str(path)).stdout
 
 
 @pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")

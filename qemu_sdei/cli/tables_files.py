@@ -1,0 +1,113 @@
+"""Files of tables as `qemu-sdei tables check`, `show` and `diff` take them: a table, several, a dump, a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qemu_sdei.cli.files import read_file
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from acpi.errors import TableError
+    from acpi.formats.acpidump import Entry
+
+HELP: Final = (
+    "a table in binary, several one after another, acpidump's text, or a directory of such files; - is standard input"
+)
+_MAX_FILES: Final = 1000
+"""Files of a directory."""
+
+
+@dataclass(slots=True)
+class TableFile:
+    """What was found in one file."""
+
+    path: str
+    entries: list[Entry]
+    faults: list[TableError]
+    """What else is in it; if there are no tables, one that says what the file is."""
+    directory: str = ""
+    """The directory that was given instead of the file."""
+
+
+@dataclass(slots=True)
+class TableSet:
+    """Tables that are taken for those of one machine, and the files that they are from."""
+
+    path: str
+    """A file or a directory; "" if they are from several files."""
+    entries: list[Entry] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    """The file of each entry."""
+
+    def add(self, file: TableFile) -> None:
+        """Take in the tables of one more file."""
+        self.entries += file.entries
+        self.paths += [file.path] * len(file.entries)
+
+
+def load(paths: Sequence[str]) -> list[TableFile]:
+    """The tables in files and directories. Raises `UsageError`: one cannot be read."""
+    found: list[TableFile] = []
+    for path in paths:
+        if path != "-" and Path(path).expanduser().is_dir():
+            found += _directory(path)
+        else:
+            found.append(_file(path))
+    return found
+
+
+def named(faults: Sequence[TableError], entries: Sequence[Entry]) -> list[str]:
+    """What to say of a file's faults, one line each."""
+    if not entries:
+        return [fault.message for fault in faults]
+    return [
+        fault.message if fault.offset is None else f"what begins here is no table: {fault.message}" for fault in faults
+    ]
+
+
+def sets(files: Sequence[TableFile]) -> list[TableSet]:
+    """Which tables are of one machine: those of a file or directory of several, and all from files of one table."""
+    found: list[TableSet] = []
+    alone = TableSet("")
+    directories: dict[str, TableSet] = {}
+    for file in files:
+        if not file.entries:
+            continue
+        if file.directory:
+            if file.directory not in directories:
+                found.append(directories.setdefault(file.directory, TableSet(file.directory)))
+            directories[file.directory].add(file)
+        elif len(file.entries) == 1:
+            alone.add(file)
+        else:
+            found.append(TableSet(file.path))
+            found[-1].add(file)
+    if alone.entries:
+        alone.path = alone.paths[0] if len(alone.entries) == 1 else ""
+        found.append(alone)
+    return found
+
+
+def _file(path: str, directory: str = "") -> TableFile:
+    from acpi.parse import entries_of
+
+    entries, faults = entries_of(read_file(path, "table file"))
+    return TableFile(path, entries, faults, directory)
+
+
+def _directory(path: str) -> list[TableFile]:
+    """The files of a directory that have tables in them, such as those of /sys/firmware/acpi/tables."""
+    try:
+        names = sorted(each for each in Path(path).expanduser().iterdir() if each.name[0] != "." and each.is_file())
+    except OSError as error:
+        raise UsageError(f"directory {path} cannot be read: {error.strerror}") from None
+    if len(names) > _MAX_FILES:
+        raise UsageError(f"directory {path} has more than {_MAX_FILES} files: name those that have tables")
+    found = [_file(str(each), path) for each in names]
+    if not any(file.entries for file in found):
+        raise UsageError(f"directory {path} has no file with ACPI tables in it")
+    return [file for file in found if file.entries]
