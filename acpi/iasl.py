@@ -1,11 +1,12 @@
 """iasl, the ACPI compiler and disassembler of ACPICA (Debian: acpica-tools), with typed results.
 
-Four of its habits are dealt with here:
+Tried with 20200925, 20250404 and 20260408. Five of its habits are dealt with here:
 
 - A table whose signature it does not know (AGDI, to Debian's 20200925) is disassembled to its header and a hex dump in
   a comment. Compiling that gives the header alone, without an error: `Disassembly.known` says so, and `compile` raises.
 - The compiler writes its own creator id, creator revision and checksum: `differences` compares from offset 36 on.
 - A table whose length field is 0 it prints for ever, so it is not given one whose length field lies.
+- What it prints it cannot always compile: a listing that it refuses says nothing of the table (CSRT, some SPCR).
 - Its exit status is 255 when it found errors in the source, and also when it could not work at all.
 """
 
@@ -30,6 +31,7 @@ _VERSION: Final = re.compile(r"version (\d{8})")
 _MESSAGE: Final = re.compile(r"(?im)^(?:[^\n(]*\((\d+)\) : )?(error|warning|remark)\s+(\d{4}) - *(.*)$")
 _UNKNOWN: Final = re.compile(r"^\*{4} Unknown ACPI table signature \[(.{4})\]", re.M)
 _COMPLAINT: Final = re.compile(r"(?m)^((?:Firmware |ACPI )?(?:Warning|Error)\b.*)$")
+_BEFORE: Final = re.compile(r"(?m)^#ifdef (IASL_BEFORE_(\d{8}))$")
 _DATE: Final = re.compile(r"(?m)^( \* Disassembly of [^,\n]*),.*$")
 
 
@@ -147,6 +149,8 @@ class Iasl:
     def compile(self, source: str) -> Compilation:
         """Compile ASL, or the data-table language that `disassemble` writes.
 
+        Symbols of the form `IASL_BEFORE_20211217` that the source asks for (#ifdef) are defined if this iasl is older.
+
         Raises:
             ToolError: iasl ended badly, or `source` is the disassembly of a table that iasl does not know, of which
                 it would leave out everything behind the header.
@@ -158,7 +162,7 @@ class Iasl:
             )
         with tool.workplace("iasl") as directory:
             tool.write_input(directory / "source.dsl", source.encode())
-            output = self._run(directory, "-vs", "-vi", "-p", "table", "source.dsl")
+            output = self._run(directory, "-vs", "-vi", *self._defines(source), "-p", "table", "source.dsl")
             data = tool.read_result(directory / "table.aml") if output.status == 0 else None
         messages = tuple(
             Message(Severity(match[2].lower()), int(match[3]), None if match[1] is None else int(match[1]), match[4])
@@ -167,6 +171,16 @@ class Iasl:
         if data is None and not any(message.severity is Severity.ERROR for message in messages):
             raise ToolError(f"iasl compiled nothing: {_last_line(output.text)}")
         return Compilation(data, messages)
+
+    def _defines(self, source: str) -> list[str]:
+        asked = dict(_BEFORE.findall(source))
+        version = self.version() if asked else 0
+        return [word for name, date in asked.items() if version < int(date) for word in ("-D", name)]
+
+
+def before(version: int) -> str:
+    """The preprocessor's symbol that says that iasl is older than `version`, such as 20211217."""
+    return f"IASL_BEFORE_{version}"
 
 
 def differences(first: bytes, second: bytes, *, start: int = HEADER_SIZE, limit: int = 64) -> list[Difference]:

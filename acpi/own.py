@@ -37,6 +37,7 @@ def own_tables(
     sdei: bool = True,
     ghes: Sequence[GhesSource] = (),
     agdi_event: int | None = None,
+    agdi_gsiv: int | None = None,
 ) -> list[Table]:
     """The tables that announce our firmware, in the order SDEI, HEST, AGDI.
 
@@ -44,23 +45,30 @@ def own_tables(
         oem: OEM and creator fields of all of them.
         sdei: whether there is an SDEI table. Without it Linux does not look for SDEI.
         ghes: the error sources; their ids count from 0. Without any there is no HEST.
-        agdi_event: SDEI event that asks for a diagnostic dump and reset; None for no AGDI.
+        agdi_event: SDEI event that asks for a diagnostic dump and reset.
+        agdi_gsiv: interrupt that asks for it: alone (mode 1), or beside the event (mode 2). Neither: no AGDI.
 
     Raises:
-        TableError: an event is 0 or used twice, an address is misaligned, a block is too short.
+        TableError: an event is 0 or used twice, an address is misaligned or used twice, a block is too short.
     """
     oem = oem or Oem()
     tables: list[Table] = [Sdei(oem=oem)] if sdei else []
     users: dict[int, str] = {}
     if ghes:
         sources = []
+        _apart(ghes)
         for number, source in enumerate(ghes):
             _claim(users, source.event, "HEST", f"sources[{number}].notification.vector")
             sources.append(_source(number, source))
         tables.append(Hest(sources=tuple(sources), oem=oem))
     if agdi_event is not None:
         _claim(users, agdi_event, "AGDI", "sdei_event")
+    if agdi_event is not None and agdi_gsiv is not None:
+        tables.append(Agdi.by_both(agdi_event, agdi_gsiv, oem=oem))
+    elif agdi_event is not None:
         tables.append(Agdi.by_sdei(agdi_event, oem=oem))
+    elif agdi_gsiv is not None:
+        tables.append(Agdi.by_interrupt(agdi_gsiv, oem=oem))
     return tables
 
 
@@ -73,6 +81,23 @@ def _claim(users: dict[int, str], event: int, signature: str, field: str) -> Non
     if event in users:
         raise TableError(f"event {event:#x} is already that of {users[event]}", signature=signature, field=field)
     users[event] = f"{signature} {field}"
+
+
+def _apart(ghes: Sequence[GhesSource]) -> None:
+    """Refuse registers that are in the same place: what is written to one would be read from the other."""
+    users: dict[int, str] = {}
+    for number, source in enumerate(ghes):
+        for name, address in (("error_status_address", source.status_address), ("read_ack", source.read_ack_address)):
+            # All are of 8 bytes and aligned, so they are the same or do not touch.
+            if address is None:
+                continue
+            field = f"sources[{number}].{name}.address"
+            if address in users:
+                raise TableError(
+                    f"{address:#x} is already that of {users[address]}: each register has a place of its own",
+                    signature="HEST", field=field,
+                )  # fmt: skip
+            users[address] = field
 
 
 def _source(number: int, source: GhesSource) -> Ghes:

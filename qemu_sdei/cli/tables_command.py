@@ -64,7 +64,9 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
         "ack=none (GHES version 1), size=BYTES of the status block (default: 4096)",
     )
     group.add_argument("--agdi", metavar="EVENT", help="an AGDI that SDEI event EVENT signals")
-    group.add_argument("--agdi-interrupt", metavar="N", help="an AGDI that the interrupt with GSIV N signals")
+    group.add_argument(
+        "--agdi-interrupt", metavar="N", help="an AGDI that the interrupt with GSIV N signals; with --agdi: both do"
+    )
     group.add_argument("--method", choices=("smc", "hvc"), default="smc", help="the FADT's PSCI conduit (default: smc)")
     group.add_argument("--fadt", metavar="FILE", help="the FADT to set PSCI in (a binary or a dump that has one)")
     group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
@@ -101,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
             entries = table_set.own(asked.content)
         else:
             entries = table_set.of_machine(asked.machine, asked.content)
+            if asked.content.method == "hvc" and not args.quiet:
+                print("qemu-sdei: the FADT says HVC, but `qemu-sdei run` gives this machine SMC only", file=sys.stderr)
         entries = _chosen(entries, asked.tables)
         if shown:
             return tables_inspect.show_entries([(None, entries)], as_json=args.json)

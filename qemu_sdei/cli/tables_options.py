@@ -46,11 +46,11 @@ def asked(args: argparse.Namespace) -> Asked:
     machine = _machine(args)
     if machine is not None and args.fadt is not None:
         raise UsageError("--fadt and a machine: the machine has a FADT of its own, leave one of them out")
-    if args.agdi is not None and args.agdi_interrupt is not None:
-        raise UsageError("--agdi and --agdi-interrupt: an AGDI is signalled by one of them")
-    # What the machine description says of itself, where the user says nothing.
-    agdi = next(iter(profile.for_acpi("agdi")), None) if args.agdi is None else _event(args.agdi, profile, "--agdi")
     gsiv = None if args.agdi_interrupt is None else _number(args.agdi_interrupt, "--agdi-interrupt", 0xFFFF_FFFF)
+    agdi = None if args.agdi is None else _event(args.agdi, profile, "--agdi")
+    if agdi is None and gsiv is None:
+        # What the machine description says of itself, where the user says nothing.
+        agdi = next(iter(profile.for_acpi("agdi")), None)
     sources = tuple(_source(text, profile, machine is not None) for text in args.ghes)
     if machine is not None and not sources:
         sources = tuple(ErrorSource(event=event, address=None) for event in profile.for_acpi("ghes"))

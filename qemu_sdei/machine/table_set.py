@@ -10,7 +10,7 @@ from acpi import AcpiError
 from acpi.formats.acpidump import Entry
 from acpi.own import GhesSource, own_tables
 from acpi.table import Oem, Table
-from acpi.tables import Agdi, Fadt
+from acpi.tables import Fadt
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.machine.options import GuestOptions
 
@@ -44,7 +44,7 @@ class Content:
     sources: Sequence[ErrorSource] = ()
     agdi_event: int | None = None
     agdi_gsiv: int | None = None
-    """Signalled by this interrupt, and by no event."""
+    """Signalled by this interrupt: alone, or beside the event (mode 2)."""
     method: Literal["smc", "hvc"] = "smc"
     oem_id: bytes | None = None
     """Of our tables; None: ours, or in a machine's set that of its FADT. 6 characters at most."""
@@ -79,14 +79,12 @@ def own(content: Content) -> list[Entry]:
 
 def _made(content: Content, base: Oem) -> list[Table]:
     oem = content.oem(base)
-    tables: list[Table] = own_tables(
+    return own_tables(
         oem=oem,
         ghes=[_source(source) for source in content.sources],
-        agdi_event=None if content.agdi_gsiv is not None else content.agdi_event,
+        agdi_event=content.agdi_event,
+        agdi_gsiv=content.agdi_gsiv,
     )
-    if content.agdi_gsiv is not None:
-        tables.append(Agdi.by_interrupt(content.agdi_gsiv, oem=oem))
-    return tables
 
 
 def _source(asked: ErrorSource) -> GhesSource:
@@ -161,6 +159,7 @@ def _placed(sources: Sequence[ErrorSource], area: AcpiArea) -> list[ErrorSource]
     """The error sources with an address each: where a guest has it, if none was given."""
     base, size = area.status
     free = area.sources(tuple(source.event for source in sources))
+    blocks = [place for source, place in zip(sources, free, strict=True) if source.address is None]
     placed = []
     for source, place in zip(sources, free, strict=True):
         if source.address is None:
@@ -173,6 +172,8 @@ def _placed(sources: Sequence[ErrorSource], area: AcpiArea) -> list[ErrorSource]
                     f"--ghes: {address:#x} is not in the memory that this guest leaves alone: "
                     f"give an address from {base:#x} to {base + size - 8:#x}, or none"
                 )
+            if other := next((each for each in blocks if each.block <= address < each.block + each.block_size), None):
+                raise UsageError(f"--ghes: {address:#x} is in the status block of the source of event {other.event:#x}")
         placed.append(source)
     return placed
 

@@ -53,10 +53,11 @@ def test_iasl_sees_the_event_numbers_and_the_way_of_notification() -> None:
 
 @pytest.mark.parametrize("name", ["FADT-6", "FADT-3", "HEST", "own HEST", "BERT", "XSDT", "RSDT"])
 def test_iasl_and_we_see_the_same_fields_at_the_same_offsets(name: str) -> None:
-    """Offsets by iasl are `[081h 0129   2]`: hexadecimal, decimal, size."""
+    """Offsets by iasl are `[081h 0129   2]`, or since 2021 `[081h 0129 002h]`: hexadecimal, decimal, size."""
     data = EMITTED[name].to_bytes()
     text = Iasl().disassemble(data).text.partition("Raw Table Data")[0]
-    theirs = {(int(at), int(size)) for at, size in re.findall(r"^\[[0-9A-F]+h (\d+) +(\d+)\]", text, re.M)}
+    places = re.findall(r"^\[[0-9A-F]+h (\d+) +([0-9A-F]+)(h?)\]", text, re.M)
+    theirs = {(int(at), int(size, 16 if base else 10)) for at, size, base in places}
     ours = {(each.offset, each.size) for each in fields(data)}
     assert len(theirs) >= 10
     structures = {place for place in theirs if place[1] in (12, 28)}

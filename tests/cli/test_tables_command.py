@@ -72,6 +72,16 @@ def test_what_the_options_say_is_in_the_tables() -> None:
         assert (each.oem.oem_id, each.oem.oem_table_id, each.oem.oem_revision) == (b"ACME  ", b"BOARD   ", 16)
 
 
+def test_an_agdi_by_event_and_interrupt() -> None:
+    """Mode 2 of DEN0093 1.2."""
+    (agdi,) = [
+        parse(data)
+        for data in split_file(raw("--format", "aml", "--table", "agdi", "--agdi", "ghes", "--agdi-interrupt", "90"))
+    ]
+    assert isinstance(agdi, Agdi)
+    assert (agdi.mode, agdi.sdei_event, agdi.gsiv) == (2, 0x324, 90)
+
+
 @pytest.mark.parametrize("form", ["aml", "acpidump", "hex", "c", "dsl", "edk2"])
 def test_a_directory_has_a_file_per_table(inline: Command, tmp_path: Path, form: str) -> None:
     if form == "dsl" and shutil.which("iasl") is None:
@@ -169,7 +179,9 @@ def test_nothing_binary_goes_to_a_terminal(form: str) -> None:
         ("--ghes ghes@0x1000 --ghes ghes@0x2000", ["0x324", "already"]),
         ("--ghes ghes@0x1000 --agdi ghes", ["0x324", "already"]),
         ("--agdi 0x99", ["--agdi", "0x99"]),
-        ("--agdi private-a --agdi-interrupt 3", ["one of them"]),
+        ("--ghes ghes@0x1000 --ghes private-a@0x1008", ["0x1008", "already", "sources[0].read_ack"]),
+        ("--ghes ghes@0x1000 --ghes private-a@0x2000,ack=0x1000", ["0x1000", "already"]),
+        ("--ghes ghes@0x1000 --ghes private-a@0x1000,ack=none", ["0x1000", "already"]),
         ("--agdi-interrupt many", ["'many'"]),
         ("--table hest", ["--ghes EVENT@ADDRESS"]),
         ("--table fadt", ["--fadt FILE"]),
