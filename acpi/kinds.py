@@ -6,6 +6,10 @@ import json
 import re
 from typing import Final
 
+ASL: Final = "ACPI source (ASL): iasl compiles it"
+TABLE_SOURCE: Final = "source of a table: iasl compiles it"
+SOURCES: Final = (ASL, TABLE_SOURCE)
+"""Kinds of text that have bytes in them as well, which may not be those of the source any more."""
 _LOOK: Final = 4096
 """Bytes at the start that are looked at."""
 _JSON_MAX: Final = 1 << 20
@@ -39,8 +43,8 @@ _TEXTS: Final = (
     (r"\A#!", "a script"),
     (r"\A\s*/(dts-v1|plugin)/", "device-tree source: dtc compiles it, `qemu-sdei dt --dtb` reads the result"),
     (r"\A\s*<(\?xml|!DOCTYPE|html)", "XML or HTML"),
-    (r"\bDefinitionBlock\s?\(", "ACPI source (ASL): iasl compiles it"),
-    (r"^(\[[0-9A-Fa-f h]+\])?[ \t]*Signature : \"", "source of a table: iasl compiles it"),
+    (r"\bDefinitionBlock\s?\(", ASL),
+    (r"^(\[[0-9A-Fa-f h]+\])?[ \t]*Signature : \"", TABLE_SOURCE),
     (r"^(<\d+>)?\[ *\d+\.\d{6}\]", "a kernel log"),
     (r"^[ \t]*#include\b|^.*\b(unsigned char|UINT8|uint8_t)\b.*[{;]", "C source"),
     (r"^[0-9a-fA-F]{4,8}:? ([0-9a-fA-F]{2,4} ){4}", "a hexadecimal dump that is not acpidump's"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from acpi.errors import TableError
-from acpi.formats import acpidump
-from acpi.kinds import like_a_signature, what
+from acpi.errors import AcpiError, TableError
+from acpi.formats import acpidump, texts
+from acpi.kinds import SOURCES, is_text, like_a_signature, what
 from acpi.table import HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
 from acpi.tables.agdi import Agdi
 from acpi.tables.bert import Bert
@@ -66,7 +66,10 @@ def own_bytes(data: bytes) -> bytes:
 
 
 def split_file(data: bytes | bytearray | memoryview) -> list[bytes]:
-    """The tables in a file, whole or not: one or several binary ones, with zeros between them, or acpidump's text.
+    """The tables in a file, whole or not: one or several binary ones, with zeros between them, or text.
+
+    Text is acpidump's, hexadecimal (xxd, hexdump -C, acpiview, digits alone) or C arrays, also in gzip, UTF-16, with
+    marks of quotation or a log's times before each line.
 
     A binary table reaches as far as its header says; one that says more than there is takes what is left.
 
@@ -85,11 +88,19 @@ def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entr
     What is no table is passed over, up to the next bytes that are one, and named in the second list; offsets there
     count from the start of the file. If there is no table at all that list has one item, which says what the file is.
     """
-    data = bytes(data)
-    if data[:8] != RSDP_SIGNATURE and acpidump.looks_like(data):
-        entries, faults = acpidump.scan(data)
-        return entries, [TableError(str(fault), signature="acpidump text") for fault in faults]
-    if kind := what(data):
+    try:
+        data = texts.unpacked(bytes(data))
+    except AcpiError as error:
+        return [], [TableError(f"not an ACPI table: {error}", offset=0, field="signature")]
+    kind = what(data)
+    if data[:8] != RSDP_SIGNATURE and (texts.is_utf16(data) or is_text(data) or acpidump.looks_like(data)):
+        text = texts.plain(data)
+        if acpidump.looks_like(text):
+            entries, faults = acpidump.scan(text)
+            return entries, [TableError(str(fault), signature="acpidump text") for fault in faults]
+        if (shown := _shown(text, kind)) is not None:
+            return shown
+    if kind:
         return [], [TableError(f"not an ACPI table: {kind}", offset=0, field="signature")]
     return _binary(data)
 
@@ -101,6 +112,20 @@ def parse_file(data: bytes | bytearray | memoryview) -> list[Table]:
         TableError: there is none, or something else between two.
     """
     return [parse_any(table) for table in split_file(data)]
+
+
+def _shown(text: bytes, kind: str) -> tuple[list[acpidump.Entry], list[TableError]] | None:
+    """The tables that a text shows byte by byte; None if it shows none."""
+    if kind in SOURCES or not is_text(text):
+        return None
+    tables: list[acpidump.Entry] = []
+    faults: list[TableError] = []
+    for data in texts.binaries(text):
+        if like_a_signature(data[:4]) or data[:8] == RSDP_SIGNATURE:
+            found, wrong = _binary(data)
+            tables += found
+            faults += (TableError(f"in the bytes of the text: {each.message}", offset=each.offset) for each in wrong)
+    return (tables, faults) if tables else None
 
 
 def _binary(data: bytes) -> tuple[list[acpidump.Entry], list[TableError]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from acpi.formats import file_names, signature
-from acpi.iasl import Iasl, before
+from acpi.iasl import Iasl, ToolError, before, differences
 from acpi.layout import FieldValue
 from acpi.parse import parse
 from acpi.table import HEADER_SIZE
@@ -62,9 +62,22 @@ def files(tables: Sequence[bytes], iasl: Iasl) -> tuple[dict[str, str], list[str
                 f"iasl {iasl.version()} does not know {signature(table)}: its source is plain numbers, for this iasl "
                 "(one that knows the table takes them with -G)"
             )
+        elif name[:4] not in ("dsdt", "ssdt") and not _comes_back(text, table, iasl):
+            notes.append(
+                f"iasl {iasl.version()} does not compile its own source of {signature(table)} to this table: take aml"
+            )
         notes += [f"iasl about {signature(table)}: {complaint}" for complaint in result.complaints]
         sources[f"{name}.dsl"] = text
     return sources, list(dict.fromkeys(notes))
+
+
+def _comes_back(text: str, table: bytes, iasl: Iasl) -> bool:
+    """Whether iasl makes the same table of what it has printed of it."""
+    try:
+        data = iasl.compile(text).data
+    except ToolError:
+        return False
+    return data is not None and not differences(table, data)
 
 
 def agdi(table: Agdi) -> str:

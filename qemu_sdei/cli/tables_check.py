@@ -165,7 +165,8 @@ def _iasl(path: str, entry: Entry, iasl: Any) -> Iterator[Fault]:
     for said in result.messages:
         yield Fault(path, name, "note", f"version {iasl.version()} about its own listing: {said}", by="iasl")
     if result.data is not None and (different := differences(data, result.data)):
-        yield Fault(path, name, "warning", "compiled again it is another table", different[0].offset, by="iasl")
+        message = f"version {iasl.version()} makes another table of its own listing"
+        yield Fault(path, name, "note", message, different[0].offset, by="iasl")
 
 
 def _fwts(tables: tables_files.TableSet, fwts: Any, result: _Result) -> None:

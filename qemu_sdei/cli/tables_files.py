@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from acpi.formats.acpidump import Entry
 
 HELP: Final = (
-    "a table in binary, several one after another, acpidump's text, or a directory of such files; - is standard input"
+    "a table in binary, several one after another, acpidump's text (or xxd's, hexdump -C's, acpiview's, C arrays; in a "
+    "mail, a log, gzip), a source for iasl, or a directory of such files; - is standard input"
 )
 _MAX_FILES: Final = 1000
 """Files of a directory."""
@@ -93,10 +94,31 @@ def sets(files: Sequence[TableFile]) -> list[TableSet]:
 
 
 def _file(path: str, directory: str = "") -> TableFile:
+    from acpi.kinds import TABLE_SOURCE, what
     from acpi.parse import entries_of
 
-    entries, faults = entries_of(read_file(path, "table file"))
+    data = read_file(path, "table file")
+    entries, faults = entries_of(data)
+    if not entries and what(data) == TABLE_SOURCE and (compiled := _compiled(data)) is not None:
+        entries, faults = compiled
     return TableFile(path, entries, faults, directory)
+
+
+def _compiled(data: bytes) -> tuple[list[Entry], list[TableError]] | None:
+    """The table that iasl makes of its source; None without iasl."""
+    from acpi.errors import TableError
+    from acpi.formats.acpidump import Entry
+    from acpi.iasl import Iasl, MissingToolError, Severity, ToolError
+
+    try:
+        result = Iasl().compile(data.decode("utf-8", "replace"))
+    except MissingToolError:
+        return None
+    except ToolError as error:
+        return [], [TableError(f"source of a table: {error}")]
+    if result.data is None:
+        return [], [TableError(f"source of a table that iasl does not compile: {result.of(Severity.ERROR)[0]}")]
+    return [Entry(result.data)], []
 
 
 def _directory(path: str) -> list[TableFile]:

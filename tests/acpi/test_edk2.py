@@ -79,6 +79,24 @@ def test_the_module_lists_what_there_is() -> None:
     assert "[Binaries" not in edk2.of_tables(TABLES[:1])[edk2.INF].decode()
 
 
+def test_the_module_names_a_rule_that_takes_it() -> None:
+    """EDK2's own rule ACPITABLE has `RAW ASL |.aml` without Optional: GenFds ends with F003 where there is no .aml.
+
+    Built with EDK2 of 2026-08: with our rule, with ACPITABLE and a binary, and not with ACPITABLE alone.
+    """
+    alone = edk2.of_tables(OURS)[edk2.INF].decode()
+    assert f"INF RuleOverride = QEMUSDEITABLES <path>/{edk2.INF}" in alone
+    rule = alone.partition("[Rule.Common.USER_DEFINED.QEMUSDEITABLES]")[2]
+    assert re.findall(r"RAW (\w+) +(\w*) *\|(\.\w+)", rule) == [
+        ("ACPI", "Optional", ".acpi"),
+        ("ASL", "Optional", ".aml"),
+    ]
+    both = edk2.of_tables([OURS[0], SSDT])[edk2.INF].decode()
+    assert "INF RuleOverride = ACPITABLE" in both
+    assert "[Rule" not in both
+    assert "QEMUSDEITABLES" in edk2.of_tables([SSDT])[edk2.INF].decode()
+
+
 def test_firmware_makes_its_own_roots() -> None:
     rsdp = b"RSD PTR " + bytes(28)
     xsdt = b"XSDT" + bytes(32)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from acpi.formats.acpidump import Entry
-from acpi.fwts import Fwts, Outcome, Result, parse
+from acpi.fwts import TESTS, Fwts, Outcome, Result, parse
 from acpi.tool import MissingToolError, ToolError
 from tests.acpi.blobs import SDEI
 
@@ -84,6 +84,12 @@ exit 1
     )
     program.chmod(0o755)
     return Fwts(program, timeout=30)
+
+
+def test_the_names_are_fwts_own() -> None:
+    """Of src/acpi in fwts 26.01: `rsdp` and not rsdp_sanity, and no test of the AGDI."""
+    there = "acpitables bert checksum einj erst facs fadt gtdt hest madt rsdp sdei xsdt"
+    assert sorted(TESTS) == there.split()
 
 
 def test_the_exit_status_is_no_verdict(tmp_path: Path) -> None:

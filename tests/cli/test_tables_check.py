@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -205,6 +206,33 @@ def test_iasls_opinion_is_told_from_ours(inline: Command, tmp_path: Path) -> Non
     path.write_bytes(SDEI[:9] + bytes([SDEI[9] ^ 1]) + SDEI[10:])
     result = inline("tables", "check", "--iasl", "--json", "-q", str(path))
     assert {fault["by"] for fault in json.loads(result.stdout)["faults"]} == {"qemu-sdei", "iasl"}
+
+
+def test_which_of_fwts_tests_ran_is_said(inline: Command, tmp_path: Path) -> None:
+    """And what is known to be a false alarm of its is a note."""
+    records = [
+        {
+            "log_text": "WARNING: Test 1, ACPI Table SDEI is empty and just contains a table header.",
+            "status": "WARNING",
+        },
+        {"log_text": "WARNING: Test 1, odd", "status": "WARNING"},
+    ]
+    (tmp_path / "log").write_text(json.dumps({"fwts": [{"tests": [{"test": records}]}]}))
+    program = tmp_path / "fwts"
+    program.write_text(
+        f"#!/bin/sh\ncase \"$*\" in --show-tests) printf 'Batch tests:\\n sdei  x\\n hest  x\\n'; exit ;; esac\n"
+        f"cp {tmp_path}/log results.json\nexit 1\n"
+    )
+    program.chmod(0o755)
+    (tmp_path / "set").write_bytes(b"".join(TABLES))
+    words = ("tables", "check", "--fwts", "-q", str(tmp_path / "set"))
+    result = inline(*words[:3], str(tmp_path / "set"), env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert result.returncode == 0
+    assert "1 warning, 1 note in 3 tables" in result.stdout
+    assert "fwts' tests that ran: hest, sdei; this fwts does not have acpitables, checksum, rsdp, " in result.stdout
+    document = json.loads(inline(*words, "--json", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}).stdout)
+    assert document["fwts"]["ran"] == ["hest", "sdei"]
+    assert [(fault["severity"], fault["by"]) for fault in document["faults"]] == [("note", "fwts"), ("warning", "fwts")]
 
 
 def test_shown_field_by_field(inline: Command, tmp_path: Path) -> None:
