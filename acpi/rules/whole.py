@@ -120,7 +120,7 @@ def _events(found: _Set) -> None:
     for number, field, event in _users(found):
         tables[number] = None
         name = f"{found.members[number].table.signature} {field}"
-        if event in users:
+        if event and event in users:
             found.report(number).error(
                 field,
                 f"SDEI event {event:#x} is already that of {users[event]}: an event has one handler, and Linux refuses "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ HELP: Final = (
     "a table in binary, several one after another, acpidump's text (or xxd's, hexdump -C's, acpiview's, C arrays; in a "
     "mail, a log, gzip), a source for iasl, or a directory of such files; - is standard input"
 )
+_INCLUDE: Final = re.compile(rb"(?i)\binclude\b|\bincbin\b")
 _MAX_FILES: Final = 1000
 """Files of a directory."""
 
@@ -66,7 +68,8 @@ def named(faults: Sequence[TableError], entries: Sequence[Entry]) -> list[str]:
     if not entries:
         return [fault.message for fault in faults]
     return [
-        fault.message if fault.offset is None else f"what begins here is no table: {fault.message}" for fault in faults
+        fault.message if fault.offset is None else f"from here on this is not a table: {fault.message}"
+        for fault in faults
     ]
 
 
@@ -105,11 +108,13 @@ def _file(path: str, directory: str = "") -> TableFile:
 
 
 def _compiled(data: bytes) -> tuple[list[Entry], list[TableError]] | None:
-    """The table that iasl makes of its source; None without iasl."""
+    """The table that iasl makes of its source; None without iasl, or if the source would have it read other files."""
     from acpi.errors import TableError
     from acpi.formats.acpidump import Entry
     from acpi.iasl import Iasl, MissingToolError, Severity, ToolError
 
+    if _INCLUDE.search(data):
+        return None
     try:
         result = Iasl().compile(data.decode("utf-8", "replace"))
     except MissingToolError:

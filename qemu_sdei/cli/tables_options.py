@@ -168,13 +168,12 @@ def _oem(args: argparse.Namespace) -> dict[str, Any]:
 
 def _fadt(path: str) -> bytes:
     """The FADT in a file: alone, or among others."""
-    from acpi import AcpiError
-    from acpi.parse import split_file
+    from acpi.parse import entries_of, own_bytes
 
-    try:
-        tables = [table for table in split_file(read_file(path, "FADT")) if table[:4] == b"FACP"]
-    except AcpiError as error:
-        raise UsageError(f"{path}: {error}") from None
+    entries, faults = entries_of(read_file(path, "FADT"))
+    tables = [own_bytes(entry.data) for entry in entries if entry.data[:4] == b"FACP"]
+    if not entries:
+        raise UsageError(f"{path}: {faults[0]}")
     if len(tables) != 1:
         raise UsageError(f"{path} has {'no FADT' if not tables else 'more than one FADT'} (signature FACP) in it")
     return tables[0]

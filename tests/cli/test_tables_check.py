@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from acpi.formats import acpidump
+from acpi.formats import acpidump, dsl
 from acpi.iasl import Iasl
 from acpi.own import GhesSource, own_tables
-from acpi.tables import Fadt
+from acpi.tables import Agdi, Fadt
 from tests.acpi.blobs import SDEI, SSDT, table
 from tests.cli.conftest import Command
 
@@ -164,6 +164,34 @@ def test_a_directory_is_a_machine(inline: Command, tmp_path: Path) -> None:
     (place / "HEST2").write_bytes(HEST)
     assert faults(inline, str(place))[0] == 1
     assert "no file with ACPI tables" in inline("tables", "check", str(place / "dynamic")).stderr
+
+
+@pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
+def test_a_source_for_iasl_is_compiled(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "agdi.dsl"
+    path.write_text(dsl.agdi(Agdi.by_both(0x325, 90)))
+    result = inline("tables", "check", str(path))
+    assert (result.returncode, result.stdout) == (0, "no faults in 1 table: AGDI\n")
+    # Not if it would have iasl read what else is on this machine.
+    path.write_text('#include "/etc/passwd"\n' + path.read_text())
+    result = inline("tables", "check", str(path))
+    assert (result.returncode, result.stdout) == (
+        1,
+        f"{path}: not an ACPI table: source of a table: iasl compiles it\n",
+    )
+    path.write_text(dsl.agdi(Agdi.by_both(0x325, 90)).replace("Gsiv", "Gisv").replace("UINT32", "UINT33"))
+    result = inline("tables", "check", str(path))
+    assert (result.returncode, len(result.stdout.splitlines())) == (1, 1)
+    assert "iasl does not compile" in result.stdout
+
+
+def test_a_fadt_among_odd_things_is_taken(inline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    fadt = Fadt(flags=1 << 20, minor_version=3, x_dsdt=8).to_bytes()
+    path.write_bytes(HEST[:-1] + b"rubbish" + fadt)
+    result = inline("tables", "--format", "hex", "--table", "fadt", "--fadt", str(path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert Fadt.from_bytes(bytes.fromhex(result.stdout)).psci_compliant
 
 
 def test_warnings_are_no_errors(inline: Command, tmp_path: Path) -> None:
