@@ -52,6 +52,8 @@ FLAGS: Final = (
     "-fno-unwind-tables",
 )
 LINK_FLAGS: Final = ("-static", "--build-id=none", "-z", "max-page-size=4096", "-z", "noexecstack")
+ANYWHERE: Final = ("-pie", "--no-dynamic-linker", "-z", "norelro")
+"""Link flags of a program that relocates itself to where it was loaded."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ class Program:
     name: str
     folders: tuple[str, ...]
     script: str
+    link: tuple[str, ...] = LINK_FLAGS
 
 
 PROGRAMS: Final = (
     Program("monitor", ("monitor",), "monitor/monitor.lds"),
-    Program("selftest", ("selftest", "lib"), "lib/guest.lds"),
-    Program("bench", ("bench", "lib"), "lib/guest.lds"),
-    Program("conformance", ("conformance", "lib"), "lib/guest.lds"),
+    Program("selftest", ("selftest", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("bench", ("bench", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("conformance", ("conformance", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
 )
 
 
@@ -163,7 +166,7 @@ def _sources(program: Program, guest: Path) -> list[Path]:
 
 def sources_hash(program: Program, guest: Path) -> str:
     """SHA-256 over the names and contents of a program's sources and the flags it is built with."""
-    digest = hashlib.sha256(" ".join((*FLAGS, *LINK_FLAGS)).encode())
+    digest = hashlib.sha256(" ".join((*FLAGS, *program.link)).encode())
     for source in _sources(program, guest):
         try:
             content = (guest / source).read_bytes()
@@ -193,10 +196,10 @@ def compile_program(program: Program, compiler: Compiler, guest: Path, build: Pa
             objects.append(target)
     elf = build / f"{program.name}.elf"
     if compiler.is_clang:
-        linker = [_lld(compiler), *LINK_FLAGS]
+        linker = [_lld(compiler), *program.link]
     else:
         linker = [compiler.path, "-nostdlib", "-no-pie"]
-        linker += [part for flag in LINK_FLAGS for part in ("-Xlinker", flag)]
+        linker += [part for flag in program.link for part in ("-Xlinker", flag)]
     _run([*linker, "-T", program.script, "-o", str(elf), *objects], guest)
     return flatten(elf.read_bytes())
 

@@ -6,31 +6,6 @@
 #define OWNERS 64
 #define NR_SMC_IMMEDIATES 3
 
-/* The call's registers as words: 0x for hexadecimal, decimal otherwise. */
-static u64 arg_word(const char *name)
-{
-	const char *text = arg_text(name, "0"), *p = text;
-	unsigned base = 10;
-	u64 value = 0;
-
-	if (p[0] == '0' && p[1] == 'x') {
-		base = 16;
-		p += 2;
-	}
-	if (!*p)
-		fail("%s=%s: want a number", name, text);
-	for (; *p; p++) {
-		unsigned digit = *p >= '0' && *p <= '9' ? (unsigned)(*p - '0')
-			       : *p >= 'a' && *p <= 'f' ? (unsigned)(*p - 'a') + 10
-							: 99;
-
-		if (digit >= base)
-			fail("%s=%s: want a number", name, text);
-		value = value * base + digit;
-	}
-	return value;
-}
-
 static void check_preserved(const char *what, const struct regs *before, const struct regs *after, unsigned first)
 {
 	for (unsigned i = first; i < 31; i++) {
@@ -48,7 +23,7 @@ void mode_call(void)
 	struct regs regs, before;
 
 	for (unsigned i = 0; i < 31; i++)
-		regs.x[i] = i < 6 ? arg_word(names[i]) : 0x5a00 + i;
+		regs.x[i] = i < 6 ? arg_number(names[i], 0, 0, ~0ul) : 0x5a00 + i;
 	args_done();
 	regs.nzcv = 0x60000000;
 	before = regs;

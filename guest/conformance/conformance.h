@@ -22,6 +22,9 @@
 #define PSCI_AFFINITY_INFO 0xc4000004
 #define PSCI_FEATURES 0x8400000a
 
+#define LIMIT_US 2000000ul /* of every wait for what must come */
+#define SETTLE_US 300ul    /* for what must not come */
+
 #define BAD_AFFINITY 0xff00ul /* Aff1 = 255 */
 
 /* ---- the subject: the event that a scenario is about ---- */
@@ -58,6 +61,13 @@ u64 host_ask(u64 event, unsigned cpu);
 bool host_answer(u64 request);
 u64 trigger_begin(unsigned cpu);
 void trigger_end(u64 request);
+/*
+ * The host triggers `event` for `cpu` when CPU `watched` is in the code from `low` to before `high`, which it must stay in
+ * until then (it is stopped there meanwhile); or when a handler calls mark() with this number. To be answered as host_ask.
+ */
+u64 host_ask_at(u64 event, unsigned cpu, unsigned watched, const void *low, const void *high);
+u64 host_ask_mark(u64 event, unsigned cpu, unsigned number);
+void mark(unsigned number);
 bool have_host(void);
 /* In the handler of a bound subject: the device stops asking. Nothing for others. */
 void quiet(void);
@@ -87,6 +97,8 @@ void call_is(const char *file, int line, u64 expected, const u64 *call);
 void call_on_is(const char *file, int line, unsigned cpu, u64 expected, const u64 *call);
 void value_is(const char *file, int line, const char *what, u64 expected, u64 got);
 void broken(const char *file, int line, const char *what);
+/* A word beside the result, which does not count: what this firmware does where it is free. */
+void remark(const char *text);
 /* The scenario cannot be expressed here; only on CPU 0, outside of handlers. */
 void skip(const char *why) __attribute__((noreturn));
 
@@ -151,10 +163,19 @@ u64 on(unsigned cpu, u64 (*work)(u64 argument), u64 argument);
 void start_on(unsigned cpu, u64 (*work)(u64 argument), u64 argument);
 u64 finish_on(unsigned cpu);
 void cpu_off(unsigned cpu);
+/* Waits until a CPU is off that was started on its way there otherwise. */
+void cpu_goes_off(unsigned cpu);
 void cpu_on(unsigned cpu);
+/* The same; the CPU does `work` before it is parked, so that nothing needs to wake it. */
+u64 cpu_on_to(unsigned cpu, u64 (*work)(u64 argument), u64 argument);
+/* Work for any CPU: 1 if it takes an interrupt of its virtual timer, or event 0 (unregistered before and after). */
+u64 takes_interrupt(u64 argument);
+u64 takes_event(u64 argument);
+extern u64 entry_rpr[MAX_CPUS]; /* ICC_RPR_EL1 when the CPU came up */
 u64 power_of(unsigned cpu); /* AFFINITY_INFO */
 /* CPU_SUSPEND to power-down, woken by the timer: its code if it returned, 1 if the CPU came up anew. */
-u64 cpu_suspend(unsigned cpu);
+u64 cpu_suspend(unsigned cpu, u64 power_state);
+extern u64 suspend_word; /* power_state by command line; 0: none */
 void mask_on(unsigned cpu);
 void unmask_on(unsigned cpu);
 
@@ -166,7 +187,7 @@ void unmask_on(unsigned cpu);
 
 void device_init(void); /* on each CPU */
 void wake_cpu(unsigned cpu);
-void wait_for_wake(void);
+u64 wait_for_wake(void); /* the interrupt that was taken; 1023: none */
 void ppi_fire(void); /* the physical timer of this CPU expires now */
 void ppi_quiet(void);
 void uart_fire(void);
@@ -184,7 +205,7 @@ bool take_interrupt(unsigned intid, u64 us);
 
 /* ---- entry.S ---- */
 
-u64 context_save(u64 *buffer); /* 0, or 1 after context_load */
+u64 context_save(u64 *buffer) __attribute__((returns_twice)); /* 0, or 1 after context_load */
 void context_load(u64 *buffer) __attribute__((noreturn));
 void scribble(void); /* garbage in x0..x17 and the flags */
 void fp_fill(u64 seed);

@@ -61,7 +61,7 @@ void wake_cpu(unsigned cpu)
 }
 
 /* Interrupts stay masked: a pending one ends WFI, and is ended here. */
-void wait_for_wake(void)
+u64 wait_for_wake(void)
 {
 	u64 intid;
 
@@ -69,6 +69,7 @@ void wait_for_wake(void)
 	intid = READ(S3_0_C12_C12_0); /* ICC_IAR1_EL1 */
 	if (intid < SPURIOUS)
 		WRITE(S3_0_C12_C12_1, intid); /* ICC_EOIR1_EL1 */
+	return intid;
 }
 
 void ppi_fire(void)

@@ -103,6 +103,18 @@ resume_entry:
 	add	sp, sp, #FRAME
 	eret
 
+	/* Where COMPLETE_AND_RESUME goes when nothing of the interrupted context counts any more. */
+	.global	recover_entry
+recover_entry:
+	b	recover
+
+	.global	enter_worker
+enter_worker:	/* x0: CPU index */
+	mov	x19, x0
+	bl	cpu_setup
+	mov	x0, x19
+	b	worker_again
+
 	.global	context_save, context_load
 context_save:
 	stp	x19, x20, [x0]

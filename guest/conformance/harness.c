@@ -1,11 +1,11 @@
 /*
  * Runs the scenarios of list.h that the command line selects and prints TAP 13. Lines of the form `#! word ...` are for a
- * host program that looks after the guest: `#! run N` before a scenario, `#! failed N` and `#! trigger EVENT CPU`, which
- * are answered by one character.
+ * host program that looks after the guest: `#! run N` before a scenario, `#! kind N K` before each kind of event it is tried
+ * with, `#! failed N` and the triggers of trigger.c, which are answered by one character.
  */
 #include "harness.h"
 
-#define CONF_SCENARIOS 97
+#define CONF_SCENARIOS 102
 
 #define SCENARIO(number, group, function, name, source, flags) void group##_##function(void);
 #define ELSEWHERE(...)
@@ -23,107 +23,30 @@ static const struct scenario scenarios[] = {
 struct subject subject;
 const struct scenario *current;
 static u64 escape[13];
-static bool interface_present, host, reported[CONF_SCENARIOS + 1];
+static bool interface_present, running, reported[CONF_SCENARIOS + 1];
 static const char *skipped;
+static int from_kind = -1; /* of the first scenario: what is behind this kind only */
 
 void leave(void)
 {
-	if (this_cpu() == 0 && !handler_depth[0])
+	if (this_cpu() == 0 && !handler_depth[0] && running)
 		context_load(escape);
+}
+
+void leave_scenario(void)
+{
+	context_load(escape);
+}
+
+bool in_scenario(void)
+{
+	return running;
 }
 
 void skip(const char *why)
 {
 	skipped = why;
 	context_load(escape);
-}
-
-/* ---- triggers ---- */
-
-bool have_host(void)
-{
-	return host;
-}
-
-static volatile u64 asked, answered; /* by the host, in the order in which it was asked */
-static volatile int answers[4];
-
-static void take_answer(void)
-{
-	answers[answered % 4] = console_read(HOST_US);
-	answered = answered + 1;
-}
-
-u64 host_ask(u64 event, unsigned cpu)
-{
-	u64 request;
-
-	if (!host)
-		skip("nothing here can trigger a static event (trigger=console)");
-	while (answered < asked)
-		take_answer();
-	request = asked;
-	asked = request + 1; /* before the event can come, whose handler may ask too */
-	printf("#! trigger 0x%lx %u\n", event, cpu);
-	return request;
-}
-
-bool host_answer(u64 request)
-{
-	int answer;
-
-	while (answered <= request)
-		take_answer();
-	answer = answers[request % 4];
-	if (answer != 'y' && answer != 'n')
-		FAIL("the host answered");
-	return answer == 'y';
-}
-
-bool host_trigger(u64 event, unsigned cpu)
-{
-	return host_answer(host_ask(event, cpu));
-}
-
-static u64 fire_work(u64 argument)
-{
-	(void)argument;
-	ppi_fire();
-	return 0;
-}
-
-void trigger(unsigned cpu)
-{
-	if (subject.how == BY_SIGNAL)
-		CALL(SUCCESS, SDEI_EVENT_SIGNAL, subject.event, affinity(cpu));
-	else if (subject.how == BY_HOST)
-		host_trigger(subject.event, cpu);
-	else if (subject.how == BY_TIMER)
-		on(cpu, fire_work, 0);
-	else
-		uart_fire();
-}
-
-u64 trigger_begin(unsigned cpu)
-{
-	if (subject.how == BY_HOST)
-		return host_ask(subject.event, cpu);
-	trigger(cpu);
-	return 0;
-}
-
-void trigger_end(u64 request)
-{
-	if (subject.how == BY_HOST)
-		host_answer(request);
-}
-
-void quiet(void)
-{
-	if (subject.how == BY_TIMER)
-		ppi_quiet();
-	else if (subject.how == BY_UART)
-		uart_quiet();
 }
 
 /* ---- one scenario ---- */
@@ -139,7 +62,20 @@ static u64 clean_work(u64 argument)
 	irq_hook = NULL;
 	code = smccc(SDEI_PRIVATE_RESET, 0, 0, 0, 0, 0);
 	smccc(SDEI_PE_MASK, 0, 0, 0, 0, 0);
+	watchdog_arm();
 	return code;
+}
+
+/* A firmware that failed may have left CPUs deaf: what they failed at next would be told of other scenarios. */
+static void check_cpus(void)
+{
+	for (unsigned cpu = 0; cpu < nr_cpus; cpu++) {
+		if (!on(cpu, takes_interrupt, 0))
+			bail_out("no interrupt comes any more behind the failure, on CPU", cpu);
+		if (!on(cpu, takes_event, 0))
+			bail_out("no event comes any more behind the failure, on CPU", cpu);
+		on(cpu, clean_work, 0);
+	}
 }
 
 /* All CPUs on, masked but for CPU 0, nothing registered or bound. What a scenario broke beyond this ends the guest. */
@@ -147,6 +83,7 @@ static void clean(u64 control)
 {
 	u64 code = 0;
 
+	irq_mask();
 	for (unsigned i = 0; i < NR_PROBES; i++)
 		probes[i].hold = 0;
 	set_sctlr(control);
@@ -169,9 +106,11 @@ static void clean(u64 control)
 	memset(probes, 0, sizeof(probes));
 	memset(resumed, 0, sizeof(resumed));
 	memset((void *)resumes, 0, sizeof(resumes));
-	smccc(SDEI_PE_UNMASK, 0, 0, 0, 0, 0);
 	if (interface_present && code)
 		give_up("what the scenario left can be reset", code);
+	if (interface_present && failed)
+		check_cpus();
+	smccc(SDEI_PE_UNMASK, 0, 0, 0, 0, 0);
 }
 
 /* Runs the scenario with `subject` as it is; true: it ran and did not fail. */
@@ -180,7 +119,10 @@ static bool attempt(void)
 	u64 control = sctlr();
 
 	skipped = NULL;
+	failed = false;
 	log_clear();
+	recover_begin();
+	running = true;
 	if (!context_save(escape)) {
 		if (subject.bound) {
 			u64 event = smccc(SDEI_INTERRUPT_BIND, subject.how == BY_TIMER ? TIMER_PPI : UART_SPI, 0, 0, 0, 0);
@@ -191,8 +133,9 @@ static bool attempt(void)
 		}
 		current->run();
 	}
+	running = false;
 	if (failed)
-		print_failure(current);
+		kind_failed();
 	clean(control);
 	return !failed && !skipped;
 }
@@ -217,7 +160,7 @@ static const char *why_not(unsigned kind, unsigned flags)
 		return "FEATURES reports no slots for bound events";
 	if (kinds[kind].how == BY_HOST && !(shared ? shared_event : private_event))
 		return "no such static event";
-	if (kinds[kind].how == BY_HOST && flags & TRIGGERED && !host)
+	if (kinds[kind].how == BY_HOST && flags & TRIGGERED && !have_host())
 		return "nothing here can trigger a static event (trigger=console)";
 	return NULL;
 }
@@ -231,16 +174,39 @@ static void select_kind(unsigned kind)
 	subject.event = kinds[kind].how != BY_HOST ? 0 : subject.shared ? shared_event : private_event;
 }
 
+/* Tries each kind of event that the scenario is about. Why it was not tried with any, if it was not. */
+static const char *run_kinds(const struct scenario *s, bool *ran, bool *bad)
+{
+	const char *why = NULL;
+
+	for (unsigned kind = (unsigned)(from_kind + 1); kind < sizeof(kinds) / sizeof(kinds[0]); kind++) {
+		const char *reason = why_not(kind, s->flags);
+
+		if (!reason) {
+			select_kind(kind);
+			printf("#! kind %u %u\n", s->number, kind);
+			*ran |= attempt();
+			*bad |= failed;
+			reason = failed ? NULL : skipped;
+		}
+		if (reason && *reason) {
+			printf("# %u not with a %s: %s\n", s->number, kinds[kind].kind, reason);
+			why = why ? why : reason;
+		}
+	}
+	return why;
+}
+
 static void run(const struct scenario *s)
 {
-	bool ran = false;
+	bool ran = false, bad = false;
 	const char *why = NULL;
 
 	if (s->number > CONF_SCENARIOS || reported[s->number])
 		return;
 	reported[s->number] = true;
 	current = s;
-	failed = false;
+	forget_failure();
 	printf("#! run %u - %s # source %s\n", s->number, s->name, s->source);
 	if (s->elsewhere) {
 		why = s->elsewhere;
@@ -249,34 +215,27 @@ static void run(const struct scenario *s)
 	} else if (!(s->flags & EACH)) {
 		select_kind(0);
 		ran = attempt();
+		bad = failed;
 		why = skipped;
 	} else {
-		for (unsigned kind = 0; kind < sizeof(kinds) / sizeof(kinds[0]) && !failed; kind++) {
-			const char *reason = why_not(kind, s->flags);
-
-			if (!reason) {
-				select_kind(kind);
-				ran |= attempt();
-				reason = skipped;
-			}
-			if (reason && *reason && !failed) {
-				printf("# %u not with a %s: %s\n", s->number, kinds[kind].kind, reason);
-				why = why ? why : reason;
-			}
-		}
+		why = run_kinds(s, &ran, &bad);
 	}
-	if (failed)
-		return;
-	if (ran)
+	from_kind = -1;
+	if (bad)
+		print_failure();
+	else if (ran)
 		printf("ok %u - %s # source %s\n", s->number, s->name, s->source);
 	else
-		printf("ok %u - %s # SKIP %s (source %s)\n", s->number, s->name, why, s->source);
+		printf("ok %u - %s # SKIP %s (source %s)\n", s->number, s->name, why ? why : "no such kind of event is left",
+		       s->source);
+	current = NULL;
 }
 
 void conformance_setup(bool present, bool console)
 {
 	interface_present = present;
-	host = console;
+	trigger_setup(console);
+	recover_setup();
 }
 
 static bool is_name(const char *word, const char *end, const char *name)
@@ -286,8 +245,8 @@ static bool is_name(const char *word, const char *end, const char *name)
 	return word == end && !*name;
 }
 
-/* `filter`: numbers, ranges and groups, separated by commas; all if it is empty. `after` leaves out all up to its number. */
-void conformance_run(const char *filter, u64 after)
+/* `filter`: numbers, ranges and groups, separated by commas; all if it is empty. */
+void conformance_run(const char *filter, u64 after, int kind)
 {
 	bool all = !*filter, begun = !after;
 
@@ -313,8 +272,12 @@ void conformance_run(const char *filter, u64 after)
 				continue;
 			if (begun)
 				run(s);
-			else
-				begun = s->number == after;
+			else if (s->number == after) {
+				begun = true;
+				from_kind = kind;
+				if (kind >= 0)
+					run(s);
+			}
 		}
 		if (all)
 			break;

@@ -105,6 +105,12 @@ SCENARIO(83, power, suspend, "power-down CPU_SUSPEND: masked, registrations kept
 SCENARIO(84, power, stays_off, "an event for a PE that is off does not power it on", "ACS48", EACH | SHARED | TRIGGERED)
 SCENARIO(85, power, psci_in_handler, "PSCI_VERSION, AFFINITY_INFO and PSCI_FEATURES in a handler", "ACS44", 0)
 SCENARIO(86, power, wfi, "an event wakes a PE from WFI", "J, LNX", 0)
+/* what firmware was seen to do wrong; numbers are never given anew */
+SCENARIO(98, mask, pending, "a handler that signals itself and masks: it runs again at PE_UNMASK, interrupts come before", "FIELD", 0)
+SCENARIO(99, power, signalled_off, "SIGNAL to a PE that is off does no harm: after CPU_ON it takes interrupts and events", "FIELD", 0)
+SCENARIO(100, power, off_in_handler, "CPU_OFF in a handler ends it: after CPU_ON the PE takes interrupts and events", "FIELD, LNX", 0)
+SCENARIO(101, reset, new_kernel, "a client that starts anew in a handler (kdump) takes its interrupts", "FIELD, LNX", 0)
+SCENARIO(102, power, off_in_interrupt, "CPU_OFF in an interrupt handler: after CPU_ON the PE takes interrupts and events", "FIELD, LNX", 0)
 /* not for a bare-metal client */
 ELSEWHERE(87, "ACPI tables: SDEI, FADT's conduit, HEST's notification", "ACS26", "tables are the host's: tests/acpi; Linux guest test: tests/guest/test_acpi.py")
 ELSEWHERE(88, "device tree node; Linux logs the version", "LNX", "Linux guest test: tests/guest/test_lifecycle.py; unit test: tests/acpi/test_dt.py")

@@ -5,9 +5,9 @@
 u64 private_event, critical_event, shared_event, shared_critical_event;
 unsigned private_slots, shared_slots;
 bool relative_mode, signal_refused;
-u64 version_word, first_mask;
+u64 version_word, first_mask, suspend_word;
 
-u64 start_cpu(unsigned cpu)
+u64 psci_cpu_on(unsigned cpu)
 {
 	return smccc(PSCI_CPU_ON, affinity(cpu), (u64)_start_secondary, cpu, 0, 0);
 }
@@ -15,23 +15,13 @@ u64 start_cpu(unsigned cpu)
 /* The first number of a comma-separated list; 0 if the word is absent. */
 static u64 number_word(const char *name)
 {
-	const char *text = arg_text(name, "");
+	const char *text = arg_text(name, ""), *end = text;
 	u64 value = 0;
-	unsigned base = 10;
 
-	if (text[0] == '0' && text[1] == 'x') {
-		base = 16;
-		text += 2;
-	}
-	for (; *text && *text != ','; text++) {
-		unsigned digit = *text >= '0' && *text <= '9' ? (unsigned)(*text - '0') :
-				 *text >= 'a' && *text <= 'f' ? (unsigned)(*text - 'a') + 10 :
-								99;
-
-		if (digit >= base)
-			fail("%s=: want event numbers, such as 0x100 or 256", name);
-		value = value * base + digit;
-	}
+	while (*end && *end != ',')
+		end++;
+	if (*text && !text_number(text, end, &value))
+		fail("%s=%s: want event numbers, such as 0x100 or 256", name, text);
 	return value;
 }
 
@@ -63,6 +53,7 @@ void guest_main(void)
 {
 	const char *filter = arg_text("filter", ""), *way = arg_text("trigger", "none");
 	u64 after = arg_number("after", 0, 0, 1000), slots;
+	int kind = (int)arg_number("kind", 0, 0, 100) - 1; /* as text there is no -1 */
 	bool console = text_is(way, "console"), named;
 
 	if (!console && !text_is(way, "none"))
@@ -72,6 +63,7 @@ void guest_main(void)
 	shared_event = number_word("shared");
 	shared_critical_event = number_word("shared_critical");
 	named = private_event || critical_event || shared_event || shared_critical_event;
+	suspend_word = arg_number("suspend", 0, 0, 0xffffffff);
 	args_done();
 
 	version_word = smccc(SDEI_VERSION, 0, 0, 0, 0, 0);
@@ -103,5 +95,5 @@ void guest_main(void)
 		printf("# events: private 0x%lx, critical 0x%lx, shared 0x%lx, shared critical 0x%lx (0x0: none)\n",
 		       private_event, critical_event, shared_event, shared_critical_event);
 	}
-	conformance_run(filter, after);
+	conformance_run(filter, after, kind);
 }

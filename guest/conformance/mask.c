@@ -88,3 +88,26 @@ void mask_resets(void)
 	CALL(SUCCESS, SDEI_SHARED_RESET);
 	CALL(0, SDEI_PE_MASK);
 }
+
+static void signal_and_mask(struct probe *p, struct entry *e)
+{
+	(void)e;
+	if (p->begun > 1)
+		return;
+	CALL(SUCCESS, SDEI_EVENT_SIGNAL, 0, affinity(0));
+	CALL(1, SDEI_PE_MASK);
+}
+
+/* Signalled while it could be taken, so no firmware refuses it: it pends when the handler that masked the PE ends. */
+void mask_pending(void)
+{
+	p0->hook = signal_and_mask;
+	ready(0, p0);
+	CALL(SUCCESS, SDEI_EVENT_SIGNAL, 0, affinity(0));
+	runs_are(p0, 1, "handler runs while masked");
+	IS("interrupts that the masked PE takes", 1, takes_interrupt(0));
+	CALL(SUCCESS, SDEI_PE_UNMASK);
+	runs_are(p0, 2, "handler runs after PE_UNMASK");
+	CALL(SUCCESS, SDEI_EVENT_SIGNAL, 0, affinity(0));
+	runs_are(p0, 3, "handler runs");
+}

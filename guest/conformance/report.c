@@ -5,32 +5,38 @@
 
 volatile bool failed;
 
-static struct {
-	bool is_call;
+/* The failure of one kind of event, with what led to it. */
+struct report {
+	enum { CALLED, VALUE, EXCEPTION } type;
 	const char *file, *what;
 	int line;
 	unsigned cpu;
 	u64 expected, got, call[6];
-} failure;
+	u64 vector, elr, far;
+	/* the log of what the scenario did */
+	struct {
+		uint32_t cpu;
+		u64 function, x1, x2, x3, result; /* function 0: a handler's entry */
+	} calls[MAX_LOG];
+	uint32_t nr_calls;
+	struct subject subject;
+};
 
-/* ---- the log of what the scenario did ---- */
+static struct report now, first;
+static bool kept; /* `first` is this scenario's */
 
-static struct {
-	uint32_t cpu;
-	u64 function, x1, x2, x3, result; /* function 0: a handler's entry */
-} calls[MAX_LOG];
-static uint32_t nr_calls;
+/* ---- the log ---- */
 
 static void log_add(unsigned cpu, u64 function, u64 x1, u64 x2, u64 x3, u64 result)
 {
-	uint32_t n = __atomic_fetch_add(&nr_calls, 1, __ATOMIC_RELAXED) % MAX_LOG;
+	uint32_t n = __atomic_fetch_add(&now.nr_calls, 1, __ATOMIC_RELAXED) % MAX_LOG;
 
-	calls[n].cpu = cpu;
-	calls[n].function = function;
-	calls[n].x1 = x1;
-	calls[n].x2 = x2;
-	calls[n].x3 = x3;
-	calls[n].result = result;
+	now.calls[n].cpu = cpu;
+	now.calls[n].function = function;
+	now.calls[n].x1 = x1;
+	now.calls[n].x2 = x2;
+	now.calls[n].x3 = x3;
+	now.calls[n].result = result;
 }
 
 void log_call(u64 function, u64 x1, u64 x2, u64 x3, u64 result)
@@ -45,7 +51,7 @@ void log_entry(unsigned cpu, u64 event, u64 argument, u64 pc)
 
 void log_clear(void)
 {
-	nr_calls = 0;
+	now.nr_calls = 0;
 }
 
 /* ---- words for numbers ---- */
@@ -94,55 +100,114 @@ static bool note(const char *file, int line, unsigned cpu, u64 expected, u64 got
 {
 	if (__atomic_exchange_n(&failed, true, __ATOMIC_ACQ_REL))
 		return false;
-	failure.file = file;
-	failure.line = line;
-	failure.cpu = cpu;
-	failure.expected = expected;
-	failure.got = got;
+	now.file = file;
+	now.line = line;
+	now.cpu = cpu;
+	now.expected = expected;
+	now.got = got;
 	return true;
 }
 
 void note_call(const char *file, int line, unsigned cpu, u64 expected, u64 got, const u64 *call)
 {
 	if (note(file, line, cpu, expected, got)) {
-		failure.is_call = true;
+		now.type = CALLED;
 		for (unsigned i = 0; i < 6; i++)
-			failure.call[i] = call[i];
+			now.call[i] = call[i];
 	}
 	leave();
+}
+
+static void note_what(const char *file, int line, const char *what, u64 expected, u64 got)
+{
+	if (note(file, line, this_cpu(), expected, got)) {
+		now.type = VALUE;
+		now.what = what;
+	}
 }
 
 void note_value(const char *file, int line, const char *what, u64 expected, u64 got)
 {
-	if (note(file, line, this_cpu(), expected, got)) {
-		failure.is_call = false;
-		failure.what = what;
-	}
+	note_what(file, line, what, expected, got);
 	leave();
 }
 
-void print_failure(const struct scenario *s)
+void note_exception(u64 vector, u64 esr, u64 elr, u64 far)
 {
-	uint32_t n = nr_calls;
-
-	printf("not ok %u - %s # source %s\n  ---\n", s->number, s->name, s->source);
-	if (failure.is_call) {
-		printf("  call: ");
-		print_call(failure.call, 5);
-		printf("\n");
-	} else {
-		printf("  what: \"%s\"\n", failure.what);
+	if (note("recover.c", 0, this_cpu(), 0, esr)) {
+		now.type = EXCEPTION;
+		now.vector = vector;
+		now.elr = elr;
+		now.far = far;
 	}
-	printf("  expected: ");
-	print_code(failure.expected);
-	printf("  got: ");
-	print_code(failure.got);
-	printf("  cpu: %u\n", failure.cpu);
-	if (s->flags & EACH)
-		printf("  subject: \"%s 0x%lx\"\n", subject.kind, subject.event);
-	printf("  where: \"%s:%d\"\n  calls:\n", failure.file, failure.line);
+}
+
+void give_up(const char *what, u64 value)
+{
+	if (!in_scenario())
+		bail_out(what, value);
+	note_what("support.c", 0, what, 0, value);
+	recover();
+}
+
+void bail_out(const char *what, u64 value)
+{
+	static uint32_t once;
+
+	if (!__atomic_exchange_n(&once, 1, __ATOMIC_ACQ_REL)) {
+		if (current) {
+			note_what("support.c", 0, what, 0, value);
+			kind_failed();
+			print_failure();
+		}
+		printf("Bail out! %s %lu\n", what, value);
+		power_off();
+	}
+	for (;;)
+		__asm__ volatile("wfi");
+}
+
+void forget_failure(void)
+{
+	kept = false;
+}
+
+/* ---- printing ---- */
+
+static void print_what(const struct report *r)
+{
+	if (r->type == CALLED)
+		print_call(r->call, 5);
+	else if (r->type == EXCEPTION)
+		printf("exception at vector %lu, ESR 0x%lx ELR 0x%lx FAR 0x%lx", r->vector, r->got, r->elr, r->far);
+	else
+		printf("%s", r->what);
+}
+
+void kind_failed(void)
+{
+	if (kept) {
+		printf("# %u fails with a %s too: ", current->number, subject.kind);
+		print_what(&now);
+		printf("\n");
+		return;
+	}
+	first = now;
+	first.subject = subject;
+	kept = true;
+	if (have_host()) {
+		printf("#! failed %u\n", current->number);
+		console_read(HOST_US);
+	}
+}
+
+static void print_log(const struct report *r)
+{
+	uint32_t n = r->nr_calls;
+
+	printf("  calls:\n");
 	for (uint32_t i = n > MAX_LOG ? n - MAX_LOG : 0; i < n; i++) {
-		typeof(calls[0]) *c = &calls[i % MAX_LOG];
+		const typeof(r->calls[0]) *c = &r->calls[i % MAX_LOG];
 
 		printf("    - \"CPU %u: ", c->cpu);
 		if (c->function) {
@@ -152,31 +217,34 @@ void print_failure(const struct scenario *s)
 			printf("handler of 0x%lx begins, argument 0x%lx, interrupted at 0x%lx\"\n", c->x1, c->x2, c->x3);
 		}
 	}
-	printf("  ...\n");
-	if (have_host()) {
-		printf("#! failed %u\n", s->number);
-		console_read(HOST_US);
-	}
 }
 
-void give_up(const char *what, u64 value)
+void print_failure(void)
 {
-	static bool first = true;
+	const struct report *r = &first;
 
-	if (first && this_cpu() == 0) {
-		first = false;
-		if (!failed) {
-			failed = true;
-			failure.is_call = false;
-			failure.what = what;
-			failure.expected = 0;
-			failure.got = value;
-		}
-		print_failure(current);
-		printf("Bail out! %s %ld\n", what, (int64_t)value);
-		power_off();
+	printf("not ok %u - %s # source %s\n  ---\n", current->number, current->name, current->source);
+	printf(r->type == CALLED ? "  call: " : "  what: \"");
+	print_what(r);
+	printf(r->type == CALLED ? "\n" : "\"\n");
+	if (r->type == EXCEPTION) {
+		printf("  expected: no exception\n  got: ESR 0x%lx (class 0x%lx)\n", r->got, r->got >> 26 & 0x3f);
+	} else {
+		printf("  expected: ");
+		print_code(r->expected);
+		printf("  got: ");
+		print_code(r->got);
 	}
-	note_value("support.c", 0, what, 0, value);
-	for (;;)
-		__asm__ volatile("wfi");
+	printf("  cpu: %u\n", r->cpu);
+	if (current->flags & EACH)
+		printf("  subject: \"%s 0x%lx\"\n", r->subject.kind, r->subject.event);
+	if (r->line)
+		printf("  where: \"%s:%d\"\n", r->file, r->line);
+	print_log(r);
+	printf("  ...\n");
+}
+
+void remark(const char *text)
+{
+	printf("# %u with a %s: %s\n", current->number, subject.kind, text);
 }

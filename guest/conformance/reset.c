@@ -201,3 +201,32 @@ void reset_always(void)
 	CALL(SUCCESS, SDEI_EVENT_UNREGISTER, subject.event);
 	in_handler(always_running);
 }
+
+static u64 interrupts_taken;
+
+/*
+ * What a kernel does that is started where another one crashed, in a handler that will never end: it resets what it can,
+ * sets up its interrupts, and lives from them. That the resets do not end the handler is why the event stays DENIED.
+ */
+static void new_kernel(struct probe *p, struct entry *e)
+{
+	(void)p, (void)e;
+	CALL(1, SDEI_PE_MASK);
+	CALL(DENIED, SDEI_PRIVATE_RESET);
+	CALL(SUCCESS, SDEI_SHARED_RESET);
+	CALL(DENIED, SDEI_EVENT_REGISTER, 0, (u64)conf_entry, (u64)p1);
+	device_init();
+	interrupts_taken = takes_interrupt(0);
+}
+
+void reset_new_kernel(void)
+{
+	interrupts_taken = 0;
+	p0->hook = new_kernel;
+	ready(0, p0);
+	CALL(SUCCESS, SDEI_EVENT_SIGNAL, 0, affinity(0));
+	runs_are(p0, 1, "handler runs");
+	IS("interrupts that the new client takes", 1, interrupts_taken);
+	CALL(STATE_0, SDEI_EVENT_STATUS, 0);
+	CALL(0, SDEI_PE_MASK);
+}

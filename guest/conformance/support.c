@@ -1,7 +1,6 @@
 /* Calls that are checked and logged, handlers that are counted, and work for other CPUs. */
 #include "harness.h"
 
-#define POWER_DOWN 0x10000 /* StateType of CPU_SUSPEND's original format */
 #define WAKE_US 20000
 
 struct probe probes[NR_PROBES];
@@ -107,7 +106,7 @@ struct end conf_handler(struct entry *e)
 	return (struct end){ SDEI_EVENT_COMPLETE, p->status };
 }
 
-/* From entry.S: COMPLETE came back. Nothing good can follow: the interrupted code is lost. */
+/* From entry.S: COMPLETE came back, and the interrupted code is lost. */
 void conf_refused(u64 code)
 {
 	give_up("COMPLETE in a handler came back", code);
@@ -224,18 +223,34 @@ static struct job {
 static volatile u64 ups[MAX_CPUS]; /* how often a CPU came up */
 static bool up[MAX_CPUS];
 
-void worker(unsigned cpu)
+/* From entry.S too, when the CPU left what it was at. */
+void worker_again(unsigned cpu)
 {
 	struct job *j = &jobs[cpu];
 
-	device_init();
-	__atomic_store_n(&ups[cpu], ups[cpu] + 1, __ATOMIC_RELEASE);
 	for (;;) {
-		while (!__atomic_load_n(&j->busy, __ATOMIC_ACQUIRE))
-			wait_for_wake();
+		while (!__atomic_load_n(&j->busy, __ATOMIC_ACQUIRE)) {
+			end_interrupts(); /* none is active here, unless the firmware left one */
+			watchdog_look(wait_for_wake());
+		}
 		j->result = j->work(j->argument);
 		__atomic_store_n(&j->busy, 0, __ATOMIC_RELEASE);
 	}
+}
+
+void worker(unsigned cpu)
+{
+	entry_rpr[cpu] = READ(S3_0_C12_C11_3); /* ICC_RPR_EL1 */
+	device_init();
+	watchdog_arm();
+	__atomic_store_n(&ups[cpu], ups[cpu] + 1, __ATOMIC_RELEASE);
+	worker_again(cpu);
+}
+
+void restart_worker(unsigned cpu)
+{
+	__atomic_store_n(&jobs[cpu].busy, 0, __ATOMIC_RELEASE);
+	enter_worker(cpu);
 }
 
 /* start_cpus has been told to start these. */
@@ -277,6 +292,8 @@ u64 finish_on(unsigned cpu)
 		if (ticks() > deadline)
 			give_up("another CPU finished its work; CPU", cpu);
 	}
+	if (failed)
+		leave(); /* there, and the work with it may be lost */
 	return j->result;
 }
 
@@ -311,23 +328,40 @@ static u64 off_work(u64 argument)
 	return 0;
 }
 
-void cpu_off(unsigned cpu)
+void cpu_goes_off(unsigned cpu)
 {
 	u64 deadline = ticks() + ticks_of_us(LIMIT_US);
 
-	start_on(cpu, off_work, 0);
 	up[cpu] = false;
 	while (power_of(cpu) != 1) {
 		if (ticks() > deadline)
 			give_up("CPU_OFF: AFFINITY_INFO says OFF; CPU", cpu);
 	}
 	jobs[cpu].busy = 0;
+	handler_depth[cpu] = 0;
+}
+
+void cpu_off(unsigned cpu)
+{
+	start_on(cpu, off_work, 0);
+	cpu_goes_off(cpu);
+}
+
+u64 cpu_on_to(unsigned cpu, u64 (*work)(u64 argument), u64 argument)
+{
+	struct job *j = &jobs[cpu];
+
+	j->work = work;
+	j->argument = argument;
+	__atomic_store_n(&j->busy, 1, __ATOMIC_RELEASE);
+	cpu_on(cpu);
+	return finish_on(cpu);
 }
 
 void cpu_on(unsigned cpu)
 {
 	u64 before = ups[cpu], deadline = ticks() + ticks_of_us(LIMIT_US);
-	u64 code = start_cpu(cpu);
+	u64 code = psci_cpu_on(cpu);
 
 	if (code)
 		give_up("PSCI CPU_ON", code);
@@ -338,20 +372,23 @@ void cpu_on(unsigned cpu)
 	up[cpu] = true;
 }
 
+static u64 power_state;
+
 static u64 suspend_work(u64 cpu)
 {
 	u64 code;
 
 	timer_arm(WAKE_US);
-	code = smccc(PSCI_CPU_SUSPEND, POWER_DOWN, (u64)_start_secondary, cpu, 0, 0);
+	code = sdei(PSCI_CPU_SUSPEND, power_state, (u64)_start_secondary, cpu, 0, 0);
 	timer_stop();
 	return code;
 }
 
-u64 cpu_suspend(unsigned cpu)
+u64 cpu_suspend(unsigned cpu, u64 state)
 {
 	u64 before = ups[cpu], deadline = ticks() + ticks_of_us(LIMIT_US);
 
+	power_state = state;
 	start_on(cpu, suspend_work, cpu);
 	while (cpu_is_busy(cpu)) {
 		if (__atomic_load_n(&ups[cpu], __ATOMIC_ACQUIRE) != before) {

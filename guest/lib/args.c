@@ -1,8 +1,7 @@
 /* The command line: words `name=value`, separated by spaces. */
 #include "guest.h"
 
-#define MAX_LINE 256
-#define MAX_WORDS 16
+#define MAX_WORDS 24
 
 static char line[MAX_LINE];
 static struct {
@@ -70,20 +69,49 @@ const char *arg_text(const char *name, const char *value_if_absent)
 	return value ? value : value_if_absent;
 }
 
+static unsigned digit_of(char c)
+{
+	if (c >= '0' && c <= '9')
+		return (unsigned)(c - '0');
+	if (c >= 'a' && c <= 'f')
+		return (unsigned)(c - 'a') + 10;
+	if (c >= 'A' && c <= 'F')
+		return (unsigned)(c - 'A') + 10;
+	return 99;
+}
+
+bool text_number(const char *from, const char *end, u64 *number)
+{
+	unsigned base = 10;
+	u64 value = 0;
+
+	if (end - from > 2 && from[0] == '0' && (from[1] == 'x' || from[1] == 'X')) {
+		base = 16;
+		from += 2;
+	}
+	if (from == end)
+		return false;
+	for (; from < end; from++) {
+		unsigned digit = digit_of(*from);
+
+		if (digit >= base || value > (~0ul - digit) / base)
+			return false;
+		value = value * base + digit;
+	}
+	*number = value;
+	return true;
+}
+
 u64 arg_number(const char *name, u64 value_if_absent, u64 lowest, u64 highest)
 {
-	const char *value = find(name);
+	const char *value = find(name), *end = value;
 	u64 number = 0;
 
 	if (!value)
 		return value_if_absent;
-	for (const char *p = value; *p; p++) {
-		if (*p < '0' || *p > '9' || number > highest)
-			number = highest + 1;
-		else
-			number = number * 10 + (u64)(*p - '0');
-	}
-	if (!*value || number < lowest || number > highest)
+	while (*end)
+		end++;
+	if (!text_number(value, end, &number) || number < lowest || number > highest)
 		fail("%s=%s: want a number from %lu to %lu", name, value, lowest, highest);
 	return number;
 }

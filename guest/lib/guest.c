@@ -4,6 +4,8 @@
 u64 conduit_hvc;
 unsigned nr_cpus = 1;
 const char *fail_epilogue;
+void (*exception_hook)(u64 vector, u64 esr, u64 elr, u64 far);
+void (*fail_hook)(const char *format);
 volatile u64 progress[MAX_CPUS];
 
 static volatile u64 online[MAX_CPUS];
@@ -14,14 +16,26 @@ static uint32_t failed; /* 1 + the CPU that prints its failure */
 static unsigned fatal_depth[MAX_CPUS];
 
 void _start_secondary(void);
+extern const char command_slot[];
 
-/* From start.S. Firmware that is not ours passes the command line in the device tree, if at all. */
+#define RAM_START 0x40000000ul
+
+/*
+ * From start.S. Firmware that is not ours passes the command line in the device tree, if at all; and that where it likes:
+ * QEMU puts it at the start of RAM.
+ */
 void boot_primary(const char *line, const void *fdt)
 {
 	const char *conduit;
 
 	console_init();
-	args_init(line ? line : fdt_bootargs(fdt));
+	if (*command_slot)
+		line = command_slot;
+	if (!line)
+		line = fdt_bootargs(fdt);
+	if (!line)
+		line = fdt_bootargs((const void *)RAM_START);
+	args_init(line);
 	conduit = arg_text("conduit", "smc");
 	conduit_hvc = text_is(conduit, "hvc");
 	if (!conduit_hvc && !text_is(conduit, "smc"))
@@ -97,6 +111,12 @@ void fail(const char *format, ...)
 	uint32_t owner = 0;
 	va_list args;
 
+	if (fail_hook) {
+		va_start(args, format);
+		console_print("# CPU ", this_cpu(), format, args, "\n");
+		va_end(args);
+		fail_hook(format);
+	}
 	/* The first failure is the one to look at; what others see while the machine goes down is not. */
 	if (!__atomic_compare_exchange_n(&failed, &owner, this_cpu() + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
 		if (owner == this_cpu() + 1) /* a handler over a failing interrupted code, which will not run again */
@@ -150,11 +170,18 @@ void complete_refused(u64 code)
 	fail("EVENT_COMPLETE in a handler came back with 0 (SUCCESS)");
 }
 
+void exception_recovered(void)
+{
+	fatal_depth[this_cpu()] = 0;
+}
+
 /* From start.S, on a stack of its own. */
 void exception_fatal(u64 vector, u64 esr, u64 elr, u64 far, u64 sp)
 {
 	unsigned depth = fatal_depth[this_cpu()]++;
 
+	if (depth == 0 && exception_hook)
+		exception_hook(vector, esr, elr, far);
 	if (depth == 0) {
 		if (failed == this_cpu() + 1)
 			failed = 0;

@@ -18,6 +18,18 @@ void guest_main(void);
 u64 sdei_handler(struct regs *regs);
 /* Printed after a FAIL line, if set. */
 extern const char *fail_epilogue;
+/*
+ * If set, told of an exception that nothing expects, and of a failure, before either ends the guest: a program may know how
+ * to go on, and does not return then. It runs on a stack of its own after an exception, and calls exception_recovered()
+ * when it leaves that.
+ */
+extern void (*exception_hook)(u64 vector, u64 esr, u64 elr, u64 far);
+extern void (*fail_hook)(const char *format);
+void exception_recovered(void);
+/* start.S: goes on in `work`, which must not return, on the stack that an exception's hook has. */
+void on_fatal_stack(void (*work)(void)) __attribute__((noreturn));
+/* start.S: vectors and EL2's controls as at the start. */
+void el_setup(void);
 
 void sdei_entry(void);
 void sdei_count_entry(void);
@@ -44,6 +56,9 @@ void expect_value(const char *what, u64 expected, u64 got);
 void args_init(const char *line);
 /* /chosen/bootargs of a flattened device tree (fdt.c); NULL if there is none, or no tree. */
 const char *fdt_bootargs(const void *fdt);
+/* The whole text from `from` to `end` as a number of 64 bits, decimal or 0x...; false: it is none, or does not fit. */
+bool text_number(const char *from, const char *end, u64 *number);
+/* Fails on what is no such number, or not from `lowest` to `highest`. */
 u64 arg_number(const char *name, u64 value_if_absent, u64 lowest, u64 highest);
 const char *arg_text(const char *name, const char *value_if_absent);
 bool text_is(const char *a, const char *b);

@@ -20,10 +20,32 @@
 	.section .text.start, "ax"
 	.global	_start
 _start:	/* x0: device tree, x1: command line or 0 */
-	msr	daifset, #15
+	b	1f
+	.balign	8
+	.global	command_slot
+	/* For whoever loads this image and cannot say what the firmware will pass: a command line behind the mark. */
+	.ascii	"QSDEIARG"
+command_slot:
+	.skip	MAX_LINE
+1:	msr	daifset, #15
 	mov	x19, x1
 	mov	x20, x0
-	adrp	x2, __bss_start
+	/* Relocations: struct { offset, type, addend }, all of them R_AARCH64_RELATIVE. */
+	adr	x4, _start
+	ldr	x2, =LINK_ADDRESS
+	sub	x4, x4, x2
+	adrp	x2, __rela_start
+	add	x2, x2, :lo12:__rela_start
+	adrp	x3, __rela_end
+	add	x3, x3, :lo12:__rela_end
+0:	cmp	x2, x3
+	b.hs	2f
+	ldp	x5, x6, [x2], #16
+	ldr	x6, [x2], #8
+	add	x6, x6, x4
+	str	x6, [x5, x4]
+	b	0b
+2:	adrp	x2, __bss_start
 	add	x2, x2, :lo12:__bss_start
 	adrp	x3, __bss_end
 	add	x3, x3, :lo12:__bss_end
@@ -49,8 +71,8 @@ _start_secondary:	/* x0: CPU index, from PSCI CPU_ON's context id */
 0:	wfi
 	b	0b
 
+/* x0: CPU index. Sets the stack, and what el_setup does. */
 	.global	cpu_setup
-/* x0: CPU index. Sets the stack and the vectors, and at EL2 what lets interrupts and the timer come to EL2. */
 cpu_setup:
 	msr	SPSel, #1
 	adrp	x1, stacks
@@ -59,6 +81,9 @@ cpu_setup:
 	mov	x3, #STACK_SIZE
 	madd	x1, x2, x3, x1
 	mov	sp, x1
+/* Sets the vectors, and at EL2 what lets interrupts and the timer come to EL2. */
+	.global	el_setup
+el_setup:
 	adrp	x1, vectors
 	add	x1, x1, :lo12:vectors
 	mrs	x2, CurrentEL
@@ -76,6 +101,28 @@ cpu_setup:
 	msr	S3_4_C12_C9_5, x2	/* ICC_SRE_EL2 */
 	isb
 	ret
+
+	/* SP = the stack of this CPU for when its own one may be what is broken; uses x5..x7 */
+	.macro	fatal_stack
+	mrs	x5, mpidr_el1
+	and	x5, x5, #(MAX_CPUS - 1)
+	add	x5, x5, #1
+	mov	x6, #FATAL_STACK_SIZE
+	adrp	x7, fatal_stacks
+	add	x7, x7, :lo12:fatal_stacks
+	madd	x7, x5, x6, x7
+	mov	sp, x7
+	.endm
+
+	/* void on_fatal_stack(void (*work)(void)): does not return */
+	.global	on_fatal_stack
+on_fatal_stack:
+	mov	x8, x0
+	msr	SPSel, #1
+	fatal_stack
+	blr	x8
+0:	wfi
+	b	0b
 
 /* Any exception but an IRQ ends the guest; the stack may be what is broken, so this uses another one. */
 	.macro fatal index
@@ -108,14 +155,7 @@ vectors:
 
 fatal_exception:	/* x0: vector index */
 	mov	x4, sp
-	mrs	x5, mpidr_el1
-	and	x5, x5, #(MAX_CPUS - 1)
-	add	x5, x5, #1
-	mov	x6, #FATAL_STACK_SIZE
-	adrp	x7, fatal_stacks
-	add	x7, x7, :lo12:fatal_stacks
-	madd	x7, x5, x6, x7
-	mov	sp, x7
+	fatal_stack
 	mrs_el	x1, esr
 	mrs_el	x2, elr
 	mrs_el	x3, far

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-LAST: Final = 97
+LAST: Final = 102
 """Number of the last scenario."""
 NOT_SELECTED: Final = "not selected"
 _MAX_LINE: Final = 4096
