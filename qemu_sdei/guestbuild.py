@@ -164,6 +164,11 @@ def _sources(program: Program, guest: Path) -> list[Path]:
     return [Path(name) for name in sorted(names)]
 
 
+def _extra_sources(folder: Path) -> list[Path]:
+    """What a folder outside of `guest/` adds to a program."""
+    return sorted(file for file in folder.iterdir() if file.suffix in (".S", ".c") and file.is_file())
+
+
 def sources_hash(program: Program, guest: Path) -> str:
     """SHA-256 over the names and contents of a program's sources and the flags it is built with."""
     digest = hashlib.sha256(" ".join((*FLAGS, *program.link)).encode())
@@ -177,9 +182,10 @@ def sources_hash(program: Program, guest: Path) -> str:
     return digest.hexdigest()
 
 
-def compile_program(program: Program, compiler: Compiler, guest: Path, build: Path) -> bytes:
+def compile_program(program: Program, compiler: Compiler, guest: Path, build: Path, extra: Path | None = None) -> bytes:
     """Compiles and links one program in `build` and returns its raw image.
 
+    `extra` is a folder whose sources are compiled with it, with EXTRA_SCENARIOS defined.
     The same compiler gives the same bytes wherever the folders are: it runs in `guest/` and sees relative names only.
     Raises UsageError with the compiler's own words if it refuses.
     """
@@ -188,12 +194,15 @@ def compile_program(program: Program, compiler: Compiler, guest: Path, build: Pa
     flags = [*FLAGS, *includes, f"-ffile-prefix-map={guest}=guest"]
     if compiler.is_clang:
         flags = ["--target=aarch64-none-elf", *flags]
+    sources = [source for source in _sources(program, guest) if source.suffix in (".S", ".c")]
+    if extra is not None:
+        flags += ["-DEXTRA_SCENARIOS", f"-I{extra.absolute()}"]
+        sources += _extra_sources(extra.absolute())
     objects: list[str] = []
-    for source in _sources(program, guest):
-        if source.suffix in (".S", ".c"):
-            target = str(build / (source.as_posix().replace("/", "_") + ".o"))
-            _run([compiler.path, *flags, "-c", str(source), "-o", target], guest)
-            objects.append(target)
+    for number, source in enumerate(sources):
+        target = str(build / (f"extra_{number}_{source.name}.o" if source.is_absolute() else _object_name(source)))
+        _run([compiler.path, *flags, "-c", str(source), "-o", target], guest)
+        objects.append(target)
     elf = build / f"{program.name}.elf"
     if compiler.is_clang:
         linker = [_lld(compiler), *program.link]
@@ -202,6 +211,24 @@ def compile_program(program: Program, compiler: Compiler, guest: Path, build: Pa
         linker += [part for flag in program.link for part in ("-Xlinker", flag)]
     _run([*linker, "-T", program.script, "-o", str(elf), *objects], guest)
     return flatten(elf.read_bytes())
+
+
+def _object_name(source: Path) -> str:
+    return source.as_posix().replace("/", "_") + ".o"
+
+
+def build_extended(name: str, guest: Path, extra: Path, build: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Build program `name` of the sources in `guest` with those of the folder `extra` into `build`; return its image.
+
+    Raises UsageError if there is no compiler, or it refuses; in the compiler's own words then.
+    """
+    compiler = find_compiler(environ)
+    if compiler is None:
+        raise UsageError(f"{extra} must be compiled, and {_no_compiler()}")
+    program = next(program for program in PROGRAMS if program.name == name)
+    image = build / f"{name}.bin"
+    image.write_bytes(compile_program(program, compiler, guest, build, extra))
+    return image
 
 
 def _lld(compiler: Compiler) -> str:

@@ -5,11 +5,19 @@
  */
 #include "harness.h"
 
-#define CONF_SCENARIOS 102
+#define LAST_SCENARIO 102
+#ifdef EXTRA_SCENARIOS /* a folder of the user's own was compiled in: numbers 201 to 299 */
+#define CONF_SCENARIOS 299
+#else
+#define CONF_SCENARIOS LAST_SCENARIO
+#endif
 
 #define SCENARIO(number, group, function, name, source, flags) void group##_##function(void);
 #define ELSEWHERE(...)
 #include "list.h"
+#ifdef EXTRA_SCENARIOS
+#include "scenarios.h"
+#endif
 #undef SCENARIO
 #undef ELSEWHERE
 #define SCENARIO(number, group, function, name, source, flags) \
@@ -17,6 +25,9 @@
 #define ELSEWHERE(number, name, source, where) { number, "", name, source, where, NULL, 0 },
 static const struct scenario scenarios[] = {
 #include "list.h"
+#ifdef EXTRA_SCENARIOS
+#include "scenarios.h"
+#endif
 };
 #define NR_SCENARIOS (sizeof(scenarios) / sizeof(scenarios[0]))
 
@@ -286,5 +297,10 @@ void conformance_run(const char *filter, u64 after, int kind)
 	for (unsigned i = 0; i < NR_SCENARIOS; i++) {
 		if (!reported[scenarios[i].number])
 			printf("ok %u - %s # SKIP not selected\n", scenarios[i].number, scenarios[i].name);
+		reported[scenarios[i].number] = true;
+	}
+	for (unsigned number = LAST_SCENARIO + 1; number <= CONF_SCENARIOS; number++) {
+		if (!reported[number])
+			printf("ok %u # SKIP no such scenario\n", number);
 	}
 }

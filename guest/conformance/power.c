@@ -138,6 +138,7 @@ void power_signalled_off(void)
 static void off_here(struct probe *p, struct entry *e)
 {
 	(void)p, (void)e;
+	log_call(PSCI_CPU_OFF, 0, 0, 0, 0);
 	smccc(PSCI_CPU_OFF, 0, 0, 0, 0, 0);
 	FAIL("CPU_OFF does not return");
 }
@@ -168,6 +169,7 @@ static u64 off_in_interrupt(u64 argument)
 		}
 	}
 	timer_stop();
+	log_call(PSCI_CPU_OFF, 0, 0, 0, 0);
 	smccc(PSCI_CPU_OFF, 0, 0, 0, 0, 0);
 	FAIL("CPU_OFF does not return");
 	return 0;

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
+import shlex
 import sys
+import tempfile
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.options import add_machine_options, machine_options
@@ -24,12 +28,30 @@ def register(subparsers: Any) -> None:
         help="go through the rules of SDEI with a bare-metal guest",
         description="Run the conformance suite on the Python firmware and print a table of its scenarios; of those "
         "that failed, what was expected, what came, and the calls and trace before it. Exit code 0 if and only if none "
-        "failed. docs/reference/conformance.md lists the scenarios, and says how to run them on other firmware.",
+        "failed. docs/reference/conformance.md lists the scenarios, and says how to run them on other firmware and how "
+        "to add some.",
     )
     parser.add_argument(
         "--filter", default="", metavar="F", help="scenarios by number, range or group, such as 13,20-25,bind"
     )
     parser.add_argument("--tap", action="store_true", help="print TAP 13")
+    parser.add_argument(
+        "--scenarios", metavar="DIR", help="a folder with scenarios of your own, compiled in (needs a cross compiler)"
+    )
+    group = parser.add_argument_group("another firmware")
+    group.add_argument(
+        "--firmware-image",
+        metavar="FILE",
+        help="run them on this image for QEMU's virt,secure=on, by -bios; there is no firmware of ours then",
+    )
+    group.add_argument(
+        "--firmware-entry",
+        metavar="ADDR",
+        help="where it enters the guest, which is put there (default: 0x40200000); none: the image has the guest in it",
+    )
+    group.add_argument(
+        "--qemu-arg", action="append", default=[], metavar="ARG", help="added to QEMU's command line for it"
+    )
     add_machine_options(parser, smp=4)
     parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")
     parser.add_argument(
@@ -45,9 +67,20 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tap and args.json:
         raise UsageError("--tap and --json: choose one")
-    options = replace(machine_options(args), append=args.append)
-    with Progress(args.quiet) as progress:
-        report = conformance.run(options, scenarios=args.filter, progress=progress, timeout=args.timeout)
+    if not 0 < args.timeout < math.inf:
+        raise UsageError("--timeout must be more than 0 seconds")
+    image, entry = _image(args)
+    options = replace(machine_options(args), append=args.append, qemu_args=_words(args.qemu_arg))
+    with Progress(args.quiet) as progress, tempfile.TemporaryDirectory(prefix="qemu-sdei-") as folder:
+        own = None
+        if args.scenarios is not None:
+            progress(f"compiling {args.scenarios}")
+            own = conformance.build(Path(args.scenarios), Path(folder))
+        common = {"scenarios": args.filter, "own": own, "progress": progress, "timeout": args.timeout}
+        if image is None:
+            report = conformance.run(options, **common)
+        else:
+            report = conformance.run_image(image, options, entry=entry, **common)
     if args.tap:
         sys.stdout.write(conformance.write_tap(report.results))
     elif args.json:
@@ -55,6 +88,46 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(report, args.verbose)
     return 0 if report.ok else 1
+
+
+def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
+    """The other firmware's image, and where it enters the guest. Raises `UsageError`."""
+    from qemu_sdei.conformance.image import ENTRY
+
+    if args.firmware_image is None:
+        for option, given in (("--firmware-entry", args.firmware_entry), ("--qemu-arg", args.qemu_arg)):
+            if given:
+                raise UsageError(f"{option} is for another firmware: give --firmware-image with it")
+        return None, None
+    for option, given in (
+        ("--events", args.events),
+        ("--no-sdei", args.no_sdei),
+        ("--sdei-version", args.sdei_version),
+        ("--sdei-vendor", args.sdei_vendor),
+        ("--sdei-signal", args.sdei_signal),
+        ("--sdei-slots", args.sdei_slots),
+        ("--service", args.service),
+        ("--name", args.name),
+    ):
+        if given:
+            raise UsageError(f"{option} is for the Python firmware, which --firmware-image leaves out")
+    if args.firmware_entry is None:
+        return args.firmware_image, ENTRY
+    if args.firmware_entry == "none":
+        return args.firmware_image, None
+    try:
+        return args.firmware_image, int(args.firmware_entry[:20], 0)
+    except ValueError:
+        raise UsageError(
+            f"--firmware-entry {args.firmware_entry!r}: want an address, such as {ENTRY:#x}, or none"
+        ) from None
+
+
+def _words(arguments: list[str]) -> list[str]:
+    try:
+        return [word for argument in arguments for word in shlex.split(argument)]
+    except ValueError as error:
+        raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
 
 
 def _document(report: Report) -> dict[str, Any]:

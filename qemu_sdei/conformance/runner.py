@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from qemu_sdei.conformance.tap import (
-    LAST,
-    NOT_SELECTED,
-    Begin,
-    Failed,
-    Item,
-    Outcome,
-    Parser,
-    Result,
-    Trigger,
-)
-from qemu_sdei.errors import GuestError, GuestTimeoutError, SdeiError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import BUILTIN, GuestOptions, Progress, no_progress
+from qemu_sdei.conformance import listing
+from qemu_sdei.conformance.follow import Run
+from qemu_sdei.conformance.image import ImageMachine, check_image
+from qemu_sdei.conformance.listing import Scenario
+from qemu_sdei.conformance.machine import Machine, OurMachine
+from qemu_sdei.conformance.tap import Outcome, Result
+from qemu_sdei.errors import GuestError, GuestTimeoutError, UsageError
+from qemu_sdei.machine.options import BUILTIN, FLAT, GuestOptions, Progress, no_progress
 from qemu_sdei.sdei.events import EventType, Priority
 from qemu_sdei.sdei.profile import Profile
 
 KERNEL: Final = f"{BUILTIN}conformance"
+BLOB: Final = Path(__file__).parent.parent / "data" / "conformance.bin"
 MAX_CPUS: Final = 16
 MAX_WORDS: Final = 255
 """Characters of the guest's command line."""
 STALL: Final = 15.0
-"""Seconds of silence after which a scenario counts as hung; its own waits end after 2."""
-TRACE: Final = 24
-"""Trace records that a failure keeps."""
-_FILTER: Final = re.compile(r"[a-z]+|\d{1,3}(-\d{1,3})?")
+"""Seconds without a word on a scenario after which it counts as hung; its waits end after 2, the watchdog after 12."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,14 @@ class Report:
         return self.count(Outcome.FAIL) == 0 and self.count(Outcome.PASS) > 0
 
 
+@dataclass(frozen=True)
+class Own:
+    """Scenarios of a user's own, and the guest that was built with them."""
+
+    scenarios: tuple[Scenario, ...]
+    guest: Path
+
+
 def event_words(profile: Profile) -> list[str]:
     """Words that tell the guest which static events to use."""
     words = []
@@ -75,34 +75,11 @@ def event_words(profile: Profile) -> list[str]:
     return words
 
 
-def check_filter(text: str) -> str:
-    """`text` if it can be a filter: numbers, ranges and groups, separated by commas. Raises `UsageError`."""
-    for part in text.split(",") if text else ():
-        if _FILTER.fullmatch(part) is None:
-            raise UsageError(f"filter {part!r} is no number (13), range (12-21) or group (bind)")
-    return text
-
-
-@dataclass
-class _Run:
-    """What one guest after the other adds to."""
-
-    results: dict[int, Result] = field(default_factory=dict)
-    firmware: list[str] = field(default_factory=list)
-    not_selected: set[int] = field(default_factory=set)
-    current: Begin | None = None
-    """The scenario that began and has no result yet."""
-    last: int = 0
-    """The newest scenario that began, in any guest."""
-    crash: str = ""
-    refused: list[str] = field(default_factory=list)
-    """Why events that the scenario wanted of the host were not injected."""
-
-
 def run(
     options: GuestOptions,
     *,
     scenarios: str = "",
+    own: Own | None = None,
     progress: Progress = no_progress,
     on_result: Callable[[Result], None] = lambda result: None,
     timeout: float = 300.0,
@@ -116,132 +93,119 @@ def run(
         UsageError: filter, events or machine cannot be. GuestError: the guest did not get to its first scenario.
         GuestTimeoutError: all of it took longer than `timeout` seconds.
     """
-    check_filter(scenarios)
-    if options.smp > MAX_CPUS:
-        raise UsageError(f"the conformance guest uses up to {MAX_CPUS} vCPUs, not {options.smp}")
     profile = Profile.default() if options.profile is None else Profile.load(Path(options.profile))
-    words = [f"smp={options.smp}", "trigger=console", *event_words(profile)]
-    if scenarios:
-        words.append(f"filter={scenarios}")
-    began = time.monotonic()
-    state = _Run()
-    starts = 0
-    while True:
-        again = [f"after={state.last}"] if state.last else []
-        line = " ".join([*words, *again, options.append]).strip()
+    words = ["trigger=console", *event_words(profile)]
+    kernel = KERNEL if own is None else f"{FLAT}{own.guest}"
+
+    def start(line: str) -> AbstractContextManager[Machine]:
+        return OurMachine(replace(options, kernel=kernel, append=line))
+
+    suite = _Suite(options, words, scenarios, own, on_result, progress, timeout, stall)
+    suite.follow(start)
+    if suite.lost is not None:
+        raise suite.lost
+    return suite.report()
+
+
+def run_image(
+    image: str | Path,
+    options: GuestOptions,
+    *,
+    entry: int | None,
+    scenarios: str = "",
+    own: Own | None = None,
+    progress: Progress = no_progress,
+    on_result: Callable[[Result], None] = lambda result: None,
+    timeout: float = 300.0,
+    stall: float = STALL,
+) -> Report:
+    """Run them on a machine whose firmware is `image`, which enters the guest at `entry` (None: it has it itself).
+
+    Whatever the image does, there is a report: a scenario that it did not bring to an end has failed.
+
+    Raises:
+        UsageError: filter, image or machine cannot be. LaunchError: there is no QEMU that starts.
+    """
+    from qemu_sdei.machine.plan import check_machine
+
+    path = check_image(image, entry, check_machine(options)[1])
+    guest = (BLOB if own is None else own.guest).read_bytes()
+
+    def start(line: str) -> AbstractContextManager[Machine]:
+        return ImageMachine(options, path, entry, guest, line)
+
+    suite = _Suite(options, [], scenarios, own, on_result, progress, timeout, stall)
+    suite.follow(start)
+    suite.blame_the_rest()
+    return suite.report()
+
+
+class _Suite:
+    """One guest after the other, until each scenario has a result or none comes any more."""
+
+    def __init__(
+        self,
+        options: GuestOptions,
+        words: list[str],
+        scenarios: str,
+        own: Own | None,
+        on_result: Callable[[Result], None],
+        progress: Progress,
+        timeout: float,
+        stall: float,
+    ) -> None:
+        if options.smp > MAX_CPUS:
+            raise UsageError(f"the conformance guest uses up to {MAX_CPUS} vCPUs, not {options.smp}")
+        known = (*listing.builtin(), *(own.scenarios if own is not None else ()))
+        self._selected = listing.select(known, scenarios)
+        self._words = [f"smp={options.smp}", *words, *([f"filter={scenarios}"] if scenarios else [])]
+        self._append = options.append
+        self._progress = progress
+        self._stall = stall
+        self._began = time.monotonic()
+        self._deadline = self._began + timeout
+        self._starts = 0
+        self._run = Run({scenario.number for scenario in known}, on_result)
+        self.lost: GuestError | None = None
+        """Why there are scenarios without a result."""
+
+    def _line(self) -> str:
+        line = " ".join([*self._words, *self._run.again(), self._append]).strip()
         if len(line) > MAX_WORDS:
             raise UsageError(f"the guest's command line would have {len(line)} characters, {MAX_WORDS} is the most")
-        starts += 1
-        progress("starting the conformance guest" + (f" again, after scenario {state.last}" if again else ""))
-        before = state.last
-        done = _one_guest(
-            replace(options, kernel=KERNEL, append=line), state, on_result, began + timeout, stall, progress
-        )
-        if done:
-            break
-        if state.last == before:
-            raise GuestError(
-                f"the conformance guest ended before {'its next' if before else 'a'} scenario: {state.crash}"
-            )
-    if not state.results:
-        raise UsageError(f"no scenario is called {scenarios!r}: see docs/reference/conformance.md for the list")
-    return Report(tuple(state.results.values()), tuple(state.firmware), time.monotonic() - began, starts)
+        return line
 
-
-def _one_guest(
-    options: GuestOptions,
-    state: _Run,
-    on_result: Callable[[Result], None],
-    deadline: float,
-    stall: float,
-    progress: Progress,
-) -> bool:
-    """Follow one guest to its end; False: it did not get through, and the scenario it was at has failed."""
-    parser = Parser()
-    state.current, state.crash = None, ""
-    with Guest(options, progress=no_progress) as guest:
-        newest = time.monotonic()
-        progress("running the scenarios")
-        for text in guest.follow():
-            now = time.monotonic()
-            for item in parser.feed(text):
-                _take(item, guest, state, on_result)
-            if text:
-                newest = now
-            elif now - newest > stall:
-                state.crash = f"nothing for {stall:g} s"
-                _blame(state, guest, on_result)
-                return False
-            if now > deadline:
-                raise GuestTimeoutError(
-                    f"the conformance suite did not end in time, at scenario {state.last}",
-                    console=guest.console_text.last_lines(),
+    def follow(self, start: Callable[[str], AbstractContextManager[Machine]]) -> None:
+        """Start guests by `start`, which is given the command line."""
+        while True:
+            again = f" again, after scenario {self._run.last}" if self._run.last else ""
+            line, before = self._line(), self._run.place
+            self._starts += 1
+            self._progress(f"starting the conformance guest{again}")
+            with start(line) as machine:
+                self._progress("running the scenarios")
+                done = self._run.follow(machine, self._stall, self._deadline)
+                console = machine.console()
+            if done:
+                return
+            if time.monotonic() > self._deadline:
+                self.lost = GuestTimeoutError(
+                    f"the conformance suite did not end in time, at scenario {self._run.last}", console=console
                 )
-        for item in parser.finish():
-            _take(item, guest, state, on_result)
-    if state.crash or not _complete(state):
-        state.crash = state.crash or "the guest ended"
-        _blame(state, None, on_result)
-        return False
-    return True
+                return
+            if self._run.place == before:
+                which = "its next" if self._run.last else "a"
+                self.lost = GuestError(f"the conformance guest ended before {which} scenario: {self._run.crash}")
+                return
 
+    def blame_the_rest(self) -> None:
+        """What has no result was not reached: that is a failure too."""
+        for scenario in self._selected:
+            if scenario.number not in self._run.results and self.lost is not None:
+                self._run.fail(scenario.number, scenario.name, scenario.source, self.lost.message, ())
 
-def _complete(state: _Run) -> bool:
-    """The guest said something of every scenario."""
-    return len(state.not_selected | state.results.keys()) == LAST and state.current is None
-
-
-def _take(item: Item, guest: Guest, state: _Run, on_result: Callable[[Result], None]) -> None:
-    if isinstance(item, Begin):
-        state.current, state.last = item, item.number
-        state.refused.clear()
-    elif isinstance(item, Trigger):
-        guest.write(_inject(guest, item, state))
-    elif isinstance(item, Failed):
-        failed = state.results.get(item.number)
-        if failed is not None:
-            state.results[item.number] = replace(failed, trace=_trace(guest))
-        guest.write("y")
-    elif isinstance(item, Result):
-        if state.current is not None and item.number == state.current.number:
-            state.current = None
-        if item.outcome is Outcome.SKIP and item.reason == NOT_SELECTED:
-            state.not_selected.add(item.number)
-        elif item.number not in state.results:
-            if item.outcome is Outcome.FAIL and state.refused:
-                item = replace(item, details={**item.details, "refused": tuple(state.refused)})
-            state.results[item.number] = item
-            on_result(item)
-    elif item.fatal:
-        state.crash = state.crash or item.line
-    elif item.line.startswith("# ") and item.line[2:] not in state.firmware:
-        state.firmware.append(item.line[2:])
-
-
-def _inject(guest: Guest, request: Trigger, state: _Run) -> str:
-    try:
-        guest.inject(request.event, request.cpu)
-    except SdeiError as error:
-        state.refused.append(str(error))
-        return "n"
-    return "y"
-
-
-def _trace(guest: Guest) -> tuple[dict[str, object], ...]:
-    try:
-        return tuple(guest.trace(TRACE))
-    except SdeiError:
-        return ()
-
-
-def _blame(state: _Run, guest: Guest | None, on_result: Callable[[Result], None]) -> None:
-    """The guest is lost: that is the failure of the scenario that was running."""
-    lost = state.current
-    if lost is None or lost.number in state.results:
-        return
-    reason = f"the scenario did not end: {state.crash}"
-    details = {"expected": "the scenario ends", "got": state.crash}
-    trace = () if guest is None else _trace(guest)
-    result = Result(lost.number, lost.name, lost.source, Outcome.FAIL, reason, details, trace=trace)
-    state.results[lost.number] = result
-    on_result(result)
+    def report(self) -> Report:
+        """All results."""
+        chosen = [s.number for s in self._selected]
+        results = [self._run.results[number] for number in chosen if number in self._run.results]
+        return Report(tuple(results), tuple(self._run.firmware), time.monotonic() - self._began, self._starts)

@@ -8,20 +8,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
-LAST: Final = 102
-"""Number of the last scenario."""
+from qemu_sdei.conformance.listing import EXTRA, LAST
+
 NOT_SELECTED: Final = "not selected"
 _MAX_LINE: Final = 4096
 _MAX_DETAILS: Final = 64
+_MAX_NOTES: Final = 16
 
 _POINT: Final = re.compile(r"(not )?ok (\d{1,4}) - (.*)")
 _SKIP: Final = re.compile(r"(.*?) # SKIP (.*)")
 _SOURCE_OF_SKIP: Final = re.compile(r"(.*) \(source ([^()]*)\)")
-_REQUEST: Final = re.compile(r"#! (failed|trigger)((?: \w+)*)")
+_REQUEST: Final = re.compile(r"#! (failed|kind|mark|trigger|trigger-at|trigger-mark)((?: \w+)*)")
+_NOTE: Final = re.compile(r"# \d{1,4} (not with|with|fails with) ")
 _BEGIN: Final = re.compile(r"#! run (\d{1,4}) - (.*) # source (.*)")
 _KEY: Final = re.compile(r"  (\w+):(?: (.*))?")
 _ITEM: Final = re.compile(r"    - (.*)")
@@ -71,11 +73,42 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A scenario is tried with the kind of event that has this number."""
+
+    number: int
+    kind: int
+
+
+@dataclass(frozen=True)
 class Trigger:
     """The guest asks for an event and waits: `y` it was injected, `n` the firmware refused."""
 
     event: int
     cpu: int
+
+
+@dataclass(frozen=True)
+class TriggerAt(Trigger):
+    """The same, when vCPU `watched` is in the code from `low` to before `high`."""
+
+    watched: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class TriggerMark(Trigger):
+    """The same, when the guest says this mark."""
+
+    mark: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A handler has come to its mark."""
+
+    mark: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +123,15 @@ class Text:
         return self.line.startswith(("FAIL: ", "Bail out!"))
 
 
-Item = Result | Begin | Failed | Trigger | Text
+Item = Result | Begin | Kind | Failed | Trigger | Mark | Text
+_REQUESTS: Final[Mapping[str, type[Failed | Kind | Mark | Trigger]]] = {
+    "failed": Failed,
+    "kind": Kind,
+    "mark": Mark,
+    "trigger": Trigger,
+    "trigger-at": TriggerAt,
+    "trigger-mark": TriggerMark,
+}
 
 
 class Parser:
@@ -111,6 +152,10 @@ class Parser:
             line, self._buffer = self._buffer.split("\n", 1)
             yield from self._line(line.rstrip("\r")[:_MAX_LINE])
         self._buffer = self._buffer[:_MAX_LINE]
+
+    def notes(self) -> tuple[str, ...]:
+        """What was said beside the result of a scenario that has none yet."""
+        return tuple(self._notes)
 
     def finish(self) -> Iterator[Item]:
         """Yield what is left when no more text comes."""
@@ -140,12 +185,13 @@ class Parser:
         elif match := _REQUEST.fullmatch(line):
             yield from self._request(match[1], match[2].split(), line)
         elif line.startswith("# ") and self._is_note(line):
+            self._notes[_MAX_NOTES:] = []
             self._notes.append(line[2:].split(" ", 1)[1])
         elif line and not line.startswith(("TAP version", "1..")):
             yield Text(line)
 
     def _is_note(self, line: str) -> bool:
-        return re.match(r"# \d+ not with ", line) is not None
+        return _NOTE.match(line) is not None
 
     def _detail(self, line: str) -> bool:
         """Take `line` as part of the open failure's YAML block; False: the block is over."""
@@ -171,7 +217,7 @@ class Parser:
     def _point(self, failed: bool, number: int, text: str) -> Iterator[Item]:
         notes = tuple(self._notes)
         self._notes.clear()
-        if not 1 <= number <= LAST:
+        if not 1 <= number <= EXTRA[-1]:
             yield Text(text)
             return
         if failed:
@@ -188,14 +234,13 @@ class Parser:
         yield Result(number, name, source, Outcome.PASS, notes=notes)
 
     def _request(self, word: str, values: list[str], line: str) -> Iterator[Item]:
+        make = _REQUESTS[word]
         try:
             numbers = [int(value, 0) for value in values]
         except ValueError:
             numbers = []
-        if word == "failed" and len(numbers) == 1:
-            yield Failed(numbers[0])
-        elif word == "trigger" and len(numbers) == 2:
-            yield Trigger(numbers[0], numbers[1])
+        if len(numbers) == len(fields(make)):
+            yield make(*numbers)
         else:
             yield Text(line)
 
@@ -207,8 +252,9 @@ def _unquoted(text: str) -> str:
 def write_tap(results: Iterable[Result]) -> str:
     """`results` as TAP 13: every scenario has its number, those that are not in `results` are skipped."""
     found = {result.number: result for result in results}
-    lines = ["TAP version 13", f"1..{LAST}"]
-    for number in range(1, LAST + 1):
+    last = max([LAST, *found])
+    lines = ["TAP version 13", f"1..{last}"]
+    for number in range(1, last + 1):
         result = found.get(number)
         if result is None:
             lines.append(f"ok {number} # SKIP {NOT_SELECTED}")
