@@ -4,10 +4,13 @@
 
 #include "guest.h"
 
-#define EVENT 0u
+/* Events by the words event=, private=, critical=: the one that is signalled, and static ones. */
+extern u64 event_number, private_number, critical_number;
+#define EVENT event_number
 
 void mode_hot(void);
 void mode_cold(void);
+void mode_calls(void);
 void mode_signal(void);
 void mode_idle(void);
 void mode_storm(void);
@@ -44,9 +47,11 @@ u64 power_down(void); /* power_down.S */
 
 #define MAX_SAMPLES 65536
 
-/* Samples in ns, for the median and the 99th percentile. */
+/* Samples in ns, for the median and the like. */
 void sample(u64 ns);
 u64 percentile(unsigned percent);
+/* Runs `once` count times in batches, each batch one sample, and prints a line of figures. */
+void measure(const char *name, u64 count, void (*once)(u64 context), u64 context);
 
 /* One SDEI_VERSION; fails if the firmware has none. */
 u64 sdei_version(void);

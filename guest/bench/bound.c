@@ -227,13 +227,16 @@ static u64 bind(u64 intid, u64 type)
 
 void mode_bound(void)
 {
+	u64 refused = arg_number("refused", 40, 0, 1019);
+
 	count = arg_number("count", 200, 1, 1000000);
 	args_done();
 	sdei_version();
 	timer_event = bind(TIMER, 0);
 	alarm_event = bind(ALARM, 1);
 	expect("INTERRUPT_BIND of an SGI", INVALID_PARAMETERS, call(SDEI_INTERRUPT_BIND, 1));
-	expect("INTERRUPT_BIND of the firmware's own", INVALID_PARAMETERS, call(SDEI_INTERRUPT_BIND, 40));
+	if (refused)
+		expect("INTERRUPT_BIND of the firmware's own", INVALID_PARAMETERS, call(SDEI_INTERRUPT_BIND, refused));
 	start_cpus(sleep_cpu);
 	timer_on_this_cpu(0);
 	expect("INTERRUPT_RELEASE", SUCCESS, call(SDEI_INTERRUPT_RELEASE, timer_event));

@@ -18,7 +18,8 @@ struct fuzzer {
 };
 
 static struct fuzzer fuzzers[MAX_CPUS];
-static u64 rounds;
+static u64 rounds, shared;
+static bool any_code; /* of another firmware: only that nothing else changes is asked */
 
 void fuzz_entry(void);
 void fuzz_resume(void);
@@ -36,8 +37,8 @@ static u64 next_random(struct fuzzer *f)
 
 static u64 argument(struct fuzzer *f)
 {
-	static const u64 edges[] = { 0, 1, 2, 15, 16, 18, 27, 47, 288, 0x103, 0x200, 0x202, 0x40ff0000, 0x40ff0100,
-				     0x7fffffff, 0x80000000, 0xffffffff, 1ul << 32, 1ul << 63, ~0ul };
+	const u64 edges[] = { 0, 1, 2, 15, 16, 18, 27, 47, 288, critical_number, shared, 0x202, 0x40ff0000, 0x40ff0100,
+			      0x7fffffff, 0x80000000, 0xffffffff, 1ul << 32, 1ul << 63, ~0ul };
 	u64 random = next_random(f);
 
 	switch (random >> 60) {
@@ -48,7 +49,7 @@ static u64 argument(struct fuzzer *f)
 	case 5 ... 7:
 		return affinity((unsigned)((random & 0xffff) % nr_cpus));
 	case 8:
-		return 0x100 + (random & 3);
+		return private_number + (random & 3);
 	default:
 		return 0;
 	}
@@ -164,7 +165,7 @@ static void one_call(struct fuzzer *f, bool in_handler)
 		return;
 	before = regs;
 	smccc_full(&regs);
-	if (!allowed(id, (int64_t)regs.x[0]))
+	if (!any_code && !allowed(id, (int64_t)regs.x[0]))
 		fail("fuzz: 0x%lx(0x%lx, 0x%lx, 0x%lx, 0x%lx, 0x%lx) returned 0x%lx", before.x[0], before.x[1],
 		     before.x[2], before.x[3], before.x[4], before.x[5], regs.x[0]);
 	for (unsigned i = 1; i < 31; i++) {
@@ -213,6 +214,12 @@ void mode_fuzz(void)
 {
 	u64 seed = arg_number("seed", 1, 1, 1000000000), calls = 0, handled = 0;
 
+	const char *codes = arg_text("codes", "ours");
+
+	any_code = text_is(codes, "any");
+	if (!any_code && !text_is(codes, "ours"))
+		fail("codes=%s: want ours or any", codes);
+	shared = arg_number("shared", 0x200, 0, 0x7fffffff);
 	rounds = arg_number("count", 10000, 1, 1000000000);
 	args_done();
 	sdei_version();

@@ -4,7 +4,7 @@
  */
 #include "bench.h"
 
-#define CRITICAL 0x103u
+#define CRITICAL critical_number
 #define EVENT_CONTEXT 0xc4000024
 #define CPU_OFF 0x84000002
 #define AFFINITY_INFO 0xc4000004
@@ -55,7 +55,7 @@ static u64 second(u64 pc)
 static void third(u64 pc)
 {
 	in_handler("before the critical one", pc);
-	printf("journey: waits for event 0x%x\n", CRITICAL);
+	printf("journey: waits for event 0x%lx\n", CRITICAL);
 	wait_at_least(&critical_runs, 1, "the critical event");
 	report("after the critical one");
 }

@@ -4,6 +4,7 @@
 #define BATCHES 200
 #define WARM_UP 64
 
+u64 event_number, private_number, critical_number;
 static u64 samples[MAX_SAMPLES];
 static unsigned nr_samples;
 
@@ -12,7 +13,7 @@ void sample(u64 ns)
 	samples[nr_samples++] = ns;
 }
 
-/* Sorts on each call; the modes ask twice. */
+/* Sorts on each call, which is quick when it is sorted. */
 u64 percentile(unsigned percent)
 {
 	for (unsigned gap = nr_samples / 2; gap; gap /= 2) {
@@ -66,8 +67,14 @@ static u64 run_batches(u64 count, void (*once)(u64 context), u64 context)
 
 static void print_result(const char *name, u64 count, u64 total)
 {
-	printf("%s: count=%lu ticks=%lu freq=%lu median_ns=%lu p99_ns=%lu\n", name, count, total, ticks_per_second(),
-	       percentile(50), percentile(99));
+	printf("%s: count=%lu ticks=%lu freq=%lu median_ns=%lu p99_ns=%lu min_ns=%lu p10_ns=%lu\n", name, count, total,
+	       ticks_per_second(), percentile(50), percentile(99), percentile(0), percentile(10));
+}
+
+void measure(const char *name, u64 count, void (*once)(u64 context), u64 context)
+{
+	nr_samples = 0;
+	print_result(name, count, run_batches(count, once, context));
 }
 
 static void one_version(u64 version)
@@ -81,11 +88,9 @@ static void one_version(u64 version)
 void mode_hot(void)
 {
 	u64 count = arg_number("count", 20000, 1, 1000000000);
-	u64 total;
 
 	args_done();
-	total = run_batches(count, one_version, sdei_version());
-	print_result("hot", count, total);
+	measure("hot", count, one_version, sdei_version());
 }
 
 /* WFI with interrupts masked: the timer's interrupt wakes, and is never taken. */
@@ -136,15 +141,96 @@ static void one_signal(u64 self)
 void mode_signal(void)
 {
 	u64 count = arg_number("count", 20000, 1, 1000000000);
-	u64 total;
 
 	args_done();
 	sdei_version();
 	enable_event(EVENT, sdei_count_entry, (u64)&handled[0]);
-	total = run_batches(count, one_signal, affinity(0));
+	measure("signal", count, one_signal, affinity(0));
 	expect("SDEI_PE_MASK", 1, smccc(SDEI_PE_MASK, 0, 0, 0, 0, 0));
 	expect_value("handler runs", signalled, handled[0]);
-	print_result("signal", count, total);
+}
+
+/* ---- all calls in one boot ---- */
+
+static void must(const char *name, u64 function, u64 x1, u64 x2, u64 x3)
+{
+	u64 got = smccc(function, x1, x2, x3, 0, 0);
+
+	if (got != SUCCESS)
+		expect(name, SUCCESS, got);
+}
+
+static void one_features(u64 slots)
+{
+	u64 got = smccc(SDEI_FEATURES, FEATURE_BIND_SLOTS, 0, 0, 0, 0);
+
+	if (got != slots)
+		expect_value("SDEI_FEATURES", slots, got);
+}
+
+static void one_status(u64 status)
+{
+	u64 got = smccc(SDEI_EVENT_STATUS, EVENT, 0, 0, 0, 0);
+
+	if (got != status)
+		expect_value("EVENT_STATUS", status, got);
+}
+
+static void one_info(u64 context)
+{
+	(void)context;
+	must("EVENT_GET_INFO(type)", SDEI_EVENT_GET_INFO, EVENT, INFO_TYPE, 0);
+}
+
+static void one_registration(u64 context)
+{
+	must("EVENT_REGISTER", SDEI_EVENT_REGISTER, EVENT, (u64)sdei_count_entry, context);
+	must("EVENT_UNREGISTER", SDEI_EVENT_UNREGISTER, EVENT, 0, 0);
+}
+
+static void one_enabling(u64 context)
+{
+	(void)context;
+	must("EVENT_DISABLE", SDEI_EVENT_DISABLE, EVENT, 0, 0);
+	must("EVENT_ENABLE", SDEI_EVENT_ENABLE, EVENT, 0, 0);
+}
+
+static void one_masking(u64 context)
+{
+	u64 got = smccc(SDEI_PE_MASK, 0, 0, 0, 0, 0);
+
+	(void)context;
+	if (got != 1)
+		expect_value("SDEI_PE_MASK", 1, got);
+	must("SDEI_PE_UNMASK", SDEI_PE_UNMASK, 0, 0, 0);
+}
+
+static void one_reset(u64 context)
+{
+	(void)context;
+	must("SDEI_PRIVATE_RESET", SDEI_PRIVATE_RESET, 0, 0, 0);
+	must("SDEI_SHARED_RESET", SDEI_SHARED_RESET, 0, 0, 0);
+}
+
+/* One boot for all, so that they can be compared with each other. */
+void mode_calls(void)
+{
+	u64 count = arg_number("count", 5000, 1, 1000000000), version;
+
+	args_done();
+	version = sdei_version();
+	measure("version", count, one_version, version);
+	measure("features", count, one_features, smccc(SDEI_FEATURES, FEATURE_BIND_SLOTS, 0, 0, 0, 0));
+	measure("info", count, one_info, 0);
+	measure("register_unregister", count, one_registration, (u64)&handled[0]);
+	enable_event(EVENT, sdei_count_entry, (u64)&handled[0]);
+	measure("status", count, one_status, REGISTERED | ENABLED);
+	measure("disable_enable", count, one_enabling, 0);
+	measure("mask_unmask", count, one_masking, 0);
+	measure("signal", count, one_signal, affinity(0));
+	expect_value("handler runs", signalled, handled[0]);
+	expect("SDEI_PE_MASK", 1, smccc(SDEI_PE_MASK, 0, 0, 0, 0, 0));
+	measure("resets", count, one_reset, 0);
 }
 
 static void idle_cpu(unsigned cpu)
@@ -194,9 +280,13 @@ void guest_main(void)
 		{ "idle", mode_idle }, { "storm", mode_storm }, { "call", mode_call },
 		{ "hostile", mode_hostile }, { "bound", mode_bound_events },
 		{ "fuzz", mode_fuzz }, { "journey", mode_journey }, { "dirty", mode_dirty },
-		{ "deaf", mode_deaf_cpus }, { "registers", mode_registers },
+		{ "deaf", mode_deaf_cpus }, { "registers", mode_registers }, { "calls", mode_calls },
 	};
 	const char *mode = arg_text("mode", "");
+
+	event_number = arg_number("event", 0, 0, 0x7fffffff);
+	private_number = arg_number("private", 0x100, 0, 0x7fffffff);
+	critical_number = arg_number("critical", 0x103, 0, 0x7fffffff);
 
 	for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 		if (text_is(mode, modes[i].name)) {
@@ -204,5 +294,6 @@ void guest_main(void)
 			return;
 		}
 	}
-	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf or registers", mode);
+	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf, registers or calls",
+	     mode);
 }

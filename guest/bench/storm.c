@@ -10,7 +10,6 @@
  */
 #include "bench.h"
 
-#define EVENT_PRIVATE 0x100u
 #define LATE_US 20000
 
 /* An inbox: a number for each use, so that states of different uses never compare equal, and a state. */
@@ -23,7 +22,7 @@ struct event_model {
 
 struct cpu {
 	/* model of this CPU in the firmware; the handler reads it, so it opens before a call and closes after it */
-	struct event_model events[2]; /* EVENT, EVENT_PRIVATE */
+	struct event_model events[2]; /* of `numbers` */
 	bool masked;
 	/* signalling */
 	u64 inbox;
@@ -35,7 +34,8 @@ struct cpu {
 };
 
 static struct cpu cpus[MAX_CPUS];
-static const u64 numbers[2] = { EVENT, EVENT_PRIVATE };
+static u64 numbers[2]; /* EVENT, and the private one; 0: there is none */
+static bool signal_refused; /* if masked or disabled: the word signal=invalid */
 static u64 rounds, version;
 
 static u64 next_random(u64 *state)
@@ -207,14 +207,20 @@ static void do_status(struct cpu *c, unsigned which)
 static u64 signal_free(unsigned target)
 {
 	struct cpu *t = &cpus[target];
-	u64 inbox = load(&t->inbox);
+	u64 inbox = load(&t->inbox), got;
 
 	if (inbox % STATES != FREE)
 		return 0;
 	inbox = move(&t->inbox, inbox, CLAIMED);
 	if (!inbox)
 		return 0;
-	check("EVENT_SIGNAL", SUCCESS, SDEI_EVENT_SIGNAL, EVENT, affinity(target), 0);
+	got = call("EVENT_SIGNAL", SDEI_EVENT_SIGNAL, EVENT, affinity(target), 0);
+	if (signal_refused && got == (u64)INVALID_PARAMETERS) {
+		move(&t->inbox, inbox, FREE);
+		return 0;
+	}
+	if (got != SUCCESS)
+		expect("EVENT_SIGNAL", SUCCESS, got);
 	__atomic_add_fetch(&t->sent, 1, __ATOMIC_RELAXED);
 	return move(&t->inbox, inbox, SENT); /* 0: handled already */
 }
@@ -233,7 +239,7 @@ static void do_signal(struct cpu *c, unsigned cpu, unsigned target)
 	}
 	inbox = load(&c->inbox);
 	if (inbox % STATES == SENT && !deliverable(c))
-		check("EVENT_SIGNAL of a pending event", SUCCESS, SDEI_EVENT_SIGNAL, EVENT, affinity(cpu), 0);
+		check("EVENT_SIGNAL of a pending event", signal_refused ? (u64)INVALID_PARAMETERS : SUCCESS, SDEI_EVENT_SIGNAL, EVENT, affinity(cpu), 0);
 	else
 		wait_handled(c, signal_free(cpu));
 }
@@ -248,7 +254,7 @@ static void do_info(unsigned which)
 static void one_round(struct cpu *c, unsigned cpu)
 {
 	u64 random = next_random(&c->random);
-	unsigned which = random >> 8 & 1;
+	unsigned which = numbers[1] ? random >> 8 & 1 : 0;
 	unsigned target = (unsigned)(random >> 16 & 0xffff) % nr_cpus;
 
 	switch (random >> 32 & 15) {
@@ -372,10 +378,19 @@ void mode_storm(void)
 {
 	u64 seed = arg_number("seed", 1, 0, 1000000000);
 
+	const char *refused = arg_text("signal", "pend");
+
 	rounds = arg_number("count", 10000, 1, 1000000000);
 	args_done();
+	signal_refused = text_is(refused, "invalid");
+	if (!signal_refused && !text_is(refused, "pend"))
+		fail("signal=%s: want pend or invalid", refused);
+	numbers[0] = EVENT;
+	numbers[1] = private_number;
 	version = sdei_version();
-	expect("EVENT_GET_INFO(type) of event 0x100", 0, smccc(SDEI_EVENT_GET_INFO, EVENT_PRIVATE, INFO_TYPE, 0, 0, 0));
+	if (private_number)
+		expect("EVENT_GET_INFO(type) of the private event", 0,
+		       smccc(SDEI_EVENT_GET_INFO, private_number, INFO_TYPE, 0, 0, 0));
 	for (unsigned cpu = 0; cpu < nr_cpus; cpu++) {
 		struct cpu *c = &cpus[cpu];
 

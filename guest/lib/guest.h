@@ -130,6 +130,8 @@ extern void (*irq_hook)(void);
 void timer_arm(u64 us);
 void timer_stop(void);
 bool timer_expired(void);
+/* Waits until the armed timer has expired, or its interrupt was taken. */
+void timer_wait_expired(void);
 /* True if an interrupt waits at this CPU, masked or not. */
 bool irq_pending(void);
 /* Waits until the armed timer's interrupt is pending here, or was taken, which is for the caller to check. */

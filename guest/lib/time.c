@@ -65,6 +65,16 @@ bool irq_pending(void)
 	return isr & ISR_I;
 }
 
+void timer_wait_expired(void)
+{
+	u64 deadline = ticks() + ticks_of_us(wait_us), taken = irqs[this_cpu()];
+
+	while (!timer_expired() && irqs[this_cpu()] == taken) {
+		if (ticks() > deadline)
+			fail("the timer's expiry: waited for %lu s", wait_us / 1000000);
+	}
+}
+
 void timer_wait_pending(void)
 {
 	u64 deadline = ticks() + ticks_of_us(wait_us), taken = irqs[this_cpu()];

@@ -39,9 +39,12 @@ u64 sdei_handler(struct regs *regs)
 	for (unsigned i = 0; i < NR_CONTEXT; i++)
 		c->context[i] = smccc(SDEI_EVENT_CONTEXT, i, 0, 0, 0, 0);
 	c->context_18 = smccc(SDEI_EVENT_CONTEXT, NR_CONTEXT, 0, 0, 0, 0);
-	/* An interrupt that is pending here must wait for the interrupted code, which has it unmasked. */
+	/*
+	 * An interrupt that comes here must wait for the interrupted code, which has it unmasked. Whether it is seen pending
+	 * is the firmware's affair: one may hold back Non-secure interrupts in handlers, by priority.
+	 */
 	timer_arm(HANDLER_TIMER_US);
-	timer_wait_pending();
+	timer_wait_expired();
 	c->irqs_in_handler = irqs[cpu] - irqs_before;
 	c->spin[0] = 1;
 	__atomic_store_n(&c->runs, c->runs + 1, __ATOMIC_RELEASE);

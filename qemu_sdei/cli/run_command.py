@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.options import add_guest_options, add_machine_options, guest_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.errors import GuestPanicError, UsageError
+from qemu_sdei.machine.options import BUILTIN
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.guest import Guest
     from qemu_sdei.machine.options import GuestOptions
+
+
+_FAILED: Final = re.compile(r"^(FAIL: |Bail out!|not ok )", re.MULTILINE)
+"""What a bare-metal guest of ours says when it failed: its exit status, so to speak."""
 
 
 def register(subparsers: Any) -> None:
@@ -188,4 +194,6 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
             say("", f"qemu-sdei: {what}", error=True)
     elif not args.quiet:
         say("", "qemu-sdei: ending the guest", error=True)
-    return GuestPanicError.exit_code if guest.console_text.panicked else 0
+    if guest.console_text.panicked:
+        return GuestPanicError.exit_code
+    return 1 if str(guest.options.kernel).startswith(BUILTIN) and _FAILED.search(guest.console) else 0
