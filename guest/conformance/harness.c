@@ -242,11 +242,11 @@ static void run(const struct scenario *s)
 	current = NULL;
 }
 
-void conformance_setup(bool present, bool console)
+void conformance_setup(bool present, bool console, u64 watchdog_seconds)
 {
 	interface_present = present;
 	trigger_setup(console);
-	recover_setup();
+	recover_setup(watchdog_seconds);
 }
 
 static bool is_name(const char *word, const char *end, const char *name)

@@ -37,14 +37,14 @@ void log_entry(unsigned cpu, u64 event, u64 argument, u64 pc);
 
 extern unsigned handler_depth[MAX_CPUS];
 void trigger_setup(bool console);
-void conformance_setup(bool present, bool console);
+void conformance_setup(bool present, bool console, u64 watchdog_seconds);
 /* From behind scenario `after`; or from it, behind its kind number `kind` (-1: none). */
 void conformance_run(const char *filter, u64 after, int kind);
 
 /* recover.c */
 #define IDLE 0xff /* ICC_RPR_EL1 */
 
-void recover_setup(void);
+void recover_setup(u64 watchdog_seconds);
 void recover_begin(void);
 void recover(void) __attribute__((noreturn));
 void recover_entry(void); /* entry.S: as where COMPLETE_AND_RESUME goes */

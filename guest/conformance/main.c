@@ -1,7 +1,6 @@
 /* What the command line and the firmware say, before the first scenario. */
 #include "harness.h"
 
-
 u64 private_event, critical_event, shared_event, shared_critical_event;
 unsigned private_slots, shared_slots;
 bool relative_mode, signal_refused;
@@ -52,8 +51,8 @@ static void find_events(void)
 void guest_main(void)
 {
 	const char *filter = arg_text("filter", ""), *way = arg_text("trigger", "none");
-	u64 after = arg_number("after", 0, 0, 1000), slots;
-	int kind = (int)arg_number("kind", 0, 0, 100) - 1; /* as text there is no -1 */
+	u64 after = arg_number("after", 0, 0, 1000), watchdog = arg_number("watchdog", 12, 1, 3600), slots;
+	int kind = (int)arg_number("kind", 0, 0, 100) - 1; /* how many of that scenario's kinds are done */
 	bool console = text_is(way, "console"), named;
 
 	if (!console && !text_is(way, "none"))
@@ -67,7 +66,7 @@ void guest_main(void)
 	args_done();
 
 	version_word = smccc(SDEI_VERSION, 0, 0, 0, 0, 0);
-	conformance_setup(version_word != (u64)NOT_SUPPORTED, console);
+	conformance_setup(version_word != (u64)NOT_SUPPORTED, console, watchdog);
 	if (version_word != (u64)NOT_SUPPORTED) {
 		first_mask = smccc(SDEI_PE_MASK, 0, 0, 0, 0, 0);
 		slots = smccc(SDEI_FEATURES, FEATURE_BIND_SLOTS, 0, 0, 0, 0);

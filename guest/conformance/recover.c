@@ -7,9 +7,9 @@
 #define PRIORITIES 32         /* more than can be active at once */
 #define TIMER_INTID 27
 #define MOST_EXCEPTIONS 8     /* of one scenario: a firmware that answers each with another must not hold us */
-#define WATCHDOG_US 12000000ul
 
 static uint32_t exceptions;
+static u64 watchdog_us;
 u64 entry_rpr[MAX_CPUS];
 
 /* ---- back to the next scenario ---- */
@@ -73,7 +73,7 @@ static bool is_watchdog(unsigned cpu)
 void watchdog_arm(void)
 {
 	if (is_watchdog(this_cpu()))
-		timer_arm(WATCHDOG_US);
+		timer_arm(watchdog_us);
 }
 
 void watchdog_look(u64 intid)
@@ -82,11 +82,12 @@ void watchdog_look(u64 intid)
 		return;
 	timer_stop();
 	if (current)
-		bail_out("the scenario did not end; seconds", WATCHDOG_US / 1000000);
+		bail_out("the scenario did not end; seconds", watchdog_us / 1000000);
 }
 
-void recover_setup(void)
+void recover_setup(u64 watchdog_seconds)
 {
+	watchdog_us = watchdog_seconds * 1000000;
 	exception_hook = on_exception;
 	fail_hook = on_failure;
 }

@@ -1,7 +1,6 @@
 /* Calls that are checked and logged, and handlers that are counted. */
 #include "harness.h"
 
-
 struct probe probes[NR_PROBES];
 struct probe *const p0 = &probes[0], *const p1 = &probes[1];
 struct entry resumed[MAX_CPUS];

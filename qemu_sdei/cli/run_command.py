@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.machine.devices import devices
-    from qemu_sdei.machine.options import BUILTIN, FLAT
+    from qemu_sdei.machine.options import FLAT
     from qemu_sdei.machine.plan import check_kernel, check_machine, check_tables
     from qemu_sdei.machine.qemu import command_line, fd_wiring
 

@@ -1,0 +1,10 @@
+/* What a user's folder looks like, and scenarios that go wrong in each way that the suite must survive. */
+SCENARIO(201, own, passes, "a scenario of a user's own", "ours", 0)
+SCENARIO(202, own, faults, "an exception on CPU 0", "ours", 0)
+SCENARIO(203, own, faults_in_handler, "an exception in a handler over a handler", "ours", 0)
+SCENARIO(204, own, faults_elsewhere, "an exception on CPU 1, in its handler", "ours", 0)
+SCENARIO(205, own, at_pc, "an event while CPU 1 is at a place", "ours", 0)
+SCENARIO(206, own, at_mark, "an event after a handler's mark", "ours", 0)
+SCENARIO(207, own, one_kind, "a kind of event that fails, before others", "ours", EACH)
+SCENARIO(208, own, never_ends, "a scenario that never ends", "ours", 0)
+SCENARIO(209, own, kind_never_ends, "a kind of event with which it never ends, before others", "ours", EACH)
