@@ -197,7 +197,7 @@ def compile_program(program: Program, compiler: Compiler, guest: Path, build: Pa
     sources = [source for source in _sources(program, guest) if source.suffix in (".S", ".c")]
     if extra is not None:
         flags += ["-DEXTRA_SCENARIOS", f"-I{extra.absolute()}"]
-        sources += _extra_sources(extra.absolute())
+        sources = [*_extra_sources(extra.absolute()), *sources]  # what is new first: it is where mistakes are
     objects: list[str] = []
     for number, source in enumerate(sources):
         target = str(build / (f"extra_{number}_{source.name}.o" if source.is_absolute() else _object_name(source)))

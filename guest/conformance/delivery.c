@@ -117,7 +117,7 @@ void delivery_pan(void)
 
 	look_for_features();
 	if (!has.pan)
-		skip("this CPU has no PAN");
+		skip("this CPU has no PAN (--cpu max)");
 	p0->hook = read_pstate;
 	ready(0, p0);
 	for (u64 n = 0; n < 4; n++) {

@@ -16,7 +16,7 @@ void discovery_version(void)
 void discovery_version_1_0(void)
 {
 	if (version_word >> 32 != 0x10000 || (uint32_t)version_word)
-		skip("the firmware is not configured as 1.0 of vendor 0");
+		skip("the firmware is not configured as 1.0 of vendor 0 (--sdei-version 1.0 --sdei-vendor 0)");
 	CALL(0x0001000000000000, SDEI_VERSION);
 }
 
@@ -83,7 +83,7 @@ void discovery_other_el(void)
 void discovery_absent(void)
 {
 	if (version_word != (u64)NOT_SUPPORTED)
-		skip("this firmware has SDEI; it is for one that has it switched off");
+		skip("this firmware has SDEI; it is for one that has it switched off (--no-sdei)");
 	for (u64 id = FIRST; id <= RANGE_END; id++)
 		CALL(NOT_SUPPORTED, id);
 }

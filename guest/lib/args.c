@@ -1,7 +1,7 @@
 /* The command line: words `name=value`, separated by spaces. */
 #include "guest.h"
 
-#define MAX_WORDS 24
+#define MAX_WORDS 16
 
 static char line[MAX_LINE];
 static struct {

@@ -41,6 +41,31 @@ def test_the_whole_range_is_not_supported(tmp_path: Path) -> None:
         server.trigger(0, 0)
 
 
+SERVICES = {
+    94: (0x8600_FF01, 0x8600_0000),  # what KVM switches by its bitmaps: its own owner's calls
+    95: (0x8400_0050, 0x8400_0051, 0x8400_0052, 0x8400_0053, 0xC400_0053),
+    96: (0xC500_0020, 0xC500_0021),
+    97: (0x8600_0001, 0xC600_0001, 0xC600_0040),
+}
+"""Function ids of other services, by the conformance scenario that is about them."""
+
+
+@pytest.mark.parametrize("scenario", SERVICES)
+def test_a_service_that_is_not_offered_is_not_supported(tmp_path: Path, scenario: int) -> None:
+    """Conformance 94 to 97: to the call itself, and to who asks for it by SMCCC_ARCH_FEATURES."""
+    guest = SimulatedGuest(1, tmp_path)
+    server = guest.server()
+    guest.reset(0)
+    serve(server)
+    guest.take(0)
+    for function in SERVICES[scenario]:
+        for call in ((function, 0x4000, 1), (0x8000_0001, function, 1)):
+            guest.smc(0, *call)
+            serve(server)
+            answer = guest.take(0)
+            assert (answer[3], answer[4:6]) == (M64, list(call[1:]))
+
+
 def test_a_state_is_not_taken_over_by_the_other_kind() -> None:
     with_sdei, without = Firmware(1, boot=SimulatedBoot()), Firmware(1, boot=SimulatedBoot(), sdei=False)
     with pytest.raises(ProtocolError, match="of a machine with SDEI"):

@@ -1,7 +1,9 @@
 /* A firmware for EL3 of QEMU's virt that does as little as a test wants, and that wrong. */
 #define UART		0x09000000
 #define SECURE_GPIO	0x090b0000	/* pin 0 powers off, pin 1 resets */
+#ifndef ENTRY
 #define ENTRY		0x40200000
+#endif
 
 	.macro	gpio pin
 	ldr	x10, =SECURE_GPIO

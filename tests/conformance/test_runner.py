@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from qemu_sdei.conformance import Outcome, runner
+from qemu_sdei.conformance import Outcome, listing, machine, runner
+from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
 from qemu_sdei.machine.options import GuestOptions
 
@@ -22,7 +23,7 @@ def good(number: int) -> str:
 
 
 def rest(*done: int) -> str:
-    return "".join(f"ok {n} - x # SKIP not selected\n" for n in range(1, 98) if n not in done)
+    return "".join(f"ok {n} - x # SKIP not selected\n" for n in range(1, LAST + 1) if n not in done)
 
 
 class FakeGuest:
@@ -31,6 +32,7 @@ class FakeGuest:
     scripts: ClassVar[list[list[str | None]]] = []
     started: ClassVar[list[str]] = []
     written: ClassVar[list[str]] = []
+    commands: ClassVar[list[str]] = []
 
     def __init__(self, options: GuestOptions, **_: Any) -> None:
         self.started.append(options.append)
@@ -60,6 +62,12 @@ class FakeGuest:
     def write(self, text: str) -> None:
         self.written.append(text)
 
+    def qmp(self, command: str, **_: object) -> str:
+        """CPU 1 comes to 0x40201000 the third time that anybody looks."""
+        self.commands.append(command)
+        looks = self.commands.count("human-monitor-command")
+        return f" PC=00000000402{looks == 3:d}1000 X00=0000000000000000"
+
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -67,7 +75,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(FakeGuest, "scripts", list(scripts))
         monkeypatch.setattr(FakeGuest, "started", [])
         monkeypatch.setattr(FakeGuest, "written", [])
-        monkeypatch.setattr(runner, "Guest", FakeGuest)
+        monkeypatch.setattr(FakeGuest, "commands", [])
+        monkeypatch.setattr(machine, "Guest", FakeGuest)
         return runner.run(GuestOptions(smp=4), stall=0.01, **arguments)
 
     return run
@@ -97,8 +106,8 @@ def test_a_scenario_that_ends_its_guest_has_failed_and_the_others_run(play: Any,
 
 
 def test_a_failure_that_was_told_before_the_guest_ended_is_kept(play: Any) -> None:
-    failure = 'not ok 13 - scenario 13 # source J\n  ---\n  what: "a"\n  expected: 1\n  got: 0\n  ...\n#! failed 13\n'
-    report = play([begin(13) + failure, "Bail out! a 0\n"], [good(14), rest(14)])
+    failure = 'not ok 13 - scenario 13 # source J\n  ---\n  what: "a"\n  expected: 1\n  got: 0\n  ...\n'
+    report = play([begin(13) + "#! failed 13\n" + failure, "Bail out! a 0\n"], [good(14), rest(14)])
     assert report.results[0].reason == "a: expected 1, got 0"
     assert report.results[0].trace
     assert outcomes(report) == {13: "not ok", 14: "ok"}
@@ -142,7 +151,7 @@ def test_a_filter_that_selects_nothing(play: Any) -> None:
 @pytest.mark.parametrize("text", ["13;14", "1-", "-", "13,,14", "Bind", "1 2", "../x"])
 def test_bad_filters(text: str) -> None:
     with pytest.raises(UsageError, match="is no number"):
-        runner.check_filter(text)
+        listing.check_filter(text)
 
 
 def test_limits() -> None:
@@ -150,3 +159,51 @@ def test_limits() -> None:
         runner.run(GuestOptions(smp=17))
     with pytest.raises(UsageError, match="255 is the most"):
         runner.run(GuestOptions(smp=4), scenarios=",".join(["13"] * 100))
+
+
+def test_the_kinds_of_events_behind_one_that_hangs_are_tried_too(play: Any) -> None:
+    """The scenario has failed, whatever comes of them; what fails besides is told with it."""
+    failure = 'not ok 13 - scenario 13 # source J\n  ---\n  what: "a"\n  expected: 1\n  got: 0\n  ...\n'
+    first = begin(13) + "#! kind 13 0\n#! kind 13 1\n# 13 with a private event: slow\n"
+    report = play([first, None], [begin(13) + "#! kind 13 2\n" + failure, rest(13)])
+    assert FakeGuest.started[1].split()[-2:] == ["after=13", "kind=2"]
+    assert outcomes(report) == {13: "not ok"}
+    assert report.results[0].reason == "the scenario did not end: nothing for 0.01 s"
+    assert report.results[0].notes == ("with a private event: slow", "then: a: expected 1, got 0")
+
+
+def test_an_event_at_a_place_and_at_a_mark(play: Any) -> None:
+    asked = "#! trigger-at 0x100 1 1 0x40211000 0x40211004\n#! trigger-mark 0x100 0 7\n"
+    report = play([begin(13) + asked + "#! mark 6\n#! mark 7\n#! mark 7\n", "ok 13 - x # source J\n" + rest(13)])
+    assert report.ok
+    assert FakeGuest.written == ["y", "y"]
+    look = ["stop", "human-monitor-command", "cont"]
+    assert FakeGuest.commands == look * 3
+
+
+def test_an_event_at_a_place_that_nobody_comes_to(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "COMES", 0.05)
+    report = play([begin(13) + "#! trigger-at 0x100 1 1 0 4\n", "ok 13 - x # source J\n" + rest(13)])
+    assert FakeGuest.written == ["n"]
+    assert FakeGuest.commands[-1] == "cont"
+    assert report.ok
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "x" * 5000,
+        "# what\n",
+        "#! run 999 - x # source J\n",
+        "#! kind 13 99999999999999999999\n",
+        "ok 300 - x # source J\n",
+        "#! trigger-mark 0x100 0 1\n",
+        "#! trigger 0x1 0\n",
+    ],
+)
+def test_a_guest_that_says_the_same_for_ever(play: Any, noise: str) -> None:
+    """What it says is no word on a scenario, or the time for all of it ends."""
+    with pytest.raises(GuestError, match=r"did not end in time|before a scenario|before its next"):
+        play([noise] * 100_000, timeout=0.3)
+    with pytest.raises(GuestError, match=r"did not end in time|before a scenario|before its next"):
+        play([begin(13), *[noise] * 100_000], [noise] * 100_000, timeout=0.3)

@@ -5,7 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_sdei.conformance.tap import Begin, Failed, Item, Outcome, Parser, Result, Text, Trigger, write_tap
+from qemu_sdei.conformance.listing import LAST
+from qemu_sdei.conformance.tap import (
+    Begin,
+    Failed,
+    Item,
+    Kind,
+    Mark,
+    Outcome,
+    Parser,
+    Result,
+    Text,
+    Trigger,
+    TriggerAt,
+    TriggerMark,
+    write_tap,
+)
 
 OUTPUT = """\
 # firmware: SDEI 1.1
@@ -72,7 +87,7 @@ def test_a_failure_that_is_cut_off_is_one() -> None:
 
 
 LINES = st.sampled_from(
-    [*OUTPUT.splitlines(), "  calls:", "    - x", "  ---", "  ...", "ok 0 - x", "ok 98 - x", "#! run", ""]
+    [*OUTPUT.splitlines(), "  calls:", "    - x", "  ---", "  ...", "ok 0 - x", "ok 300 - x", "#! run", ""]
 )
 
 
@@ -80,7 +95,7 @@ LINES = st.sampled_from(
 def test_anything_is_survived(lines: list[str]) -> None:
     for item in parse("\n".join(lines)):
         if isinstance(item, Result):
-            assert 1 <= item.number <= 97
+            assert 1 <= item.number <= 299
 
 
 def test_a_line_without_end_is_not_kept() -> None:
@@ -94,9 +109,23 @@ def test_written_tap_is_complete_and_read_back() -> None:
     results = [item for item in parse(OUTPUT) if isinstance(item, Result) and item.reason != "not selected"]
     text = write_tap(results)
     points = [line for line in text.splitlines() if line.startswith(("ok ", "not ok "))]
-    assert [int(line.removeprefix("not ").split()[1]) for line in points] == list(range(1, 98))
+    assert [int(line.removeprefix("not ").split()[1]) for line in points] == list(range(1, LAST + 1))
     assert points[12] == "not ok 13 - REGISTER twice # source TFTF"
     again = {item.number: item for item in parse(text) if isinstance(item, Result)}
     for result in results:
         assert (again[result.number].outcome, again[result.number].source) == (result.outcome, result.source)
     assert again[13].details["expected"] == "-3 (DENIED)"
+
+
+def test_requests_of_the_host() -> None:
+    text = "#! kind 13 2\n#! trigger-at 0x100 1 2 0x40200000 0x40200008\n#! trigger-mark 256 0 7\n#! mark 7\n"
+    kinds = [Kind(13, 2), TriggerAt(0x100, 1, 2, 0x40200000, 0x40200008), TriggerMark(256, 0, 7), Mark(7)]
+    assert parse(text) == kinds
+    for odd in ("#! kind 13", "#! mark", "#! trigger-at 0x100 1 2 0x40200000", "#! mark x", "#! mark 1 2"):
+        assert parse(odd) == [Text(odd)]
+
+
+def test_own_scenarios_are_in_the_plan() -> None:
+    text = write_tap([Result(203, "mine", "J", Outcome.PASS)])
+    assert text.startswith("TAP version 13\n1..203\n")
+    assert text.endswith("ok 203 - mine # source J\n")

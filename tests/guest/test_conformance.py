@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from acpi import fdt
-from qemu_sdei.conformance import Outcome, Report, run
+from qemu_sdei.conformance import Outcome, Report, build, run
+from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.conformance.tap import Parser, Result
-from qemu_sdei.guestbuild import Layout
+from qemu_sdei.guestbuild import Layout, find_compiler
 from qemu_sdei.machine.options import GuestOptions
 from tests.guest.guests import command
 from tests.guest.test_bare_metal import ENTRY, QEMU, SHIM, shim
@@ -65,7 +67,7 @@ def failures(report: Report, *fine: Outcome) -> str:
 def check(report: Report, skipped: set[int]) -> None:
     """All passed but those that are `skipped`; each scenario is told once."""
     found = results(report)
-    assert len(report.results) == len(found) == 97
+    assert len(report.results) == len(found) == LAST
     assert not failures(report, Outcome.PASS, Outcome.SKIP)
     assert {number for number, result in found.items() if result.outcome is Outcome.SKIP} == skipped | ELSEWHERE
     assert all(result.source for result in found.values())
@@ -170,8 +172,8 @@ def test_output_for_programs(runtime: Path) -> None:
     }
     done = command(runtime, "conformance", "-q", "--memory", "128M", "--filter", "12,1", "--tap")
     lines = done.communicate(timeout=100)[0].decode().splitlines()
-    assert lines[:3] == ["TAP version 13", "1..97", "ok 1 - " + lines[2].partition(" - ")[2]]
-    assert [line.split()[1] for line in lines[2:]] == [str(n) for n in range(1, 98)]
+    assert lines[:3] == ["TAP version 13", f"1..{LAST}", "ok 1 - " + lines[2].partition(" - ")[2]]
+    assert [line.split()[1] for line in lines[2:]] == [str(n) for n in range(1, LAST + 1)]
 
 
 def foreign(folder: Path, start: bytes, *machine: str) -> dict[int, Result]:
@@ -215,3 +217,64 @@ def test_words_from_the_device_tree(tmp_path: Path) -> None:
     assert found[7].outcome is Outcome.PASS
     assert found[12].reason == "the firmware has no SDEI"
     assert found[13].reason == "not selected"
+
+
+OWN = Path(__file__).parent.parent / "conformance" / "scenarios"
+"""A folder as a user has one: scenarios that go wrong in each way that the suite must survive."""
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no compiler for AArch64")
+
+
+@needs_compiler
+def test_scenarios_of_ones_own(tmp_path: Path) -> None:
+    """Exceptions wherever they come are failures with their syndrome, and no guest ends for them."""
+    options = GuestOptions(smp=2, memory="128M")
+    report = run(options, scenarios="201-207,1", own=build(OWN, tmp_path))
+    assert report.starts == 1
+    found = results(report)
+    assert [(n, r.outcome.value) for n, r in found.items() if r.outcome is not Outcome.FAIL] == [
+        (201, "ok"),
+        (205, "ok"),
+        (206, "ok"),
+        (1, "ok"),
+    ]
+    for number, cpu in ((202, "0"), (203, "0"), (204, "1")):
+        details = found[number].details
+        what = re.fullmatch(
+            r"exception at vector 4, ESR (0x96\w+) ELR 0x402\w+ FAR 0xfffffffffff0", str(details["what"])
+        )
+        assert what, details
+        assert (details["got"], details["cpu"]) == (f"ESR {what[1]} (class 0x25)", cpu)
+        assert found[number].trace
+    assert found[207].details["subject"] == "software event 0x0"
+    assert found[207].notes == (), "the other four kinds were tried, and passed"
+
+
+@needs_compiler
+def test_what_hangs_in_the_guest_is_told_by_the_guest(tmp_path: Path) -> None:
+    """The last CPU looks after the others. What is behind the kind of event with which it hangs is tried too."""
+    options = GuestOptions(smp=2, memory="128M", append="watchdog=2")
+    report = run(options, scenarios="208,209,201", own=build(OWN, tmp_path))
+    assert [(r.number, r.outcome.value) for r in report.results] == [(208, "not ok"), (209, "not ok"), (201, "ok")]
+    assert report.results[0].reason.startswith("the scenario did not end; seconds")
+    assert report.results[1].details["subject"] == "private event 0x100"
+    assert report.results[1].notes == (f"then: {report.results[1].reason}",), "the shared static event"
+    assert report.starts == 4
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("int own_x(void) { return undeclared_name; }", "undeclared_name"),
+        (None, "scenario 201 is of group own: no own.c"),
+    ],
+)
+def test_scenarios_that_do_not_compile(runtime: Path, tmp_path: Path, content: str | None, words: str) -> None:
+    (tmp_path / "scenarios.h").write_text('SCENARIO(201, own, x, "a", "b", 0)\n')
+    if content is not None:
+        (tmp_path / "own.c").write_text(content)
+    done = command(runtime, "conformance", "-q", "--scenarios", str(tmp_path))
+    errors = done.communicate(timeout=100)[1].decode()
+    assert done.returncode == 2
+    assert words in errors
+    assert "Traceback" not in errors

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
+from tests.guest.guests import command
 
 pytestmark = [
     pytest.mark.guest,
@@ -95,7 +98,48 @@ def test_storm_agrees_with_the_guests_own_model(smp: int, virtualization: bool) 
 )
 def test_bench_prints_its_figures(words: str, name: str) -> None:
     lines = console_of(GuestOptions(kernel="builtin:bench", append=words, smp=1, memory="128M"))
-    assert re.fullmatch(rf"{name}: count=\d+ ticks=\d+ freq=\d+ median_ns=\d+ p99_ns=\d+ min_ns=\d+ p10_ns=\d+", lines[-1]), lines
+    check_figures(lines[-1], name)
+
+
+FIGURES = re.compile(r"(\w+): count=\d+ ticks=\d+ freq=\d+ median_ns=(\d+) p99_ns=(\d+) min_ns=(\d+) p10_ns=(\d+)")
+
+
+def check_figures(line: str, name: str) -> None:
+    match = FIGURES.fullmatch(line)
+    assert match, line
+    median, p99, least, p10 = map(int, match.groups()[1:])
+    assert match[1] == name
+    assert least <= p10 <= median <= p99
+
+
+def test_all_calls_in_one_boot() -> None:
+    """With another event than 0, here one that SIGNAL refuses: what comes before it is measured, and the guest fails."""
+    calls = ["version", "features", "info", "register_unregister", "status", "disable_enable", "mask_unmask"]
+    options = GuestOptions(kernel="builtin:bench", append="mode=calls count=0x80", smp=1, memory="128M")
+    lines = console_of(options)
+    assert len(lines) == len(calls) + 2
+    for line, name in zip(lines, [*calls, "signal", "resets"], strict=True):
+        check_figures(line, name)
+    lines = console_of(dataclasses.replace(options, append="mode=calls count=0x80 event=0x100"))
+    for line, name in zip(lines, calls, strict=False):
+        check_figures(line, name)
+    assert lines[len(calls)] == "FAIL: CPU 0: EVENT_SIGNAL to self: expected 0 (SUCCESS), got -2 (INVALID_PARAMETERS)"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("mode=hot count=100", 0),
+        ("mode=nothing", 1),
+        ("mode=storm count=10 private=0x3fff", 1),
+        ("mode=bound refused=33", 1),
+    ],
+)
+def test_a_failure_of_a_bare_metal_guest_is_an_exit_status(runtime: Path, words: str, status: int) -> None:
+    done = command(runtime, "run", "-q", "--memory", "128M", "--kernel", "builtin:bench", "--append", words)
+    output = done.communicate(timeout=100)[0].decode()
+    assert done.returncode == status
+    assert ("FAIL: " in output) == bool(status)
 
 
 def test_idle_guest_handles_injections() -> None:
