@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei.guestbuild import find_compiler
 from tests.guest.guests import check_nothing_left, runtime_directory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-_WANTED = ("qemu_sdei/", "acpi/", "pyproject.toml", "README.md", "LICENSE")
+_WANTED = ("qemu_sdei/", "acpi/", "guest/", "pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = [
     pytest.mark.guest,
@@ -37,12 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` directory of a fresh venv that has the wheel, and from here only the packages that it depends on."""
     base = tmp_path_factory.mktemp("wheel")
     for name in execute("git", "ls-files", "-z", cwd=ROOT).split("\0"):
-        if (
-            name.startswith(("qemu_sdei/", "acpi/", "pyproject.toml", "README.md", "LICENSE"))
-            and (ROOT / name).exists()
-        ):
+        if name.startswith(_WANTED) and (ROOT / name).exists():
             (base / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, base / "clone" / name)
+            shutil.copy(ROOT / name, base / "clone" / name, follow_symlinks=False)
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     offline = ["--no-index", "--no-deps"]
     execute(*pip, "wheel", *offline, "--no-build-isolation", "-w", base, base / "clone")
@@ -64,6 +62,15 @@ def test_it_is_not_the_source(installed: Path) -> None:
 def test_the_command_is_the_module(installed: Path) -> None:
     version = execute(installed / "qemu-sdei", "--version")
     assert execute(installed / "python", "-m", "qemu_sdei", "--version") == version
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no compiler for AArch64")
+def test_scenarios_of_a_users_own_are_compiled(installed: Path, tmp_path: Path) -> None:
+    """With the sources that are in the wheel."""
+    own = ROOT / "tests" / "conformance" / "scenarios"
+    code = "import pathlib, sys; from qemu_sdei import conformance; "
+    code += "print(len(conformance.build(*map(pathlib.Path, sys.argv[1:])).guest.read_bytes()))"
+    assert int(execute(installed / "python", "-c", code, own, tmp_path)) > 65536
 
 
 @pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
