@@ -57,9 +57,9 @@ static void on_exception(u64 vector, u64 esr, u64 elr, u64 far)
 	recover();
 }
 
-static void on_failure(const char *format)
+static void on_failure(const char *what)
 {
-	give_up(format, 0);
+	give_up(what, 0);
 }
 
 /* ---- a scenario that does not come to its end ---- */

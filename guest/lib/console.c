@@ -16,6 +16,7 @@
 #define CONSOLE_US 1000000ul
 
 static uint32_t lock; /* the CPU that prints, plus 1 */
+static char *text_at, *text_end; /* set by who has the lock: characters go there */
 
 static uint32_t mmio_read(u64 address)
 {
@@ -48,6 +49,11 @@ void console_flush(void)
 
 static void put_char(char c)
 {
+	if (text_at) {
+		if (text_at < text_end)
+			*text_at++ = c;
+		return;
+	}
 	wait_clear(FR_TXFF);
 	mmio_write(UART_DR, (unsigned char)c);
 }
@@ -110,15 +116,8 @@ static bool acquire(void)
 	return true;
 }
 
-void console_print(const char *prefix, unsigned cpu, const char *format, va_list args, const char *suffix)
+static void put_format(const char *format, va_list args)
 {
-	bool release = acquire();
-
-	if (prefix) {
-		put_string(prefix, 0);
-		put_number(cpu, 10, false, ' ', 0);
-		put_string(": ", 0);
-	}
 	for (const char *p = format; *p; p++) {
 		char pad = ' ';
 		unsigned width = 0;
@@ -154,6 +153,31 @@ void console_print(const char *prefix, unsigned cpu, const char *format, va_list
 			break;
 		}
 	}
+}
+
+void console_text(char *to, size_t size, const char *format, va_list args)
+{
+	bool release = acquire();
+
+	text_at = to;
+	text_end = to + size - 1;
+	put_format(format, args);
+	*text_at = 0;
+	text_at = NULL;
+	if (release)
+		__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
+}
+
+void console_print(const char *prefix, unsigned cpu, const char *format, va_list args, const char *suffix)
+{
+	bool release = acquire();
+
+	if (prefix) {
+		put_string(prefix, 0);
+		put_number(cpu, 10, false, ' ', 0);
+		put_string(": ", 0);
+	}
+	put_format(format, args);
 	if (suffix)
 		put_string(suffix, 0);
 	if (release)

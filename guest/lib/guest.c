@@ -1,11 +1,14 @@
 /* Boot, other CPUs, and the ways to end. */
 #include "console.h"
 
+#define RAM_START 0x40000000ul
+#define MAX_FAILURE 128 /* characters of one, for a hook */
+
 u64 conduit_hvc;
 unsigned nr_cpus = 1;
 const char *fail_epilogue;
 void (*exception_hook)(u64 vector, u64 esr, u64 elr, u64 far);
-void (*fail_hook)(const char *format);
+void (*fail_hook)(const char *what);
 volatile u64 progress[MAX_CPUS];
 
 static volatile u64 online[MAX_CPUS];
@@ -17,8 +20,6 @@ static unsigned fatal_depth[MAX_CPUS];
 
 void _start_secondary(void);
 extern const char command_slot[];
-
-#define RAM_START 0x40000000ul
 
 /*
  * From start.S. Firmware that is not ours passes the command line in the device tree, if at all; and that where it likes:
@@ -112,10 +113,12 @@ void fail(const char *format, ...)
 	va_list args;
 
 	if (fail_hook) {
+		static char texts[MAX_CPUS][MAX_FAILURE];
+
 		va_start(args, format);
-		console_print("# CPU ", this_cpu(), format, args, "\n");
+		console_text(texts[this_cpu()], MAX_FAILURE, format, args);
 		va_end(args);
-		fail_hook(format);
+		fail_hook(texts[this_cpu()]);
 	}
 	/* The first failure is the one to look at; what others see while the machine goes down is not. */
 	if (!__atomic_compare_exchange_n(&failed, &owner, this_cpu() + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {

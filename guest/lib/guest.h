@@ -24,7 +24,7 @@ extern const char *fail_epilogue;
  * when it leaves that.
  */
 extern void (*exception_hook)(u64 vector, u64 esr, u64 elr, u64 far);
-extern void (*fail_hook)(const char *format);
+extern void (*fail_hook)(const char *what);
 void exception_recovered(void);
 /* start.S: goes on in `work`, which must not return, on the stack that an exception's hook has. */
 void on_fatal_stack(void (*work)(void)) __attribute__((noreturn));

@@ -10,7 +10,6 @@ import os
 import selectors
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -72,17 +71,14 @@ class ImageMachine(AbstractContextManager["ImageMachine"]):
         self._entry = entry
         self._guest = guest
         self._words = words
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = b""
         self._tail = ""
         self.ended = ""
 
-    def _command(self, folder: Path) -> list[str]:
+    def _command(self, blob: str) -> list[str]:
         options = self._options
         qemu, size = check_machine(options)
-        blob = folder / "guest.bin"
-        blob.write_bytes(with_words(self._guest, self._words))
         command = [
             *(str(qemu), "-no-user-config", "-nodefaults", "-display", "none"),
             # A reset is an end: a firmware that resets for ever must not.
@@ -97,7 +93,7 @@ class ImageMachine(AbstractContextManager["ImageMachine"]):
             # The secure UART exists only if somebody is at its other end.
             *("-serial", "null"),
             # Also in fw_cfg and /chosen/bootargs, for a firmware that loads or passes them.
-            *("-kernel", str(blob), "-append", self._words),
+            *("-kernel", blob, "-append", self._words),
         ]
         if self._entry is not None:
             command += ["-device", f"loader,file={blob},addr={self._entry:#x},force-raw=on"]
@@ -107,36 +103,34 @@ class ImageMachine(AbstractContextManager["ImageMachine"]):
         return command
 
     def __enter__(self) -> ImageMachine:
-        self._folder = tempfile.TemporaryDirectory(prefix="qemu-sdei-")
+        # A file without a name: nothing of it is left, however this process ends.
+        blob = os.memfd_create("guest")
         try:
+            with open(blob, "wb", closefd=False) as file:
+                file.write(with_words(self._guest, self._words))
             self._process = subprocess.Popen(
-                self._command(Path(self._folder.name)),
+                self._command(f"/proc/self/fd/{blob}"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                pass_fds=(blob,),
                 start_new_session=True,
             )
-        except BaseException as error:
-            self._folder.cleanup()
-            if isinstance(error, OSError):
-                raise LaunchError(f"QEMU cannot be started: {error.strerror}") from None
-            raise
-        if self._process.stdin is not None:
-            os.set_blocking(self._process.stdin.fileno(), False)
+        except OSError as error:
+            raise LaunchError(f"QEMU cannot be started: {error.strerror}") from None
+        finally:
+            os.close(blob)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        assert self._folder is not None
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    pass
+                pipe.close()
         self._process.wait()
-        self._folder.cleanup()
 
     def follow(self) -> Iterator[str]:
         """As `Machine`."""

@@ -228,7 +228,7 @@ needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no compiler
 def test_scenarios_of_ones_own(tmp_path: Path) -> None:
     """Exceptions wherever they come are failures with their syndrome, and no guest ends for them."""
     options = GuestOptions(smp=2, memory="128M")
-    report = run(options, scenarios="201-207,1", own=build(OWN, tmp_path))
+    report = run(options, scenarios="201-207,210,1", own=build(OWN, tmp_path))
     assert report.starts == 1
     found = results(report)
     assert [(n, r.outcome.value) for n, r in found.items() if r.outcome is not Outcome.FAIL] == [
@@ -245,6 +245,7 @@ def test_scenarios_of_ones_own(tmp_path: Path) -> None:
         assert what, details
         assert (details["got"], details["cpu"]) == (f"ESR {what[1]} (class 0x25)", cpu)
         assert found[number].trace
+    assert found[210].reason.startswith("number 5 of CPU 0: expected 0")
     assert found[207].details["subject"] == "software event 0x0"
     assert found[207].notes == (), "the other four kinds were tried, and passed"
 

@@ -46,6 +46,20 @@ void own_faults_elsewhere(void)
 	CALL_ON(1, SUCCESS, SDEI_EVENT_SIGNAL, 0, affinity(1));
 }
 
+static void fail_here(struct probe *p, struct entry *e)
+{
+	(void)p, (void)e;
+	fail("number %lu of CPU %u", 5ul, this_cpu());
+}
+
+void own_library_fails(void)
+{
+	p0->hook = fail_here;
+	ready(0, p0);
+	CALL(SUCCESS, SDEI_EVENT_SIGNAL, 0, affinity(0));
+	FAIL("the handler comes back");
+}
+
 static volatile u64 stop;
 extern const char own_loop[], own_loop_end[];
 
