@@ -62,12 +62,13 @@ bool host_answer(u64 request);
 u64 trigger_begin(unsigned cpu);
 void trigger_end(u64 request);
 /*
- * The host triggers `event` for `cpu` when CPU `watched` is in the code from `low` to before `high`, which it must stay in
- * until then (it is stopped there meanwhile); or when a handler calls mark() with this number. To be answered as host_ask.
+ * As host_ask: when CPU `watched` is in the code from `low` to before `high`, which it must stay in until then. The guest
+ * is stopped for the host to look, and the event is there before it goes on.
  */
 u64 host_ask_at(u64 event, unsigned cpu, unsigned watched, const void *low, const void *high);
-u64 host_ask_mark(u64 event, unsigned cpu, unsigned number);
-void mark(unsigned number);
+/* The host is to trigger it when mark() is called with this number, from wherever; that asks, as host_ask. */
+void host_at_mark(u64 event, unsigned cpu, unsigned number);
+u64 mark(unsigned number);
 bool have_host(void);
 /* In the handler of a bound subject: the device stops asking. Nothing for others. */
 void quiet(void);

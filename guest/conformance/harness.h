@@ -37,6 +37,8 @@ void log_entry(unsigned cpu, u64 event, u64 argument, u64 pc);
 
 extern unsigned handler_depth[MAX_CPUS];
 void trigger_setup(bool console);
+/* Takes the answers that a scenario which failed left. */
+void host_forget(void);
 void conformance_setup(bool present, bool console, u64 watchdog_seconds);
 /* From behind scenario `after`; or from it, behind its kind number `kind` (-1: none). */
 void conformance_run(const char *filter, u64 after, int kind);

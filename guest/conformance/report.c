@@ -197,6 +197,7 @@ void kind_failed(void)
 	kept = true;
 	if (have_host()) {
 		printf("#! failed %u\n", current->number);
+		host_forget();
 		console_read(HOST_US);
 	}
 }

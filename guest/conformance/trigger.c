@@ -51,17 +51,23 @@ u64 host_ask_at(u64 event, unsigned cpu, unsigned watched, const void *low, cons
 	return request;
 }
 
-u64 host_ask_mark(u64 event, unsigned cpu, unsigned number)
+void host_at_mark(u64 event, unsigned cpu, unsigned number)
+{
+	printf("#! trigger-mark 0x%lx %u %u\n", event, cpu, number);
+}
+
+u64 mark(unsigned number)
 {
 	u64 request = next_request();
 
-	printf("#! trigger-mark 0x%lx %u %u\n", event, cpu, number);
+	printf("#! mark %u\n", number);
 	return request;
 }
 
-void mark(unsigned number)
+void host_forget(void)
 {
-	printf("#! mark %u\n", number);
+	while (answered < asked)
+		take_answer();
 }
 
 bool host_answer(u64 request)

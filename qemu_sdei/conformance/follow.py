@@ -119,8 +119,8 @@ class Run:
             if len(self._marks) < MAX_MARKS:
                 self._marks[item.mark] = item
         elif isinstance(item, Mark):
-            if wanted := self._marks.pop(item.mark, None):
-                machine.write(self._inject(machine, wanted))
+            wanted = self._marks.pop(item.mark, None)
+            machine.write("n" if wanted is None else self._inject(machine, wanted))
         elif isinstance(item, Trigger):
             machine.write(self._inject(machine, item))
         elif isinstance(item, Failed):

@@ -99,14 +99,14 @@ class TriggerAt(Trigger):
 
 @dataclass(frozen=True)
 class TriggerMark(Trigger):
-    """The same, when the guest says this mark."""
+    """What the guest will ask for when it comes to this mark."""
 
     mark: int
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A handler has come to its mark."""
+    """The guest has come to a mark, and waits as with `Trigger`."""
 
     mark: int
 

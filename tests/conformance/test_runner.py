@@ -176,7 +176,7 @@ def test_an_event_at_a_place_and_at_a_mark(play: Any) -> None:
     asked = "#! trigger-at 0x100 1 1 0x40211000 0x40211004\n#! trigger-mark 0x100 0 7\n"
     report = play([begin(13) + asked + "#! mark 6\n#! mark 7\n#! mark 7\n", "ok 13 - x # source J\n" + rest(13)])
     assert report.ok
-    assert FakeGuest.written == ["y", "y"]
+    assert FakeGuest.written == ["y", "n", "y", "n"]
     look = ["stop", "human-monitor-command", "cont"]
     assert FakeGuest.commands == look * 3
 
