@@ -113,7 +113,7 @@ def check_figures(line: str, name: str) -> None:
 
 
 def test_all_calls_in_one_boot() -> None:
-    """With another event than 0, here one that SIGNAL refuses: what comes before it is measured, and the guest fails."""
+    """Of an event that SIGNAL refuses, what comes before that is measured, and then the guest fails."""
     calls = ["version", "features", "info", "register_unregister", "status", "disable_enable", "mask_unmask"]
     options = GuestOptions(kernel="builtin:bench", append="mode=calls count=0x80", smp=1, memory="128M")
     lines = console_of(options)
