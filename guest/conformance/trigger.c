@@ -22,12 +22,17 @@ static void take_answer(void)
 	answered = answered + 1;
 }
 
+static void need_host(void)
+{
+	if (!host)
+		skip("nothing here can trigger a static event (trigger=console)");
+}
+
 static u64 next_request(void)
 {
 	u64 request;
 
-	if (!host)
-		skip("nothing here can trigger a static event (trigger=console)");
+	need_host();
 	while (answered < asked)
 		take_answer();
 	request = asked;
@@ -53,6 +58,7 @@ u64 host_ask_at(u64 event, unsigned cpu, unsigned watched, const void *low, cons
 
 void host_at_mark(u64 event, unsigned cpu, unsigned number)
 {
+	need_host();
 	printf("#! trigger-mark 0x%lx %u %u\n", event, cpu, number);
 }
 
