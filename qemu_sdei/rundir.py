@@ -125,11 +125,20 @@ def another(name: str) -> LostGuestError:
 def base_path() -> Path:
     """The directory that holds all run directories of this user; it need not exist.
 
-    Raises `UsageError`: XDG_RUNTIME_DIR is a directory in which others could put theirs in its place.
+    Raises `UsageError`: XDG_RUNTIME_DIR cannot be looked at, or is a directory in which others could put theirs in its
+    place.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and Path(runtime).is_absolute() and Path(runtime).is_dir():
-        info = Path(runtime).stat()
+    try:
+        info = Path(runtime).stat() if runtime.startswith("/") else None
+    except (FileNotFoundError, NotADirectoryError):
+        info = None  # of a session that is over, or of another machine
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"XDG_RUNTIME_DIR is {runtime[:100]}, which cannot be used ({reason}): unset it, or name another directory"
+        ) from None
+    if info is not None and stat.S_ISDIR(info.st_mode):
         if info.st_uid not in (0, os.getuid()) or info.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             raise UsageError(
                 f"XDG_RUNTIME_DIR is {runtime}, which other users can change: unset it, or name a directory of yours"
@@ -145,7 +154,8 @@ def check_socket_path(path: Path, what_to_do: str) -> None:
         raise UsageError(f"socket path is too long ({length} bytes, the limit is {SUN_PATH_MAX}): {path}; {what_to_do}")
 
 
-def _make_base() -> Path:
+def make_base() -> Path:
+    """`base_path`, made and looked at. Raises `UsageError`: it cannot be used, or is another user's."""
     base = base_path()
     try:
         base.mkdir(mode=0o700, exist_ok=True)
@@ -253,7 +263,7 @@ class RunDirectory:
         wanted = check_name(name) if name is not None else None
         stem = re.sub(r"(?<=.)-\d+$", "", after)[:_MAX_STEM]
         _check_length(base_path() / (wanted or stem))
-        base = _make_base()
+        base = make_base()
         try:
             return cls._create(base, wanted, stem)
         except OSError as error:
@@ -381,7 +391,7 @@ def running() -> list[Running]:
     base = base_path()
     found: list[Running] = []
     if base.exists():
-        _make_base()  # for its checks: nobody else's guests are told of, or removed
+        make_base()  # for its checks: nobody else's guests are told of, or removed
     try:
         with _base_locked(base):
             for path in sorted(base.iterdir()):
@@ -394,6 +404,8 @@ def running() -> list[Running]:
                     found.append(Running(path.name, path, _owner(path) if owned else None, owned, identity(path)))
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise UsageError(f"run directory {base} cannot be used ({error.strerror}); set XDG_RUNTIME_DIR") from None
     return found
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei import paths
 from qemu_sdei.cli import output
 from qemu_sdei.cli.output import add_verbosity
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine import memory
     from qemu_sdei.machine.early_deaths import EarlyDeaths
 
-    directory = Path(args.dir).expanduser().absolute()
+    directory = paths.absolute(args.dir)
     try:
         config = GuestConfig.from_json((directory / rundir.CONFIG).read_bytes())
     except OSError as error:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
+from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.environment import Finding
@@ -17,19 +17,28 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor",
         help="say what is missing on this machine, and what to do",
-        description="Look for everything that guests, tests and builds use. Exit code 0 when guests can run.",
+        description="Look for everything that guests, tests and builds use, write to the places that guests write to, "
+        "and run a small guest. Exit code 0 when guests can run.",
     )
     parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to look at (default: the one on PATH)")
+    parser.add_argument("--no-guest", action="store_true", help="start no guest")
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    from qemu_sdei.machine import trial
     from qemu_sdei.machine.environment import check
 
-    findings = check(None if args.qemu is None else Path(args.qemu))
+    qemu = None if args.qemu is None else Path(args.qemu)
+    findings = [*check(qemu), *trial.places()]
     good = all(finding.ok for finding in findings)
+    if good and not args.no_guest:
+        with Progress(args.quiet or args.json) as progress:
+            progress("trying a guest")
+            findings.append(trial.guest(qemu))
+        good = findings[-1].ok
     if args.json:
         print_json(
             {

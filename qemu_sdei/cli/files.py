@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
 
 MAX_INPUT: Final = 64 << 20
@@ -32,7 +33,7 @@ def read_file(path: str, what: str) -> bytes:
     else:
         try:
             # Not open(): of a FIFO without a writer it would wait for ever.
-            fd = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK)
+            fd = os.open(paths.expand(path), os.O_RDONLY | os.O_NONBLOCK)
             with os.fdopen(fd, "rb") as file:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise UsageError(f"{what} {path} cannot be read: it is no regular file (- is standard input)")
@@ -57,7 +58,7 @@ def write_output(data: bytes, output: str | None, *, force: bool, binary: bool, 
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    write_file(Path(output).expanduser(), data, force=force)
+    write_file(paths.expand(output), data, force=force)
 
 
 def write_file(path: Path, data: bytes, *, force: bool) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qemu_sdei import paths
 from qemu_sdei.cli.output import Progress, print_json, say
 from qemu_sdei.cli.receive_command import add_tls
 from qemu_sdei.errors import UsageError
@@ -115,7 +115,7 @@ def _token(text: str | None) -> str:
     if text is None or not text.startswith("@"):
         return text or ""
     try:
-        with Path(text[1:]).expanduser().open() as file:
+        with paths.expand(text[1:]).open() as file:
             return file.read(_MAX_TOKEN).strip()
     except (OSError, ValueError) as error:
         raise UsageError(f"token file {text[1:]} cannot be read: {getattr(error, 'strerror', error)}") from None

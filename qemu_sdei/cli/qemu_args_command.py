@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import paths
 from qemu_sdei.cli.backend_command import has_qemu, locked
 from qemu_sdei.cli.options import add_machine_options, machine_options
 from qemu_sdei.cli.output import add_verbosity, print_data, print_json, say
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.machine.qemu import Wiring, machine_arguments
     from qemu_sdei.monitor.image import with_proof
 
-    directory = Path(args.dir).expanduser().absolute()
+    directory = paths.absolute(args.dir)
     name = args.name or _name_of(directory)
     options = replace(machine_options(args), name=name, boot="acpi" if args.acpi else "dt")
     qemu, size = check_machine(options)
@@ -125,11 +126,8 @@ def _make_ram(wanted: str | None, name: str, size: int, old_config: Path) -> Pat
     from qemu_sdei.config import GuestConfig
     from qemu_sdei.machine import memory
 
-    if wanted is not None:
-        ram = Path(wanted).expanduser().absolute()
-    else:
-        # Everybody may write to /dev/shm: a name that cannot be guessed is one that nobody made before us.
-        ram = _SHM / f"qemu-sdei-{name}-{os.urandom(4).hex()}.ram"
+    # Everybody may write to /dev/shm: a name that cannot be guessed is one that nobody made before us.
+    ram = paths.absolute(wanted) if wanted else _SHM / f"qemu-sdei-{name}-{os.urandom(4).hex()}.ram"
     if not ram.exists():
         memory.check_free(size, ram.parent, "--ram")
     # Here and not by QEMU, which would give it the mode of the user's umask.

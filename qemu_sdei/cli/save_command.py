@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from qemu_sdei import paths
 from qemu_sdei.cli.hold import add_hold, hold_of
 from qemu_sdei.cli.migrate_command import Shown
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, say
@@ -42,7 +42,7 @@ def save(args: argparse.Namespace, directory: str, end: bool) -> int:
 
     guest = rundir.find(args.guest)
     hold = hold_of(args, guest)
-    request = {"path": str(Path(directory).expanduser().absolute()), "end": end, "hold": hold and asdict(hold)}
+    request = {"path": str(paths.absolute(directory)), "end": end, "hold": hold and asdict(hold)}
     with Progress(args.quiet) as progress:
         result = ask(
             guest.owner,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qemu_sdei import paths
 from qemu_sdei.cli.files import write_file, write_files, write_output
 from qemu_sdei.cli.output import say
 from qemu_sdei.errors import UsageError
@@ -29,7 +30,7 @@ def write(entries: Sequence[Entry], form: str, output: str | None, *, force: boo
     """
     directory = _directory(output)
     if form == "edk2" and directory is None:
-        directory = None if output is None else Path(output).expanduser()
+        directory = None if output is None else paths.expand(output)
         if directory is None and len(entries) > 1:
             raise UsageError(
                 "--format edk2 is a directory of sources: give -o DIR/ (or one --table, to see its source)"
@@ -46,13 +47,13 @@ def write(entries: Sequence[Entry], form: str, output: str | None, *, force: boo
     if output is None or output == "-":
         write_output(data, output, force=force, binary=form in _BINARY, what=f"--format {form}")
     else:
-        write_file(Path(output).expanduser(), data, force=force)
+        write_file(paths.expand(output), data, force=force)
 
 
 def _directory(output: str | None) -> Path | None:
     if output is None or output == "-":
         return None
-    path = Path(output).expanduser()
+    path = paths.expand(output)
     return path if output.endswith("/") or path.is_dir() else None
 
 

@@ -10,16 +10,11 @@ import subprocess
 from pathlib import Path
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.paths import cache_directory
 
 _TIMEOUT = 20.0
 # 32-bit models: no AArch64 kernel runs there. A name that is not listed here is QEMU's to judge.
 _AARCH32 = re.compile(r"arm\d+.*|cortex-(a(5|7|8|9|12|15|17)|m\d+|r[4578]f?|r52)|pxa.*|sa11\d\d|ti9.*")
-
-
-def cache_directory() -> Path:
-    """Where this program keeps what can be made again."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache") / "qemu-sdei"
 
 
 def cpu_models(qemu: Path) -> list[str]:
@@ -32,12 +27,12 @@ def cpu_models(qemu: Path) -> list[str]:
         key = f"{qemu.resolve()} {stat.st_mtime_ns} {stat.st_size}"
     except OSError:
         return []
-    cache = cache_directory() / "cpu-models.json"
     try:
+        cache = cache_directory() / "cpu-models.json"
         known = json.loads(cache.read_bytes())
         if isinstance(known, dict) and known.get("qemu") == key and isinstance(known.get("models"), list):
             return [str(model) for model in known["models"]]
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, UsageError):
         pass
     try:
         out = subprocess.run(
@@ -50,11 +45,12 @@ def cpu_models(qemu: Path) -> list[str]:
     models = [name for name in names if _AARCH32.fullmatch(name) is None]
     if models:
         try:
+            cache = cache_directory() / "cpu-models.json"
             cache.parent.mkdir(parents=True, exist_ok=True)
             temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
             temporary.write_text(json.dumps({"qemu": key, "models": models}))
             temporary.replace(cache)
-        except OSError:
+        except (OSError, UsageError):
             pass  # only slower the next time
     return models
 

@@ -22,9 +22,9 @@ from typing import IO, Final, TypeVar
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.apt import WHAT_ELSE, Apt
 from qemu_sdei.machine.cache_index import CacheIndex, safe
-from qemu_sdei.machine.cpu_models import cache_directory
 from qemu_sdei.machine.options import Progress, no_progress
 from qemu_sdei.machine.unpack import SUMS, Unpacked, damaged, extract, read_sums, sha256, write_sums
+from qemu_sdei.paths import cache_directory
 
 METAPACKAGE: Final = "linux-image-arm64"
 """Depends on the release's default kernel; `linux-image-SERIES-arm64` on that of another series."""

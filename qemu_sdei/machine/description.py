@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import rundir
+from qemu_sdei import paths, rundir
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import saved_files
 from qemu_sdei.machine.devices import Devices
@@ -67,7 +67,7 @@ class Description:
 def _to_json(value: object) -> Any:
     """Data classes as objects, paths as absolute strings."""
     if isinstance(value, Path):
-        return str(value.expanduser().absolute())
+        return str(paths.absolute(value))
     if isinstance(value, Mapping):
         return {str(key): _to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

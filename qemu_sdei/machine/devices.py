@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import qcow2
 from qemu_sdei.machine.options import GuestOptions
@@ -98,7 +99,7 @@ def _value(text: str) -> str:
 
 def _drive(number: int, text: str) -> list[str]:
     name, _, more = text.partition(",")
-    file = Path(name).expanduser()
+    file = paths.expand(name)
     try:
         with file.open("rb") as image:
             magic = image.read(4)
@@ -123,7 +124,7 @@ def _drive(number: int, text: str) -> list[str]:
 
 
 def _snapshots(name: str | Path) -> tuple[Path, list[str]]:
-    file = Path(name).expanduser().absolute()
+    file = paths.absolute(name)
     try:
         with file.open("rb") as image:
             if image.read(4) != qcow2.MAGIC:
@@ -141,7 +142,7 @@ def _snapshots(name: str | Path) -> tuple[Path, list[str]]:
 
 def _share(text: str) -> tuple[Path, str]:
     name, _, tag = text.partition(":")
-    directory = Path(name).expanduser()
+    directory = paths.expand(name)
     if not directory.is_dir():
         raise UsageError(f"shared directory {directory}: there is no such directory")
     directory = directory.resolve()

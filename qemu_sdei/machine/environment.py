@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.config import format_size
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine import memory
-from qemu_sdei.machine.cpu_models import cache_directory, cpu_models
+from qemu_sdei.machine.cpu_models import cpu_models
+from qemu_sdei.paths import cache_directory
 
 QEMU_NAME: Final = "qemu-system-aarch64"
 MIN_QEMU: Final = (6, 2)
@@ -120,7 +120,7 @@ def _remembered(path: Path) -> dict[str, Any]:
             return {"version": known["version"]} | {
                 key: [str(name) for name in known[key]] for key in ("options", "machines")
             }
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError):
         pass
     known = {"key": key} | _ask(path)
     try:
@@ -129,7 +129,7 @@ def _remembered(path: Path) -> dict[str, Any]:
         with tempfile.NamedTemporaryFile("w", dir=cache.parent, prefix=".qemu.json.", delete=False) as file:
             json.dump(known, file)
         Path(file.name).replace(cache)
-    except OSError:
+    except (OSError, UsageError):
         pass  # only slower the next time
     return known
 
@@ -159,7 +159,7 @@ def _output(path: Path, *arguments: str) -> str:
 
 def check(qemu: Path | None = None) -> list[Finding]:
     """Everything that guests, tests and builds use, in the order of its importance. Raises nothing; asks no network."""
-    findings = [*_qemu(qemu), *_python(), _blobs(), *_memory()]
+    findings = [*_qemu(qemu), *_python(), _blobs(), _shared_memory()]
     findings += [
         _tool("apt-get", "downloads Debian's kernel and busybox", "without it give --kernel IMAGE and --busybox FILE"),
         _kernels(),
@@ -229,42 +229,37 @@ def _blobs() -> Finding:
     return Finding("embedded programs", found, True, "EL3 monitor, selftest and initramfs's init", remedy)
 
 
-def _memory() -> list[Finding]:
-    free = memory.available()
-    enough = free is None or free >= 1 << 30
-    found = ("unknown" if free is None else f"{format_size(free >> 20 << 20)} available") if enough else None
-    remedy = f"{(free or 0) >> 20} MiB available: end other programs, or give guests less with --memory"
+def _shared_memory() -> Finding:
     try:
         status = os.statvfs("/dev/shm")
         shm: str | None = f"{format_size(status.f_bavail * status.f_frsize >> 20 << 20)} free"
     except OSError:
         shm = None
-    return [
-        Finding("memory", found, False, "a guest has 1 GiB unless told otherwise", "" if enough else remedy),
-        Finding("/dev/shm", shm, False, "a place for --memory-path", "mount a tmpfs there"),
-    ]
+    return Finding("/dev/shm", shm, False, "a place for --memory-path", "mount a tmpfs there")
 
 
 def _tool(name: str, why: str, remedy: str) -> Finding:
     return Finding(name, shutil.which(name), False, why, remedy)
 
 
-def _cached(name: str, look: Callable[[DebianCache], dict[str, Path]], why: str, remedy: str) -> Finding:
+def _cached(name: str, look: Callable[[DebianCache], dict[str, Path]], why: str, remedy: str, no_apt: str) -> Finding:
     """`look` returns what is in the cache, by how it is shown."""
     # Imported here: every start of a guest needs find_qemu(), and none of this.
     from qemu_sdei.machine.debian import DebianCache
     from qemu_sdei.machine.unpack import damaged
 
-    cache = DebianCache()
     try:
+        cache = DebianCache()
         files = look(cache)
         wrong = [path for path in files.values() if cache.is_damaged(path)]
-    except OSError:  # a cache that may not be read
-        return Finding(name, None, False, why, remedy)
+    except (OSError, UsageError):  # a cache that may not be read, or that there is no place for
+        files, wrong = {}, []
     if wrong:
         # Needed: `run` refuses it, until it is deleted.
         return Finding(name, None, True, why, "; ".join(str(damaged(path)) for path in wrong), damaged=True)
-    return Finding(name, ", ".join(files) or None, False, why, remedy)
+    # `run` downloads what is not there; it cannot without apt.
+    needed = shutil.which("apt-get") is None
+    return Finding(name, ", ".join(files) or None, needed, why, no_apt if needed else remedy)
 
 
 def _kernels() -> Finding:
@@ -273,6 +268,7 @@ def _kernels() -> Finding:
         lambda cache: {kernel.release: kernel.image for kernel in cache.cached_kernels()},
         "in the cache, for use without a network",
         "the first run gets one",
+        "there is no apt-get to download one: give --kernel IMAGE",
     )
 
 
@@ -281,7 +277,13 @@ def _busybox() -> Finding:
         found = cache.cached_busybox()
         return {} if found is None else {str(found): found}
 
-    return _cached("busybox for arm64", look, "the shell in our initramfs", "the first run gets it")
+    return _cached(
+        "busybox for arm64",
+        look,
+        "the shell in our initramfs",
+        "the first run gets it",
+        "there is no apt-get to download it: give --busybox FILE",
+    )
 
 
 def _compiler() -> Finding:

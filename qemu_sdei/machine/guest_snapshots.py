@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import snapshots
 from qemu_sdei.machine.owner import Progress
@@ -123,7 +124,7 @@ class GuestSnapshots(ABC):
         """
         self._running()
         assert self._mover is not None
-        where = str(Path(path).expanduser().absolute())
+        where = str(paths.absolute(path))
         wait = timeout + _EXTRA + (hold.timeout if hold is not None else 0)
         return self._call(self._mover.save(where, report, end=end, hold=hold, timeout=timeout), wait)
 

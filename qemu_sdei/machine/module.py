@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
 from qemu_sdei.guestbuild import CROSS_VARIABLE, find_compiler
 from qemu_sdei.machine.apt import WHAT_ELSE
@@ -70,11 +71,11 @@ def build_for(kdir: str | Path, target: str | Path, progress: Progress = no_prog
     Raises:
         UsageError: `kdir` is no built arm64 kernel tree, a tool is missing, or the module does not build.
     """
-    tree = Path(kdir).expanduser().resolve()
+    tree = paths.resolved(kdir)
     release = _release(tree)
     toolchain = _toolchain()
     with _work_directory() as work:
-        return _compile(tree, release, toolchain, Path(work), Path(target).expanduser().resolve(), progress)
+        return _compile(tree, release, toolchain, Path(work), paths.resolved(target), progress)
 
 
 def vermagic(module: Path) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from qemu_sdei import paths
+
 BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
 DIE_WITH_OWNER: Final = "QEMU_SDEI_DIE_WITH_OWNER"
@@ -120,7 +122,7 @@ def rooted(options: GuestOptions) -> GuestOptions:
     """`options` as they mean the same in any working directory."""
 
     def path(value: str | Path | None) -> str | None:
-        return None if value is None else str(Path(value).expanduser().absolute())
+        return None if value is None else str(paths.absolute(value))
 
     def kernel(value: str | Path | None) -> str | None:
         text = str(value)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei import paths
 from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import memory
@@ -267,7 +268,7 @@ def check_tables(options: GuestOptions, builtin: bool) -> None:
 
 def readable_file(path: str | Path, what: str) -> Path:
     """The absolute path of the regular file `path`. Raises `UsageError`."""
-    file = Path(path).expanduser()
+    file = paths.expand(path)
     try:
         if not file.is_file():
             reason = (
@@ -283,7 +284,7 @@ def readable_file(path: str | Path, what: str) -> Path:
 
 def writable_file(path: str | Path, what: str) -> None:
     """Check that the file `path` can be written or made; it is not touched. Raises `UsageError`."""
-    file = Path(path).expanduser()
+    file = paths.expand(path)
     if file.is_dir():
         reason = "it is a directory"
     elif not (file.exists() or file.parent.is_dir()):
@@ -309,7 +310,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     options = plan.options
 
     def absolute(path: str | Path | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else str(paths.absolute(path))
 
     config = GuestConfig(
         name=name,
@@ -325,7 +326,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         sdei_signal=options.sdei_signal,
         sdei_slots=options.sdei_slots,
         sdei=options.sdei,
-        services=tuple(str(Path(service).expanduser().absolute()) for service in options.services),
+        services=tuple(str(paths.absolute(service)) for service in options.services),
         trace=absolute(options.trace),
     )
     switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import paths
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE, GuestConfig
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LaunchError, SdeiError, UsageError
@@ -77,7 +78,7 @@ class Listening:
             raise UsageError(
                 f"{tcp[0]} is not loopback: give --tls-cert, --tls-key and --tls-ca, or wait without --listen, for ssh"
             )
-        path = None if unix is None else Path(unix).expanduser().absolute()
+        path = None if unix is None else paths.absolute(unix)
         if path is not None:
             files.check_socket_path(path, "use a shorter one")
         return cls(tcp, tls, path, allow)

@@ -16,18 +16,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import paths
 from qemu_sdei import rundir as files
 from qemu_sdei.backend import document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.machine import machine_type, memory
-from qemu_sdei.machine.cpu_models import cache_directory
 from qemu_sdei.machine.devices import devices
 from qemu_sdei.machine.options import BUILTIN, CONTINUE, END, GuestOptions
 from qemu_sdei.machine.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
 from qemu_sdei.machine.remote_offer import INITRD, KERNEL, MONITOR, OPTIONS, PROFILE, SERVICE, describe
 from qemu_sdei.migration.remote_link import clean
 from qemu_sdei.migration.remote_session import File
+from qemu_sdei.paths import cache_directory
 
 _KEYS: Final = {
     *("cmd", "name", "written_by", "document", "qemu", "machine", "options"),
@@ -55,8 +56,8 @@ class Allowed:
     @classmethod
     def of(cls, words: list[str], *, everything: bool) -> Allowed:
         """From --allow options."""
-        paths = tuple(Path(word).expanduser().resolve() for word in words if word not in ("net", "qemu-args"))
-        return cls(everything, paths, "net" in words, "qemu-args" in words)
+        good = tuple(paths.resolved(word) for word in words if word not in ("net", "qemu-args"))
+        return cls(everything, good, "net" in words, "qemu-args" in words)
 
     def check(self, options: GuestOptions) -> None:
         """Raise `UsageError` when the guest wants what it may not have."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import __version__
+from qemu_sdei import __version__, paths
 from qemu_sdei import rundir as files
 from qemu_sdei.backend import document
 from qemu_sdei.config import GuestConfig
@@ -102,7 +102,7 @@ def _json(value: object) -> object:
 def _absolute(text: str, separator: str) -> str:
     """`FILE,OPTIONS` or `DIR:TAG` with an absolute path: the destination runs elsewhere."""
     name, comma, rest = text.partition(separator)
-    path = Path(name).expanduser().absolute()
+    path = paths.absolute(name)
     # A tag that is not given is the name of the directory itself, wherever links lead.
     return f"{path}{comma}{rest}" if comma or separator == "," else f"{path.resolve()}"
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei import paths
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.document import MAX_DOCUMENT
 from qemu_sdei.boot.config import BootConfig
@@ -100,7 +101,7 @@ class Saved:
     @classmethod
     def read(cls, path: str | Path) -> Saved:
         """Look at the directory `path`. Raises `UsageError`: it holds no guest, or one of a newer program."""
-        directory = Path(path).expanduser().absolute()
+        directory = paths.absolute(path)
         try:
             data = json.loads(saved_files.read(directory / META, _LIMITS[META]))
             config = GuestConfig.from_json(saved_files.read(directory / files.CONFIG, _LIMITS[files.CONFIG]))

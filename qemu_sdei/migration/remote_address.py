@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import locks, rundir
+from qemu_sdei import locks, paths, rundir
 from qemu_sdei.errors import UsageError
 from qemu_sdei.migration.remote_link import BUFFER, MAX_LINE, Link, LostPeerError
 
@@ -43,7 +43,7 @@ class Tls:
             return None
         if not all(given):
             raise UsageError("TLS needs all of --tls-cert, --tls-key and --tls-ca")
-        return cls(*(str(Path(str(name)).expanduser().absolute()) for name in given))
+        return cls(*(str(paths.absolute(str(name))) for name in given))
 
     def context(self, *, server: bool) -> ssl.SSLContext:
         """TLS 1.3 with certificates of both sides. Raises `UsageError`: the files are not what they should be."""
@@ -108,7 +108,7 @@ class Address:
 def parse(text: str, *, token: str = "", tls: Tls | None = None) -> Address:
     """The address that `text` says, all but `ssh://`. Raises `UsageError`."""
     if text.startswith("unix:"):
-        path = Path(text.removeprefix("unix:").removeprefix("//")).expanduser().absolute()
+        path = paths.absolute(text.removeprefix("unix:").removeprefix("//"))
         rundir.check_socket_path(path, "use a shorter one")
         return Address("unix", str(path))
     kind, _, rest = text.partition("://")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine import cpu_models
 from qemu_sdei.machine.qemu import command_line, fd_wiring
@@ -86,7 +87,7 @@ def test_another_qemu_is_asked_again(fake_qemu: Path) -> None:
 @pytest.mark.parametrize("garbage", ["", "{", "[]", '{"qemu": 1}'])
 def test_a_damaged_cache_is_made_anew(fake_qemu: Path, garbage: str) -> None:
     cpu_models.cpu_models(fake_qemu)
-    (cpu_models.cache_directory() / "cpu-models.json").write_text(garbage)
+    (paths.cache_directory() / "cpu-models.json").write_text(garbage)
     assert "max" in cpu_models.cpu_models(fake_qemu)
 
 

@@ -228,3 +228,11 @@ def test_who_has_looked_up_a_guest_does_not_take_over_the_next_one_of_its_name(r
     adopted = RunDirectory.adopt("g", rundir.find("g").identity)
     adopted.remove()
     os.close(qemu)
+
+
+def test_a_runtime_directory_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no file can have."""
+    for value in ("/" + "a" * 300, "/" + "a/" * 2100):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+        with pytest.raises(UsageError, match="XDG_RUNTIME_DIR"):
+            rundir.running()
