@@ -16,6 +16,7 @@ from qemu_sdei import __version__
 from qemu_sdei.cli.output import say
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.cli.signals import Terminated, catching_signals
+from qemu_sdei.cli.streams import OutputError, abandon_output, open_standard_files
 from qemu_sdei.errors import GuestError, SdeiError, UsageError
 from qemu_sdei.printable import printable
 
@@ -44,6 +45,10 @@ COMMANDS: Final = (
 )
 
 
+TRACEBACK: Final = "QEMU_SDEI_TRACEBACK"
+"""Environment variable: whoever looks for a fault of ours sees where it is."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the whole usage in front of it."""
 
@@ -66,21 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open_standard_files() -> None:
-    """Open /dev/null where a standard file is closed, so that no file of ours gets its number."""
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - as long as the process
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
-    _open_standard_files()
+    open_standard_files()
     with screened():
-        return _main(sys.argv[1:] if argv is None else list(argv))
+        return _guarded(sys.argv[1:] if argv is None else list(argv))
 
 
 def _main(words: list[str]) -> int:
@@ -96,7 +91,8 @@ def _main(words: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
     args.guest_command = command
-    return _guarded(args)
+    code: int = args.run(args)
+    return code
 
 
 def _refuse(subcommand: str, unknown: list[str]) -> NoReturn:
@@ -108,13 +104,17 @@ def _refuse(subcommand: str, unknown: list[str]) -> NoReturn:
     parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
-def _guarded(args: argparse.Namespace) -> int:
+def _guarded(words: list[str]) -> int:
     try:
         with catching_signals():
-            code: int = args.run(args)
+            code = _main(words)
             sys.stdout.flush()
             return code
     except UsageError as error:
+        say(f"qemu-sdei: error: {error}", error=True)
+        return error.exit_code
+    except OutputError as error:
+        abandon_output()
         say(f"qemu-sdei: error: {error}", error=True)
         return error.exit_code
     except GuestError as error:
@@ -128,6 +128,21 @@ def _guarded(args: argparse.Namespace) -> int:
             say(f"qemu-sdei: {note}", error=True)
         return 128 + end.number
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever read our output has seen enough.
+        abandon_output()
         return 141
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """What nobody thought of, in one line: of the system (a file, memory), or a fault of ours."""
+    if os.environ.get(TRACEBACK):
+        raise error
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or str(error)
+        say(f"qemu-sdei: error: {what} ({TRACEBACK}=1 shows where)", error=True)
+    else:
+        words = f"{type(error).__name__}: {error}"
+        say(f"qemu-sdei: internal error: {words} (a fault of qemu-sdei; {TRACEBACK}=1 shows where)", error=True)
+    return 1

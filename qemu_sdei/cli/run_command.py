@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.cli.options import add_guest_options, add_machine_options, guest_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
-from qemu_sdei.errors import GuestPanicError, UsageError
+from qemu_sdei.cli.script_errors import shown
+from qemu_sdei.cli.streams import OutputError
+from qemu_sdei.errors import GuestPanicError, SdeiError, UsageError
 from qemu_sdei.machine.options import BUILTIN
 
 if TYPE_CHECKING:
@@ -164,6 +166,11 @@ def _run_script(guest: Guest, script: CodeType, args: argparse.Namespace, progre
             return end.code or 0
         say(end.code, error=True)
         return 1
+    except (BrokenPipeError, OutputError):
+        raise
+    except Exception as error:
+        say(*shown(error), error=True)
+        return error.exit_code if isinstance(error, SdeiError) else 1
     return 0
 
 

@@ -12,6 +12,7 @@ import tty
 from collections.abc import Iterator
 from typing import Final
 
+from qemu_sdei.cli.streams import output_lost
 from qemu_sdei.machine.guest import Guest
 
 QUIT: Final = b"\x1d"
@@ -188,7 +189,11 @@ class Session:
         try:
             while data:
                 data = data[os.write(1, data) :]
-        except OSError:
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if (lost := output_lost(error)) is not None:
+                raise lost from None
             return False  # nobody looks any more
         return True
 

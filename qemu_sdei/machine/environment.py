@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.config import format_size
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.cpu_models import cpu_models
-from qemu_sdei.paths import cache_directory
+from qemu_sdei.paths import cache_directory, expand
 
 QEMU_NAME: Final = "qemu-system-aarch64"
 MIN_QEMU: Final = (6, 2)
@@ -82,7 +82,7 @@ def find_qemu(path: Path | None = None) -> Qemu:
         if on_path is None:
             raise UsageError(f"no {QEMU_NAME} on PATH: {_INSTALL_QEMU}")
         path = Path(on_path)
-    elif not path.is_file() or not os.access(path, os.X_OK):
+    elif not (path := expand(path)).is_file() or not os.access(path, os.X_OK):
         if path.parent == Path() and (on_path := shutil.which(str(path))):
             path = Path(on_path)
         else:
