@@ -138,7 +138,8 @@ def _binary(data: bytes) -> tuple[list[acpidump.Entry], list[TableError]]:
             at += 1
             continue
         if len(tables) >= acpidump.MAX_TABLES:
-            return tables, TableError(f"more than {acpidump.MAX_TABLES} tables", offset=at, field="signature")
+            faults.append(TableError(f"more than {acpidump.MAX_TABLES} tables", offset=at, field="signature"))
+            break
         try:
             size = _size(data, at)
             if not like_a_signature(data[at : at + 4]) and not sums.right(at, size):

@@ -25,7 +25,20 @@ RANK = {
     "__main__": 8,
 }
 """A room imports rooms of lower rank only, and never one of its own rank."""
-COMMON = {"blobs", "bounded", "boundedlog", "config", "errors", "fetching", "guestbuild", "locks", "paths", "printable", "rundir", "stopped"}
+COMMON = {
+    "blobs",
+    "bounded",
+    "boundedlog",
+    "config",
+    "errors",
+    "fetching",
+    "guestbuild",
+    "locks",
+    "paths",
+    "printable",
+    "rundir",
+    "stopped",
+}
 """Single modules that every room may import, and that import no room."""
 DEPENDENCIES = {"qemu", "rich", "shtab"}
 

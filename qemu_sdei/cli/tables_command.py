@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             entries = table_set.of_machine(asked.machine, asked.content)
             if asked.content.method == "hvc" and not args.quiet:
-                print("qemu-sdei: the FADT says HVC, but `qemu-sdei run` gives this machine SMC only", file=sys.stderr)
+                say("qemu-sdei: the FADT says HVC, but `qemu-sdei run` gives this machine SMC only", error=True)
         entries = _chosen(entries, asked.tables)
         if shown:
             return tables_inspect.show_entries([(None, entries)], as_json=args.json)

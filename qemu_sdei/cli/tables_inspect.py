@@ -60,7 +60,7 @@ def _load(path: str) -> tuple[list[TableFile], bool]:
             raise UsageError(f"{path}: {messages[0]}")
         for fault, message in zip(file.faults, messages, strict=True):
             place = "" if fault.offset is None else f" (offset {fault.offset:#x})"
-            print(f"qemu-sdei: {file.path}{place}: {message}", file=sys.stderr)
+            say(f"qemu-sdei: {file.path}{place}: {message}", error=True)
             clean = False
     return files, clean
 

@@ -218,7 +218,15 @@ class Talker(GuestConsole):
     def reset_count(self) -> int:
         return 0
 
-    def follow(self, position: int = 0) -> Iterator[str]:
+    def _kernels(self) -> int | None:
+        return 1
+
+    def _follow(self, position: int = 0) -> Iterator[tuple[str, int]]:
+        for text in self._words():
+            position += len(text)
+            yield text, position
+
+    def _words(self) -> Iterator[str]:
         yield shell.marker(self._nonce, "begin") + "\n"
         for number in range(3 * LIMIT // 1000):
             yield f"{number:08}".ljust(999) + "\n"

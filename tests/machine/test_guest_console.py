@@ -42,6 +42,10 @@ class Played(GuestConsole):
     def resets(self) -> list[dict[str, Any]]:
         return self.happened
 
+    @property
+    def reset_count(self) -> int:
+        return len(self.happened)
+
     def _kernels(self) -> int | None:
         return self.kernels
 
