@@ -189,9 +189,9 @@ class SdeiClient:
         """Have each handler return no sooner than `ns` after its start; 0 ends that. At most `MAX_NS`."""
         self._command(f"run-for {ns}")
 
-    def panic(self) -> None:
-        """Have the next handler panic."""
-        self._command("panic")
+    def panic(self, *, in_interrupt: bool = False) -> None:
+        """Have the next handler panic; or the next that has interrupted the handler of an interrupt."""
+        self._command("panic irq" if in_interrupt else "panic")
 
     # CPUs
 

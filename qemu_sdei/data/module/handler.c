@@ -13,12 +13,16 @@
 #include <linux/smp.h>
 #include <linux/timekeeping.h>
 
+#include <asm/arch_gicv3.h>
+
 #include "sdei_test.h"
+
+#define NO_PRIORITY 0xff /* ICC_RPR_EL1 where no interrupt is active */
 
 struct cpu_counters __percpu *counters;
 struct ring __percpu *rings;
 u64 run_ns;
-bool panic_next;
+enum panic_when panic_when;
 atomic64_t dumps_suppressed = ATOMIC64_INIT(0);
 static atomic64_t dump_second = ATOMIC64_INIT(0);
 static atomic_t dumps_this_second = ATOMIC_INIT(0);
@@ -83,7 +87,9 @@ int on_event(u32 event, struct pt_regs *regs, void *parameter)
 	if (dump)
 		dump_soon();
 
-	if (READ_ONCE(panic_next))
+	/* By the GIC: an interrupt that was acknowledged and not ended. */
+	if (READ_ONCE(panic_when) == PANIC_NEXT ||
+	    (READ_ONCE(panic_when) == PANIC_IN_IRQ && gic_read_rpr() != NO_PRIORITY))
 		panic("SDEI TEST: in the handler of event 0x%x", event);
 	while (ktime_get_mono_fast_ns() < end)
 		cpu_relax();

@@ -156,8 +156,8 @@ static int run_command(char *line)
 		dump_flush();
 		return 0;
 	}
-	if (!strcmp(words[0], "panic") && n == 1) {
-		WRITE_ONCE(panic_next, true);
+	if (!strcmp(words[0], "panic") && (n == 1 || (n == 2 && !strcmp(words[1], "irq")))) {
+		WRITE_ONCE(panic_when, n == 1 ? PANIC_NEXT : PANIC_IN_IRQ);
 		return 0;
 	}
 	if ((!strcmp(words[0], "mask") || !strcmp(words[0], "unmask")) && n <= 2) {

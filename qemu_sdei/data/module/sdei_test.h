@@ -65,6 +65,8 @@ struct ring {
 	} *places;
 };
 
+enum panic_when { PANIC_NEVER, PANIC_NEXT, PANIC_IN_IRQ };
+
 enum place_state { PLACE_COMPLETE, PLACE_BEING_WRITTEN, PLACE_REUSED };
 
 struct counter {
@@ -84,7 +86,7 @@ extern unsigned int verbose, nr_records;
 extern struct cpu_counters __percpu *counters;
 extern struct ring __percpu *rings;
 extern u64 run_ns;
-extern bool panic_next; /* the next handler does */
+extern enum panic_when panic_when;
 extern atomic64_t dumps_suppressed;
 int handler_start(void);
 void handler_stop(void);
