@@ -114,12 +114,14 @@ def drop(frame: memoryview) -> list[MicroOp]:
 
     QEMU ignores a write to ICC_AP1R0_EL1 where there is an EL3, from EL3 as well. An end of interrupt drops one.
     """
-    active: int = decode(frame, 1)[0].value & _HALF_OF_PRIORITIES
-    count = min(active.bit_count(), MAX_OPS)
-    if not count:
-        return []
-    end = write_sysreg(R.ICC_EOIR1_EL1, _INTID)
-    return [marked(end, Step.DROP), *[end] * (count - 1)]
+    found = ends(decode(frame, 1)[0].value)
+    return [marked(found[0], Step.DROP), *found[1:]] if found else []
+
+
+def ends(active: int) -> list[MicroOp]:
+    """What ends the priorities of ICC_AP1R0_EL1's value."""
+    count = min((active & _HALF_OF_PRIORITIES).bit_count(), MAX_OPS)
+    return [write_sysreg(R.ICC_EOIR1_EL1, _INTID)] * count
 
 
 def wait() -> list[MicroOp]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from qemu_sdei.backend import cold
-from qemu_sdei.backend.exchange import PARK, Exchange
+from qemu_sdei.backend.exchange import PARK, Exchange, Steps
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
-from qemu_sdei.monitor.ops import MicroOp, encode, marked, write_phys
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
+from qemu_sdei.monitor.ops import MicroOp, encode, marked, read_sysreg, write_phys
 from qemu_sdei.sdei.context import PC, X0
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import CpuFeatures
@@ -241,11 +241,22 @@ class PowerFirmware(Exchange):
         """See `PowerControl`."""
         return bool(self.dispatcher.running(pe))
 
-    def kernel_begins(self, pe: int) -> None:
-        """See `PowerControl`."""
+    def kernel_begins(self, pe: int) -> Steps | None:
+        """See `PowerControl`. A kernel that another has started, on a CPU that was not powered down, has active
+        priorities where that one left an interrupt's handler: by a panic in an SDEI handler that interrupted it.
+        """
         self.kernels += 1
         if self.note is not None:
             self.note("kernel", pe, kernel=self.kernels)
+        return self._drop_priorities() if self.kernels > 1 and self.monitor >= layout.COLD else None
+
+    def _drop_priorities(self) -> Steps:
+        """What Linux does itself as it boots, by a write to ICC_AP1R0_EL1 that QEMU ignores where there is an EL3."""
+        found = yield read_sysreg(SysReg.ICC_AP1R0_EL1)
+        ends = cold.ends(found.value)
+        if ends:
+            yield ends
+        return None
 
     def system_off(self) -> None:
         """See `PowerControl`."""

@@ -6,7 +6,7 @@ CPU, letting one go, the secure GPIO that powers QEMU's machine off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -71,7 +71,14 @@ _STATE_FIELDS: Final = 0x0301_FFFF
 """StateID, StateType, PowerLevel; all else is reserved."""
 _LEVELS: Final = 3
 """Power levels: CPU, cluster, system."""
+_NO_TRUSTED_OS: Final = 2
+"""Of MIGRATE_INFO_TYPE (5.1.10): none that would need migrating."""
 SMCCC_VERSION_ID: Final = 0x8000_0000
+
+
+def _after(steps: Generator[Any, Any, None], result: int) -> Generator[object, Any, tuple[int, ...]]:
+    yield from steps
+    return (result,)
 
 
 class PowerControl(Protocol):
@@ -92,8 +99,8 @@ class PowerControl(Protocol):
     def in_handler(self, pe: int) -> bool:
         """Whether an SDEI handler runs on the calling CPU."""
 
-    def kernel_begins(self, pe: int) -> None:
-        """A kernel's PSCI driver has started, on the calling CPU."""
+    def kernel_begins(self, pe: int) -> Generator[Any, Any, None] | None:
+        """A kernel's PSCI driver has started, on the calling CPU. Returns what must be done before it runs on."""
 
     def system_off(self) -> None:
         """Power the machine off."""
@@ -252,10 +259,10 @@ class Psci(Service):
         target = self._pe(self._argument(regs, 1), bool(regs[X0] & _SMC64))
         return Code.INVALID_PARAMETERS if target is None else self.power[target]
 
-    def _migrate_info_type(self, pe: int, regs: memoryview) -> int:
+    def _migrate_info_type(self, pe: int, regs: memoryview) -> int | Generator[object, Any, tuple[int, ...]]:
         # Linux asks this once, as it boots (psci_init_migrate), and so shows a kernel that another kernel has started.
-        self._control.kernel_begins(pe)
-        return 2  # 5.1.10: no Trusted OS that would need migrating
+        steps = self._control.kernel_begins(pe)
+        return _NO_TRUSTED_OS if steps is None else _after(steps, _NO_TRUSTED_OS)
 
     def _system_off(self, pe: int, regs: memoryview) -> None:
         self._control.system_off()

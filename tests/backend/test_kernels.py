@@ -5,8 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from qemu_sdei.backend.firmware import Firmware
+from qemu_sdei.backend.server import Server
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.simulated import SimulatedBoot, SimulatedGuest, serve
+
+
+def kernel_begins(guest: SimulatedGuest, server: Server, active: int = 0) -> list[tuple[int, int]]:
+    """A kernel's call, on a CPU with these active priorities; (register, value) of what else was done."""
+    done: list[tuple[int, int]] = []
+    guest.smc(0, Psci.MIGRATE_INFO_TYPE)
+    serve(server)
+    answer = guest.take(0)
+    while answer[0] & AnswerFlag.REPOST:
+        ops = guest.window.frames[0]
+        done.append((ops[Word.OPS + 1], ops[Word.OPS + 2]))
+        ops[Word.OPS + 2] = active
+        guest.post(0, Kind.OPS)
+        serve(server)
+        answer = guest.take(0)
+    assert answer[3] == 2
+    return done
 
 
 def test_kernels_are_counted_from_each_reset(tmp_path: Path) -> None:
@@ -18,9 +37,7 @@ def test_kernels_are_counted_from_each_reset(tmp_path: Path) -> None:
         serve(server)
         guest.take(0)
         for _ in range(kernels):
-            guest.smc(0, Psci.MIGRATE_INFO_TYPE)
-            serve(server)
-            assert guest.take(0)[3] == 2
+            kernel_begins(guest, server)
         seen.append((server.status()["epoch"], server.status()["kernels"]))
     assert seen == [(1, 1), (2, 2), (3, 0)]
     assert [note[3] for note in server.notes if note[1] == "kernel"] == [{"kernel": 1}, {"kernel": 1}, {"kernel": 2}]
@@ -33,12 +50,23 @@ def test_a_new_backend_knows_them(tmp_path: Path) -> None:
     serve(server)
     guest.take(0)
     for _ in range(3):
-        guest.smc(0, Psci.MIGRATE_INFO_TYPE)
-        serve(server)
-        guest.take(0)
+        kernel_begins(guest, server)
     server = guest.server()
     assert server.recover()
     assert server.status()["kernels"] == 3
+
+
+def test_a_kernel_that_another_one_starts_finds_no_active_priority(tmp_path: Path) -> None:
+    """A panic in an SDEI handler that interrupted an interrupt's: the capture kernel's first CPU was deaf."""
+    guest = SimulatedGuest(1, tmp_path)
+    server = guest.server()
+    guest.reset(0)
+    serve(server)
+    guest.take(0)
+    assert kernel_begins(guest, server, 1 << 20) == []  # what a reset starts has none
+    looked, ended = kernel_begins(guest, server, 1 << 20)
+    assert (looked[0], ended[0]) == (SysReg.ICC_AP1R0_EL1, SysReg.ICC_EOIR1_EL1)
+    assert [register for register, _ in kernel_begins(guest, server)] == [SysReg.ICC_AP1R0_EL1]
 
 
 def test_a_state_of_before_has_none() -> None:
