@@ -32,7 +32,7 @@ def crash_outside(guest: Guest, cpu: int) -> str:
 
 
 def crash_in_handler(guest: Guest, cpu: int) -> str:
-    """Crash in the handler of an event on a physical CPU, which has interrupted an interrupt's handler: that interrupt is
+    """Crash in the handler of an event on a physical CPU, which has interrupted an interrupt's handler: that one is
     never ended. What the panic said: Linux says nothing in an NMI with a capture kernel loaded.
     """
     client = Client(guest)
