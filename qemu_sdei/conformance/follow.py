@@ -83,12 +83,11 @@ class Run:
             if moved:
                 newest = now
             elif now - newest > stall:
-                self.crash = f"nothing for {stall:g} s"
-                if self._current is not None and text:
-                    self.crash = f"no end of it for {stall:g} s"
+                what = "no end of it" if text and self._current is not None else "nothing"
+                self.crash = self.crash or f"{what} for {stall:g} s"
                 break
             if now > deadline:
-                self.crash = "the time for all scenarios was over"
+                self.crash = self.crash or "the time for all scenarios was over"
                 break
         else:
             for item in parser.finish():

@@ -64,7 +64,8 @@ vectors:
 	b	.
 	.endr
 	.balign	128
-	/* The only calls that this firmware knows; all others are NOT_SUPPORTED. */
+	/* The only calls that this firmware knows; all others are NOT_SUPPORTED. Only x0 changes. */
+	msr	tpidr_el3, x9
 	ldr	w9, =0x84000008		/* SYSTEM_OFF */
 	cmp	w0, w9
 	b.eq	off
@@ -77,14 +78,15 @@ vectors:
 	cmp	x1, #0x10
 	b.eq	.
 1:	ldr	w9, =0xc4000031		/* the resets */
-	sub	w10, w0, w9
+	sub	w9, w0, w9
 	mov	x0, #0
-	cmp	w10, #1
+	cmp	w9, #1
 	b.ls	2f
 	mov	x0, #-1
-2:	eret
+2:	mrs	x9, tpidr_el3
+	eret
 version:
 	mov	x0, #(1 << 48)
-	eret
+	b	2b
 off:	gpio	0
 	.balign	2048
