@@ -32,6 +32,7 @@
 static u64 timer_event, alarm_event, alarm_target;
 static volatile u64 timers[MAX_CPUS], alarms;
 static u64 count, total_timers;
+static bool given_back; /* UNREGISTER leaves the interrupt as REGISTER found it; else a client sets it up anew */
 
 static uint32_t get(u64 address)
 {
@@ -115,6 +116,8 @@ static void timer_on_this_cpu(unsigned cpu)
 		expect_value("ordinary timer interrupts", before, irqs[cpu]);
 		expect("INTERRUPT_RELEASE of a registered event", DENIED, call(SDEI_INTERRUPT_RELEASE, timer_event));
 		expect("EVENT_UNREGISTER", SUCCESS, call(SDEI_EVENT_UNREGISTER, timer_event));
+		if (!given_back)
+			gic_init();
 		expect_value("GICR_ISENABLER0 given back", enabled, get(sgi + GICR_ISENABLER0));
 		expect_value("GICR_IPRIORITYR given back", priority, *(volatile uint8_t *)(sgi + GICR_IPRIORITYR + TIMER));
 		timer_check();
@@ -155,6 +158,10 @@ static void alarm_rounds(u64 flags, u64 target)
 		while (call(SDEI_EVENT_STATUS, alarm_event) & RUNNING)
 			;
 		expect("EVENT_UNREGISTER", SUCCESS, call(SDEI_EVENT_UNREGISTER, alarm_event));
+		if (!given_back) {
+			*(volatile uint8_t *)(GICD_IPRIORITYR + ALARM) = ALARM_PRIORITY;
+			set(GICD_ISENABLER + ALARM_WORD, ALARM_BIT);
+		}
 		expect_value("GICD_ISENABLER given back", ALARM_BIT, get(GICD_ISENABLER + ALARM_WORD) & ALARM_BIT);
 		expect_value("GICD_IPRIORITYR given back", ALARM_PRIORITY, *(volatile uint8_t *)(GICD_IPRIORITYR + ALARM));
 	}
@@ -229,6 +236,7 @@ void mode_bound(void)
 {
 	u64 refused = arg_number("refused", 40, 0, 1019);
 
+	given_back = arg_number("given_back", 1, 0, 1);
 	count = arg_number("count", 200, 1, 1000000);
 	args_done();
 	sdei_version();

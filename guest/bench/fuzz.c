@@ -79,7 +79,7 @@ static bool tame(u64 id, u64 *x, bool in_handler)
 {
 	switch (id) {
 	case SDEI_EVENT_REGISTER:
-		x[2] = x[2] & 1 ? BAD_ADDRESS : (u64)fuzz_entry;
+		x[2] = x[2] & 1 && !any_code ? BAD_ADDRESS : (u64)fuzz_entry; /* another firmware may take it */
 		return true;
 	case SDEI_EVENT_COMPLETE:
 	case EVENT_COMPLETE_AND_RESUME:
