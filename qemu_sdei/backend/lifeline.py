@@ -43,7 +43,7 @@ class Lifeline:
     def __init__(
         self, server: Server, directory: Path, *, die_with_owner: bool, qemu_output: int | None = None
     ) -> None:
-        """`qemu_output`: the pipe that QEMU's output comes by, which the owner reads while it lives."""
+        """`qemu_output`: the pipe with what QEMU says; the supervisor process reads it while it lives."""
         self._server = server
         self._name = directory
         # The directory itself: when all that is in it has ended, its path may be that of another guest.

@@ -51,7 +51,7 @@ def reached() -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     which = "" if limit == resource.RLIM_INFINITY else f" of {format_size(limit >> 20 << 20)}"
     return (
-        f"it has reached its memory limit{which} and ends, so that the host keeps its memory; if a service of yours "
+        f"it has reached its memory limit{which} and ends, so that the host keeps its memory; if your own service "
         f"needs more, set {VARIABLE} (256M)"
     )
 

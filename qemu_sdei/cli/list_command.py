@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             say(f"without an owner: `qemu-sdei attach {without[0]}` takes it over, `stop {without[0]}` ends it")
         for guest in guests:
             if rundir.deserted(Path(guest["directory"])) and not args.quiet:
-                say(f"{guest['name']} has no backend either: it stands still at its next call until it is attached")
+                say(f"{guest['name']} has no backend either: its next call waits until it is attached")
             if guest["stopped"] and not args.quiet:
                 say(f"{guest['name']} does not answer: {guest['stopped']}")
     elif not args.quiet:
