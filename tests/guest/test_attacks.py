@@ -40,7 +40,7 @@ def private_memory(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
-    raise AssertionError("no RssAnon")
+    raise ProcessLookupError(f"process {pid} has ended")  # a zombie has no memory
 
 
 class Victim:
