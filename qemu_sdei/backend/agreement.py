@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.backend import cold
 from qemu_sdei.errors import ProtocolError
+from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import AFFINITY_MASK
 from qemu_sdei.sdei.events import ANY_PE
@@ -32,7 +34,7 @@ Document = dict[str, Any]
 
 
 def put_right(server: Server, pe: int) -> None:
-    """SEQ, ACK and MPIDR_EL1 of a CPU, if its guest has forged them: before its state is written down."""
+    """SEQ, ACK, MPIDR_EL1 and REPOST of a CPU, if its guest has forged them: before its state is written down."""
     seq, frame, answered = server.window.seq, server.window.frames[pe], server.answered(pe)
     if frame[Word.MPIDR_EL1] & AFFINITY_MASK != server.firmware.affinities[pe]:
         frame[Word.MPIDR_EL1] = 0
@@ -42,6 +44,13 @@ def put_right(server: Server, pe: int) -> None:
         seq[pe] = answered
     if frame[Word.ACK] != answered:
         frame[Word.ACK] = answered
+    ownership = server.firmware.ownership
+    if pe in ownership.jobs or pe in ownership.quieting:
+        frame[Word.FLAGS] |= AnswerFlag.REPOST
+        if seq[pe] != answered:
+            frame[Word.KIND] = Kind.OPS
+    elif not _comes_up(server, pe, frame) and not (pe == 0 and server.firmware.booting):
+        frame[Word.FLAGS] &= ~int(AnswerFlag.REPOST)
 
 
 def check(server: Server, document: Document) -> None:
@@ -173,7 +182,8 @@ def _check_gic(server: Server, document: Document) -> None:
             raise _refuse(f"gic: CPU {pe} has taken interrupt {intid}, which is not owned")
     for pe, cpu in enumerate(document["cpus"]):
         busy = pe in jobs or pe in quieting
-        if busy is not _amid_operations(cpu) and not (pe == 0 and server.firmware.booting):
+        others = _comes_up(server, pe, cpu["frame"]) or (pe == 0 and server.firmware.booting)
+        if busy is not _amid_operations(cpu) and (busy or not others):
             raise _refuse(f"CPU {pe}: its frame and gic contradict: in one of them it does micro-operations")
     seen_to = {(intid, -1) for intid in (*spis, *quieting.values())}
     for job in jobs.values():
@@ -185,6 +195,13 @@ def _amid_operations(cpu: Document) -> bool:
     """The answer to the newest frame that was answered was to do micro-operations and come back."""
     came_back = cpu["seq"] == cpu["answered"] or cpu["frame"][Word.KIND] == Kind.OPS
     return came_back and bool(cpu["frame"][Word.FLAGS] & AnswerFlag.REPOST)
+
+
+def _comes_up(server: Server, pe: int, frame: memoryview | list[int]) -> bool:
+    """The micro-operations are those of a power-down's end, which are nobody's but the frame's own."""
+    firmware = server.firmware
+    on_its_way = 0 < cold.step_of(frame) < cold.Step.END and firmware.monitor >= layout.COLD
+    return on_its_way and firmware.psci.power[pe] is not Power.OFF
 
 
 def _check_job(pe: int, job: Document, operator: int) -> None:

@@ -150,7 +150,7 @@ def own(frame: memoryview, affinity: int, midr: int) -> list[MicroOp]:
     ]
 
 
-def step_of(frame: memoryview) -> int:
+def step_of(frame: memoryview | list[int]) -> int:
     """Which of these a frame brings back: a `Step`, or 0 for none."""
     mark = mark_of(frame)
     return mark if Step.LOOK <= mark <= Step.END else 0

@@ -60,11 +60,13 @@ def clear_sysregs(first: int, mask: int) -> MicroOp:
 
 
 def marked(op: MicroOp, mark: int) -> MicroOp:
-    """An operation on system registers with its maker's mark (1..255), which the monitor ignores and brings back."""
-    return replace(op, code=op.code | mark << 8)
+    """An operation on system registers with this mark of its maker's (1..255), and no other: the monitor ignores it and
+    brings it back.
+    """
+    return replace(op, code=op.code & 0xFF | mark << 8)
 
 
-def mark_of(frame: memoryview) -> int:
+def mark_of(frame: memoryview | list[int]) -> int:
     """The mark of a frame's first micro-operation, or 0."""
     code: int = frame[Word.OPS]
     return code >> 8 & 0xFF if code & 0xFF in _OF_SYSREGS else 0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from qemu_sdei.backend import cold
+from qemu_sdei.backend import cold, document
 from qemu_sdei.backend.cold import Step
 from qemu_sdei.backend.server import Server
 from qemu_sdei.monitor.layout import COLD, MAX_OPS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.monitor.ops import encode
 from qemu_sdei.services.psci import Function as Psci
-from tests.backend.simulated import ENTRY, SimulatedGuest, serve
+from qemu_sdei.services.psci import Power
+from tests.backend.handed_over import destination, taken
+from tests.backend.simulated import ENTRY, SimulatedGuest, SimulatedWindow, serve
 
 ON = 0x4100_0000
 PC, X0 = 1, 3
@@ -82,6 +85,41 @@ def test_as_many_priorities_are_dropped_as_are_active(machine: Machine, active: 
     assert not answer[0] & AnswerFlag.REPOST
     assert answer[PC : X0 + 1 : 2] == [ON, 7]
     assert (Op.WRITE_SYSREG, SysReg.SCTLR_EL1) in machine.ops(1)
+    assert cold.step_of(machine.guest.window.frames[1]) == Step.END
+
+
+@pytest.mark.parametrize("way", ["CPU_ON", "CPU_SUSPEND"])
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("step", range(4))
+def test_it_comes_up_at_another_backend(machine: Machine, way: str, answered: bool, step: int, tmp_path: Path) -> None:
+    """Its document is taken when any of its frames is posted, or answered."""
+    guest = machine.guest
+    if way == "CPU_ON":
+        machine.off(1)
+        machine.start(1)
+    else:
+        guest.smc(1, Psci.CPU_SUSPEND | 0x4000_0000, 1 << 16, ON, 7)
+
+    for _ in range(step):
+        if not machine.step(1)[0] & AnswerFlag.REPOST:
+            pytest.skip("it is up before")
+        guest.window.execute(guest.window.frames[1], 1)
+        guest.post(1, Kind.OPS)
+    repost = False
+    if answered:
+        repost = bool(machine.step(1)[0] & AnswerFlag.REPOST)
+        guest.window.execute(guest.window.frames[1], 1)
+    state = taken(machine.server)
+    (tmp_path / "there").mkdir()
+    machine.server = destination(2, tmp_path / "there")
+    guest.window = cast(SimulatedWindow, machine.server.window)
+    document.restore(machine.server, state)
+    if repost:
+        guest.post(1, Kind.OPS)
+    serve(machine.server)
+    answer = guest.take(1)
+    assert answer[PC : X0 + 1 : 2] == [ON, 7]
+    assert machine.server.firmware.psci.power[1] is Power.ON
 
 
 def test_cpu_0_that_comes_up_while_the_backend_is_replaced_boots_nothing(machine: Machine) -> None:

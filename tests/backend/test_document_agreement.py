@@ -42,7 +42,7 @@ TURNS = 200
 OFF = {"on": False, "masked": True, "frames": [], "events": []}
 SDEI = "firmware/sdei"
 GIC = "firmware/gic"
-ACK, KIND, FLAGS = int(Word.ACK), int(Word.KIND), int(Word.FLAGS)
+ACK, KIND, FLAGS, OPS = int(Word.ACK), int(Word.KIND), int(Word.FLAGS), int(Word.OPS)
 
 
 def changed(state: Any, changes: dict[str, Any]) -> Any:
@@ -90,6 +90,10 @@ RULES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("two waiters with one ticket", DOCUMENT, {"waiting": lambda w: [*w, *w]}, "same ticket"),
     ("waits for an event that there is not", DOCUMENT, {"waiting/0/event": 0x7777}, "no event 0x7777"),
     ("a job of which the frame knows nothing", MIDDLE, {f"cpus/0/frame/{FLAGS}": 0}, "micro-operations"),
+    ("has come up, and does micro-operations", DOCUMENT,
+     {f"cpus/0/frame/{FLAGS}": 0x101, f"cpus/0/frame/{OPS}": 0xC403}, "micro-operations"),
+    ("comes up by an older monitor", DOCUMENT,
+     {f"cpus/0/frame/{FLAGS}": 0x101, f"cpus/0/frame/{OPS}": 0xC003, "machine/window_version": 2}, "micro-operations"),
     ("no job to the micro-operations", MIDDLE, {f"{GIC}/jobs": [], f"{GIC}/operator": -1}, "micro-operations"),
     ("two jobs of a CPU", MIDDLE, {f"{GIC}/jobs": lambda jobs: [*jobs, jobs[0]]}, "two exchanges"),
     ("an operator without work", MIDDLE, {f"{GIC}/spis": []}, "nobody is to see to|not owned|is owned"),
@@ -379,6 +383,24 @@ def test_values_in_each_others_places(state: Any, data: st.DataObject) -> None:
 
 
 # What a guest has forged is put right before it is written down
+
+
+def test_a_guest_cannot_forge_micro_operations_that_nobody_asked_for(tmp_path: Path) -> None:
+    world = BoundWorld(tmp_path)
+    world.boot()
+    world.guest.window.frames[1][Word.FLAGS] = 0x100 | AnswerFlag.REPOST
+    source = taken(world.server)
+    (tmp_path / "to").mkdir()
+    runs_on(Destination(tmp_path / "to", source, source))
+
+
+@pytest.mark.parametrize("flags", [0, 0x100 | AnswerFlag.WFI])
+def test_a_guest_cannot_forge_away_micro_operations(flags: int, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    world = test_bound_state.in_the_middle(tmp_path)
+    for pe in world.server.firmware.ownership.jobs:
+        world.guest.window.frames[pe][Word.FLAGS] = flags
+    assert refused(taken(world.server), tmp_path / "to") is None
 
 
 @pytest.mark.parametrize("word", ["seq back", "seq ahead", "ack back", "ack ahead"])
