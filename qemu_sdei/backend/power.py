@@ -177,7 +177,7 @@ class PowerFirmware(Exchange):
         """Whether answering this frame ends in a boot of the machine, which is not replayed but checkpointed.
 
         It does so for CPU 0's RESET frame, unless the boot begins with micro-operations: then for the frame that brings
-        their end.
+        their end. All before that is replayed: from the RESET frame on nothing is as it was.
         """
         return self.is_boots(pe, frame) and not self._operations_of_boot(frame)
 

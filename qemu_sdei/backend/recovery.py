@@ -41,7 +41,7 @@ def recover(server: Server) -> bool:
     """
     firmware, window = server.firmware, server.window
     state = server.journal.load()
-    # A boot's first frames are in no journal: what CPU 0 posted last tells whether one is under way.
+    # A RESET frame that was posted may be in no journal yet: what CPU 0 posted last tells whether a boot is under way.
     posted = server.window.frames[0]
     booting = posted[Word.KIND] in (Kind.RESET, Kind.OPS) and not posted[Word.VECTOR] and firmware.is_proven(posted)
     booting = booting and not (posted[Word.KIND] == Kind.OPS and cold.step_of(posted))

@@ -302,7 +302,7 @@ class Server(Descriptors):
         if kind == Kind.RESET and pe == 0:
             for cpu in range(self.window.nr_cpus):
                 self._kicked[cpu] = 0
-        elif not boots:
+        if not boots:
             if kind == Kind.OPS:
                 self.journal.append_ops(pe, s, self._heads[pe], frame[layout.OPS])
             else:

@@ -1,7 +1,10 @@
-"""A backend that is killed at any line while the machine boots for the first time, before there is any checkpoint."""
+"""A backend that is killed at any line while the machine boots: for the first time, before there is any checkpoint, and
+for the second, when the checkpoint is of a machine that runs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.sdei.constants import Function
+from qemu_sdei.services.psci import Function as Psci
 from tests.backend.simulated import ENTRY, SimulatedGuest, serve
 from tests.backend.test_crash import World, _Kill
 
@@ -33,46 +37,84 @@ class SteppingBoot:
         return ENTRY
 
 
-def boot(directory: Path, kill: _Kill) -> SimulatedGuest:
-    """Boot, as the monitor does it, and make two calls; every exchange may see the backend die."""
-    world = World.__new__(World)
-    world.guest = guest = SimulatedGuest(2, directory, SteppingBoot)
-    world.kill = kill
-    world.seen = []
-    world.server = world._start()
-    guest.reset(1)
-    guest.reset(0)
-    steps = []
-    while True:
-        world.do(serve)
-        serve(world.server)
-        for pe in guest.take_kicks():
-            if pe == 1:
-                assert guest.take(1)[0] == AnswerFlag.PARK
-                guest.post(1, Kind.KICK)
-                serve(world.server)
-        answer = guest.take(0)
-        if not answer[0] & AnswerFlag.REPOST:
-            break
-        steps.append(guest.window.frames[0][Word.OPS + 2])
-        guest.post(0, Kind.OPS)
-    assert steps == [2, 3]  # `serve` has done those of the RESET frame
-    assert answer[1] == ENTRY.pc
-    assert answer[3] == ENTRY.x0
-    world.call(0, Function.VERSION)
-    assert world.seen[-1][1][3] == 1 << 48 | 1 << 32 | 0x4B564D
-    world.call(0, Function.PE_UNMASK)
-    assert guest.take(1)[0] == AnswerFlag.PARK
-    assert world.server.firmware.epoch == 1
-    assert not [note for note in world.server.notes if note[1] == "reject"]
-    return guest
+class Booting:
+    """A guest that boots as the monitor has it; every exchange may see the backend die."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = world = World.__new__(World)
+        world.guest = SimulatedGuest(2, directory, SteppingBoot)
+        world.kill = _Kill(-1)
+        world.seen = []
+        world.server = world._start()
+
+    def boot(self) -> None:
+        """Both CPUs come out of reset, and CPU 0 makes two calls."""
+        world, guest = self.world, self.world.guest
+        guest.reset(1)
+        guest.reset(0)
+        steps = []
+        while True:
+            world.do(serve)
+            serve(world.server)
+            for pe in guest.take_kicks():
+                if pe == 1:
+                    assert guest.take(1)[0] == AnswerFlag.PARK
+                    guest.post(1, Kind.KICK)
+                    serve(world.server)
+            answer = guest.take(0)
+            if not answer[0] & AnswerFlag.REPOST:
+                break
+            steps.append(guest.window.frames[0][Word.OPS + 2])
+            guest.post(0, Kind.OPS)
+        assert steps == [2, 3]  # `serve` has done those of the RESET frame
+        assert answer[1] == ENTRY.pc
+        assert answer[3] == ENTRY.x0
+        world.call(0, Function.VERSION)
+        assert world.seen[-1][1][3] == 1 << 48 | 1 << 32 | 0x4B564D
+        world.call(0, Function.PE_UNMASK)
+        assert guest.take(1)[0] == AnswerFlag.PARK
+
+    def boot_again(self, kill: _Kill) -> None:
+        """Both CPUs are on then, and CPU 0 has an event."""
+        world = self.world
+        self.boot()
+        world.call(0, Function.EVENT_REGISTER, 0, 0x4300_0000, 0, 0, 0)
+        world.call(0, Psci.CPU_ON | 0x4000_0000, 1, 0x4100_0000, 5)
+        world.kicks()
+        assert world.seen[-1][1][1] == 0x4100_0000
+        world.kill = kill
+        self.boot()
+        for function, answer in ((Psci.AFFINITY_INFO, 1), (Function.EVENT_STATUS, 0)):
+            world.call(0, function, 0 if answer == 0 else 1, 0)
+            assert world.seen[-1][1][3] == answer
+
+    def check(self, epoch: int) -> None:
+        """The machine was reset so often, and no frame was taken for forged."""
+        server = self.world.server
+        assert server.firmware.epoch == epoch
+        assert not [note for note in server.notes if note[1] == "reject"]
 
 
-def test_undisturbed(tmp_path: Path) -> None:
+def first(directory: Path, kill: _Kill) -> None:
+    booting = Booting(directory)
+    booting.world.kill = kill
+    booting.boot()
+    booting.check(1)
+
+
+def second(directory: Path, kill: _Kill) -> None:
+    booting = Booting(directory)
+    booting.boot_again(kill)
+    booting.check(2)
+
+
+@pytest.mark.parametrize("boot", [first, second])
+def test_undisturbed(boot: Callable[[Path, _Kill], None], tmp_path: Path) -> None:
     boot(tmp_path, _Kill(-1))
 
 
-def test_killed_at_every_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("boot", [first, second])
+def test_killed_at_every_line(boot: Callable[[Path, _Kill], None], tmp_path: Path) -> None:
     whole = _Kill(-1)
     (tmp_path / "0").mkdir()
     boot(tmp_path / "0", whole)
