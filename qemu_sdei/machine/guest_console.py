@@ -37,6 +37,8 @@ class GuestConsole(ABC):
         self.options = options
         self.console_text = Console(panic_ends=options.on_panic != CONTINUE)
         self._nonce = secrets.token_hex(8)
+        self._earlier: list[str] = []
+        """Nonces that the guest had before a snapshot of another run was loaded: a reset boots its own initramfs."""
         self._plan: Plan | None = None
         self._cursor = 0
         """Number of the boot whose shell was told not to echo."""
@@ -110,7 +112,7 @@ class GuestConsole(ABC):
         text, _ = self.console_text.since(self._boot_position())
         if not self._started().own_initramfs:
             return bool(text)
-        return shell.marker(self._nonce, "shell") in text
+        return any(shell.marker(nonce, "shell") in text for nonce in (self._nonce, *self._earlier))
 
     def expect_panic(self, timeout: float = 60.0) -> Panic:
         """Wait until the guest's kernel panics, unless it has since the last call, and return what it said. The guest
@@ -167,7 +169,8 @@ class GuestConsole(ABC):
         self._look_into_claims()
         if self._has_shell and not _GOODBYE.search(self.console_text.since(self._shell_position)[0]):
             return
-        pattern = re.compile(shell.marker_pattern(self._nonce, "shell").pattern + rf"(?![\s\S]*{_GOODBYE.pattern})")
+        said = "|".join(shell.marker_pattern(nonce, "shell").pattern for nonce in (self._nonce, *self._earlier))
+        pattern = re.compile(rf"(?:{said})(?![\s\S]*{_GOODBYE.pattern})")
         deadline = time.monotonic() + timeout
         while True:
             left = max(deadline - time.monotonic(), 0.0)
@@ -179,6 +182,12 @@ class GuestConsole(ABC):
                 break
         self._kernel = (self.reset_count, self._kernels() or 1)
         self._dismissed = self.console_text.claimed
+
+    def is_now(self, nonce: str) -> None:
+        """The guest is another boot now, whose shell's words are known by `nonce`; its next boot is its own again."""
+        if nonce != self._nonce:
+            self._earlier = list(dict.fromkeys((*self._earlier, self._nonce)))
+            self._nonce = nonce
 
     def _heard(self, position: int) -> None:
         """Our shell has spoken at `position`."""

@@ -51,7 +51,7 @@ class Snapshooter:
         with self._mover.alone():
             loaded = await snapshots.load(guest._running(), tag, self._note(), report)
         guest._running().know(loaded.note.get("nonce", guest._nonce))
-        guest._nonce = guest._running().nonce
+        guest.is_now(guest._running().nonce)
         with guest.console_text.changed:
             guest.console_text.forget_panic()
             guest.console_text.changed.notify_all()

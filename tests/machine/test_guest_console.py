@@ -77,6 +77,22 @@ def test_a_command_that_nobody_has_read_is_given_to_the_next_kernel() -> None:
     assert guest.run("uname") == CommandResult(0, "up")
 
 
+def test_a_snapshot_of_another_run_and_its_reset_have_shells() -> None:
+    """What was loaded prints the words of the run that saved it; what is booted next, those of this one."""
+    guest = Played("{begin}up\n{end}", "{begin}up\n{end}")
+    own = guest.shell
+    guest.is_now("abcd")
+    guest.is_now("abcd")
+    guest.happened.append({"position": 0})
+    assert not guest.booted
+    guest.print(guest.shell)
+    assert guest.booted
+    assert guest.run("uname") == CommandResult(0, "up")
+    guest.happened.append({"position": guest.console_text.end})
+    guest.print(own)
+    assert guest.run("uname") == CommandResult(0, "up")
+
+
 def test_an_old_log_in_the_output_is_output() -> None:
     """What a capture kernel's user does first: look at the log of the kernel before."""
     guest = Played("{begin}" + KDUMP.decode() + "{end}", "{begin}" + BOOT.decode() + "{end}", "{begin}up\n{end}")
