@@ -142,7 +142,9 @@ def window() -> str:
         "",
         "Registers that READ_SYSREG and WRITE_SYSREG reach: "
         + ", ".join(f"{r.name} ({r.value})" for r in layout.SysReg)
-        + ".",
+        + ". No write reaches "
+        + ", ".join(r.name for r in sorted(layout.READ_ONLY))
+        + ". An access to secure flash (0 to 0x3ffffff) is answered as one that took an external abort.",
     ]
     return "\n".join(out) + "\n"
 

@@ -6,6 +6,7 @@
 #include "layout.h"
 
 /* QEMU `virt,secure=on,gic-version=3`. */
+#define SECURE_FLASH_END 0x04000000 /* it begins at 0 */
 #define SECURE_UART 0x09040000
 #define UART_INTID 40 /* SPI 8 */
 #define GICD 0x08000000

@@ -8,8 +8,7 @@
 	DO(TTBR0_EL1, "ttbr0_el1") DO(TTBR1_EL1, "ttbr1_el1") DO(TCR_EL1, "tcr_el1") DO(MAIR_EL1, "mair_el1") \
 	DO(CPACR_EL1, "cpacr_el1") DO(CONTEXTIDR_EL1, "contextidr_el1") DO(TPIDR_EL0, "tpidr_el0") \
 	DO(TPIDR_EL1, "tpidr_el1") DO(CNTFRQ_EL0, "cntfrq_el0") DO(CNTKCTL_EL1, "cntkctl_el1") \
-	DO(SCR_EL3, "scr_el3") DO(CPTR_EL3, "cptr_el3") DO(ICC_PMR_EL1, ICC_PMR_EL1) \
-	DO(ICC_IGRPEN1_EL1, ICC_IGRPEN1_EL1)
+	DO(ICC_PMR_EL1, ICC_PMR_EL1) DO(ICC_IGRPEN1_EL1, ICC_IGRPEN1_EL1)
 
 #define EACH_REG_EL2(DO) \
 	DO(SCTLR_EL2, "sctlr_el2") DO(ELR_EL2, "elr_el2") DO(SPSR_EL2, "spsr_el2") DO(ESR_EL2, "esr_el2") \
@@ -58,7 +57,9 @@
 	DO(CNTHV_CVAL_EL2, "S3_4_C14_C3_2") DO(CNTPOFF_EL2, "S3_4_C14_C0_6") DO(ICH_HCR_EL2, "S3_4_C12_C11_0") \
 	DO(ICH_VMCR_EL2, "S3_4_C12_C11_7") DO(ICH_AP0R0_EL2, "S3_4_C12_C8_0") DO(ICH_AP1R0_EL2, "S3_4_C12_C9_0")
 
-#define EACH_REG_READ_ONLY(DO) DO(CNTPCT_EL0, "cntpct_el0") DO(ISR_EL1, "isr_el1")
+/* SCR_EL3: a guest that forges an answer would be Secure by it, and read the flash that has the proof. */
+#define EACH_REG_READ_ONLY(DO) \
+	DO(CNTPCT_EL0, "cntpct_el0") DO(ISR_EL1, "isr_el1") DO(SCR_EL3, "scr_el3") DO(CPTR_EL3, "cptr_el3")
 
 #define EACH_REG_WRITE_ONLY(DO) \
 	DO(ICC_EOIR0_EL1, "S3_0_C12_C8_1") DO(ICC_EOIR1_EL1, "S3_0_C12_C12_1") DO(OSLAR_EL1, "S2_0_C1_C0_4")

@@ -373,6 +373,8 @@ FAMILIES: Final = {
     SysReg.ICH_LR0_EL2: 16,
 }
 """These are the first of so many, whose numbers follow."""
+READ_ONLY: Final = frozenset((SysReg.CNTPCT_EL0, SysReg.ISR_EL1, SysReg.SCR_EL3, SysReg.CPTR_EL3))
+"""The monitor takes no write to these: they are no state, or its own."""
 SYSREG_NUMBERS: Final = frozenset(first + n for first in SysReg for n in range(FAMILIES.get(first, 1)))
 
 

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from qemu_sdei.monitor.layout import MAX_OPS, OP_ABORTED, OP_WORDS, OPS_SHIFT, SYSREG_NUMBERS, Op, SysReg, Word
+from qemu_sdei.monitor.layout import (
+    MAX_OPS,
+    OP_ABORTED,
+    OP_WORDS,
+    OPS_SHIFT,
+    READ_ONLY,
+    SYSREG_NUMBERS,
+    Op,
+    SysReg,
+    Word,
+)
 
 _OF_SYSREGS: Final = frozenset((Op.READ_SYSREG, Op.WRITE_SYSREG, Op.CLEAR_SYSREGS))
 
@@ -106,11 +116,13 @@ def check(op: MicroOp) -> None:
         if op.argument % _size(size):
             raise ValueError(f"access of {size} bytes at {op.argument:#x} is not aligned")
     elif code in (Op.READ_SYSREG, Op.WRITE_SYSREG):
-        SysReg(op.argument)
+        register = SysReg(op.argument)
+        if code == Op.WRITE_SYSREG and register in READ_ONLY:
+            raise ValueError(f"{register.name} can only be read")
     elif code == Op.CLEAR_SYSREGS:
-        unknown = {op.argument + n for n in range(64) if op.value >> n & 1} - SYSREG_NUMBERS
+        unknown = {op.argument + n for n in range(64) if op.value >> n & 1} - (SYSREG_NUMBERS - READ_ONLY)
         if unknown:
-            raise ValueError(f"there are no system registers {sorted(unknown)}")
+            raise ValueError(f"no system registers that can be written are {sorted(unknown)}")
     elif code != Op.SGI:
         raise ValueError(f"there is no micro-operation {op.code:#x}")
 

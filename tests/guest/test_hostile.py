@@ -6,9 +6,11 @@ guest makes the calls that no sane guest makes (guest/bench/probe.c).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,10 +20,13 @@ from qemu_sdei.errors import SdeiError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.image import proof_of
 from qemu_sdei.monitor.layout import Header, Kind, Word
+from qemu_sdei.rundir import MONITOR
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
 from tests.guest.load import EventLoad
+from tests.guest.test_attacks import Victim
 
 pytestmark = pytest.mark.guest
 
@@ -228,3 +233,43 @@ def test_calls_that_no_sane_guest_makes(smp: int, virtualization: bool) -> None:
         assert whys == {"exception to EL3: ESR 0x62303011"}, "the read of ICC_IAR0_EL1, and nothing else"
         assert counts["delivered"] == 0
         assert guest.backend_starts == 1
+
+
+PROOF_AT = 0x28
+"""In the monitor's image, which lies at 0."""
+FORGED = {
+    "read": (layout.Op.READ_PHYS | 8 << 8, PROOF_AT, 0),
+    "write": (layout.Op.WRITE_PHYS | 8 << 8, PROOF_AT, 1),
+    "become Secure": (layout.Op.WRITE_SYSREG, layout.SysReg.SCR_EL3, 0x530),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_an_answer_that_a_guest_forges_does_not_reach_the_proof(what: str) -> None:
+    """A guest writes FLAGS and ACK of the frame that comes next, and the monitor does what it reads there."""
+    with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="64M")) as guest:
+        guest.expect("idle: ready")
+        victim = Victim(guest)
+        assert guest._directory is not None
+        proof = proof_of((guest._directory / MONITOR).read_bytes())
+        assert proof
+        frame = victim.frame(1)
+
+        def carried_out() -> bool:
+            frame[Word.OPS], frame[Word.OPS + 1], frame[Word.OPS + 2] = FORGED[what]
+            frame[Word.FLAGS] = 1 << layout.OPS_SHIFT
+            frame[Word.ACK] = victim.words[layout.SEQ_OFFSET // 8 + 1] + 1
+            with contextlib.suppress(SdeiError):
+                guest.inject(0, 1)
+            time.sleep(0.05)
+            return bool(frame[Word.OPS] & layout.OP_ABORTED or frame[Word.KIND] == Kind.BAD_ANSWER or found())
+
+        def found() -> bool:
+            return proof in (frame[Word.OPS + 2], *frame[Word.X0 : Word.X30 + 1])
+
+        until("the monitor has done it", carried_out)
+        assert not found()
+        assert (frame[Word.KIND] == Kind.BAD_ANSWER) is (what == "become Secure")
+        guest.reset()
+        guest.expect("idle: ready")
+        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"

@@ -114,3 +114,14 @@ def test_a_doorbell_rings_both_ways_and_notices_the_end(tmp_path: Path) -> None:
     assert not bell.drain()
     bell.ring()  # nobody there: no exception
     bell.close()
+
+
+def test_what_can_only_be_read_is_not_written() -> None:
+    """The monitor would refuse the whole answer, and the CPU be lost."""
+    frame = memoryview(bytearray(8 * layout.FRAME_WORDS)).cast("Q")
+    for register in layout.READ_ONLY:
+        ops.encode(frame, [ops.read_sysreg(register)])
+        with pytest.raises(ValueError, match=f"{register.name} can only be read"):
+            ops.encode(frame, [ops.write_sysreg(register, 0)])
+        with pytest.raises(ValueError, match="can be written"):
+            ops.encode(frame, [ops.clear_sysregs(register, 1)])
