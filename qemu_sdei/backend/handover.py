@@ -38,7 +38,9 @@ _LIVE_VERSION: Final = 2
 _CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
 """Commands that wait while the guest stands still."""
 _MAX_DEFERRED: Final = 1024
+_MAX_TOGETHER: Final = 4 * _MAX_DEFERRED
 _TOO_MANY: Final = f"{_MAX_DEFERRED} requests of this client wait for the guest already, which is being handed over"
+_TOO_MANY_TOGETHER: Final = f"{_MAX_TOGETHER} requests wait for the guest already, which is being handed over"
 _MAX_EVERY: Final = 1000
 """Milliseconds."""
 
@@ -89,6 +91,8 @@ class Handover:
             self._send_moved(client, message)
         elif sum(other is client for other, _ in self._deferred) >= _MAX_DEFERRED:
             self._send(client, {"id": message["id"], **refused("busy", _TOO_MANY)})
+        elif len(self._deferred) >= _MAX_TOGETHER:
+            self._send(client, {"id": message["id"], **refused("busy", _TOO_MANY_TOGETHER)})
         else:
             self._deferred.append((client, message))
         return True

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from qemu_sdei import locks
 from qemu_sdei.backend import connections as module
-from qemu_sdei.backend import control
+from qemu_sdei.backend import control, handover
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
 from tests.backend.simulated import serve
@@ -306,3 +306,20 @@ def test_an_answer_with_trace_records_fits_into_a_line(backend: Backend) -> None
     records = peer.ask(cmd="trace", limit=1_000_000)["result"]["records"]
     assert 1000 < len(records) < 4096
     assert len(json.dumps(records)) < module.MAX_LINE
+
+
+def test_requests_that_wait_for_a_guest_that_is_handed_over_are_counted(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each client, and of all: each may have a megabyte."""
+    monkeypatch.setattr(handover, "_MAX_DEFERRED", 4)
+    monkeypatch.setattr(handover, "_MAX_TOGETHER", 6)
+    backend.server.hold()
+    backend.server._holding = True  # it is the test that turns the loop
+    peers = [Peer(backend), Peer(backend)]
+    for peer in peers:
+        for n in range(5):
+            peer.send(json.dumps({"id": n, "cmd": "inject", "event": PRIVATE, "vcpu": 0}).encode() + b"\n")
+        refused = peer.lines()
+        assert [answer["id"] for answer in refused] == ([4] if peer is peers[0] else [2, 3, 4])
+        assert {answer["error"]["kind"] for answer in refused} == {"busy"}
