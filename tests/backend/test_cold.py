@@ -88,9 +88,8 @@ def test_as_many_priorities_are_dropped_as_are_active(machine: Machine, active: 
     assert cold.step_of(machine.guest.window.frames[1]) == Step.END
 
 
-@pytest.mark.parametrize("way", ["CPU_ON", "CPU_SUSPEND"])
+@pytest.mark.parametrize(("way", "step"), [*(("CPU_ON", n) for n in range(3)), *(("CPU_SUSPEND", n) for n in range(4))])
 @pytest.mark.parametrize("answered", [False, True])
-@pytest.mark.parametrize("step", range(4))
 def test_it_comes_up_at_another_backend(machine: Machine, way: str, answered: bool, step: int, tmp_path: Path) -> None:
     """Its document is taken when any of its frames is posted, or answered."""
     guest = machine.guest
@@ -101,8 +100,7 @@ def test_it_comes_up_at_another_backend(machine: Machine, way: str, answered: bo
         guest.smc(1, Psci.CPU_SUSPEND | 0x4000_0000, 1 << 16, ON, 7)
 
     for _ in range(step):
-        if not machine.step(1)[0] & AnswerFlag.REPOST:
-            pytest.skip("it is up before")
+        assert machine.step(1)[0] & AnswerFlag.REPOST
         guest.window.execute(guest.window.frames[1], 1)
         guest.post(1, Kind.OPS)
     repost = False

@@ -12,6 +12,7 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.monitor.layout import SysReg
 
 pytestmark = pytest.mark.guest
 
@@ -195,8 +196,8 @@ def test_system_registers(call: Caller, virtualization: bool) -> None:
     options = {"virtualization": virtualization}
     assert call(MONITOR_SERVICE, 0xC300_0012, 17, **options)[0][0] == 62_500_000  # CNTFRQ_EL0 of QEMU's CPUs
     assert call(MONITOR_SERVICE, 0xC300_0013, 15, 0x1234_5678_9ABC_DEF0, **options)[0][0] == 0x1234_5678_9ABC_DEF0
-    wanted = 0x5678 if virtualization else 0  # VPIDR_EL2: there is none without EL2
-    assert call(MONITOR_SERVICE, 0xC300_0013, 34, 0x5678, **options)[0][0] == wanted
+    wanted = 0x5678 if virtualization else 0  # HSTR_EL2: there is none without EL2
+    assert call(MONITOR_SERVICE, 0xC300_0013, SysReg.HSTR_EL2, 0x5678, **options)[0][0] == wanted
 
 
 def test_as_many_operations_as_fit_and_more(call: Caller) -> None:
