@@ -98,14 +98,18 @@ class Progress:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON, one line to a terminal's taste when it is one."""
-    # DEL is the one control character that JSON leaves as it is.
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None).replace("\x7f", "\\u007f"))
+    # DEL is the one control character that JSON leaves as it is. Raw: a line of it may be of any length.
+    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None).replace("\x7f", "\\u007f")
+    raw(sys.stdout).write(text + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: with lines and colour on a terminal, as plain aligned text elsewhere."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str = "") -> None:
+    """Print a table: with lines and colour on a terminal, as plain aligned text elsewhere. `note` is a second line of
+    its title.
+    """
     cells = [["" if cell is None else printable(cell) for cell in row] for row in rows]
-    title, columns = printable(title), [printable(column) for column in columns]
+    title = "\n".join(printable(line) for line in (title, note) if line)
+    columns = [printable(column) for column in columns]
     if sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
         from rich.console import Console

@@ -217,7 +217,7 @@ def _print(result: _Result, args: argparse.Namespace) -> None:
     tables, found = result.tables, result.faults
     if not tables:
         for fault in found:
-            print(f"{fault.file}: {fault.message}")
+            say(f"{fault.file}: {fault.message}")
         return
     several, others = len(result.files) > 1, args.iasl or args.fwts
     if found:

@@ -90,10 +90,9 @@ def show_entries(sets: Iterable[tuple[str | None, Sequence[Entry]]], *, as_json:
                 continue
             place = f" at {entry.address:#x}" if entry.address else ""
             title = f"{name}{place}: {len(entry.data)} bytes" + (f" ({path})" if path else "")
-            if reason:
-                title += f"\ncannot be read: {reason} (`qemu-sdei tables check` lists all faults)"
+            note = f"cannot be read: {reason} (`qemu-sdei tables check` lists all faults)" if reason else ""
             rows = [row for f in fields for row in (_rows(f) if reason else [_row(f)])]
-            print_table(title, ["offset", "size", "field", "value", "meaning"], rows)
+            print_table(title, ["offset", "size", "field", "value", "meaning"], rows, note=note)
     if as_json:
         print_json({"tables": documents})
     return code

@@ -276,6 +276,19 @@ def test_tables_progress_and_json(text: str) -> None:
     on_a_terminal(show)
 
 
+def test_json_is_whole_however_long(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"all": "0123456789" * 20_000, "é": "\x1b\x7f\udc9b"}
+    with screened():
+        print_json(value)
+    assert json.loads(capsys.readouterr().out) == value
+    assert json.loads(on_a_terminal(lambda: _screened_json(value))) == value
+
+
+def _screened_json(value: object) -> None:
+    with screened():
+        print_json(value)
+
+
 def test_markup_is_shown_as_it_is() -> None:
     text = "[red]a[/red] [link=http://x]b[/link] :smile:"
     shown = on_a_terminal(lambda: print_table(text, [text], [[text]]))
