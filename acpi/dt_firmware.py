@@ -8,7 +8,7 @@ one in the order of the tree, and none if that one is disabled (`psci_dt_init`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -53,16 +53,13 @@ def announce(root: Node, *, conduit: Conduit, sdei: bool = True, psci: bool = Tr
         found = places(root, PSCI)
         node = found[0].node if found else _fresh(root, "psci")
         _set_psci(node, conduit)
-        for place in found[1:]:
-            _retire(place, node)
+        _retire(found[1:], node)
     if sdei:
         node = _sdei_node(root)
         node.set_text("compatible", SDEI)
         node.set_text("method", conduit)
         node.properties.pop("status", None)
-        for place in places(root, (SDEI,)):
-            if place.node is not node:
-                _retire(place, node)
+        _retire([place for place in places(root, (SDEI,)) if place.node is not node], node)
 
 
 def cpus(root: Node) -> list[Node]:
@@ -121,26 +118,30 @@ def _sdei_node(root: Node) -> Node:
 
 def _fresh(parent: Node, name: str) -> Node:
     """A node for something new: `name`, or that with a number where something else is called so."""
+    taken = {child.name for child in parent.children if "compatible" in child.properties}
     number = 0
     wanted = name
-    while "compatible" in parent.ensure(wanted).properties:
+    while wanted in taken:
         number += 1
         wanted = f"{name}-{number}"
     return parent.ensure(wanted)
 
 
-def _retire(place: Place, kept: Node) -> None:
-    """A further node of a kind of which there is one. What may be referred to stays, says the same, and is disabled."""
-    node = place.node
-    if not node.children and not any(name in node.properties for name in _DUMMY):
-        place.parent.children = [other for other in place.parent.children if other is not node]
-        return
-    for name in ("compatible", "method", *_IDS):
-        if name in kept.properties:
-            node.properties[name] = kept.properties[name]
-        else:
-            node.properties.pop(name, None)
-    node.set_text("status", "disabled")
+def _retire(further: Sequence[Place], kept: Node) -> None:
+    """Further nodes of a kind of which there is one. What may be referred to stays, says the same, and is disabled."""
+    out: set[int] = set()
+    for _, node, _ in further:
+        if not node.children and not any(name in node.properties for name in _DUMMY):
+            out.add(id(node))
+            continue
+        for name in ("compatible", "method", *_IDS):
+            if name in kept.properties:
+                node.properties[name] = kept.properties[name]
+            else:
+                node.properties.pop(name, None)
+        node.set_text("status", "disabled")
+    for parent in {id(place.parent): place.parent for place in further}.values():
+        parent.children = [child for child in parent.children if id(child) not in out]
 
 
 # ---- as Linux finds it ----------------------------------------------------------------------------------------------
@@ -238,8 +239,9 @@ def difference(before: Node, after: Node, path: str = "") -> Node:
     for child in before.children:
         if child.name not in names:
             raise DtError(f"an overlay cannot take out {path}/{child.name}: merge the nodes into the tree instead")
+    old = {child.name: child for child in reversed(before.children)}
     for child in after.children:
-        below = difference(before.child(child.name) or Node(child.name), child, f"{path}/{child.name}")
-        if below.properties or below.children or before.child(child.name) is None:
+        below = difference(old.get(child.name) or Node(child.name), child, f"{path}/{child.name}")
+        if below.properties or below.children or child.name not in old:
             node.children.append(below)
     return node

@@ -5,6 +5,7 @@ What these come to is bounded by a small multiple of the text, whatever the text
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ _ROW: Final = re.compile(r"\s*([0-9a-fA-F]{4,8})(?: ?:\s|\s\s|(?<=[0-9a-fA-F]{6}
 _COLUMN: Final = re.compile(r"((?:[0-9a-fA-F]{2}){1,8})(?=\s|$|\|)(?:[ \t]-)?[ \t]?")
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _C_BYTE: Final = re.compile(r"\b0[xX]([0-9a-fA-F]{1,2})\b")
-_COMMENT: Final = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
+_COMMENT: Final = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
+"""One without an end takes the rest: looked for from each begin, that would take the square of the text's size."""
+_SPACES: Final = b" \t\n\r\f\v"
 
 
 def unpacked(data: bytes) -> bytes:
@@ -68,10 +71,13 @@ def plain(data: bytes) -> bytes:
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\xc2\xa0", b" ")
     if _MARKED.search(data) is None:
         return data
-    return "".join(
-        line[match.end() :] if (match := _PREFIX.match(line)) and line[: match.end()].strip() else line
-        for line in data.decode("latin-1").splitlines(keepends=True)
-    ).encode("latin-1")
+    out = bytearray()
+    # Line by line: a list of all would have many times the bytes of a text of short ones.
+    for line in io.TextIOWrapper(io.BytesIO(data), "latin-1", newline=""):
+        match = _PREFIX.match(line)
+        start = match.end() if match is not None and match[0].strip() else 0
+        out += line[start:].encode("latin-1")
+    return bytes(out)
 
 
 def binaries(text: bytes) -> list[bytes]:
@@ -82,9 +88,9 @@ def binaries(text: bytes) -> list[bytes]:
 
 def _digits(text: str) -> list[bytes]:
     """Digits and nothing else."""
-    if not re.fullmatch(r"[0-9a-fA-F\s]*", text):
+    if not re.fullmatch(r"[0-9a-fA-F \t\n\r\f\v]*", text):
         return []
-    digits = "".join(text.split())
+    digits = text.encode("latin-1").translate(None, _SPACES).decode("latin-1")
     return [bytes.fromhex(digits)] if len(digits) >= 2 * _LEAST and len(digits) % 2 == 0 else []
 
 
@@ -93,7 +99,7 @@ def _arrays(text: str) -> Iterator[bytes]:
     if "0x" not in text and "0X" not in text:
         return
     for block in _BRACES.finditer(_COMMENT.sub("", text)):
-        found = bytes(int(byte, 16) for byte in _C_BYTE.findall(block[1]))
+        found = bytes(int(byte[1], 16) for byte in _C_BYTE.finditer(block[1]))
         if len(found) >= _LEAST:
             yield found
 
@@ -117,7 +123,8 @@ def _dumps(text: str) -> Iterator[bytes]:
                 yield bytes(data)
             data = bytearray()
         if offset == len(data):
-            data, row = data + got, got
+            data += got
+            row = got
     if len(data) >= _LEAST:
         yield bytes(data)
 

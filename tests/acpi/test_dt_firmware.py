@@ -252,3 +252,18 @@ def test_it_is_valid_by_the_bindings(make: object, tmp_path: Path) -> None:
         )
         said = [line for line in (result.stdout + result.stderr).splitlines() if "psci" in line or "cpu@" in line]
         assert said == []
+
+
+@pytest.mark.parametrize(("name", "compatible"), [("board-{}", "arm,psci-1.0"), ("psci-{}", "acme,thing")])
+def test_a_tree_of_very_many_nodes(name: str, compatible: str) -> None:
+    """The time is that of its size: by its square, this took a minute each."""
+    root = Node("")
+    root.ensure("psci").set_text("compatible", "acme,other")
+    for number in range(30_000):
+        node = Node(name.format(number), {"compatible": compatible.encode() + b"\0"})
+        root.children.append(node)
+    blob = flatten(Tree(root))
+    found = as_linux(parse(merge(blob, conduit="smc")).root)
+    assert (found.psci_method, found.sdei, found.faults) == ("smc", "/firmware/sdei", ())
+    if compatible != "arm,psci-1.0":
+        assert [child.name for child in overlay_for(blob, conduit="smc").children] == [found.psci[1:], "firmware"]

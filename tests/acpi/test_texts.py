@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acpi.formats import acpidump, carray, hexdump
+from acpi.formats.texts import plain
 from acpi.parse import entries_of
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 from tests.acpi.samples import HEST
@@ -121,11 +123,31 @@ def test_any_damage(name: str, at: int, new: bytes) -> None:
     assert entries or faults
 
 
-LONG = (">", "[", "<", "{", "/*", " ", "\n", "0x1,", "0000: 48\n", "[ 1", "> [")
+LONG = (">", "[", "<", "{", "/*", "/* ", " ", "\n", "0x1,", "0000: 48\n", "[ 1", "> [")
 
 
 @pytest.mark.parametrize("part", LONG, ids=repr)
 def test_long_lines_and_many_lines_have_an_end(part: str) -> None:
-    for text in (part * (1_000_000 // len(part)), "00000000: " + part * (1_000_000 // len(part))):
+    many = part * (1_000_000 // len(part))
+    for text in (many, "00000000: " + many, "UINT8 a[] = {0x00};\n" + many):
         entries, faults = entries_of(text.encode())
         assert entries or faults
+
+
+def test_a_large_table_in_hexadecimal() -> None:
+    """Its time is that of its size, not of the square: 2 MiB took two minutes."""
+    data = table(b"OEM1", b"0123456789abcdef" * (128 << 10))
+    (entry,), faults = entries_of(rows(xxd, data).encode())
+    assert entry.data == data
+    assert faults == []
+
+
+def test_a_log_of_nothing_but_lines() -> None:
+    """As lines in a list it would have many times its bytes."""
+    text = b"> x\n" * (256 << 10)
+    tracemalloc.start()
+    try:
+        assert plain(text) == b"x\n" * (256 << 10)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(text)
+    finally:
+        tracemalloc.stop()
