@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qemu_sdei.cli.files import read_file
+from qemu_sdei import paths
+from qemu_sdei.cli.files import MAX_INPUT, read_file
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class TableFile:
     """What else is in it; if there are no tables, one that says what the file is."""
     directory: str = ""
     """The directory that was given instead of the file."""
+    foreign: bool = False
+    """It is plainly something else than tables, damaged or not."""
 
 
 @dataclass(slots=True)
@@ -52,11 +55,11 @@ class TableSet:
         self.paths += [file.path] * len(file.entries)
 
 
-def load(paths: Sequence[str]) -> list[TableFile]:
-    """The tables in files and directories. Raises `UsageError`: one cannot be read."""
+def load(names: Sequence[str]) -> list[TableFile]:
+    """The tables in files and directories. Raises `UsageError`: one of these cannot be read."""
     found: list[TableFile] = []
-    for path in paths:
-        if path != "-" and Path(path).expanduser().is_dir():
+    for path in names:
+        if path != "-" and paths.expand(path).is_dir():
             found += _directory(path)
         else:
             found.append(_file(path))
@@ -102,9 +105,10 @@ def _file(path: str, directory: str = "") -> TableFile:
 
     data = read_file(path, "table file")
     entries, faults = entries_of(data)
-    if not entries and what(data) == TABLE_SOURCE and (compiled := _compiled(data)) is not None:
-        entries, faults = compiled
-    return TableFile(path, entries, faults, directory)
+    kind = "" if entries else what(data)
+    if kind == TABLE_SOURCE and (compiled := _compiled(data)) is not None:
+        (entries, faults), kind = compiled, ""
+    return TableFile(path, entries, faults, directory, foreign=kind != "")
 
 
 def _compiled(data: bytes) -> tuple[list[Entry], list[TableError]] | None:
@@ -127,14 +131,29 @@ def _compiled(data: bytes) -> tuple[list[Entry], list[TableError]] | None:
 
 
 def _directory(path: str) -> list[TableFile]:
-    """The files of a directory that have tables in them, such as those of /sys/firmware/acpi/tables."""
+    """The files of a directory, such as /sys/firmware/acpi/tables, without those that are plainly something else."""
     try:
-        names = sorted(each for each in Path(path).expanduser().iterdir() if each.name[0] != "." and each.is_file())
+        names = sorted(each for each in paths.expand(path).iterdir() if _may_be_tables(each))
     except OSError as error:
         raise UsageError(f"directory {path} cannot be read: {error.strerror}") from None
     if len(names) > _MAX_FILES:
         raise UsageError(f"directory {path} has more than {_MAX_FILES} files: name those that have tables")
-    found = [_file(str(each), path) for each in names]
+    found = [file for each in names if not (file := _of_directory(str(each), path)).foreign]
     if not any(file.entries for file in found):
-        raise UsageError(f"directory {path} has no file with ACPI tables in it")
-    return [file for file in found if file.entries]
+        odd = f": {found[0].path}: {found[0].faults[0].message}" if found else ""
+        raise UsageError(f"directory {path} has no file with ACPI tables in it{odd}")
+    return found
+
+
+def _may_be_tables(path: Path) -> bool:
+    return path.name[0] != "." and path.is_file() and path.stat().st_size <= MAX_INPUT
+
+
+def _of_directory(path: str, directory: str) -> TableFile:
+    """One of its files: if it cannot be read that is a fault of the file, and does not hide the others."""
+    from acpi.errors import TableError
+
+    try:
+        return _file(path, directory)
+    except UsageError as error:
+        return TableFile(path, [], [TableError(str(error))], directory)

@@ -56,7 +56,7 @@ def _load(path: str) -> tuple[list[TableFile], bool]:
     files, clean = load([path]), True
     for file in files:
         messages = tables_files.named(file.faults, file.entries)
-        if not file.entries:
+        if not file.entries and not file.directory:
             raise UsageError(f"{path}: {messages[0]}")
         for fault, message in zip(file.faults, messages, strict=True):
             place = "" if fault.offset is None else f" (offset {fault.offset:#x})"

@@ -161,6 +161,15 @@ def test_a_directory_is_a_machine(inline: Command, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, "no faults in 3 tables: AGDI, HEST, SDEI\n")
     assert inline("tables", "show", str(place)).stdout.count("bytes (") == 3
     assert inline("tables", "diff", str(place), str(place)).returncode == 0
+    (place / "AGDI2").write_bytes(AGDI[:30])
+    with (place / "disk.img").open("wb") as file:
+        file.truncate(1 << 30)  # no table is as large: it is not read
+    code, found = faults(inline, str(place))
+    assert (code, [Path(fault["file"]).name for fault in found]) == (1, ["AGDI2"]), "a damaged one is not passed over"
+    result = inline("tables", "show", str(place))
+    assert (result.returncode, result.stdout.count("bytes (")) == (1, 3)
+    assert "AGDI2" in result.stderr
+    (place / "AGDI2").unlink()
     (place / "HEST2").write_bytes(HEST)
     assert faults(inline, str(place))[0] == 1
     assert "no file with ACPI tables" in inline("tables", "check", str(place / "dynamic")).stderr
@@ -199,6 +208,14 @@ def test_warnings_are_no_errors(inline: Command, tmp_path: Path) -> None:
     path.write_bytes(changed(AGDI, 0x25, 1))  # a reserved byte
     code, found = faults(inline, str(path))
     assert (code, {fault["severity"] for fault in found}) == (0, {"warning"})
+
+
+@pytest.mark.parametrize("command", ["check", "show", "diff"])
+def test_a_path_that_cannot_be(inline: Command, command: str) -> None:
+    for path, what in (("~nobody-at-all/x", "there is no user"), ("x" * 300, "too long")):
+        result = inline("tables", command, *[path] * (2 if command == "diff" else 1))
+        assert (result.returncode, result.stdout) == (2, "")
+        assert what in result.stderr
 
 
 def test_a_file_that_cannot_be_read(inline: Command) -> None:
