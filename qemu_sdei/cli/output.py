@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from qemu_sdei.printable import printable, printable_lines
 
 _TICK: Final = 0.2
 _SPIN: Final = "|/-\\"
+_COLUMNS: Final = 80
 
 
 def add_verbosity(parser: argparse.ArgumentParser, *, json_output: bool = False) -> None:
@@ -67,7 +70,13 @@ class Progress:
     def _draw(self, turn: int) -> None:
         elapsed = time.monotonic() - self._since
         seconds = f" {elapsed:.0f} s" if elapsed >= 1 else ""
-        raw(sys.stderr).write(f"\r\x1b[K{_SPIN[turn % 4]} {printable(self._text)[:100]}{seconds}")
+        try:
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+        except (OSError, ValueError):
+            columns = _COLUMNS
+        # One that goes on in the next line could not be taken away.
+        text = _fitted(printable(self._text), columns - len(seconds) - 3)
+        raw(sys.stderr).write(f"\r\x1b[K{_SPIN[turn % 4]} {text}{seconds}")
         sys.stderr.flush()
 
     def _tick(self) -> None:
@@ -94,6 +103,16 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.done()
+
+
+def _fitted(text: str, columns: int) -> str:
+    """As much of `text` as there is place for."""
+    width = 0
+    for number, character in enumerate(text):
+        width += 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+        if width > columns:
+            return text[: max(number - 3, 0)] + "..."
+    return text
 
 
 def print_json(value: Any) -> None:

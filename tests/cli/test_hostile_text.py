@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import sys
 import tempfile
+import termios
 import threading
 import tty
 from argparse import Namespace
@@ -287,6 +290,20 @@ def test_json_is_whole_however_long(capsys: pytest.CaptureFixture[str]) -> None:
 def _screened_json(value: object) -> None:
     with screened():
         print_json(value)
+
+
+def test_progress_is_one_line_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went on in the next line stayed there, once for each turn of the wheel."""
+    monkeypatch.setattr("qemu_sdei.cli.output._TICK", 1000.0)
+
+    def show() -> None:
+        fcntl.ioctl(sys.stderr.fileno(), termios.TIOCSWINSZ, struct.pack("4H", 24, 40, 0, 0))
+        with Progress() as progress:
+            for text in ("short", "/a/long/path" * 10, "漢" * 30, "é" * 39):
+                progress(text)
+
+    for line in on_a_terminal(show).split("|")[1:]:
+        assert sum(2 if character == "漢" else 1 for character in line) < 40
 
 
 def test_markup_is_shown_as_it_is() -> None:
