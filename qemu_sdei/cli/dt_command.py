@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from acpi.fdt import Node
 
 _ALONE: Final = ("dtso", "dtbo", "dts")
-_MERGED: Final = ("dtb", "dts", *_ALONE[:2])
+_WARNINGS: Final = 10
+"""That are shown; a tree can have one for each of its CPUs."""
 
 
 def register(subparsers: Any) -> None:
@@ -86,11 +87,13 @@ def _for_tree(args: argparse.Namespace, wanted: str) -> bytes:
         data = dt.merge(blob, **switches)
         tree = fdt.parse(data)
         if not args.quiet:
-            same = ": it has the nodes already, nothing changed" if data == blob[: len(data)] else ""
+            same = "it has the nodes already, nothing changed; " if data == blob[: len(data)] else ""
             found = dt_firmware.as_linux(tree.root)
-            say(f"qemu-sdei: {args.dtb}{same}. Linux finds {found}", error=True)
-            for fault in found.faults:
+            say(f"qemu-sdei: {args.dtb}: {same}Linux finds {found}", error=True)
+            for fault in found.faults[:_WARNINGS]:
                 say(f"qemu-sdei: warning: {args.dtb}: {fault}", error=True)
+            if (more := len(found.faults) - _WARNINGS) > 0:
+                say(f"qemu-sdei: warning: {args.dtb}: and {more} more of this kind", error=True)
         if wanted in _ALONE[:2]:
             return _overlay(dt.overlay_for(blob, **switches), wanted)
         return dts.source(tree).encode() if wanted == "dts" else data

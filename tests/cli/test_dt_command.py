@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from acpi.fdt import parse
+from acpi.fdt import flatten, parse
 from tests.acpi.trees import small_dtb
 from tests.cli.conftest import Command
 
@@ -32,7 +32,7 @@ def test_merged_into_a_blob(inline: Command, tmp_path: Path) -> None:
     result = inline("dt", "--dtb", str(base), "-o", str(out))
     assert (result.returncode, result.stdout) == (0, "")
     found = "PSCI at /psci by smc, SDEI at /firmware/sdei by smc, 2 CPUs"
-    assert result.stderr == f"qemu-sdei: {base}. Linux finds {found}\n"
+    assert result.stderr == f"qemu-sdei: {base}: Linux finds {found}\n"
     merged = parse(out.read_bytes()).root
     assert merged.child("firmware") is not None
     again = inline("dt", "--dtb", str(out), "-o", str(base), "--force")
@@ -42,6 +42,19 @@ def test_merged_into_a_blob(inline: Command, tmp_path: Path) -> None:
     text = inline("dt", "--dtb", str(out), "--format", "dts", "-q")
     assert (text.returncode, text.stderr) == (0, "")
     assert "cpu@1 {" in text.stdout
+
+
+def test_a_fault_of_each_cpu_is_not_a_line_of_each(inline: Command, tmp_path: Path) -> None:
+    tree = parse(small_dtb(100))
+    tree.root.ensure("psci").set_text("compatible", "arm,psci-1.0")
+    tree.root.ensure("psci").set_text("method", "smc")
+    base = tmp_path / "base.dtb"
+    base.write_bytes(flatten(tree))
+    result = inline("dt", "--no-psci", "--dtb", str(base), "-o", str(tmp_path / "out.dtb"))
+    assert result.returncode == 0
+    found, *warnings = result.stderr.splitlines()
+    assert found.endswith("100 CPUs")
+    assert (len(warnings), warnings[-1]) == (11, f"qemu-sdei: warning: {base}: and 90 more of this kind")
 
 
 def test_a_file_is_not_replaced_without_force(inline: Command, tmp_path: Path) -> None:
