@@ -7,10 +7,9 @@ to find out why.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from qemu_sdei.printable import printable
+from qemu_sdei.printable import message_lines, printable
 
 
 class SdeiError(Exception):
@@ -58,8 +57,7 @@ class GuestError(SdeiError):
         self.output = output
 
     def __str__(self) -> str:
-        # It may hold another one's lines, which are indented; a line that begins at the margin is only ours.
-        lines = [printable(line) for line in re.sub(r"\n(?! {2})", r"\\n", self.message).split("\n")]
+        lines = message_lines(self.message)
         if self.command:
             lines.append("  command line: " + printable(" ".join(self.command), None))
         if self.output:

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -249,7 +250,8 @@ def _run(command: Sequence[str], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise UsageError(f"{command[0]} did not end in {TIMEOUT} s") from None
     if done.returncode:
-        raise UsageError(f"{' '.join(command)} failed:\n{(done.stderr or done.stdout).strip()}")
+        said = textwrap.indent((done.stderr or done.stdout).strip(), "  ", lambda line: True)
+        raise UsageError(f"{' '.join(command)} failed:\n{said}")
 
 
 def flatten(elf: bytes) -> bytes:

@@ -41,6 +41,13 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(printable(part, None) for part in line.split("\t")) for line in text.split("\n"))
 
 
+def message_lines(message: object) -> list[str]:
+    """A message as lines to be shown. Only what is indented by two spaces, such as a program's output, is a line of its
+    own: one that begins at the margin is ours, whatever names and words of others are in the message.
+    """
+    return [printable(line, None) for line in re.sub(r"\n(?! {2})", r"\\n", str(message)).split("\n")]
+
+
 def _shown(character: str) -> str:
     if character.isprintable() and not _HIDDEN.match(character):
         return character

@@ -17,8 +17,8 @@ from qemu_sdei.cli.output import say
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.cli.signals import Terminated, catching_signals
 from qemu_sdei.cli.streams import OutputError, abandon_output, open_standard_files
-from qemu_sdei.errors import GuestError, SdeiError, UsageError
-from qemu_sdei.printable import printable
+from qemu_sdei.errors import SdeiError, UsageError
+from qemu_sdei.printable import message_lines, printable
 
 COMMANDS: Final = (
     "run",
@@ -111,17 +111,14 @@ def _guarded(words: list[str]) -> int:
             sys.stdout.flush()
             return code
     except UsageError as error:
-        say(f"qemu-sdei: error: {error}", error=True)
+        say(*message_lines(f"qemu-sdei: error: {error}"), error=True)
         return error.exit_code
     except OutputError as error:
         abandon_output()
         say(f"qemu-sdei: error: {error}", error=True)
         return error.exit_code
-    except GuestError as error:
-        say(*f"qemu-sdei: {error}".split("\n"), error=True)
-        return error.exit_code
     except SdeiError as error:
-        say(f"qemu-sdei: {error}", error=True)
+        say(*message_lines(f"qemu-sdei: {error}"), error=True)
         return error.exit_code
     except Terminated as end:
         for note in getattr(end, "__notes__", ()):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
+from qemu_sdei.printable import message_lines
 
 if TYPE_CHECKING:
     from qemu_sdei.machine.environment import Finding
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in findings:
         if finding.found is None:
             need = "needed" if finding.needed else "optional"
-            say(f"{finding.name} ({need}: {finding.why}): {finding.remedy}")
+            say(*message_lines(f"{finding.name} ({need}: {finding.why}): {finding.remedy}"))
     if good:
         say("guests can run here")
     return 0 if good else 1
@@ -74,4 +75,6 @@ def run(args: argparse.Namespace) -> int:
 def _state(finding: Finding) -> str:
     if finding.found is not None:
         return "ok"
-    return "damaged" if finding.damaged else "missing" if finding.needed else "absent"
+    if finding.damaged:
+        return "damaged"
+    return "failed" if finding.tried else "missing" if finding.needed else "absent"

@@ -164,6 +164,7 @@ _STYLES: Final = {
     "off": "dim",
     "missing": "red",
     "damaged": "red",
+    "failed": "red",
     "yes": "green",
     "no": "dim",
     "not ok": "red",

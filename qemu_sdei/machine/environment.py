@@ -64,6 +64,8 @@ class Finding:
     remedy: str
     damaged: bool = False
     """It is there, and is not what it should be."""
+    tried: bool = False
+    """It was not looked for but tried: a place was written to, a guest was run."""
 
     @property
     def ok(self) -> bool:

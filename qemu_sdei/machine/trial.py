@@ -41,7 +41,7 @@ def _run_directory() -> Finding:
         remedy = f"{where} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
     except UsageError as error:
         remedy = str(error)
-    return Finding("run directory", None, True, why, remedy)
+    return Finding("run directory", None, True, why, remedy, tried=True)
 
 
 def _cache() -> Finding:
@@ -49,7 +49,7 @@ def _cache() -> Finding:
     try:
         directory = cache_directory()
     except UsageError as error:
-        return Finding("cache", None, True, why, str(error))
+        return Finding("cache", None, True, why, str(error), tried=True)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=directory) as file:
@@ -58,13 +58,13 @@ def _cache() -> Finding:
         status = os.statvfs(directory)
     except OSError as error:
         remedy = f"{directory} cannot be used: {error.strerror}; set XDG_CACHE_HOME to a directory that can be written"
-        return Finding("cache", None, True, why, remedy)
+        return Finding("cache", None, True, why, remedy, tried=True)
     free = status.f_bavail * status.f_frsize
     if free < _ROOM and not (directory / "index.json").exists():
         remedy = (
             f"{directory} has {free >> 20} MiB free, a kernel takes {_ROOM >> 20}: make room, or set XDG_CACHE_HOME"
         )
-        return Finding("cache", None, True, why, remedy)
+        return Finding("cache", None, True, why, remedy, tried=True)
     return Finding("cache", f"{directory}, {format_size(free >> 20 << 20)} free", True, why, "")
 
 
@@ -76,7 +76,7 @@ def _memory() -> Finding:
     try:
         memory.check_free(memory.ram_size(GuestOptions.memory), None)
     except UsageError as error:
-        return Finding("memory", None, True, why, f"{error}, or end other programs")
+        return Finding("memory", None, True, why, f"{error}, or end other programs", tried=True)
     return Finding("memory", found, True, why, "")
 
 
@@ -92,5 +92,5 @@ def guest(qemu: Path | None = None) -> Finding:
             running.wait_off(_TIMEOUT)
     except SdeiError as error:
         first, *more = str(error).splitlines()
-        return Finding("a guest", None, True, why, "\n".join([first, *(f"  {line}" for line in more[:12])]))
+        return Finding("a guest", None, True, why, "\n".join([first, *(f"  {line}" for line in more[:12])]), tried=True)
     return Finding("a guest", f"called its firmware, {time.monotonic() - begun:.1f} s", True, why, "")

@@ -30,7 +30,8 @@ from qemu_sdei.cli.output import Progress, print_json, print_table
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestError, SdeiError
-from qemu_sdei.printable import printable
+from qemu_sdei.machine.environment import Finding
+from qemu_sdei.printable import message_lines, printable
 from qemu_sdei.rundir import RunDirectory
 from tests.machine.test_client import Backend, result
 
@@ -325,6 +326,22 @@ def test_markup_is_shown_as_it_is() -> None:
 def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown
+
+
+def test_only_what_is_indented_is_a_line_of_its_own() -> None:
+    message = f"x failed:\n  x.c:1: error\n    1 | foo\x1b\n{FORGED}"
+    assert message_lines(message) == ["x failed:", "  x.c:1: error", rf"    1 | foo\x1b\n{FORGED}"]
+
+
+def test_doctor_shows_what_a_trial_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    finding = Finding("a guest", None, True, "a trial", "QEMU ended\n  QEMU said: one\n    two", tried=True)
+    monkeypatch.setattr("qemu_sdei.machine.environment.check", lambda _: [])
+    monkeypatch.setattr("qemu_sdei.machine.trial.places", list)
+    monkeypatch.setattr("qemu_sdei.machine.trial.guest", lambda _: finding)
+    assert main(["doctor", "-q"]) == 1
+    table, _, rest = capsys.readouterr().out.partition("\n\n")
+    assert table.splitlines()[1].split() == ["a", "guest", "failed"]
+    assert rest == "a guest (needed: a trial): QEMU ended\n  QEMU said: one\n    two\n"
 
 
 def test_a_long_one_keeps_its_end() -> None:

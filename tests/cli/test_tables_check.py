@@ -165,7 +165,9 @@ def test_a_directory_is_a_machine(inline: Command, tmp_path: Path) -> None:
     with (place / "disk.img").open("wb") as file:
         file.truncate(1 << 30)  # no table is as large: it is not read
     code, found = faults(inline, str(place))
-    assert (code, [Path(fault["file"]).name for fault in found]) == (1, ["AGDI2"]), "a damaged one is not passed over"
+    assert (code, [Path(str(fault["file"])).name for fault in found]) == (1, ["AGDI2"]), (
+        "a damaged one is not passed over"
+    )
     result = inline("tables", "show", str(place))
     assert (result.returncode, result.stdout.count("bytes (")) == (1, 3)
     assert "AGDI2" in result.stderr
