@@ -125,6 +125,10 @@ def _shown(text: bytes, kind: str) -> tuple[list[acpidump.Entry], list[TableErro
             found, wrong = _binary(data)
             tables += found
             faults += (TableError(f"in the bytes of the text: {each.message}", offset=each.offset) for each in wrong)
+        if len(tables) + len(faults) > acpidump.MAX_TABLES:
+            del tables[acpidump.MAX_TABLES :], faults[acpidump.MAX_TABLES :]
+            faults.append(TableError(f"more than {acpidump.MAX_TABLES} tables in the text"))
+            break
     return (tables, faults) if tables else None
 
 

@@ -74,19 +74,15 @@ def read(text: bytes) -> list[Entry]:
 def scan(text: bytes) -> tuple[list[Entry], list[AcpiError]]:
     """The tables in a dump, and what is wrong with its lines: a table whose rows do not follow each other ends there.
 
-    At most one fault for each table, and one if there is no table.
+    At most one fault for each table, of which `MAX_TABLES` are looked at, and one if there is no table.
     """
     entries: list[Entry] = []
     faults: list[AcpiError] = []
     name, address, data, open_ = "", 0, bytearray(), False
-    title_line = 0
+    title_line = titles = 0
 
     def close() -> None:
         if open_ and data:
-            if len(entries) == MAX_TABLES:
-                if not faults or "more than" not in str(faults[-1]):
-                    faults.append(AcpiError(f"line {title_line} of the dump: more than {MAX_TABLES} tables"))
-                return
             entries.append(Entry(bytes(data), address, name))
         elif open_:
             faults.append(AcpiError(f"line {title_line} of the dump: {name} has no bytes"))
@@ -95,6 +91,11 @@ def scan(text: bytes) -> tuple[list[Entry], list[AcpiError]]:
     for number, line in enumerate(io.TextIOWrapper(io.BytesIO(text), "latin-1"), 1):
         if (title := _TITLE.match(line)) is not None:
             close()
+            titles += 1
+            if titles > MAX_TABLES:
+                faults.append(AcpiError(f"line {number} of the dump: more than {MAX_TABLES} tables"))
+                open_ = False
+                break
             name, address = _OLD_NAMES.get(title[1], title[1]), int(title[2], 16)
             data, open_, title_line = bytearray(), True, number
         elif open_ and (row := _ROW.match(line)) is not None:
