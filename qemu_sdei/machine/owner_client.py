@@ -19,6 +19,7 @@ _CONNECT: Final = 10.0
 _STOPPED: Final = 5.0
 """Seconds for which the owner may be stopped."""
 _LOOK: Final = 0.5
+_RETRY: Final = 0.05
 _SILENCE: Final = 60.0
 """Seconds without a word from the owner after which it is given up, if the request itself has no longer wait in it."""
 
@@ -51,11 +52,7 @@ def ask(
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_CONNECT)
         try:
-            connection.connect(str(path))
-        except TimeoutError:
-            raise GuestTimeoutError(
-                f"the guest's supervisor did not answer {command} within {_CONNECT:g} s{stopped.reason(path.parent)}"
-            ) from None
+            _connect(connection, path, command)
         except OSError:
             if any(guest.path == path.parent and not guest.owned for guest in rundir.running()):
                 name = path.parent.name
@@ -80,6 +77,28 @@ def ask(
         except OSError:
             pass
     raise LostGuestError(f"the guest's owner went away during {command}")
+
+
+def _connect(connection: socket.socket, path: Path, command: str) -> None:
+    """Raises `OSError`: nobody listens there. `GuestTimeoutError`: the owner takes no clients, or is stopped."""
+    began = time.monotonic()
+    looked = False
+    while True:
+        try:
+            connection.connect(str(path))
+            return
+        except BlockingIOError:  # its queue is full: with a timeout Python does not wait for room in it
+            waited = time.monotonic() - began
+            name = path.parent.name
+            if waited >= _STOPPED and not looked:
+                looked = True
+                if found := stopped.of_guest(path.parent):
+                    raise GuestTimeoutError(f"guest {name!r} does not answer {command}: {found}") from None
+            if waited >= _CONNECT:
+                raise GuestTimeoutError(
+                    f"the supervisor of guest {name!r} took no client within {_CONNECT:g} s: {command} was not begun"
+                ) from None
+            time.sleep(_RETRY)
 
 
 class _Words:

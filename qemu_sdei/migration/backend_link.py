@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from qemu_sdei.errors import (
 _LIMIT: Final = 1 << 20
 _CONNECT: Final = 10.0
 """Seconds to connect: one that is stopped lets others wait once its queue is full."""
+_RETRY: Final = 0.05
 _ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError, "busy": BusyError}
 
 
@@ -37,10 +39,16 @@ class BackendLink:
     @classmethod
     async def open(cls, path: Path) -> BackendLink:
         """Connect. Raises `LostGuestError`."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
         try:
             async with asyncio.timeout(_CONNECT):
-                return cls(*await asyncio.open_unix_connection(str(path), limit=_LIMIT), path)
-        except OSError as error:
+                await _connect(connection, path)
+                return cls(*await asyncio.open_unix_connection(sock=connection, limit=_LIMIT), path)
+        except BaseException as error:
+            connection.close()
+            if not isinstance(error, OSError):
+                raise
             raise LostGuestError(
                 f"the backend does not answer at {path}: {error.strerror or 'in time'}{stopped.reason(path.parent)}"
             ) from None
@@ -87,3 +95,13 @@ class BackendLink:
     def close(self) -> None:
         """Hang up."""
         self._writer.close()
+
+
+async def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect to a unix socket as soon as its queue has room. (asyncio takes a queue that is full for a success.)"""
+    while True:
+        try:
+            connection.connect(str(path))
+            return
+        except BlockingIOError:
+            await asyncio.sleep(_RETRY)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +18,13 @@ from typing import Any
 import pytest
 
 from qemu_sdei import locks, rundir
-from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.machine import owner as owner_module
 from qemu_sdei.machine import owner_client
 from qemu_sdei.machine.owner import MAX_LINE, Command, OwnerSocket, Progress
 from qemu_sdei.machine.owner_client import ask
+from qemu_sdei.migration import backend_link
+from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.options import Hold, MigrationOptions
 from tests.guest.guests import runtime_directory
 
@@ -160,6 +166,62 @@ def test_owner_that_ends(owner: Owner) -> None:
         ask(owner.path, "wait", {}, print, patience=10)
     timer.join()
     assert not owner.path.exists()
+
+
+@contextlib.contextmanager
+def full_queue(path: Path) -> Iterator[socket.socket]:
+    """A socket that listens at `path` and has no room for another client."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        yield listener
+
+
+def test_an_owner_that_takes_no_clients_is_not_taken_for_none(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is stopped, or busy, once many have asked it."""
+    monkeypatch.setattr(owner_client, "_CONNECT", 0.3)
+    with full_queue(runtime / "owner.sock"), pytest.raises(GuestTimeoutError, match=r"took no client within 0\.3 s"):
+        ask(runtime / "owner.sock", "migrate", {}, print)
+
+
+def test_a_stopped_owner_that_has_no_room_for_clients_is_named(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner_client, "_STOPPED", 0.1)
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True); input()"
+    with full_queue(runtime / "owner.sock"):
+        words = [sys.executable, "-c", code, str(runtime / "lock")]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+            try:
+                assert owner.stdout is not None
+                owner.stdout.readline()
+                owner.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, owner.pid, os.WSTOPPED)
+                with pytest.raises(GuestTimeoutError, match=f"its supervisor, process {owner.pid}, is stopped"):
+                    ask(runtime / "owner.sock", "migrate", {}, print)
+            finally:
+                owner.kill()
+
+
+def test_a_backend_that_takes_no_clients_has_not_gone_away(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_link, "_CONNECT", 0.3)
+    with full_queue(runtime / "control.sock"), pytest.raises(LostGuestError, match=r"does not answer at .*: in time"):
+        asyncio.run(BackendLink.open(runtime / "control.sock"))
+
+
+def test_a_client_waits_for_room_in_the_queue(runtime: Path) -> None:
+    async def opened() -> None:
+        waiting = asyncio.create_task(BackendLink.open(runtime / "control.sock"))
+        await asyncio.sleep(0)
+        listener.accept()[0].close()
+        await waiting
+
+    with full_queue(runtime / "control.sock") as listener:
+        asyncio.run(opened())
 
 
 def test_options_from_another_process() -> None:
