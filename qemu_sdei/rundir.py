@@ -15,6 +15,7 @@ them mix up their directories.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -23,7 +24,6 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -168,7 +168,7 @@ def make_base() -> Path:
     return base
 
 
-@contextmanager
+@contextlib.contextmanager
 def _base_locked(base: Path) -> Iterator[None]:
     fd = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -327,13 +327,17 @@ class RunDirectory:
             self._lock = None
 
     def remove(self) -> None:
-        """Remove the directory and give up the lock; does nothing the second time."""
+        """Remove the directory and give up the lock; does nothing the second time.
+
+        Raises nothing: what cannot be removed now (all run directories are gone, or somebody who is stopped holds their
+        lock) is a leftover, which the next look at them removes. The end of a guest must not fail by that.
+        """
         if self._lock is None:
             return
-        with _base_locked(self.path.parent):
+        with contextlib.suppress(OSError, UsageError), _base_locked(self.path.parent):
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
+        self._lock = None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

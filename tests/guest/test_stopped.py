@@ -5,9 +5,11 @@ resumed, the guest is as it was. `stop` ends one whose QEMU or backend is stoppe
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei import rundir
 from qemu_sdei.errors import LaunchError, UnreachableError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
@@ -122,6 +125,26 @@ def test_qmp_of_a_qemu_that_is_stopped(runtime: Path) -> None:
             guest.qmp("query-status")
         os.kill(guest.qemu_pid, signal.SIGCONT)
         assert guest.qmp("query-status")["status"] == "running", "the late answer is not taken for this one's"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_guest_ends_though_its_run_directory_cannot_be_removed(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """A process that is stopped holds the lock of the run directories, or a logout has taken all of them away."""
+    monkeypatch.setattr(rundir, "_BASE_LOCK", 0.3)
+    with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")) as guest:
+        guest.expect("idle: ready")
+        base = runtime / "qemu-sdei"
+        held = os.open(base / ".lock", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if gone:
+            shutil.rmtree(base)
+        guest.qmp("quit")
+        assert guest.wait_off(LIMIT).returncode == 0
+    os.close(held)
+    assert rundir.running() == [], "what stayed goes at the next look"
+    check_nothing_left(runtime)
 
 
 def test_a_qemu_that_is_stopped_while_it_starts(runtime: Path, tmp_path: Path) -> None:
