@@ -302,8 +302,9 @@ class RunDirectory:
                 if identity(guest.path) != (known or guest.identity):
                     os.close(lock)
                     raise another(name)
-                os.truncate(lock, 0)
-                os.write(lock, f"{os.getpid()}\n".encode())
+                with contextlib.suppress(OSError):  # a full disk: the number is for people only
+                    os.truncate(lock, 0)
+                    os.write(lock, f"{os.getpid()}\n".encode())
         except FileNotFoundError:
             raise UsageError(f"guest {name!r} has just ended") from None
         return cls(guest.name, guest.path, lock)

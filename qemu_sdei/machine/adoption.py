@@ -33,13 +33,21 @@ _MIGRATING: Final = frozenset(("setup", "active", "device", "pre-switchover", "c
 class Adoption:
     """A guest that has no owner, from `take` on ours."""
 
-    def __init__(self, directory: RunDirectory, description: Description, config: GuestConfig, ram_fd: int) -> None:
+    def __init__(
+        self,
+        directory: RunDirectory,
+        description: Description,
+        config: GuestConfig,
+        ram_fd: int,
+        qemu: tuple[int, int],
+        output: int | None,
+    ) -> None:
         self.directory = directory
         self.description = description
         self.config = config
         self.ram_fd = ram_fd
-        self._output: int | None = None
-        self._qemu: tuple[int, int] | None = None
+        self._qemu: tuple[int, int] | None = qemu
+        self._output = output
 
     @classmethod
     def take(cls, name: str, identity: str) -> Adoption:
@@ -48,27 +56,27 @@ class Adoption:
         """
         check(rundir.find(name))
         directory = RunDirectory.adopt(name, identity)
-        qemu = None
-        try:
-            _wait_fetched(directory)
-            description = Description.read(directory.path)
-            config = GuestConfig.from_json(saved_files.read(directory / rundir.CONFIG, MAX_CONFIG))
-            qemu = locks.holder(directory / rundir.QEMU_LOCK)
-            if qemu is None:
-                raise UsageError(f"guest {name!r} has just ended")
-            adoption = cls(directory, description, config, _open_ram(directory, qemu[0], config.ram_size))
-            adoption._qemu = qemu
-            adoption._output = _open_output(directory, qemu[0])
-            if locks.ended(qemu[1], 0):  # else the descriptors may be those of a process that has its number now
-                raise UsageError(f"guest {name!r} has just ended")
-            return adoption
-        except BaseException as error:
-            directory.release()
-            if qemu is not None:
-                os.close(qemu[1])
-            if isinstance(error, OSError | ValueError | ProtocolError):
+        with contextlib.ExitStack() as taken:
+            taken.callback(directory.release)
+            try:
+                _wait_fetched(directory)
+                description = Description.read(directory.path)
+                config = GuestConfig.from_json(saved_files.read(directory / rundir.CONFIG, MAX_CONFIG))
+                qemu = locks.holder(directory / rundir.QEMU_LOCK)
+                if qemu is None:
+                    raise UsageError(f"guest {name!r} has just ended")
+                taken.callback(os.close, qemu[1])
+                ram_fd = _open_ram(directory, qemu[0], config.ram_size)
+                taken.callback(os.close, ram_fd)
+                output = _open_output(directory, qemu[0])
+                if output is not None:
+                    taken.callback(os.close, output)
+                if locks.ended(qemu[1], 0):  # else the descriptors may be those of a process that has its number now
+                    raise UsageError(f"guest {name!r} has just ended")
+            except (OSError, ValueError, IndexError, ProtocolError) as error:
                 raise UsageError(f"guest {name!r} cannot be taken over: {error}") from None
-            raise
+            taken.pop_all()
+            return cls(directory, description, config, ram_fd, qemu, output)
 
     def qemu(self) -> Process:
         """The guest's QEMU; to be called once, in the event loop."""
@@ -103,9 +111,15 @@ class Adoption:
         if (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
             with contextlib.suppress(LostGuestError):
                 await side.execute("migrate_cancel", {})
-            async with asyncio.timeout(_CANCELLED):
-                while (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
-                    await asyncio.sleep(0.01)
+            try:
+                async with asyncio.timeout(_CANCELLED):
+                    while (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
+                        await asyncio.sleep(0.01)
+            except TimeoutError:
+                raise GuestError(
+                    f"QEMU of guest {self.directory.name!r} is amid a migration that its owner before had begun, and "
+                    f"did not cancel it within {_CANCELLED:g} s: try again later"
+                ) from None
         if marked and (await side.execute("query-status", {}))["status"] != "running":
             await side.execute("cont", {})
         marker.unlink(missing_ok=True)

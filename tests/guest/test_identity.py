@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from qemu_sdei import rundir
-from qemu_sdei.errors import LostGuestError, NotDeliveredError, SdeiError
+from qemu_sdei import locks, rundir
+from qemu_sdei.errors import LostGuestError, NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.machine import adoption
 from qemu_sdei.machine.client import ControlClient
 from qemu_sdei.machine.guest import Guest
@@ -128,4 +129,28 @@ def test_the_command_line_ends_the_guest_that_it_has_found(runtime: Path) -> Non
         process = command(runtime, "stop", "g")
         assert process.wait(60) == 0
         until("it has ended", lambda: second.power_off is not None)
+    check_nothing_left(runtime)
+
+
+def test_a_guest_that_cannot_be_taken_over_leaves_nothing_open(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that looks for guests to adopt may try again and again."""
+
+    def descriptors() -> int:
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    with Guest(options()) as guest:  # it stands for one whose owner was killed
+        guest.expect("idle: ready")
+        found = rundir.find("g")
+        monkeypatch.setattr(adoption, "check", lambda _: None)
+        monkeypatch.setattr(rundir.RunDirectory, "adopt", lambda *_: rundir.RunDirectory("g", found.path, os.dup(0)))
+        before = descriptors()
+        for where, name, instead in (
+            (locks, "ended", lambda *_: True),
+            (adoption, "_open_output", lambda *_: int("x")),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(where, name, instead)
+                with pytest.raises(UsageError, match=r"has just ended|cannot be taken over"):
+                    adoption.Adoption.take("g", found.identity)
+            assert descriptors() == before
     check_nothing_left(runtime)
