@@ -153,8 +153,11 @@ class ControlClient:
                 self._socket = connection
                 try:
                     self._greet()
-                except OSError:  # it ends just now, or the guest moves
-                    self.close()
+                except BaseException as error:
+                    self.close()  # what did not say which guest it is must not be asked anything later
+                    if not isinstance(error, OSError):
+                        raise
+                    # It ends just now, or the guest moves.
                     if self._moved_to is not None or self._far_away:
                         raise
                     if time.monotonic() - began >= limit:
@@ -171,7 +174,6 @@ class ControlClient:
         if not rundir.is_identity(found):
             found = ""  # a backend of an older version
         if self.identity and found != self.identity:
-            self.close()
             raise rundir.another(self.path.parent.name)
         self.identity = str(found)
 

@@ -293,3 +293,28 @@ def test_a_client_that_follows_its_guest_does_not_take_another_one_for_it(path: 
     assert [request["cmd"] for request in destination.requests] == ["inject"]
     backend.close()
     destination.close()
+
+
+def test_who_did_not_say_which_guest_it_is_is_asked_nothing(path: Path) -> None:
+    """Its answer to the greeting was nonsense: the next request greets anew."""
+    said: list[dict[str, Any]] = []
+
+    def serve(listener: socket.socket) -> None:
+        for answer in (b"nonsense\n", None):
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as lines:
+                for line in lines:
+                    said.append(json.loads(line))
+                    connection.sendall(answer or result(said[-1], identity=ONE))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        server = threading.Thread(target=serve, args=(listener,), daemon=True)
+        server.start()
+        with ControlClient(path, identity=ONE, timeout=5) as client:
+            with pytest.raises(ProtocolError):
+                client.inject(0, 0)
+            assert client.inject(0, 0).outcome == "queued"
+        server.join(10)
+    assert [request["cmd"] for request in said] == ["hello", "hello", "inject"]
