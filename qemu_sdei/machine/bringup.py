@@ -62,7 +62,7 @@ def start(guest: Guest) -> None:
     if saved is not None:
         guest._progress("restoring the guest")
         with contextlib.suppress(OSError):
-            guest.console_text.feed((directory / files.CONSOLE_LOG).read_bytes())
+            guest.console_text.recall((directory / files.CONSOLE_LOG).read_bytes())
         guest._call(saved.arrive(supervisor), _RESTORE)
     _open(guest, directory)
 
@@ -78,7 +78,7 @@ def take_over(guest: Guest, name: str, identity: str) -> None:
         guest._plan = plan
         with contextlib.suppress(OSError):
             said = (directory / files.CONSOLE_LOG).read_bytes()
-            guest.console_text.feed(said)
+            guest.console_text.recall(said)
             if guest._sink is not None:
                 guest._sink(said[-_SHOWN:])
         supervisor = _supervise(guest, plan, directory, adoption.ram_fd, incoming=False)

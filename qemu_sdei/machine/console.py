@@ -82,6 +82,17 @@ class Console:
                 self._base += drop
             self.changed.notify_all()
 
+    def recall(self, data: bytes, *, reset_at: int = -1) -> None:
+        """As `feed`, with what was printed before the guest came here: from another owner, from a directory.
+
+        A panic is no news if another kernel has begun since, or the machine was reset (last at position `reset_at`).
+        """
+        self.feed(data)
+        with self.changed:
+            panic = self.words.panic
+            if panic is not None and (self.words.succeeded or panic.position < reset_at):
+                self.words.lives(forget=True)
+
     def _sweep(self) -> None:
         """A guest that prints byte by byte must not have an object of ours for each of them."""
         self._fresh.append("".join(self._crumbs))

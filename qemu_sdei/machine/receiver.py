@@ -165,7 +165,7 @@ class _Place:
         data = b"".join(self._printed)
         with contextlib.suppress(OSError):
             (self._directory / files.CONSOLE_LOG).write_bytes(data)
-        self._text.feed(data)
+        self._text.recall(data, reset_at=max((entry["position"] for entry in resets), default=-1))
         if self.sink is not None:
             self.sink(data[-_SHOWN:])
         end = self._text.end

@@ -146,6 +146,31 @@ def test_a_reset_makes_a_panic_history() -> None:
         console.search("never", 0, 0.05)
 
 
+BOOT = b"[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x410fd083]\n[    0.000000] Linux version 6.1\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "reset_at", "over"),
+    [
+        (PANIC + b"\n", -1, True),
+        (BOOT + PANIC + b"\n", -1, True),
+        (BOOT + PANIC + b"\n" + BOOT, -1, False),
+        (BOOT + PANIC + b"\n" + BOOT + PANIC + b"\n", -1, True),
+        (PANIC + b"\nfirmware\n", len(PANIC), False),
+        (b"firmware\n" + PANIC + b"\n", 3, True),
+    ],
+)
+def test_a_panic_in_what_was_printed_before_the_guest_came_here(log: bytes, reset_at: int, over: bool) -> None:
+    """By migration, from a directory, from an owner that was killed. If it goes on after its panic, so do waits."""
+    console = Console()
+    console.recall(log, reset_at=reset_at)
+    assert console.panicked is over
+    with pytest.raises(GuestPanicError if over else GuestTimeoutError):
+        console.search("never", 0, 0.05)
+    console.feed(PANIC + b"\n")
+    assert console.panicked, "what comes then is news"
+
+
 def test_an_oops_is_information() -> None:
     console = Console()
     console.feed(b"[  1.0] Internal error: Oops: 96000004\n[  1.1] BUG: something\n")
