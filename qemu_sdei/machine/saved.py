@@ -201,11 +201,6 @@ def _window_version(state: bytes) -> int | None:
     return version if type(version) is int and version in image.OLDER else None
 
 
-def _digest(file: Path) -> str:
-    """SHA-256 of a file that was just written. Raises `UsageError`."""
-    return saved_files.sha256(file, 1 << 62)
-
-
 def _limit(name: str, config: GuestConfig) -> int:
     """Bytes that a file can have."""
     # A page of RAM goes with its number.
