@@ -127,7 +127,13 @@ class Supervisor:
         await self._come_up(timeout)
 
     def _read_output(self, fd: int) -> None:
-        self._output = self._keeper.qemu_output = OutputLink(fd, self.directory / files.QEMU_LOG)
+        log = self.directory / files.QEMU_LOG
+        try:
+            self._output = self._keeper.qemu_output = OutputLink(fd, log)
+        except OSError as error:
+            raise UsageError(
+                f"{log} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
+            ) from None
 
     async def adopt(self, qemu: process.Process, timeout: float, *, output: int | None = None) -> None:
         """As `start`, for a QEMU that runs: its owner was killed. A backend that runs is replaced.

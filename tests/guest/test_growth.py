@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei import boundedlog
 from qemu_sdei.boundedlog import LIMIT
-from qemu_sdei.errors import LostGuestError
+from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
 from qemu_sdei.rundir import QEMU_LOG
@@ -131,4 +133,16 @@ def test_a_guest_that_calls_thousands_of_functions(runtime: Path, tmp_path: Path
         os.kill(guest.backend_pid, signal.SIGKILL)  # the next one counts on
         until("another backend serves", lambda: guest.backend_starts == 2)
         assert sum(guest.status()["pes"][0]["calls"].values()) > growing.CALLED // 2
+    check_nothing_left(runtime)
+
+
+def test_a_log_that_cannot_be_made_is_the_users_to_know(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run directory without a free inode, say: QEMU runs already when its log is opened."""
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(boundedlog, "BoundedLog", full)
+    with pytest.raises(UsageError, match=r"qemu\.log cannot be written: No space left on device; make room there"):
+        Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")).start()
     check_nothing_left(runtime)
