@@ -14,6 +14,7 @@ import pytest
 
 from qemu_sdei.errors import UntrustedError, UsageError
 from qemu_sdei.machine import saved as module
+from qemu_sdei.machine import saved_files
 from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
@@ -43,7 +44,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(data))
     meta = file.with_name(module.META)
     if file != meta:
-        edit(meta, lambda data: data["files"].update({file.name: module._digest(file)}))
+        edit(meta, lambda data: data["files"].update({file.name: saved_files.sha256(file, 1 << 62)}))
 
 
 def options(directory: Path, **values: Any) -> None:
