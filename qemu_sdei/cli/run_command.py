@@ -7,10 +7,10 @@ import math
 import re
 import shlex
 import sys
-from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.files import read_file
 from qemu_sdei.cli.options import add_guest_options, add_machine_options, guest_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
@@ -142,11 +142,8 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
 
 
 def _load_script(path: str) -> CodeType:
-    file = Path(path)
     try:
-        return compile(file.read_bytes(), str(file), "exec")
-    except OSError as error:
-        raise UsageError(f"script {path} cannot be read: {error.strerror}") from None
+        return compile(read_file(path, "script"), path, "exec")
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         raise UsageError(f"script {path}{f', line {line}' if line else ''}: {getattr(error, 'msg', error)}") from None

@@ -188,7 +188,10 @@ class Session:
         data = self._filter.feed(self._output.take())
         try:
             while data:
-                data = data[os.write(1, data) :]
+                try:
+                    data = data[os.write(1, data) :]
+                except BlockingIOError:  # somebody has it not block: a program that shares the terminal
+                    select.select((), (1,), (), 1.0)
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -90,7 +90,7 @@ def guest(qemu: Path | None = None) -> Finding:
         with Guest(GuestOptions(kernel="builtin:bench", append=_PSCI_VERSION, qemu=qemu)) as running:
             running.expect("x0=0x10001", timeout=_TIMEOUT)
             running.wait_off(_TIMEOUT)
-    except SdeiError as error:
+    except (SdeiError, OSError) as error:
         first, *more = str(error).splitlines()
         return Finding("a guest", None, True, why, "\n".join([first, *(f"  {line}" for line in more[:12])]), tried=True)
     return Finding("a guest", f"called its firmware, {time.monotonic() - begun:.1f} s", True, why, "")

@@ -54,6 +54,7 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
         ("run --service /nonexistent -- true", ["service /nonexistent"]),
         ("run --events /nonexistent -- true", ["/nonexistent"]),
         ("run --script /nonexistent", ["/nonexistent"]),
+        ("run --script /", ["script / cannot be read"]),
         ("run --trace /nonexistent/trace -- true", ["trace /nonexistent/trace", "no directory /nonexistent"]),
         ("run --trace / -- true", ["trace / cannot be written", "directory"]),
         ("run --json", ["--json", "command"]),
