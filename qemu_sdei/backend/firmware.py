@@ -231,17 +231,18 @@ class Firmware(PowerFirmware):
                 raise ProtocolError("state of a machine with other CPUs")
         if state.get("serves_sdei", True) is not self.serves_sdei:
             raise ProtocolError(f"state of a machine {'without' if self.serves_sdei else 'with'} SDEI")
-        booting = state.get("booting", True)  # it may have been: older programs did not say
-        if not isinstance(booting, bool):
+        booting = state.get("booting")
+        if "booting" in state and not isinstance(booting, bool):
             raise ProtocolError("state document: booting: must be true or false")
         try:
             self.epoch = int(state["epoch"])
             self.kernels = int(state.get("kernels", 0))  # older programs did not count them
-            self.booting = booting
             self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
             self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
             self.psci.restore(state["psci"])
             self.dispatcher.restore(state["sdei"])
+            # Older programs did not say. While a machine boots no CPU is on for SDEI.
+            self.booting = not any(pe["on"] for pe in state["sdei"]["pes"]) if booting is None else booting
             self.dispatcher.restore_counts(state.get("triggers", []))
             self.ownership.reset()
             if version > 1:

@@ -27,14 +27,14 @@ LIMIT = 30.0
 JOURNEY = """\
 journey: critical: status 7 critical 7 runs 3 0
 journey: after the critical one: status 7 critical 3 runs 3 1
-journey: in the handler: context 37ab4a6f70b7e546 at 40206fa4
+journey: in the handler: context 37ab4a6f70b7e546 at PC
 journey: before the critical one: status 7 critical 3 runs 4 1
 journey: waits for event 0x103
 journey: after the critical one: status 7 critical 3 runs 4 1
 journey: all done: status 3 critical 3 runs 4 1
 journey: ok
 """
-"""What it prints from where it was saved."""
+"""What it prints from where it was saved; PC is where that version of the guest was interrupted."""
 
 
 def saved(commit: str, what: str, scratch: Path) -> Path:
@@ -135,7 +135,7 @@ def test_amid_a_handler_with_an_event_pending(commit: str, runtime: Path, tmp_pa
         assert [vcpu["power"] for vcpu in guest.status()["pes"]] == ["on", "off"]
         guest.inject(0x103, 0)
         assert guest.wait_off(LIMIT).guest
-        assert guest.console == before + JOURNEY
+        assert re.sub("at 4020[0-9a-f]{4}", "at PC", guest.console.removeprefix(before)) == JOURNEY
     check_nothing_left(runtime)
 
 
