@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei import boundedlog, locks
@@ -21,6 +23,8 @@ from qemu_sdei.rundir import RunDirectory
 
 _HELLO_RETRY: Final = 0.02
 _MAX_WARNINGS: Final = 100
+_LINE: Final = 4096
+"""Bytes that a file takes for its first line."""
 
 Failure = GuestError | UsageError
 OnEnd = Callable[[Failure | None], None]
@@ -180,6 +184,10 @@ class BackendKeeper:
             return LostGuestError(f"the destination's backend {how}{words}")
         if returncode == UsageError.exit_code and not answered and said:
             return UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: "))
+        if returncode == UsageError.exit_code and not answered and _full(self._log.parent):
+            # So full that the backend could not even say so.
+            where = self._log.parent
+            return UsageError(f"{where} has no room: No space left on device; make room there, or set XDG_RUNTIME_DIR")
         if returncode == limits.EXIT:
             return GuestError(f"the backend took too much memory, and the guest was ended{words}")
         if self._deaths.over:
@@ -206,3 +214,11 @@ class BackendKeeper:
                 finally:
                     writer.close()
             await asyncio.sleep(_HELLO_RETRY)
+
+
+def _full(directory: Path) -> bool:
+    """Whether not even a line fits into a file of `directory`."""
+    with contextlib.suppress(OSError):
+        info = os.statvfs(directory)
+        return info.f_bavail * info.f_frsize < _LINE
+    return False

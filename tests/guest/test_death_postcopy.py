@@ -198,6 +198,6 @@ def test_the_backend_too_is_killed(runtime: Path) -> None:
             "call until `qemu-sdei attach g`\n"
         )
     listing = command(runtime, "list")
-    assert b"g has no backend either: it stands still" in listing.communicate(timeout=30)[0]
+    assert b"g has no backend either: its next call waits" in listing.communicate(timeout=30)[0]
     with Guest.adopt("g") as adopted:
         assert adopted.inject(0, 1, wait=True, timeout=20).outcome == "completed"
