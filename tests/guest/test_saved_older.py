@@ -58,7 +58,7 @@ def test_the_corpus_is_what_it_says(tmp_path: Path) -> None:
         meta = json.loads((path / "saved.json").read_bytes())
         versions.append((meta["version"], document["version"], document["machine"]["window_version"]))
         assert (versions[-1][2] == 1) is (commit in OLD_MONITOR)
-    assert versions == [(1, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 2), (2, 2, 2)]
+    assert versions == [(1, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 2), (2, 2, 2), (2, 2, 2)]
 
 
 @pytest.mark.timeout(120)
