@@ -117,7 +117,7 @@ class Adoption:
                         await asyncio.sleep(0.01)
             except TimeoutError:
                 raise GuestError(
-                    f"QEMU of guest {self.directory.name!r} is amid a migration that its owner before had begun, and "
+                    f"QEMU of guest {self.directory.name!r} is in a migration that its former owner had begun, and "
                     f"did not cancel it within {_CANCELLED:g} s: try again later"
                 ) from None
         if marked and (await side.execute("query-status", {}))["status"] != "running":
