@@ -7,6 +7,25 @@ import threading
 
 from qemu_sdei.errors import LostGuestError, NotDeliveredError
 from qemu_sdei.machine.guest import Guest
+from tests.guest.guests import until
+
+
+def at_rest(guest: Guest) -> dict[str, int]:
+    """The counts of `status`, once no event is pending and no handler runs.
+
+    An event that is pending is accepted and not yet delivered: counts that are read before it was are uneven.
+    """
+    status = guest.status()
+
+    def rests() -> bool:
+        nonlocal status
+        status = guest.status()
+        instances = [instance for event in status["events"] for instance in event["instances"]]
+        return not any(instance["pending"] or instance["running"] for instance in instances)
+
+    until("no event is pending and no handler runs", rests)
+    counts: dict[str, int] = status["counts"]
+    return counts
 
 
 class EventLoad:

@@ -19,7 +19,7 @@ from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
 from qemu_sdei.machine.supervisor import Supervisor
 from tests.guest.guests import Command, check_nothing_left, command, processes, until
-from tests.guest.load import EventLoad
+from tests.guest.load import EventLoad, at_rest
 
 pytestmark = pytest.mark.guest
 
@@ -318,14 +318,8 @@ def test_the_destinations_backend_is_killed(when: str, runtime: Path, monkeypatc
                 assert guest.migrate("g2").destination == "g2"
             before = load.delivered
             until("events are accepted", lambda: load.delivered > before + 20)
-        until("all are delivered", lambda: _even(guest))
-        counts = guest.status()["counts"]
+        counts = at_rest(guest)
         assert load.delivered <= counts["delivered"] <= load.delivered + sum(load.unknown.values())
         assert counts["rejected"] == 0
         works(guest)
     check_nothing_left(runtime)
-
-
-def _even(guest: Guest) -> bool:
-    events = guest.status()["events"]
-    return not any(one["pending"] or one["running"] for event in events for one in event["instances"])

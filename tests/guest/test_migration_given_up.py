@@ -16,7 +16,7 @@ from qemu_sdei.machine.owner_client import ask
 from qemu_sdei.migration.options import MigrationOptions
 from qemu_sdei.migration.remote_address import parse
 from tests.guest.guests import check_nothing_left, until
-from tests.guest.load import EventLoad
+from tests.guest.load import EventLoad, at_rest
 from tests.guest.remote import Receiving
 
 pytestmark = pytest.mark.guest
@@ -72,8 +72,7 @@ def test_on_one_host(scale: int, runtime: Path) -> None:
                     assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
                     said.add(note.split(",")[0].split(";")[0])
         assert said == {"given up", "too late to give up"}
-        until("all are handled", lambda: guest.status()["counts"]["delivered"] == guest.status()["counts"]["completed"])
-        counts = guest.status()["counts"]
+        counts = at_rest(guest)
         assert counts["accepted"] == counts["merged"] + counts["delivered"]
         assert counts["rejected"] == 0
         assert not any(load.unknown.values())

@@ -15,7 +15,7 @@ from qemu_sdei.machine.guest import Guest
 from qemu_sdei.machine.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
-from tests.guest.load import EventLoad
+from tests.guest.load import EventLoad, at_rest
 
 pytestmark = pytest.mark.guest
 
@@ -60,22 +60,13 @@ def check_hotplug_under_events(series: str, rounds: int) -> None:
                     client.shell(f"echo 0 >{online} && echo 1 >{online}")
         assert load.delivered > 0
         assert all("off" in reason or "not registered" in reason for reason in load.refused), load.refused
-        until("the last event is handled", lambda: not pending(client.guest))
-        counts = client.guest.status()["counts"]
+        counts = at_rest(client.guest)
         handled = [client.count(cpu, event) for cpu in range(cpus) for event in (0, 0x100)]
         assert counts["delivered"] == counts["completed"] == sum(began for began, _ in handled)
         assert all(began == returned for began, returned in handled)
         assert counts["rejected"] == 0
         for cpu in range(cpus):
             client.guest.inject(0x100, cpu, wait=True)
-
-
-def pending(guest: Guest) -> bool:
-    return any(
-        instance["pending"] or instance["running"]
-        for event in guest.status()["events"]
-        for instance in event["instances"]
-    )
 
 
 def test_each_cpu_goes_off_and_on_under_events() -> None:

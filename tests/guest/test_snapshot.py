@@ -23,7 +23,7 @@ from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.migration.options import Step
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, until
-from tests.guest.load import EventLoad
+from tests.guest.load import EventLoad, at_rest
 
 pytestmark = pytest.mark.guest
 
@@ -94,9 +94,9 @@ def test_events_belong_to_one_side_of_it(runtime: Path, tmp_path: Path) -> None:
         assert 20 <= completed(guest) <= 100
         assert [snapshot.tag for snapshot in guest.snapshots()] == ["busy", "pending"]
         assert guest.snapshots()[0] == first
-        until("what was pending then is delivered", lambda: not _pending(guest))
+        at_rest(guest)
         assert handled(guest, 0)
-        counts = guest.status()["counts"]
+        counts = at_rest(guest)
         assert counts["delivered"] == counts["completed"]
         assert counts["rejected"] == 0
         guest.reset()
