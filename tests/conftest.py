@@ -14,10 +14,12 @@ from tests.guest.guests import runtime_directory
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-# A shell that is no terminal's starts `... &` with SIGINT ignored, and all its children inherit that. The tests are of
-# what SIGINT does where it does something; tests/guest/test_signals.py is of the other case.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that is no terminal's starts `... &` with SIGINT ignored, nohup its command with SIGHUP ignored, and all their
+# children inherit that. The tests are of what signals do where they do something; tests/guest/test_signals.py is of the
+# other case.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Final
 
@@ -224,7 +225,7 @@ class Console:
             raise self.panic_error(what)
         if self._closed:
             if self._lost is not None:
-                error = self._lost()
+                error = copy(self._lost())  # one failure is told to each wait
                 error.message += f" while waiting for {what}"
                 raise error
             raise LostGuestError(f"the guest's console closed while waiting for {what}", console=self.last_lines())

@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 _QMP_TIMEOUT: Final = 30.0
 """Seconds for the machine to be reset; a command has limits of its own (`qmp.py`)."""
+_END_TOLD: Final = 10.0
+"""Seconds from when the run directory is gone until its guest's end is known."""
 _MIGRATION_TIMEOUT: Final = 120.0
 _MIGRATION_EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
@@ -283,16 +285,17 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
         Raises:
             UsageError: no such event or vCPU. `NotDeliveredError`: it is not delivered; the message says why.
+            LostGuestError: the guest has ended.
         """
-        return self._control().inject(event, vcpu, wait=wait, timeout=timeout)
+        return self._ask(lambda control: control.inject(event, vcpu, wait=wait, timeout=timeout))
 
     def status(self) -> dict[str, Any]:
         """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
-        return self._control().status()
+        return self._ask(ControlClient.status)
 
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest trace records of the backend, oldest first."""
-        return self._control().trace(limit)
+        return self._ask(lambda control: control.trace(limit))
 
     def _kernels(self) -> int | None:
         try:
@@ -311,9 +314,25 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         supervisor = self._running()
         with self.console_text.changed:
             over = supervisor.power_off
+        if over is not None and over.returncode:
+            self.console_text.raise_if_over(self.console_text.end, "the backend's answer")
         if over is not None or self._client is None:
             raise LostGuestError("the guest has ended" + (f" ({over.reason})" if over else ""))
         return self._client
+
+    def _ask(self, question: Callable[[ControlClient], T]) -> T:
+        """Ask the backend. The end of a guest is told by what is known of it, and not by its socket that is gone."""
+        control = self._control()
+        try:
+            return question(control)
+        except LostGuestError:
+            if not control.path.parent.is_dir():
+                console = self.console_text
+                with console.changed:
+                    console.changed.wait_for(lambda: console.closed, _END_TOLD)
+                    if console.closed:
+                        console.raise_if_over(console.end, "the backend's answer")
+            raise
 
     # Migration
 

@@ -193,9 +193,12 @@ class Handover:
 
     async def _hand_over_document(self) -> None:
         """Copy the document, and have the destination's backend check it before anything cannot be taken back."""
-        await asyncio.to_thread(
-            shutil.copyfile, self._source.path / rundir.STATE, self._destination.path / rundir.STATE
-        )
+        try:
+            await asyncio.to_thread(
+                shutil.copyfile, self._source.path / rundir.STATE, self._destination.path / rundir.STATE
+            )
+        except OSError as error:  # a full disk, or the destination has ended and its directory with it
+            raise GuestError(f"the state document could not be handed over: {error.strerror}") from None
         await check(self._destination)
 
     async def _fetch(self, leaving: Source) -> dict[str, Any]:

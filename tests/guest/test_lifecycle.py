@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei import Guest, GuestOptions
+from qemu_sdei import Guest, GuestOptions, rundir
 from qemu_sdei.errors import (
     GuestError,
     GuestPanicError,
@@ -184,6 +184,20 @@ def test_a_dead_qemu_is_told_at_once(runtime: os.PathLike[str]) -> None:
         assert "-machine" in error.value.command
         assert guest.power_off is not None
         assert guest.power_off.returncode == -signal.SIGKILL
+
+
+def test_a_dead_qemu_is_told_to_whoever_asks_the_firmware(runtime: os.PathLike[str]) -> None:
+    """From the first moment on: its run directory goes before its end is known, and is not what ended it."""
+    with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle", memory="64M")) as guest:
+        guest.expect("idle: ready")
+        assert guest.qemu_pid is not None
+        directory = rundir.find(guest.name).path
+        os.kill(guest.qemu_pid, signal.SIGKILL)
+        until("its directory is gone", lambda: not directory.exists())
+        for _ in range(2):
+            with pytest.raises(LostGuestError, match="QEMU was killed by SIGKILL") as error:
+                guest.inject(0, 0)
+            assert "-machine" in error.value.command
 
 
 def test_a_backend_that_cannot_start_is_given_up(runtime: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -89,15 +90,20 @@ def under_events(count: int, route: str) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("victim", ["qemu", "backend"])
+@pytest.mark.parametrize("victim", ["qemu", "backend", "directory"])
 def test_destination_dies(victim: str, runtime: Path) -> None:
-    """The guest goes on at the source, events intact, and can be migrated the next time."""
+    """The guest goes on at the source, events intact, and can be migrated the next time. (A destination that has ended
+    takes its run directory with it, early or late.)
+    """
     with Guest(idle(name="a")) as guest:
         guest.expect("idle: ready")
         source = guest.qemu_pid, guest.backend_pid
 
         def kill(step: object) -> None:
             if getattr(step, "phase", "") != "ram":
+                return
+            if victim == "directory":
+                shutil.rmtree(runtime / "qemu-sdei" / "b")
                 return
             for pid in set(processes(runtime / "qemu-sdei" / "b")) - set(source):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
