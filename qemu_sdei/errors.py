@@ -83,7 +83,7 @@ class UnreachableError(GuestError):
 
 
 class StandsStillError(GuestError):
-    """The guest could not be told to go on; it is when its QEMU can be reached again."""
+    """The guest could not be told to go on: its QEMU cannot be reached now (it is told when it can be), or hangs."""
 
 
 class GuestPanicError(GuestError):

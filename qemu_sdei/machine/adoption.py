@@ -6,7 +6,6 @@ on as it is; its backend is replaced, which is harmless (docs/concepts.md, crash
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -20,6 +19,7 @@ from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageErr
 from qemu_sdei.machine import saved_files
 from qemu_sdei.machine.description import Description
 from qemu_sdei.machine.process import Process
+from qemu_sdei.migration.cancelling import cancel
 from qemu_sdei.rundir import RunDirectory, Running
 
 _CANCELLED: Final = 10.0
@@ -108,18 +108,12 @@ class Adoption:
             if side.undecided:
                 return  # it may run at another host, and no two of it may
         # Also of one that was not stopped by then: QEMU goes on with it, and stops it in the end.
-        if (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
-            with contextlib.suppress(LostGuestError):
-                await side.execute("migrate_cancel", {})
-            try:
-                async with asyncio.timeout(_CANCELLED):
-                    while (await side.execute("query-migrate", {})).get("status") in _MIGRATING:
-                        await asyncio.sleep(0.01)
-            except TimeoutError:
-                raise GuestError(
-                    f"QEMU of guest {self.directory.name!r} is in a migration that its former owner had begun, and "
-                    f"did not cancel it within {_CANCELLED:g} s: try again later"
-                ) from None
+        migrates = (await side.execute("query-migrate", {})).get("status") in _MIGRATING
+        if migrates and not await cancel(side, _CANCELLED):
+            raise GuestError(
+                f"QEMU of guest {self.directory.name!r} is in a migration that its former owner had begun, and did not "
+                f"cancel it within {_CANCELLED:g} s: try again later"
+            )
         if marked and (await side.execute("query-status", {}))["status"] != "running":
             await side.execute("cont", {})
         marker.unlink(missing_ok=True)

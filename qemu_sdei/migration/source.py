@@ -17,6 +17,7 @@ from qemu_sdei.errors import (
     UnreachableError,
 )
 from qemu_sdei.migration.backend_link import BackendLink
+from qemu_sdei.migration.cancelling import cancel
 from qemu_sdei.migration.options import POSTCOPY, SHARED, Hold, MigrationOptions, Report, Step
 
 _POLL: Final = 0.001
@@ -292,7 +293,7 @@ class Source:
     async def go_on(self) -> None:
         """The guest goes on here, as if nothing had been; it is told so until it can be heard.
 
-        Raises `StandsStillError`: QEMU cannot be reached now.
+        Raises `StandsStillError`: QEMU cannot be reached now, or does not come to an end with its migration.
         """
         try:
             await self._take_back()
@@ -314,24 +315,18 @@ class Source:
     async def _take_back(self) -> None:
         for last in (False, True):
             try:
-                if self._migrating:
-                    with contextlib.suppress(GuestError):
-                        await self._execute("migrate_cancel")
-                    await self._wait_cancelled()
+                over = not self._migrating or await cancel(self.side, _SETTLE)
                 # Closed, not asked to thaw: whatever it has heard of this connection, that ends the freeze.
                 self._link.close()
                 self.side.resume()
                 if self._stopped_by_us:
                     await self._execute("cont")
+                elif not over:
+                    raise StandsStillError(
+                        f"the guest may stand still: QEMU of {self.side.name!r} did not cancel its migration within "
+                        f"{_SETTLE:g} s"
+                    )
                 return
             except LostGuestError:
                 if last:  # QEMU has ended; or else only the connection had broken, and there is another one
                     return
-
-    async def _wait_cancelled(self) -> None:
-        deadline = time.monotonic() + _SETTLE
-        # "none": QEMU had refused to begin.
-        while (await self._execute("query-migrate")).get("status", "none") not in (*_OVER, "none"):
-            if time.monotonic() > deadline:
-                return
-            await asyncio.sleep(_POLL)

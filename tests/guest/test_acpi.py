@@ -52,7 +52,7 @@ def options(series: str, **more: object) -> GuestOptions:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
+@pytest.mark.parametrize("series", [pytest.param("6.1", marks=pytest.mark.slow), "6.12"])
 def test_linux_has_our_tables_and_complains_of_nothing_more_than_with_edk2(series: str) -> None:
     with booted(options(series, append="quiet")) as client:
         guest = client.guest

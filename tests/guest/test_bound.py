@@ -37,10 +37,10 @@ def test_timers_of_all_cpus_and_an_spi(smp: int, virtualization: bool) -> None:
 @pytest.mark.timeout(300)
 def test_killed_while_interrupts_come_and_go() -> None:
     """Nothing is lost, done twice or left the firmware's when the backend is killed at any moment."""
-    with Guest(options(2, 4000)) as guest:
+    with Guest(options(2, 2000)) as guest:
         killer = Killer(guest, 7)
         while killer.kills < 10 and killer.kill():
             pass
         assert guest.wait_off(300).guest
-        judge(guest.console, 2, 4000)
+        judge(guest.console, 2, 2000)
         assert killer.kills > 3

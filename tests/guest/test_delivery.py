@@ -36,7 +36,7 @@ class Kernel(Client):
         return self.last(cpu, event)
 
 
-@pytest.fixture(scope="module", params=["6.1", "6.12"])
+@pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.slow), "6.12"])
 def guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     files = {KO: module_for(request.param)}
     folder: Path = tmp_path_factory.mktemp("programs")

@@ -110,7 +110,8 @@ def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, seco
 
 
 @pytest.mark.parametrize(
-    ("series", "boot", "handler_first", "first", "second"), [("6.1", "dt", False, 2, 0), ("6.12", "acpi", True, 3, 1)]
+    ("series", "boot", "handler_first", "first", "second"),
+    [pytest.param("6.1", "dt", False, 2, 0, marks=pytest.mark.slow), ("6.12", "acpi", True, 3, 1)],
 )
 def test_smp_kdump_twice_in_a_row(series: str, boot: str, handler_first: bool, first: int, second: int) -> None:
     crash_twice(series, boot, handler_first=handler_first, first=first, second=second)

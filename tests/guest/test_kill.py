@@ -92,7 +92,9 @@ def kill_in_storm(seed: int, kills: int, smp: int = 2, virtualization: bool = Fa
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("smp", "virtualization"), [(2, False), (3, True)], ids=["EL1", "EL2"])
+@pytest.mark.parametrize(
+    ("smp", "virtualization"), [(2, False), pytest.param(3, True, marks=pytest.mark.slow)], ids=["EL1", "EL2"]
+)
 def test_killed_in_a_storm_of_calls(smp: int, virtualization: bool) -> None:
     kills, seed = 0, 1000 * smp
     while kills < 25:

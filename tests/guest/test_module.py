@@ -25,7 +25,7 @@ RUN = 400_000_000
 """How long a handler runs where something must happen meanwhile, in nanoseconds."""
 
 
-@pytest.fixture(scope="module", params=["6.1", "6.12"])
+@pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.slow), "6.12"])
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     cache = DebianCache()
     module = build(cache, cache.kernel(request.param))

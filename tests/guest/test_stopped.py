@@ -74,7 +74,9 @@ def guests(runtime: Path) -> Iterator[dict[str, Command]]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("what", SAY)
+@pytest.mark.parametrize(
+    "what", [what if what == "supervisor" else pytest.param(what, marks=pytest.mark.slow) for what in SAY]
+)
 def test_each_command_ends_and_names_the_process(runtime: Path, tmp_path: Path, what: str) -> None:
     with guests(runtime) as owners:
         stopped = {name: pids(runtime, owners, what, name) for name in GUESTS}
