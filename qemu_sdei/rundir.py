@@ -58,6 +58,8 @@ MONITOR: Final = "monitor.bin"
 INITRD: Final = "initrd.img"
 CONSOLE_LOG: Final = "console.log"
 BACKEND_LOG: Final = "backend.log"
+_GOING: Final = ".going-"
+"""Begins the name of a run directory while it is removed."""
 QEMU_LOG: Final = "qemu.log"
 WARNING: Final = "qemu-sdei backend: warning: "
 """What those lines of the backend's log begin with that are for the user."""
@@ -212,12 +214,25 @@ def _remove_dead(path: Path) -> bool:
             elif fetching(path / QMP):
                 return False  # a guest elsewhere needs it: its backend ends it then
             end_holders(path / QEMU_LOCK)
-        shutil.rmtree(path, ignore_errors=True)
+        _erase(path)
         if qemu is not None:
             os.close(qemu)
         return True
     finally:
         os.close(lock)
+
+
+def _erase(path: Path) -> None:
+    """Remove a run directory, or what can be removed of it. The base directory is locked.
+
+    First it gets another name: a backend that is just starting would make its log in it, and so keep it.
+    """
+    going = path.with_name(_GOING + secrets.token_hex(8))
+    try:
+        path.rename(going)
+    except OSError:
+        going = path
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def _owner(path: Path) -> int | None:
@@ -336,7 +351,7 @@ class RunDirectory:
         if self._lock is None:
             return
         with contextlib.suppress(OSError, UsageError), _base_locked(self.path.parent):
-            shutil.rmtree(self.path, ignore_errors=True)
+            _erase(self.path)
         os.close(self._lock)
         self._lock = None
 
@@ -400,6 +415,8 @@ def running() -> list[Running]:
     try:
         with _base_locked(base):
             for path in sorted(base.iterdir()):
+                if path.name.startswith(_GOING) and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)  # whoever was at it was killed
                 if NAME_PATTERN.fullmatch(path.name) is None or path.is_symlink() or not path.is_dir():
                     continue
                 if not _remove_dead(path):

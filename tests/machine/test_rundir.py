@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,37 @@ def test_a_run_directory_is_private_and_goes_with_its_owner(runtime: Path) -> No
     directory.remove()
     assert not directory.path.exists()
     assert rundir.running() == []
+
+
+def test_what_is_just_being_started_there_does_not_keep_it(runtime: Path) -> None:
+    """A backend opens its log by the path, whenever it comes to it."""
+    over = threading.Event()
+    path = runtime / "qemu-sdei" / "one" / rundir.BACKEND_LOG
+
+    def log() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                path.open("a").close()
+
+    thread = threading.Thread(target=log)
+    thread.start()
+    try:
+        for _ in range(100):
+            directory = RunDirectory.create("one")
+            directory.remove()
+            assert [entry.name for entry in path.parent.parent.iterdir()] == [".lock"]
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_look(runtime: Path) -> None:
+    RunDirectory.create("one").remove()
+    left = runtime / "qemu-sdei" / ".going-0123456789abcdef"
+    left.mkdir()
+    (left / rundir.LOCK).touch()
+    assert rundir.running() == []
+    assert not left.exists()
 
 
 def test_a_taken_name_says_by_whom(runtime: Path) -> None:
