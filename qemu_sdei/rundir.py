@@ -288,17 +288,24 @@ class RunDirectory:
 
     @classmethod
     def _create(cls, base: Path, wanted: str | None, stem: str) -> RunDirectory:
-        with _base_locked(base):
-            number = 1
-            while True:
-                candidate = wanted or (stem if number == 1 else f"{stem}-{number}")
-                path = base / candidate
-                lock = _claim(path)
-                if lock is not None:
-                    return cls(candidate, path, lock)
-                if wanted is not None:
-                    raise UsageError(f"guest name {wanted!r} is taken by {_taken(path, wanted)}")
-                number += 1
+        claimed = None
+        try:
+            with _base_locked(base):
+                number = 1
+                while True:
+                    candidate = wanted or (stem if number == 1 else f"{stem}-{number}")
+                    path = base / candidate
+                    lock = _claim(path)
+                    if lock is not None:
+                        claimed = path
+                        return cls(candidate, path, lock)
+                    if wanted is not None:
+                        raise UsageError(f"guest name {wanted!r} is taken by {_taken(path, wanted)}")
+                    number += 1
+        except BaseException:
+            if claimed is not None:  # a signal's exception
+                _erase(claimed)
+            raise
 
     @classmethod
     def adopt(cls, name: str, known: str = "") -> RunDirectory:
@@ -375,13 +382,13 @@ def _claim(path: Path) -> int | None:
         raise UsageError(f"{path} is in the way and is no run directory; remove it")
     if path.is_dir() and not _remove_dead(path):
         return None
-    path.mkdir(mode=0o700)
     try:
+        path.mkdir(mode=0o700)
         lock = try_lock(path / LOCK)
         assert lock is not None  # nobody else can have seen the new directory: the base is locked
         os.write(lock, f"{os.getpid()}\n".encode())
         identify(path)
-    except OSError:
+    except BaseException:  # a signal's exception too
         shutil.rmtree(path, ignore_errors=True)
         raise
     return lock

@@ -38,6 +38,9 @@ _TO_FETCH: Final = 0.25
 _SLOW: Final = 10 << 10
 """Bytes a second while a hold point is waited for: with pages of zeroes, some 4 MiB of RAM."""
 _RETRY: Final = 0.2
+_AGAIN: Final = 0.02
+_STOPPED: Final = frozenset(("finish-migrate", "postmigrate", "paused"))
+"""QEMU's words for a guest whose vCPUs are stopped for a migration, or by us."""
 _OVER: Final = frozenset(("completed", "failed", "cancelled"))
 _RUNNING: Final = frozenset(("none", "setup", "active"))
 _PAUSED: Final = frozenset(("pre-switchover",))
@@ -321,12 +324,22 @@ class Source:
                 self.side.resume()
                 if self._stopped_by_us:
                     await self._execute("cont")
-                elif not over:
-                    raise StandsStillError(
-                        f"the guest may stand still: QEMU of {self.side.name!r} did not cancel its migration within "
-                        f"{_SETTLE:g} s"
-                    )
+                if self._running:
+                    await self._runs_again(over)
                 return
             except LostGuestError:
                 if last:  # QEMU has ended; or else only the connection had broken, and there is another one
                     return
+
+    async def _runs_again(self, over: bool) -> None:
+        """See that the vCPUs run, which QEMU had stopped for a migration, or we had. `over`: that has been cancelled.
+
+        Raises `StandsStillError`: they do not.
+        """
+        deadline = time.monotonic() + _SETTLE
+        while (status := str((await self._execute("query-status"))["status"])) in _STOPPED:
+            if not over or time.monotonic() > deadline:
+                raise StandsStillError(f"the guest is paused as {self.side.name!r}: QEMU says {status!r}, and stays so")
+            with contextlib.suppress(GuestError):  # refused while QEMU is not done with its migration
+                await self._execute("cont")
+            await asyncio.sleep(_AGAIN)

@@ -15,7 +15,7 @@ from qemu_sdei.machine.options import GuestOptions
 from qemu_sdei.machine.owner_client import ask
 from qemu_sdei.migration.options import MigrationOptions
 from qemu_sdei.migration.remote_address import parse
-from tests.guest.guests import check_nothing_left, until
+from tests.guest.guests import check_nothing_left, explained, until
 from tests.guest.load import EventLoad, at_rest
 from tests.guest.remote import Receiving
 
@@ -69,7 +69,8 @@ def test_on_one_host(scale: int, runtime: Path) -> None:
                     here = note == f"given up; guest {before!r} goes on"
                     assert here or note == f"too late to give up, migrate is done: the guest is {guest.name!r} now"
                     assert here == (guest.name == before)
-                    assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
+                    with explained(guest):
+                        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed", (route, phase, note)
                     said.add(note.split(",")[0].split(";")[0])
         assert said == {"given up", "too late to give up"}
         counts = at_rest(guest)
