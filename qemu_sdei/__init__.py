@@ -10,26 +10,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.client import ControlClient, Injection
-    from qemu_sdei.machine.endings import PowerOff
-    from qemu_sdei.machine.guest import Guest
-    from qemu_sdei.machine.kernel_words import Panic
-    from qemu_sdei.machine.options import GuestOptions
-    from qemu_sdei.machine.shell import CommandResult
+    from qemu_sdei.guest.control_client import ControlClient, Injection
+    from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.guest.shell import CommandResult
     from qemu_sdei.migration.options import Hold, MigrationResult
+    from qemu_sdei.vm.kernel_messages import Panic
+    from qemu_sdei.vm.options import GuestOptions
+    from qemu_sdei.vm.qemu_exit import PowerOff
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CommandResult": "qemu_sdei.machine.shell",
-    "ControlClient": "qemu_sdei.machine.client",
-    "Guest": "qemu_sdei.machine.guest",
-    "GuestOptions": "qemu_sdei.machine.options",
+    "CommandResult": "qemu_sdei.guest.shell",
+    "ControlClient": "qemu_sdei.guest.control_client",
+    "Guest": "qemu_sdei.guest.guest",
+    "GuestOptions": "qemu_sdei.vm.options",
     "Hold": "qemu_sdei.migration.options",
-    "Injection": "qemu_sdei.machine.client",
+    "Injection": "qemu_sdei.guest.control_client",
     "MigrationResult": "qemu_sdei.migration.options",
-    "Panic": "qemu_sdei.machine.kernel_words",
-    "PowerOff": "qemu_sdei.machine.endings",
+    "Panic": "qemu_sdei.vm.kernel_messages",
+    "PowerOff": "qemu_sdei.vm.qemu_exit",
 }
 
 __all__ = [

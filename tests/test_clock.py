@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED = {
-    "qemu_sdei/machine/apt.py": "the age of a file, whose time stamp is of that clock as well",
+    "qemu_sdei/host/apt.py": "the age of a file, whose time stamp is of that clock as well",
     "qemu_sdei/cli/snapshot_command.py": "a date is shown",
 }
 WALL = {

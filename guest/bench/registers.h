@@ -1,5 +1,5 @@
 /* Registers that a power-down clears, as `X(name, read, write, dirty)`: encodings, what makes it differ from its reset value.
- * qemu_sdei/backend/cold.py writes them; docs/reference/power-down.md says why. */
+ * qemu_sdei/backend/firmware/power_down.py writes them; docs/reference/power-down.md says why. */
 #ifndef REGISTERS_H
 #define REGISTERS_H
 

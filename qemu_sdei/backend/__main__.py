@@ -17,15 +17,15 @@ import time
 from pathlib import Path
 
 from qemu_sdei import boundedlog, locks, rundir
-from qemu_sdei.backend import limits
-from qemu_sdei.backend.control import Control
-from qemu_sdei.backend.document import machine_of
-from qemu_sdei.backend.firmware import Firmware
-from qemu_sdei.backend.journal import Journal
-from qemu_sdei.backend.lifeline import Lifeline, abandoned
-from qemu_sdei.backend.loader import loader_for
-from qemu_sdei.backend.server import Server
-from qemu_sdei.backend.tracing import Trace
+from qemu_sdei.backend.control.control_socket import Control
+from qemu_sdei.backend.control.state_document import machine_of
+from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.loop import memory_limit
+from qemu_sdei.backend.loop.journal import Journal
+from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
+from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.backend.loop.trace import Trace
+from qemu_sdei.backend.reset.choice import loader_for
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"qemu-sdei backend: {printable(error)}", file=sys.stderr, flush=True)
         return error.exit_code
     except MemoryError:
-        print(f"qemu-sdei backend: {limits.reached()}", file=sys.stderr, flush=True)
-        return limits.EXIT
+        print(f"qemu-sdei backend: {memory_limit.reached()}", file=sys.stderr, flush=True)
+        return memory_limit.EXIT
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -92,7 +92,7 @@ def serve(options: argparse.Namespace) -> int:
         ram=usable,
     )
     firmware.proof = _proof(directory)
-    limits.limit_memory()  # what was read until here are files of the user's, which have limits of their own
+    memory_limit.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)
     if options.identity and rundir.identity(directory) != options.identity:
         raise SdeiError(f"another guest has {directory} by now")

@@ -24,7 +24,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.guest.guest import Guest
 
     with Progress(args.quiet) as progress:
         guest = Guest.adopt(args.guest, progress=progress)

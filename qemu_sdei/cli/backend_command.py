@@ -20,7 +20,7 @@ from qemu_sdei.cli.output import add_verbosity
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.early_deaths import EarlyDeaths
+    from qemu_sdei.vm.early_deaths import EarlyDeaths
 
 _FOREVER: Final = 10.0**9
 """Seconds that the backend waits for QEMU: the user ends it."""
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
     from qemu_sdei.config import GuestConfig
-    from qemu_sdei.machine import memory
-    from qemu_sdei.machine.early_deaths import EarlyDeaths
+    from qemu_sdei.host import memory
+    from qemu_sdei.vm.early_deaths import EarlyDeaths
 
     directory = paths.absolute(args.dir)
     try:
@@ -125,8 +125,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
-    from qemu_sdei.backend import limits
-    from qemu_sdei.machine.process import describe_exit
+    from qemu_sdei.backend.loop import memory_limit
+    from qemu_sdei.vm.process import describe_exit
 
     command = [sys.executable, "-m", "qemu_sdei.backend", str(directory), "--doorbell-timeout", str(_FOREVER)]
     if setpriv := shutil.which("setpriv"):
@@ -155,7 +155,7 @@ def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
             say("waiting for the next one")
         elif child.returncode == UsageError.exit_code and said:
             raise UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: "))
-        elif child.returncode == limits.EXIT:
+        elif child.returncode == memory_limit.EXIT:
             raise SdeiError(said.splitlines()[-1] if said else "the backend took too much memory")
         else:
             deaths.died(answered=time.monotonic() - began >= _EARLY)

@@ -3,8 +3,9 @@
 The embedded guest's transcript; then Debian's stock kernel by ACPI, six vCPUs in two sockets, its own lines about the
 firmware, a migration, and an event that it handles on the other side, with the registers that the event interrupted.
 
-A stock kernel registers no SDEI event by itself, so a small client module is built for it (`qemu_sdei.machine.module`)
-and loaded. Where that cannot be built, the demo says so, and has the event handled by the embedded bare-metal guest.
+A stock kernel registers no SDEI event by itself, so a small client module is built for it
+(`qemu_sdei.host.client_module`) and loaded. Where that cannot be built, the demo says so, and has the event handled by
+the embedded bare-metal guest.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
 from qemu_sdei.printable import printable
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.client import Injection
-    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.guest.control_client import Injection
+    from qemu_sdei.guest.guest import Guest
 
 _EVENT: Final = 0
 _VCPU: Final = 1
@@ -87,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _find(args: argparse.Namespace, progress: Progress) -> _Parts:
-    from qemu_sdei.machine import module
-    from qemu_sdei.machine.debian import DebianCache
-    from qemu_sdei.machine.plan import check_kernel, readable_file
+    from qemu_sdei.host import client_module as module
+    from qemu_sdei.host.debian import DebianCache
+    from qemu_sdei.vm.plan import check_kernel, readable_file
 
     given = None if args.module is None else readable_file(args.module, "module")
     if args.kernel is not None:
@@ -119,8 +120,8 @@ def _show(lines: list[str]) -> None:
 
 
 def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[str]:
-    from qemu_sdei.machine.guest import Guest
-    from qemu_sdei.machine.options import GuestOptions
+    from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.vm.options import GuestOptions
 
     files = {} if parts.module is None else {"sdei_test.ko": parts.module}
     options = GuestOptions(
@@ -172,8 +173,8 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
 
 
 def _selftest(args: argparse.Namespace, progress: Progress) -> list[str]:
-    from qemu_sdei.machine.guest import Guest
-    from qemu_sdei.machine.options import GuestOptions
+    from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.vm.options import GuestOptions
 
     _heading(progress, "The embedded bare-metal guest goes through SDEI's calls")
     with Guest(
@@ -233,8 +234,8 @@ def _latency(injection: Injection, whose: str) -> str:
 
 
 def _bare_metal(args: argparse.Namespace, progress: Progress) -> list[str]:
-    from qemu_sdei.machine.guest import Guest
-    from qemu_sdei.machine.options import GuestOptions
+    from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.vm.options import GuestOptions
 
     _heading(progress, f"The same event, handled by the embedded bare-metal guest on vCPU {_VCPU}")
     options = GuestOptions(kernel="builtin:bench", append="mode=idle", qemu=args.qemu, die_with_owner=True)

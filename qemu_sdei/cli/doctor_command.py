@@ -10,7 +10,7 @@ from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_tabl
 from qemu_sdei.printable import message_lines
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.environment import Finding
+    from qemu_sdei.host.environment import Finding
 
 
 def register(subparsers: Any) -> None:
@@ -29,16 +29,16 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from qemu_sdei.machine import trial
-    from qemu_sdei.machine.environment import check
+    from qemu_sdei.cli import doctor_trials
+    from qemu_sdei.host.environment import check
 
     qemu = None if args.qemu is None else Path(args.qemu)
-    findings = [*check(qemu), *trial.places()]
+    findings = [*check(qemu), *doctor_trials.places()]
     good = all(finding.ok for finding in findings)
     if good and not args.no_guest:
         with Progress(args.quiet or args.json) as progress:
             progress("trying a guest")
-            findings.append(trial.guest(qemu))
+            findings.append(doctor_trials.guest(qemu))
         good = findings[-1].ok
     if args.json:
         print_json(

@@ -30,9 +30,9 @@ def add_hold(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
     """The hold point that was asked for, `guest` being the running one. Raises `UsageError`."""
-    from qemu_sdei.backend.hold import OF_VCPU
+    from qemu_sdei.backend.loop.hold_points import OF_VCPU
     from qemu_sdei.cli.inject_command import event_number
-    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.guest.control_client import ControlClient
     from qemu_sdei.migration.options import Hold
 
     if not 0 < args.timeout < math.inf:

@@ -14,7 +14,7 @@ from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_tabl
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.client import ControlClient, Injection
+    from qemu_sdei.guest.control_client import ControlClient, Injection
 
 MAX_COUNT: Final = 10_000_000
 _OUTCOMES: Final = {"merged": "merged with one that was pending"}
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.vcpu < 0:
         raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
     from qemu_sdei import rundir
-    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.guest.control_client import ControlClient
 
     guest = rundir.find(args.name)
     with ControlClient(guest.control, identity=guest.identity) as client:

@@ -70,7 +70,7 @@ def _boots(epoch: int | None, kernels: int | None) -> str | int | None:
 
 def _describe(guest: Any) -> dict[str, Any]:
     from qemu_sdei import rundir, stopped
-    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.guest.control_client import ControlClient
 
     facts: dict[str, Any] = {
         "name": guest.name,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from typing import Any
 
 from qemu_sdei.cli import migrate_remote
 from qemu_sdei.cli.hold import add_hold, hold_of
+from qemu_sdei.cli.move_progress import Shown
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, say
 from qemu_sdei.config import check_name
 from qemu_sdei.errors import UsageError
 
 _PATIENCE = 60.0
-_REFRESH = 0.2
 
 
 def register(subparsers: Any) -> None:
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
     from qemu_sdei.cli.save_command import save
-    from qemu_sdei.machine.owner_client import ask
+    from qemu_sdei.guest.supervisor_client import ask
     from qemu_sdei.migration.options import LIVE, POSTCOPY, SHARED, MigrationOptions
 
     if args.destination is not None:
@@ -114,43 +112,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.no_verify or args.resume:
         name = "resume" if args.resume else "no-verify"
         raise UsageError(f"--{name} is for another QEMU: leave it out with --to-file")
-
-
-class Shown:
-    """Progress as lines: one for each phase, on a terminal with how far it is."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._last = ""
-        self._next = 0.0
-
-    def __call__(self, step: dict[str, Any]) -> None:
-        phases = {
-            "hold": "waiting for the hold point",
-            "start": "starting the destination",
-            "stop": "stopping the guest",
-            "ram": "transferring",
-            "verify": "comparing RAM",
-            "restore": "restoring the firmware's state",
-            "snapshot": "saving the guest",
-            "load": "loading the snapshot",
-            "fetch": "it runs there; fetching the rest of its RAM",
-            "connect": "connecting to the other host",
-            "files": "sending files that a reset needs",
-            "again": "a service of the guest was amid its micro-operations when QEMU stopped it: once more",
-            "inquire": "the connection broke: asking what became of the guest",
-        }
-        phase = str(step.get("phase"))
-        text = phases.get(phase, phase)
-        if phase in ("ram", "fetch") and sys.stderr.isatty() and step.get("total") and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _REFRESH
-            done, total = (int(step.get(name, 0)) >> 20 for name in ("done", "total"))
-            text += f" {done} of {total} MiB, {float(step.get('rate', 0)) / (1 << 20):.1f} MiB/s sent"
-        elif phase in ("ram", "fetch") and self._last.startswith(text):
-            return
-        if text != self._last:
-            self._progress(text)
-            self._last = text
 
 
 def _print(result: dict[str, Any]) -> None:

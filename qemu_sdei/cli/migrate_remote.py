@@ -68,7 +68,7 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, guest: Running, options: MigrationOptions, report: Any, progress: Progress) -> int:
     """Do it. `report` is told of progress."""
-    from qemu_sdei.machine.owner_client import ask
+    from qemu_sdei.guest.supervisor_client import ask
 
     if args.resume:
         ask(guest.owner, "resume", {}, report, identity=guest.identity)

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.vm.options import GuestOptions
 
 _LONGEST = 86400.0
 """Seconds: threads and event loops take no number that is much larger."""

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from qemu_sdei import rundir
-    from qemu_sdei.machine.plan import Plan, check_boot, check_kernel, check_machine, guest_config, monitor_image
-    from qemu_sdei.machine.plan import readable_file as readable
-    from qemu_sdei.machine.qemu import Wiring, machine_arguments
     from qemu_sdei.monitor.image import with_proof
+    from qemu_sdei.vm.plan import Plan, check_boot, check_kernel, check_machine, guest_config, monitor_image
+    from qemu_sdei.vm.plan import readable_file as readable
+    from qemu_sdei.vm.qemu_command import Wiring, machine_arguments
 
     directory = paths.absolute(args.dir)
     name = args.name or _name_of(directory)
@@ -124,7 +124,7 @@ def _name_of(directory: Path) -> str:
 def _make_ram(wanted: str | None, name: str, size: int, old_config: Path) -> Path:
     """Make the RAM file; one that an earlier run made for the same directory, and nobody uses, gives way."""
     from qemu_sdei.config import GuestConfig
-    from qemu_sdei.machine import memory
+    from qemu_sdei.host import memory
 
     # Everybody may write to /dev/shm: a name that cannot be guessed is one that nobody made before us.
     ram = paths.absolute(wanted) if wanted else _SHM / f"qemu-sdei-{name}-{os.urandom(4).hex()}.ram"

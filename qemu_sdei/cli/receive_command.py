@@ -13,7 +13,7 @@ from qemu_sdei.cli.run_command import interact
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.receiver import ReceivedGuest
+    from qemu_sdei.guest.receive import ReceivedGuest
 
 _LONG = 1e6
 
@@ -66,7 +66,7 @@ def add_tls(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from qemu_sdei.machine.receiver import WAIT, receive
+    from qemu_sdei.guest.receive import WAIT, receive
     from qemu_sdei.migration.remote_address import Tls
 
     if args.timeout is not None and not 0 < args.timeout < math.inf:
@@ -120,7 +120,7 @@ def _tell(args: argparse.Namespace, progress: Progress, state: str, about: dict[
 def _waits(name: str) -> bool:
     """If somebody waits for a guest of that name already, say where; return when standard input ends."""
     from qemu_sdei import rundir
-    from qemu_sdei.machine.receiver import SOCKET
+    from qemu_sdei.guest.receive import SOCKET
 
     there = [guest.path / SOCKET for guest in rundir.running() if guest.name == name]
     if not there or not there[0].is_socket():

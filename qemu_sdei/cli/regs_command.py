@@ -29,8 +29,8 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
-    from qemu_sdei.backend.kvm_regs import BY_ID
-    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.backend.control.kvm_regs import BY_ID
+    from qemu_sdei.guest.control_client import ControlClient
 
     wanted = [_id(text) for text in args.get] or list(BY_ID)
     values = dict(_assignment(text) for text in args.set)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _id(text: str) -> int:
-    from qemu_sdei.backend.kvm_regs import BY_ID, REGISTERS
+    from qemu_sdei.backend.control.kvm_regs import BY_ID, REGISTERS
 
     for register in REGISTERS:
         if text.upper() in (register.name, register.name.removeprefix("SDEI_")):
@@ -58,7 +58,7 @@ def _id(text: str) -> int:
 
 
 def _assignment(text: str) -> tuple[int, list[int]]:
-    from qemu_sdei.backend.kvm_regs import BY_ID
+    from qemu_sdei.backend.control.kvm_regs import BY_ID
 
     name, equals, value = text.partition("=")
     if not equals:

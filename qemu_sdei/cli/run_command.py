@@ -17,11 +17,11 @@ from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.cli.script_errors import shown
 from qemu_sdei.cli.streams import OutputError
 from qemu_sdei.errors import GuestPanicError, SdeiError, UsageError
-from qemu_sdei.machine.options import BUILTIN
+from qemu_sdei.vm.options import BUILTIN
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.guest import Guest
-    from qemu_sdei.machine.options import GuestOptions
+    from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.vm.options import GuestOptions
 
 
 _FAILED: Final = re.compile(r"^(FAIL: |Bail out!|not ok )", re.MULTILINE)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         return _dry_run(options, args.json)
     script = None if args.script is None else _load_script(args.script)
     # Only now: a wrong option is told without it.
-    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.guest.guest import Guest
 
     with Progress(args.quiet) as progress:
         guest = Guest(options, progress=progress)
@@ -84,10 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
-    from qemu_sdei.machine.devices import devices
-    from qemu_sdei.machine.options import FLAT
-    from qemu_sdei.machine.plan import check_kernel, check_machine, check_tables
-    from qemu_sdei.machine.qemu import command_line, fd_wiring
+    from qemu_sdei.vm.devices import devices
+    from qemu_sdei.vm.options import FLAT
+    from qemu_sdei.vm.plan import check_kernel, check_machine, check_tables
+    from qemu_sdei.vm.qemu_command import command_line, fd_wiring
 
     flat = str(options.kernel).startswith((BUILTIN, FLAT))
     check_tables(options, flat)

@@ -8,7 +8,7 @@ from typing import Any
 
 from qemu_sdei import paths
 from qemu_sdei.cli.hold import add_hold, hold_of
-from qemu_sdei.cli.migrate_command import Shown
+from qemu_sdei.cli.move_progress import Shown
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, say
 
 _PATIENCE = 240.0
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 def save(args: argparse.Namespace, directory: str, end: bool) -> int:
     """Save `args.guest` into `directory`, and say so."""
     from qemu_sdei import rundir
-    from qemu_sdei.machine.owner_client import ask
+    from qemu_sdei.guest.supervisor_client import ask
 
     guest = rundir.find(args.guest)
     hold = hold_of(args, guest)

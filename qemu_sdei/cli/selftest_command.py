@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
     options = replace(machine_options(args), kernel="builtin:selftest", append=args.append, die_with_owner=True)
-    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.guest.guest import Guest
 
     with Progress(args.quiet) as progress:
         guest = Guest(options, progress=progress)

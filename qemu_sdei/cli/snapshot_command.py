@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from qemu_sdei.cli.migrate_command import Shown
+from qemu_sdei.cli.move_progress import Shown
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 
@@ -32,8 +32,8 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
-    from qemu_sdei.machine.owner_client import ask
-    from qemu_sdei.machine.snapshots import check_tag
+    from qemu_sdei.guest.supervisor_client import ask
+    from qemu_sdei.saving.snapshots import check_tag
 
     if (args.tag is None) is not (args.do == "list"):
         raise UsageError(f"snapshot {args.do} takes {'no TAG' if args.do == 'list' else 'a TAG'}")

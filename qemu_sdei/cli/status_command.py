@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
-    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.guest.control_client import ControlClient
 
     guest = rundir.find(args.name)
     with ControlClient(guest.control, identity=guest.identity) as client:

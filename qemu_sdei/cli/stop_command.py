@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _stop(guest: Any) -> None:
     from qemu_sdei import locks, rundir, stopped
-    from qemu_sdei.machine.adoption import end
-    from qemu_sdei.machine.client import ControlClient
+    from qemu_sdei.guest.adoption import end
+    from qemu_sdei.guest.control_client import ControlClient
 
     if not guest.owned:
         end(guest)

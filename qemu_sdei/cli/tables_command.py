@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from acpi import AcpiError
     from qemu_sdei.cli import tables_inspect, tables_options, tables_write
-    from qemu_sdei.machine import table_set
+    from qemu_sdei.tables import table_set
 
     shown = args.format is None and args.output is None
     if args.json and not shown:

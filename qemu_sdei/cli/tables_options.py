@@ -13,9 +13,9 @@ from qemu_sdei.cli.options import vcpus
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.options import GuestOptions
-    from qemu_sdei.machine.table_set import Content, ErrorSource
     from qemu_sdei.sdei.profile import Profile
+    from qemu_sdei.tables.table_set import Content, ErrorSource
+    from qemu_sdei.vm.options import GuestOptions
 
 _ADDRESS_MAX: Final = 1 << 52
 """Physical addresses of arm64 have 52 bits at most."""
@@ -38,8 +38,8 @@ class Asked:
 
 def asked(args: argparse.Namespace) -> Asked:
     """What the options ask for. Raises `UsageError`."""
-    from qemu_sdei.machine.table_set import Content, ErrorSource
     from qemu_sdei.sdei.profile import Profile
+    from qemu_sdei.tables.table_set import Content, ErrorSource
 
     profile = Profile.default() if args.events is None else Profile.load(args.events)
     tables = () if args.table is None or "all" in args.table else tuple(dict.fromkeys(args.table))
@@ -73,7 +73,7 @@ def asked(args: argparse.Namespace) -> Asked:
 
 
 def _machine(args: argparse.Namespace) -> GuestOptions | None:
-    from qemu_sdei.machine.options import GuestOptions
+    from qemu_sdei.vm.options import GuestOptions
 
     given: dict[str, Any] = {
         name: value
@@ -92,7 +92,7 @@ def _machine(args: argparse.Namespace) -> GuestOptions | None:
 
 def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:
     """One --ghes; `placed`: without an address it has one of the machine's."""
-    from qemu_sdei.machine.table_set import ErrorSource
+    from qemu_sdei.tables.table_set import ErrorSource
 
     head, *extras = text.split(",")
     name, at, place = head.partition("@")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qemu_sdei.cli.streams import output_lost
-from qemu_sdei.machine.guest import Guest
+from qemu_sdei.guest.guest import Guest
 
 QUIT: Final = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
@@ -27,7 +27,7 @@ _MARKER: Final = b"\x1eqemu-sdei:"
 
 
 class MarkerFilter:
-    """Takes our initramfs' markers (see `qemu_sdei.machine.shell`) out of what a person sees.
+    """Takes our initramfs' markers (see `qemu_sdei.guest.shell`) out of what a person sees.
 
     `greeting` is shown in place of the one that says that the shell is there: by then the kernel's messages have taken
     away everything that was said before.

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from qemu_sdei.errors import NotDeliveredError, SdeiError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions, no_progress
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host.progress import no_progress
+from qemu_sdei.vm.options import GuestOptions
 
 TRACE: Final = 24
 """Trace records that a failure keeps."""

@@ -16,9 +16,10 @@ from qemu_sdei.conformance.listing import Scenario
 from qemu_sdei.conformance.machine import Machine, OurMachine
 from qemu_sdei.conformance.tap import Outcome, Result
 from qemu_sdei.errors import GuestError, GuestTimeoutError, UsageError
-from qemu_sdei.machine.options import BUILTIN, FLAT, GuestOptions, Progress, no_progress
+from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.sdei.events import EventType, Priority
 from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
 
 KERNEL: Final = f"{BUILTIN}conformance"
 BLOB: Final = Path(__file__).parent.parent / "data" / "conformance.bin"
@@ -126,7 +127,7 @@ def run_image(
     Raises:
         UsageError: filter, image or machine cannot be. LaunchError: there is no QEMU that starts.
     """
-    from qemu_sdei.machine.plan import check_machine
+    from qemu_sdei.vm.plan import check_machine
 
     path = check_image(image, entry, check_machine(options)[1])
     guest = (BLOB if own is None else own.guest).read_bytes()

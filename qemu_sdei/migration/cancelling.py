@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Any, Final, Protocol
+from typing import Final
 
 from qemu_sdei.errors import GuestError
+from qemu_sdei.vm.qmp import Machine
 
 _OVER: Final = frozenset(("completed", "failed", "cancelled", "none"))
 """States of a migration that is none any more. "none": QEMU had refused to begin."""
@@ -15,13 +16,6 @@ _CANCELLING: Final = "cancelling"
 _STUCK: Final = 0.5
 """Seconds until QEMU's thread is taken to sleep; on a busy host it may only be late, and is not harmed by the word."""
 _POLL: Final = 0.002
-
-
-class Machine(Protocol):
-    """A QEMU."""
-
-    async def execute(self, command: str, arguments: dict[str, Any]) -> Any:
-        """QMP. Raises `GuestError`."""
 
 
 async def cancel(machine: Machine, limit: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError
-from qemu_sdei.migration import ram
+from qemu_sdei.host.lost_pages import PAGE
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.source import Side, execute
 
@@ -52,7 +52,7 @@ async def fetch(side: Side, addresses: range) -> None:
     """Have QEMU read guest RAM, so that the pages of `addresses` are fetched: one that another process touches first
     QEMU cannot put in place any more.
     """
-    for page in range(addresses.start, addresses.stop, ram.PAGE):
+    for page in range(addresses.start, addresses.stop, PAGE):
         await execute(side, "human-monitor-command", command_line=f"xp /1xb {page:#x}")
 
 

@@ -35,13 +35,14 @@ from typing import Any
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, StandsStillError, UnreachableError, UsageError
+from qemu_sdei.host.lost_pages import TRACKED
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.destination import arrived, check, complete, fetch, fetched, first_sign, take_over
-from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import LAST_POSTCOPY, POSTCOPY, SHARED, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.qemu_connection import Wire
+from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.source import Side, Source, execute
-from qemu_sdei.migration.wire import Wire
 
 
 class LostInPostcopyError(LostGuestError):
@@ -161,7 +162,7 @@ class Handover:
         document = await leaving.switch_over()
         compared = options.compared or options.route == SHARED  # the same RAM is that of a reset as well
         if postcopy and compared:
-            compared = not len(self._ram) % ram.TRACKED
+            compared = not len(self._ram) % TRACKED
             if compared:
                 await self._wire.drained()
                 await self._compare()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from qemu_sdei.backend.hold import STATES
+from qemu_sdei.backend.loop.hold_points import STATES
 from qemu_sdei.errors import UsageError
 
 SHARED: Final = "shared"
@@ -31,7 +31,7 @@ MAX_CHANNELS: Final = 255
 
 @dataclass(frozen=True)
 class Hold:
-    """Migrate when `event` on `vcpu` is in `state` (see `qemu_sdei.backend.hold.STATES`)."""
+    """Migrate when `event` on `vcpu` is in `state` (see `qemu_sdei.backend.loop.hold_points.STATES`)."""
 
     state: str
     event: int = 0

@@ -12,15 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from qemu_sdei.errors import ProtocolError
+from qemu_sdei.host.lost_pages import PAGE
 
-PAGE: Final = 4096
-TRACKED: Final = 64 * PAGE
-"""QEMU before 9.0 loses pages of RAM whose size is a multiple of this in live migrations: it clears the dirty bits of
-64 pages at a time, and then misses writes by vCPUs that have the page in their TLB. In other RAM it clears them one at
-a time, and looks for each through the TLBs of all vCPUs: 1.4 s for 1 GiB and two of them.
-"""
-LOSES_NOTHING: Final = (9, 0)
-"""The first QEMU that does not."""
 _CHUNK: Final = 1 << 20
 _MAX_WORKERS: Final = 4
 

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from qemu_sdei.errors import ProtocolError
-from qemu_sdei.migration.ram import PAGE, extents
+from qemu_sdei.host.lost_pages import PAGE
+from qemu_sdei.migration.ram import extents
 from qemu_sdei.migration.remote_link import Link
 
 CHUNK: Final = 1 << 16

@@ -1,6 +1,6 @@
 """One attempt of a guest to arrive from another host: what its source may ask for, and in which order.
 
-What the guest is made of, and whether it can be had here, its `Host` knows (qemu_sdei/machine/receiver.py). It runs
+What the guest is made of, and whether it can be had here, its `Host` knows (qemu_sdei/guest/receive.py). It runs
 only after the source's `go`.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from qemu_sdei import rundir
-from qemu_sdei.backend.document import MAX_DOCUMENT
+from qemu_sdei.backend.control.state_document import MAX_DOCUMENT
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.migration.destination import arrived, check, first_sign, take_over
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions

@@ -35,7 +35,6 @@ from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
 from qemu_sdei.migration import remote_ram
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.finish import finish
 from qemu_sdei.migration.options import MigrationOptions, MigrationResult, Report, Step
 from qemu_sdei.migration.remote_address import Address, connect, listen_unix
 from qemu_sdei.migration.remote_link import (
@@ -50,6 +49,7 @@ from qemu_sdei.migration.remote_link import (
     greet,
     splice,
 )
+from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.source import Side, Source
 
 T = TypeVar("T")

@@ -38,7 +38,7 @@ KICK_OFFSET: Final = 0x2000
 """u64[MAX_CPUS], host: counts kicks; a CPU whose count changed is interrupted (FIQ) when the doorbell rings."""
 KEPT_OFFSET: Final = 0x3000
 KEPT_SIZE: Final = 0xD000
-"""Host: the state document, while QEMU writes a snapshot of the machine into a disk image (`backend/kept.py`)."""
+"""Host: the state document, while QEMU writes a snapshot of the machine into a disk image (`snapshot_state.py`)."""
 FRAME_OFFSET: Final = 0x1_0000
 FRAME_SIZE: Final = 0x400
 FRAME_WORDS: Final = FRAME_SIZE // 8

@@ -21,9 +21,9 @@ from qemu_sdei.boot import flat
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError
-from qemu_sdei.machine.qemu import Wiring, command_line
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.vm.qemu_command import Wiring, command_line
 from scripts.benchlib.checkout import ROOT
 
 CPU: Final = "cortex-a72"

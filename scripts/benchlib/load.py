@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Final, NamedTuple
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from scripts.benchlib.processes import cpu_seconds
 
 EVENTS: Final = (0, 0x100, 0x101, 0x102)

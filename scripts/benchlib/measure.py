@@ -27,8 +27,8 @@ from qemu_sdei import rundir
 from qemu_sdei.boot import initramfs
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.machine.client import ControlClient
-from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
 from scripts.benchlib import launch, load, migration, tables
 from scripts.benchlib.checkout import ROOT, checkout

@@ -27,9 +27,9 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import GuestTimeoutError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
+from qemu_sdei.vm.options import GuestOptions
 from scripts.benchlib.checkout import ROOT
 
 SIZE: Final = (128 << 20) + 8192

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.vm.options import GuestOptions
 
 _PAUSE = 0.3
 _LIMIT = 10.0

@@ -15,7 +15,7 @@ from typing import Final
 from acpi.formats import dsl
 from acpi.iasl import Iasl
 from acpi.tables import Fadt
-from qemu_sdei.machine.table_set import Content, ErrorSource, own
+from qemu_sdei.tables.table_set import Content, ErrorSource, own
 
 _CONTENT: Final = Content(
     sources=[ErrorSource(event=0x324 + n, address=0x7FD0_0000 + n * 0x2000) for n in range(4)],

@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from qemu_sdei.machine.fw_cfg import read_files
+from qemu_sdei.tables.fw_cfg_qtest import read_files
 
 BASE: Final = 0x4400_0000
 FILES: Final = ("etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader")

@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from qemu_sdei.backend.control import Control
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.control.control_socket import Control
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import Kind
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci

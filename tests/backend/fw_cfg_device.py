@@ -9,7 +9,8 @@ from pathlib import Path
 
 from acpi.linker import files_of
 from acpi.tables import Fadt, RawTable, Sdei
-from qemu_sdei.backend.loader import Loader, loader_for
+from qemu_sdei.backend.reset.choice import loader_for
+from qemu_sdei.backend.reset.loader import Loader
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.monitor.layout import Kind, Word

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from qemu_sdei.backend import document
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.control import state_document
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.sdei.events import EventDescription, EventType, Priority
 from qemu_sdei.sdei.profile import Profile
@@ -19,13 +19,13 @@ from tests.backend.test_crash import World
 def machine(nr_cpus: int) -> dict[str, Any]:
     """The simulated machine, as documents name it."""
     config = GuestConfig(name="x", nr_cpus=nr_cpus, cpu="cortex-a72", ram_size=64 << 20)
-    return document.machine_of(config) | {"ram_size": RAM_SIZE, "window": RAM_BASE + RAM_SIZE - (2 << 20)}
+    return state_document.machine_of(config) | {"ram_size": RAM_SIZE, "window": RAM_BASE + RAM_SIZE - (2 << 20)}
 
 
 def taken(server: Server) -> dict[str, Any]:
     """The state document, through JSON."""
     server.machine = machine(server.window.nr_cpus)
-    copy: dict[str, Any] = json.loads(json.dumps(document.take(server)))
+    copy: dict[str, Any] = json.loads(json.dumps(state_document.take(server)))
     return copy
 
 
@@ -40,7 +40,7 @@ def migrate(world: World, directory: Path) -> None:
     guest.journal_path = directory / "journal"
     world.server = world._start()
     world.server.machine = machine(guest.nr_cpus)
-    document.restore(world.server, state)
+    state_document.restore(world.server, state)
 
 
 def fresh_window(nr_cpus: int) -> SimulatedWindow:

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from qemu_sdei.backend import cold
-from qemu_sdei.backend.exchange import affinity
-from qemu_sdei.backend.firmware import Firmware
-from qemu_sdei.backend.journal import Journal
-from qemu_sdei.backend.power import Boot
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.firmware import power_down
+from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.firmware.power import Boot
+from qemu_sdei.backend.loop.journal import Journal
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
@@ -202,4 +202,4 @@ def _goes_on(window: Window, pe: int) -> bool:
     s = window.seq[pe]
     if not (frame[Word.ACK] == s != frame[Word.DONE] and s < 1 << 47 and frame[Word.FLAGS] & AnswerFlag.REPOST):
         return False
-    return bool(frame[Word.KIND] == Kind.RESET or cold.step_of(frame))
+    return bool(frame[Word.KIND] == Kind.RESET or power_down.step_of(frame))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qemu_sdei import locks, rundir
-from qemu_sdei.backend import limits
+from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE, GuestConfig
 from qemu_sdei.monitor import image, layout
@@ -121,7 +121,7 @@ def test_forged_resets_take_no_memory() -> None:
 
 def test_one_at_its_limit_says_so() -> None:
     """The wall behind the bounds, moved close, and clients that lean on it."""
-    with alone(**{limits.VARIABLE: "8M"}) as backend:
+    with alone(**{memory_limit.VARIABLE: "8M"}) as backend:
         backend.boot()
         path = str(backend.directory / rundir.CONTROL)
         clients = []
@@ -133,11 +133,11 @@ def test_one_at_its_limit_says_so() -> None:
                 client.settimeout(LIMIT)
                 client.connect(path)
                 client.sendall(b"[" * (1 << 20))
-        assert backend.process.wait(LIMIT) == limits.EXIT
+        assert backend.process.wait(LIMIT) == memory_limit.EXIT
         for client in clients:
             client.close()
         assert backend.process.stderr is not None
         said = backend.process.stderr.read().decode()
         assert "reached its memory limit of" in said
-        assert limits.VARIABLE in said
+        assert memory_limit.VARIABLE in said
         assert "Traceback" not in said

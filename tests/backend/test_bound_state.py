@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.firmware import Firmware
+from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import Kind
 from qemu_sdei.sdei.constants import Function

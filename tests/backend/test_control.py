@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend import connections, control
-from qemu_sdei.backend.control import Control
-from qemu_sdei.machine import client as machine_client
+from qemu_sdei.backend.control import connections, control_socket
+from qemu_sdei.backend.control.control_socket import Control
+from qemu_sdei.guest import control_client as machine_client
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
@@ -31,7 +31,7 @@ def test_hello_says_who_serves(peer: Peer) -> None:
 
 
 def test_client_and_server_speak_one_protocol() -> None:
-    assert (machine_client.PROTOCOL, machine_client.MAX_LINE) == (control.PROTOCOL, connections.MAX_LINE)
+    assert (machine_client.PROTOCOL, machine_client.MAX_LINE) == (control_socket.PROTOCOL, connections.MAX_LINE)
 
 
 def test_status_shows_power_masks_events_and_counts(backend: Backend, peer: Peer) -> None:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei import locks
-from qemu_sdei.backend import connections as module
-from qemu_sdei.backend import control, handover
+from qemu_sdei.backend.control import connections as module
+from qemu_sdei.backend.control import control_socket, handover_commands
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
 from tests.backend.simulated import serve
@@ -199,12 +199,12 @@ def test_one_client_cannot_have_everybody_wait_for_its_waits(backend: Backend, p
     backend.enable(PRIVATE)
     greedy = Peer(backend)
     wait = b'{"id": 7, "cmd": "inject", "event": %d, "vcpu": 0, "wait": true}\n' % PRIVATE
-    greedy.send(wait * (control._MAX_WAITING + 5))
+    greedy.send(wait * (control_socket._MAX_WAITING + 5))
     refused = greedy.lines()
     assert [answer["error"]["message"] for answer in refused] == ["this client waits for 1024 injections already"] * 5
     backend.kick()
     backend.call(0, Function.EVENT_COMPLETE)
-    assert len(greedy.lines()) == control._MAX_WAITING, "all the others merged, and are answered"
+    assert len(greedy.lines()) == control_socket._MAX_WAITING, "all the others merged, and are answered"
     assert peer.result(cmd="hello")
     greedy.send(wait)
     backend.kick()
@@ -312,8 +312,8 @@ def test_requests_that_wait_for_a_guest_that_is_handed_over_are_counted(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each client, and of all: each may have a megabyte."""
-    monkeypatch.setattr(handover, "_MAX_DEFERRED", 4)
-    monkeypatch.setattr(handover, "_MAX_TOGETHER", 6)
+    monkeypatch.setattr(handover_commands, "_MAX_DEFERRED", 4)
+    monkeypatch.setattr(handover_commands, "_MAX_TOGETHER", 6)
     backend.server.hold()
     backend.server._holding = True  # it is the test that turns the loop
     peers = [Peer(backend), Peer(backend)]

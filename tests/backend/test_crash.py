@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.monitor.ops import read_phys

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.loop.server import Server
 from tests.backend import simulated
 from tests.backend.test_crash import PACKAGE, Killed, World, _Kill, scenario, tracing
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.backend import document
+from qemu_sdei.backend.control import state_document
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
@@ -109,7 +109,7 @@ def load(state: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         world = BoundWorld(Path(name))
         world.server.machine = machine(2)
-        document.restore(world.server, state)
+        state_document.restore(world.server, state)
         arrived = taken(world.server)
         serve(world.server)
         world.server.status()
@@ -162,7 +162,7 @@ def test_stored_documents_load(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_each_version_is_stored() -> None:
     versions = {json.loads(file.read_text())["document"]["version"] for file in CORPUS}
-    assert versions == set(range(1, document.VERSION + 1))
+    assert versions == set(range(1, state_document.VERSION + 1))
 
 
 def change(path: str, value: Any) -> Any:
@@ -180,7 +180,7 @@ def change(path: str, value: Any) -> Any:
     ("path", "value", "reason"),
     [
         ("format", "savevm", "this is none"),
-        ("version", document.VERSION + 1, "newer program"),
+        ("version", state_document.VERSION + 1, "newer program"),
         pytest.param("version", 10**5000, "newer program", id="more digits than can be printed"),
         ("version", "1", "no version"),
         ("machine/nr_cpus", 3, "another machine: nr_cpus is 3 there and 2 here"),
@@ -253,7 +253,7 @@ def test_guest_ram_is_untouched_by_a_document_that_is_refused(tmp_path: Path) ->
     state["services"] = [service.title for service in server.firmware.registry]
     state["firmware"]["services"] = {}
     with pytest.raises(ProtocolError):
-        document.restore(server, state)
+        state_document.restore(server, state)
     assert not any(server.window.ram)
 
 

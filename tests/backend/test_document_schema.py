@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.backend import document, waiting
-from qemu_sdei.backend.exchange import affinity
-from qemu_sdei.backend.firmware import STATE_VERSION, Firmware
-from qemu_sdei.backend.gic import LAST_SPI
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.control import state_document
+from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.firmware import STATE_VERSION, Firmware
+from qemu_sdei.backend.firmware.gic import LAST_SPI
+from qemu_sdei.backend.loop import pending_injections
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.config import MAX_RAM
 from qemu_sdei.errors import NotDeliveredError, ProtocolError
 from qemu_sdei.monitor import layout
@@ -67,10 +68,10 @@ def test_only_what_is_said_to_be_may_be_missing_or_is_open() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("properties/format/const", document.FORMAT),
-        ("properties/version/const", document.VERSION),
+        ("properties/format/const", state_document.FORMAT),
+        ("properties/version/const", state_document.VERSION),
         ("properties/cpus/maxItems", layout.MAX_CPUS),
-        ("properties/waiting/maxItems", waiting.MAX),
+        ("properties/waiting/maxItems", pending_injections.MAX),
         ("definitions/nr_cpus/maximum", layout.MAX_CPUS),
         ("definitions/pe/maximum", layout.MAX_CPUS - 1),
         ("definitions/pe_or_none/maximum", layout.MAX_CPUS - 1),
@@ -212,7 +213,7 @@ def test_other_firmwares_fit(more: dict[str, Any], tmp_path: Path) -> None:
 def test_stored_documents(file: Path) -> None:
     """The schema is that of one version."""
     state = json.loads(file.read_text())["document"]
-    assert (refusal(state) is None) is (state["version"] == document.VERSION)
+    assert (refusal(state) is None) is (state["version"] == state_document.VERSION)
 
 
 # What does not fit is refused
@@ -284,7 +285,7 @@ def compare(state: Any, paths: list[tuple[Any, ...]], server: Server, every: int
         for how, junk in damages(state, path, JUNK[number % every :: every]):
             server.machine = machine(2)
             try:
-                document.prepare(server, state)
+                state_document.prepare(server, state)
                 reason = None
             except ProtocolError as error:
                 reason = str(error)
@@ -317,7 +318,7 @@ def test_a_whole_number_with_a_point_fits_and_is_refused(tmp_path: Path) -> None
     state["firmware"]["epoch"] = float(state["firmware"]["epoch"])
     assert refusal(state) is None
     with pytest.raises(ProtocolError, match="epoch"):
-        document.prepare(BoundWorld(tmp_path).server, state)
+        state_document.prepare(BoundWorld(tmp_path).server, state)
     assert "`1.0`" in PAGE
 
 
@@ -356,4 +357,4 @@ def test_forms(what: str, changes: dict[str, Any], tmp_path: Path) -> None:
     server = BoundWorld(tmp_path).server
     server.machine = machine(2)
     with pytest.raises(ProtocolError):
-        document.prepare(server, state)
+        state_document.prepare(server, state)

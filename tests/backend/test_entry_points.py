@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.backend import document
+from qemu_sdei.backend.control import state_document
 from qemu_sdei.monitor.layout import AnswerFlag, Word
 from qemu_sdei.sdei.constants import DENIED, Function
 from qemu_sdei.services.psci import Code, Power
@@ -118,7 +118,7 @@ def test_a_silent_cpu_is_silent_elsewhere(cpus: Cpus, tmp_path: Path) -> None:
     cpus(0, Psci.CPU_ON, 1, 0x4200_0000, 0)
     cpus.wake(1)
     cpus.server.machine = {"nr_cpus": 2}
-    counters = document.take(cpus.server)["counters"]
+    counters = state_document.take(cpus.server)["counters"]
     assert counters["silent"] == [[1, 0x4200_0000]]
     (tmp_path / "again").mkdir()
     again = Cpus(tmp_path / "again")

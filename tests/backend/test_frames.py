@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.backend.exchange import affinity
-from qemu_sdei.backend.tracing import Trace
+from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.loop.trace import Trace
 from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import MAX_CPUS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function

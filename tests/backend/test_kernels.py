@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qemu_sdei.backend.firmware import Firmware
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.simulated import SimulatedBoot, SimulatedGuest, serve

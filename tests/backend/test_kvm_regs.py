@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.kvm_regs import BY_ID, REGISTERS, read, write
+from qemu_sdei.backend.control.kvm_regs import BY_ID, REGISTERS, read, write
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.sdei.constants import Function
 from tests.backend.simulated import serve

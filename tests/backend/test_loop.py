@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import Header
 from qemu_sdei.sdei.constants import Function
 from tests.backend.simulated import SimulatedGuest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.backend.firmware import Firmware
+from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import FIRST_NUMBER, LAST_NUMBER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.backend.server import Server
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.pstate import PAN, SCTLR_SPAN

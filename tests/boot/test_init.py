@@ -10,7 +10,7 @@ import pexpect
 import pytest
 
 from qemu_sdei.boot import initramfs
-from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.host.debian import DebianCache
 
 pytestmark = pytest.mark.guest
 

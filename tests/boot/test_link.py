@@ -13,12 +13,12 @@ from acpi.parse import parse
 from acpi.table import with_checksum
 from acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
 from acpi.verify import verify
-from qemu_sdei.backend import acpi_loader
+from qemu_sdei.backend.reset import acpi_loader
 from qemu_sdei.boot.acpi import FILES, link, wanted_files
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.machine_tables import add
-from qemu_sdei.machine.fw_cfg import read_files
+from qemu_sdei.tables.fw_cfg_qtest import read_files
 
 ANNOUNCED = Announced((0x324, 0x40), 0x325)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.boot.kernels import arm64_image
 
 # An arm64 Image that calls a function, changes it to return 2 in place of 1, calls it again, prints both results on

@@ -30,10 +30,10 @@ from qemu_sdei.cli.output import Progress, print_json, print_table
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestError, SdeiError
-from qemu_sdei.machine.environment import Finding
+from qemu_sdei.host.environment import Finding
 from qemu_sdei.printable import message_lines, printable
 from qemu_sdei.rundir import RunDirectory
-from tests.machine.test_client import Backend, result
+from tests.library.test_control_client import Backend, result
 
 OURS = re.compile(rb"\x1b\[(?:0|1|2|3|31|32|33|1;31)?m|\r\x1b\[K")
 """Colours of tables, and the line of `Progress`."""
@@ -335,9 +335,9 @@ def test_only_what_is_indented_is_a_line_of_its_own() -> None:
 
 def test_doctor_shows_what_a_trial_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     finding = Finding("a guest", None, True, "a trial", "QEMU ended\n  QEMU said: one\n    two", tried=True)
-    monkeypatch.setattr("qemu_sdei.machine.environment.check", lambda _: [])
-    monkeypatch.setattr("qemu_sdei.machine.trial.places", list)
-    monkeypatch.setattr("qemu_sdei.machine.trial.guest", lambda _: finding)
+    monkeypatch.setattr("qemu_sdei.host.environment.check", lambda _: [])
+    monkeypatch.setattr("qemu_sdei.cli.doctor_trials.places", list)
+    monkeypatch.setattr("qemu_sdei.cli.doctor_trials.guest", lambda _: finding)
     assert main(["doctor", "-q"]) == 1
     table, _, rest = capsys.readouterr().out.partition("\n\n")
     assert table.splitlines()[1].split() == ["a", "guest", "failed"]
@@ -352,7 +352,7 @@ def test_a_long_one_keeps_its_end() -> None:
 
 def test_the_guests_own_output_comes_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     from qemu_sdei.cli.run_command import _run_command
-    from qemu_sdei.machine.shell import CommandResult
+    from qemu_sdei.guest.shell import CommandResult
 
     class Talking:
         def start(self) -> None:

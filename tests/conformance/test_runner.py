@@ -11,7 +11,7 @@ import pytest
 from qemu_sdei.conformance import Outcome, listing, machine, runner
 from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.vm.options import GuestOptions
 
 
 def begin(number: int) -> str:

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from qemu_sdei.backend.firmware import Firmware
+from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import CODE_NAMES

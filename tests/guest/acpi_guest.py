@@ -14,8 +14,8 @@ from acpi.tables import Fadt, Rsdp, Xsdt
 from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.guest import Guest
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host.debian import DebianCache
 
 
 def area_of(guest: Guest) -> AcpiArea:

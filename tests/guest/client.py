@@ -7,10 +7,10 @@ import time
 from functools import cache
 from pathlib import Path
 
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.module import build
-from qemu_sdei.machine.sdei_client import Record, SdeiClient
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.sdei_client import Record, SdeiClient
+from qemu_sdei.host.client_module import build
+from qemu_sdei.host.debian import DebianCache
 
 KO = "/lib/sdei_test.ko"
 """Where the module is in the guest's initramfs."""

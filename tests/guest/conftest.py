@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.options import DIE_WITH_OWNER
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.vm.options import DIE_WITH_OWNER
 from tests.guest.guests import POSTCOPY_WORKS, runtime_directory
 
 _PATIENCE = 3

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import qemu_sdei
-from qemu_sdei.machine import shell
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.shell import CommandResult
+from qemu_sdei.guest import shell
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.shell import CommandResult
 
 PROFILE = Path(qemu_sdei.__file__).parent / "data" / "profile"
 PAM = "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\npassword sufficient pam_permit.so\n"

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from qemu_sdei.boot import initramfs
-from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.host.debian import DebianCache
 
 LIMIT = 120.0
 """Seconds for a boot; it needs 5."""

@@ -6,8 +6,8 @@ import os
 import struct
 from pathlib import Path
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.boot.kernels import arm64_image
 
 COMPLAINS = [

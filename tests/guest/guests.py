@@ -18,9 +18,9 @@ from typing import IO, TYPE_CHECKING
 from qemu_sdei.rundir import BACKEND_LOG, QEMU_LOG
 
 if TYPE_CHECKING:
-    from qemu_sdei.machine.guest import Guest
+    from qemu_sdei.guest.guest import Guest
 
-from qemu_sdei.machine.environment import find_qemu
+from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.migration.options import LAST_POSTCOPY, Step
 
 POSTCOPY_WORKS = shutil.which("qemu-system-aarch64") is None or find_qemu().version[:2] <= LAST_POSTCOPY

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from acpi import fdt
-from qemu_sdei.machine.guest import Guest
+from qemu_sdei.guest.guest import Guest
 from tests.guest.kexec import Segment, kexec_a64
 
 IMAGE: Final = "/boot/Image"

@@ -6,7 +6,7 @@ import random
 import threading
 
 from qemu_sdei.errors import LostGuestError, NotDeliveredError
-from qemu_sdei.machine.guest import Guest
+from qemu_sdei.guest.guest import Guest
 from tests.guest.guests import until
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qemu_sdei.errors import LostGuestError, NotDeliveredError
-from qemu_sdei.machine.guest import Guest
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.remote_address import Tls
 from tests.guest.guests import until
 

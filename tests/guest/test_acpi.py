@@ -14,9 +14,9 @@ import pytest
 from acpi.own import GhesSource, own_tables
 from acpi.table import Oem
 from qemu_sdei.errors import LaunchError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.acpi_guest import area_of, digests, emitted, modules, seen_by_linux
 from tests.guest.client import KO, Client, module_for
 from tests.guest.edk2 import edk2_log, warnings

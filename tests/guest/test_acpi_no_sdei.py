@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.acpi_guest import digests, emitted, seen_by_linux
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]

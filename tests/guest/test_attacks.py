@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from acpi import fdt
-from qemu_sdei.backend import limits
+from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.errors import SdeiError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
+from qemu_sdei.vm.options import GuestOptions
 from tests.acpi.hostile_trees import TREES
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
@@ -191,7 +191,7 @@ def test_a_backend_at_its_limit_says_so_and_is_not_started_again(monkeypatch: py
     """The wall behind the bounds. Here it is moved close, and a client leans on it."""
     import socket
 
-    monkeypatch.setenv(limits.VARIABLE, "12M")
+    monkeypatch.setenv(memory_limit.VARIABLE, "12M")
     options = GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", smp=CPUS, memory=MEMORY)
     with Guest(options) as guest:
         guest.expect("idle: ready", 60)

@@ -16,7 +16,7 @@ from qemu_sdei.conformance import Outcome, Report, build, run
 from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.conformance.tap import Parser, Result
 from qemu_sdei.guestbuild import Layout, find_compiler
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import command
 from tests.guest.test_bare_metal import ENTRY, QEMU, SHIM, shim
 

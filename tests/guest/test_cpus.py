@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
 

@@ -11,10 +11,10 @@ import pytest
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration import destination, handover
 from qemu_sdei.migration.source import Side
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left, until
 from tests.guest.load import EventLoad
 

@@ -15,9 +15,9 @@ import pytest
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, LostGuestError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
-from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
+from qemu_sdei.vm.supervisor import Supervisor
 from tests.guest.guests import Command, check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad, at_rest
 
@@ -211,7 +211,7 @@ def test_ram_without_room(runtime: Path) -> None:
 MOVING = """
 import os, signal, sys
 from qemu_sdei import Guest, GuestOptions
-from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.vm.supervisor import Supervisor
 from qemu_sdei.migration import handover
 phase, route = sys.argv[1:]
 def die(*_):

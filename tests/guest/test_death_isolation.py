@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left, until
 from tests.guest.load import EventLoad
 

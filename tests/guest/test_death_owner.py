@@ -16,9 +16,9 @@ import pytest
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, UsageError
-from qemu_sdei.machine.client import ControlClient
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
+from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.guests import Command, check_nothing_left, command, left, processes, until
 
 pytestmark = pytest.mark.guest
@@ -325,8 +325,8 @@ def test_linux_its_shell_and_what_it_printed_meanwhile(runtime: Path) -> None:
 
 def test_options_come_back(runtime: Path) -> None:
     """What the new owner knows is what the old one was told."""
-    from qemu_sdei.machine.description import Description
-    from qemu_sdei.machine.plan import prepare
+    from qemu_sdei.vm.description import Description
+    from qemu_sdei.vm.plan import prepare
 
     options = GuestOptions(
         kernel="builtin:bench", sdei_slots=(1, 2), qemu_args=["-name", "x"], files={}, memory="128M", smp=3, name="o"

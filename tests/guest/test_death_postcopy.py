@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import GuestError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import DIE_WITH_OWNER
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import DIE_WITH_OWNER
 from tests.guest.guests import Command, command, left, processes, until
 
 pytestmark = pytest.mark.guest
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.guest
 MOVING = """
 import hashlib, os, signal, sys
 from qemu_sdei import Guest, GuestOptions
-from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.vm.supervisor import Supervisor
 from qemu_sdei.migration import source
 from qemu_sdei.migration.backend_link import BackendLink
 source.MAX_BANDWIDTH, source._TO_FETCH = 64 << 20, 0.9  # so that there is something left to fetch, for seconds

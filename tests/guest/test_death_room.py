@@ -16,9 +16,9 @@ import pytest
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, SdeiError, StandsStillError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.machine.supervisor import Supervisor
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.vm.supervisor import Supervisor
 from tests.guest.guests import at, check_nothing_left, processes, until
 from tests.guest.load import EventLoad
 from tests.guest.test_death_faults import fill, small_file_system

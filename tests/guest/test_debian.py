@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei import Guest, GuestOptions
-from qemu_sdei.machine.sdei_client import SdeiClient
+from qemu_sdei.guest.sdei_client import SdeiClient
 from tests.guest import debian_root
 from tests.guest.client import module_for
 from tests.guest.guests import until

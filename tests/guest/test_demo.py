@@ -10,8 +10,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import LaunchError
-from qemu_sdei.machine.early_deaths import LIMIT, WITHIN, EarlyDeaths
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
+from qemu_sdei.vm.early_deaths import LIMIT, WITHIN, EarlyDeaths
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left
 
 DEATHS = LIMIT + 3

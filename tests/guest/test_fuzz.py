@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import explained
 
 pytestmark = pytest.mark.guest

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import NotDeliveredError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import until
 from tests.guest.test_cpus import TROUBLE
 

@@ -15,9 +15,9 @@ import pytest
 from qemu_sdei import boundedlog
 from qemu_sdei.boundedlog import LIMIT
 from qemu_sdei.errors import LostGuestError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.rundir import QEMU_LOG
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest import growing
 from tests.guest.guests import check_nothing_left, command, until
 from tests.guest.remote import Receiving

@@ -17,12 +17,12 @@ import pytest
 
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import SdeiError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.image import proof_of
 from qemu_sdei.monitor.layout import Header, Kind, Word
 from qemu_sdei.rundir import MONITOR
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
 from tests.guest.load import EventLoad

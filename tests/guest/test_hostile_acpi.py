@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qemu_sdei.backend.fw_cfg import SECOND_DIRECTORY
-from qemu_sdei.backend.loader import START
+from qemu_sdei.backend.reset.fw_cfg_dma import SECOND_DIRECTORY
+from qemu_sdei.backend.reset.loader import START
 from qemu_sdei.config import RAM_BASE
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import MAX_OPS, OP_WORDS, SCRATCH_OFFSET, Kind, Word
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]

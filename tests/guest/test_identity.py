@@ -11,11 +11,11 @@ import pytest
 
 from qemu_sdei import locks, rundir
 from qemu_sdei.errors import LostGuestError, NotDeliveredError, SdeiError, UsageError
-from qemu_sdei.machine import adoption
-from qemu_sdei.machine.client import ControlClient
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.machine.owner_client import ask
+from qemu_sdei.guest import adoption
+from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.supervisor_client import ask
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left, command, until
 from tests.guest.remote import Receiving
 

@@ -11,8 +11,8 @@ import pytest
 
 from qemu_sdei import Guest, GuestOptions
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine import module
-from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.host import client_module as module
+from qemu_sdei.host.debian import DebianCache
 from tests.guest.guests import command, runtime_directory, until
 
 pytestmark = pytest.mark.guest

@@ -10,9 +10,9 @@ import os
 import pytest
 
 from qemu_sdei.errors import GuestPanicError, NotDeliveredError
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
 from tests.guest.kdump import IMAGE, crash_load, online, shell

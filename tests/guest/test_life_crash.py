@@ -7,8 +7,8 @@ import os
 import pytest
 
 from qemu_sdei.errors import GuestPanicError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import until
 from tests.guest.load import EventLoad
 

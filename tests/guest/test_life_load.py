@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.machine.sdei_client import SdeiClient
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.sdei_client import SdeiClient
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest import programs
 from tests.guest.guests import until
 from tests.guest.load import EventLoad

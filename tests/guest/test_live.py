@@ -22,11 +22,11 @@ from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
-from qemu_sdei.machine.environment import find_qemu
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.migration import ram
 from qemu_sdei.migration.options import Hold, Step
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import POSTCOPY_WORKS, check_nothing_left, until
 from tests.guest.load import EventLoad

@@ -15,8 +15,8 @@ from typing import Final, Literal, NamedTuple
 
 import pytest
 
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, module_for
 from tests.guest.test_cpus import MODELS, SERIES, booted
 

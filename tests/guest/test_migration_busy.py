@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import GuestError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.migration import patience
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.migration import retry
 from qemu_sdei.migration.options import Step
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left, explained, until
 from tests.guest.remote import Receiving
 
@@ -91,7 +91,7 @@ def test_tried_again_to_another_host(runtime: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_not_for_ever(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that is amid them each time: it is said what to do, and the guest goes on."""
-    monkeypatch.setattr(patience, "TRIES", 2)
+    monkeypatch.setattr(retry, "TRIES", 2)
     with Guest(busy(tmp_path)) as guest, explained(guest):
         until("it is called", (tmp_path / "began").exists)
         watched = Watched(lambda: None)

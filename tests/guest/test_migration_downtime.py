@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration import destination, handover
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import POSTCOPY_WORKS, command
 from tests.guest.remote import Receiving
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import GuestError, UsageError
-from qemu_sdei.machine import qcow2
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm import qcow2
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import at, check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad
 

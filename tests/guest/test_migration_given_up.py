@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from qemu_sdei import rundir
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.machine.owner_client import ask
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.supervisor_client import ask
 from qemu_sdei.migration.options import MigrationOptions
 from qemu_sdei.migration.remote_address import parse
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left, explained, until
 from tests.guest.load import EventLoad, at_rest
 from tests.guest.remote import Receiving

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from qemu_sdei import rundir
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.options import Hold, Step
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import runtime_directory, until
 

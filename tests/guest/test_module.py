@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from qemu_sdei.errors import NotDeliveredError
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.module import build, vermagic
-from qemu_sdei.machine.options import GuestOptions
-from qemu_sdei.machine.sdei_client import SdeiClient, SdeiClientError
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.sdei_client import SdeiClient, SdeiClientError
+from qemu_sdei.host.client_module import build, vermagic
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client
 from tests.guest.guests import until
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei import rundir
-from qemu_sdei.backend.kvm_regs import REGISTERS
+from qemu_sdei.backend.control.kvm_regs import REGISTERS
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine.client import ControlClient
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.options import Hold
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left
 
 pytestmark = pytest.mark.guest

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
-from qemu_sdei.machine.environment import find_qemu
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host.environment import find_qemu
+from qemu_sdei.host.lost_pages import LOSES_NOTHING
 from qemu_sdei.migration.options import LAST_POSTCOPY, Hold
-from qemu_sdei.migration.ram import LOSES_NOTHING
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, until
 from tests.guest.remote import Receiving

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import GuestError, UsageError
-from qemu_sdei.machine import receiver_offer, remote_mover, remote_offer
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
-from qemu_sdei.migration import remote_link, remote_source
+from qemu_sdei.guest import remote_migration
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.migration import offer as remote_offer
+from qemu_sdei.migration import offer_check, remote_link, remote_source
 from qemu_sdei.migration.remote_ram import Verifier
 from qemu_sdei.migration.remote_source import UndecidedError
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, processes, until
 from tests.guest.remote import Load, Receiving, Way, authority, certificate
@@ -113,7 +114,7 @@ def test_files_of_a_reset(runtime: Path, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copy("qemu_sdei/data/bench.bin", kernel)
     with Guest(replace(idle(name="a"), kernel=f"flat:{kernel}")) as source:
         source.expect("idle: ready")
-        monkeypatch.setattr(receiver_offer, "_here", lambda *_: None)
+        monkeypatch.setattr(offer_check, "_here", lambda *_: None)
         with Receiving(name="b") as there:
             # The EL3 monitor too: each guest's has a number of its own.
             monitor = Path("qemu_sdei/data/monitor.bin").stat().st_size
@@ -396,7 +397,7 @@ def test_document_of_a_newer_program(runtime: Path, monkeypatch: pytest.MonkeyPa
     with Guest(idle(name="a")) as source, Receiving(name="b") as there, Way(runtime / "way", there.to) as way:
         source.expect("idle: ready")
         with monkeypatch.context() as patch:
-            patch.setattr(remote_mover, "make_offer", newer)
+            patch.setattr(remote_migration, "make_offer", newer)
             with pytest.raises(GuestError, match="documents of version 99, this host knows up to version"):
                 source.migrate_to(way.to)
         way.look = lambda data: data.replace(b'"qemu-sdei-state", "version": ', b'"qemu-sdei-state", "version":9')
@@ -459,7 +460,7 @@ def _answers(listener: socket.socket, answer: bytes) -> None:
 @pytest.mark.timeout(200)
 def test_linux(linux: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernel and initrd travel; registered events, the shell, both CPUs and the next boot are there."""
-    monkeypatch.setattr(receiver_offer, "_here", lambda *_: None)
+    monkeypatch.setattr(offer_check, "_here", lambda *_: None)
     with Guest(GuestOptions(series="6.1", smp=2, files={KO: module_for("6.1")}, name="a")) as source:
         Client(source).load("events=0,0x100 verbose=0")
         with Receiving(name="b") as there:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import GuestError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import DIE_WITH_OWNER, GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.remote_ssh import Tunnel, parse_ssh
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.guests import check_nothing_left, command, processes, until
 
 COMMAND = f"{sys.executable} -m qemu_sdei"

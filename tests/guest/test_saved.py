@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import GuestError, SdeiError, UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import GuestError
-from qemu_sdei.machine.guest import Guest
+from qemu_sdei.guest.guest import Guest
 from tests.guest.guests import check_nothing_left, until
 
 pytestmark = pytest.mark.guest

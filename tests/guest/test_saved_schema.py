@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.kvm_regs import REGISTERS
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.backend.control.kvm_regs import REGISTERS
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.backend.schema import refusal
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor.layout import SysReg
+from qemu_sdei.vm.options import GuestOptions
 
 pytestmark = pytest.mark.guest
 

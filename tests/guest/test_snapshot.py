@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.kvm_regs import REGISTERS
+from qemu_sdei.backend.control.kvm_regs import REGISTERS
 from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
-from qemu_sdei.machine import qcow2
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.options import Step
+from qemu_sdei.vm import qcow2
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, until
 from tests.guest.load import EventLoad, at_rest

@@ -21,8 +21,8 @@ import pytest
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import LaunchError, UnreachableError
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import LIMIT, Command, check_nothing_left, command, processes, until
 
 pytestmark = pytest.mark.guest
@@ -177,8 +177,8 @@ def test_no_word_of_asyncio(runtime: Path) -> None:
     """What is left unfinished in a guest's event loop, as by a QEMU that is lost, is not printed at its end."""
     script = """
 import asyncio, gc
-from qemu_sdei.machine.guest import Guest
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
 
 async def leave():
     async def fail():

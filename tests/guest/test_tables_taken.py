@@ -11,8 +11,8 @@ import pytest
 
 from acpi.formats.acpidump import Entry, read
 from qemu_sdei.boot import initramfs
-from qemu_sdei.machine.debian import DebianCache
-from qemu_sdei.machine.options import GuestOptions
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.vm.options import GuestOptions
 from tests.boot.newc import entries
 from tests.guest.acpi_guest import digests, seen_by_linux
 from tests.guest.test_cpus import booted

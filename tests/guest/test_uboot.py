@@ -9,7 +9,7 @@ import pytest
 
 from qemu_sdei import Guest, GuestOptions
 from qemu_sdei.errors import UsageError
-from qemu_sdei.machine.debian import DebianCache
+from qemu_sdei.host.debian import DebianCache
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
 

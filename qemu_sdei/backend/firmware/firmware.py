@@ -1,0 +1,254 @@
+"""Everything that decides, for one guest: services, SDEI, PSCI, and what each frame is answered with.
+
+No I/O and no clock: the same frames in the same order give the same answers and the same state, which is what crash
+recovery (the journal) and migration stand on. The one exception is `boot`, the loader that fills guest RAM at a reset
+of CPU 0; it is never replayed, because a reset ends with a checkpoint.
+
+A frame is answered in place: `handle` edits the words that the monitor will take (context, FLAGS, OPS). Writing ACK
+is the owner's. Below it are `exchange.py` (calls and deliveries) and `power.py` (reset, boot, power states).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from qemu_sdei.backend.firmware import power_down
+from qemu_sdei.backend.firmware.exchange import DAIF, NOT_SUPPORTED, OUTCOME, Steps
+from qemu_sdei.backend.firmware.gic import LOOKED
+from qemu_sdei.backend.firmware.power import Boot, PowerFirmware
+from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
+from qemu_sdei.monitor.ops import MicroOp, OpResult, decode, encode, write_sysreg
+from qemu_sdei.sdei.context import PC, PSTATE, X0
+from qemu_sdei.sdei.events import ANY_PE
+from qemu_sdei.sdei.interrupts import FIRST_SPI
+from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.pstate import CpuFeatures
+from qemu_sdei.services.psci import Power
+from qemu_sdei.smccc.ids import FUNCTION_MASK
+from qemu_sdei.smccc.service import JournalMode, Service
+
+STATE_VERSION: Final = 2
+"""1: without `gic`."""
+_M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_ESR_UNKNOWN: Final = 0x0200_0000  # EC 0, IL
+
+
+class Firmware(PowerFirmware):
+    """The firmware of one guest.
+
+    Attributes:
+        dispatcher: the SDEI core.
+        psci: power states.
+        table: function id -> (handler, journal mode) of the built-in services.
+        constants: function id -> result, for calls that always answer the same.
+        kicks: PEs that ought to be interrupted; the owner drains it.
+        epoch: counts resets of the machine.
+        kernels: counts kernels that have begun since: more than one, and one has started another (kexec).
+        booting: CPU 0's RESET frame has come, and what its boot needs of QEMU is not all there yet.
+        proof: what the monitor puts into a RESET frame of CPU 0 (`monitor.image.proof_of`); 0: nothing, so any is
+            taken.
+        delivered: counts handlers that were entered.
+        started: PE -> entry point of CPUs that were sent off by CPU_ON or a boot; the owner drains it.
+        record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
+        note: called with (name, PE, details...) for what a person would want to see; None in a replay.
+    """
+
+    def __init__(
+        self,
+        nr_cpus: int,
+        *,
+        client_el: int = 1,
+        profile: Profile | None = None,
+        sdei: bool = True,
+        services: Sequence[Service] = (),
+        boot: Boot | None = None,
+        ram: range | None = None,
+    ) -> None:
+        """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
+        `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
+        """
+        super().__init__(nr_cpus, client_el, profile or Profile.default(), sdei, services, boot, ram)
+        self._users = services
+
+    def handle(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """Answer one frame in place. `regs` is the view of its context."""
+        kind = frame[Word.KIND]
+        if kind == Kind.SMC:
+            entry = self.find(frame[Word.FUNCTION] & FUNCTION_MASK)
+            if entry is None:
+                self.call(pe, frame, regs, None)
+            else:
+                self.call(pe, frame, regs, entry[0], entry[1] == OUTCOME)
+        elif kind == Kind.KICK:
+            self._kick(pe, frame, regs)
+        elif kind == Kind.RESET and (pe != 0 or self.is_proven(frame)):
+            # The owner has looked already, but the guest may write into the frame meanwhile.
+            self._reset(pe, frame, regs)
+        elif kind == Kind.INTERRUPT:
+            self._interrupt(pe, frame, regs)
+        elif kind == Kind.OPS:
+            if self.is_boots(pe, frame):
+                self._boot_machine(frame, regs)
+            else:
+                self._continue(pe, frame, regs)
+        elif kind == Kind.EXCEPTION:
+            self._exception(pe, frame, regs)
+        else:
+            self._broken(pe, frame, kind)
+
+    def _interrupt(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """A Group 0 interrupt, acknowledged: the trigger of a bound event (DEN0054 5.1.13)."""
+        intid = frame[Word.VECTOR]
+        if not self.ownership.gic.owns(intid, pe):
+            # A bound one was taken just when its event was unregistered. No other can be.
+            if not self.dispatcher.is_bound(intid):
+                self._reject(pe, f"interrupt {intid} is secure Group 0 and belongs to no event")
+            self._ops.append(write_sysreg(SysReg.ICC_EOIR0_EL1, intid))
+            self._kick(pe, frame, regs)
+            return
+        ops = self.ownership.gic.quiet(intid, pe)
+        self.dispatcher.interrupt(intid, pe)
+        if intid < FIRST_SPI:
+            self._ops += ops
+            self._kick(pe, frame, regs)
+            return
+        self.ownership.quieting[pe] = intid
+        frame[Word.FLAGS] = encode(frame, ops) | AnswerFlag.REPOST
+
+    def _continue(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        job = self.ownership.jobs.pop(pe, None)
+        if job is not None:
+            self._settle(pe, frame, regs, job, decode(frame, LOOKED))
+            return
+        intid = self.ownership.quieting.pop(pe, None)
+        if intid is not None:
+            self._claims.append((intid, ANY_PE))
+            self._kick(pe, frame, regs)
+            return
+        waiting = self._steps.pop(pe, None)
+        step = power_down.step_of(frame)
+        if waiting is None and 0 < step < power_down.Step.END and self.psci.power[pe] is not Power.OFF:
+            self._come_up(pe, frame, regs, step)
+            return
+        if waiting is None:
+            regs[X0] = NOT_SUPPORTED
+            self._reject(pe, "micro-operations done that nobody waits for")
+            self.finish(pe, frame, regs)
+            return
+        steps, count = waiting
+        results: OpResult | list[OpResult] = decode(frame, count) if count else decode(frame, 1)[0]
+        self._advance(pe, frame, regs, steps, results)
+
+    # ---- what ought not to happen -----------------------------------------------------------------------------------
+
+    def _exception(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """The guest ran into EL3 by something that is no SMC (a register that traps, ...): it gets an Undefined
+        Instruction for it.
+        """
+        self._reject(pe, f"exception to EL3: ESR {frame[Word.ESR_EL3]:#x} vector {frame[Word.VECTOR]} pc {regs[PC]:#x}")
+        self._advance(pe, frame, regs, self._undefined(regs), None)
+
+    def _undefined(self, regs: memoryview) -> Steps:
+        two = self.client_el == 2 and regs[PSTATE] & 0xC == 8
+        names = "VBAR_EL2 ELR_EL2 SPSR_EL2 ESR_EL2" if two else "VBAR_EL1 ELR_EL1 SPSR_EL1 ESR_EL1"
+        vbar, elr, spsr, esr = (SysReg[name] for name in names.split())
+        base = yield MicroOp(layout.Op.READ_SYSREG, vbar)
+        mode = regs[PSTATE] & 0x1F
+        if mode & 0x10:
+            offset = 0x600
+        elif mode >> 2 == (2 if two else 1):
+            offset = 0x200 if mode & 1 else 0
+        else:
+            offset = 0x400
+        self._ops += [
+            write_sysreg(elr, regs[PC]),
+            write_sysreg(spsr, regs[PSTATE]),
+            write_sysreg(esr, _ESR_UNKNOWN),
+        ]
+        regs[PC] = base.value + offset & _M64
+        regs[PSTATE] = regs[PSTATE] & 0xF000_0000 | (9 if two else 5) | DAIF
+        return None
+
+    def _broken(self, pe: int, frame: memoryview, kind: int) -> None:
+        """The monitor is in trouble, or somebody wrote into the frame: this CPU stops, the others go on."""
+        known = Kind(kind).name if kind in Kind._value2member_map_ else "unknown"
+        self._reject(
+            pe,
+            f"frame of kind {kind} ({known}): vector {frame[Word.VECTOR]} ESR {frame[Word.ESR_EL3]:#x} "
+            f"FAR {frame[Word.FAR_EL3]:#x} pc {frame[Word.PC]:#x}; the CPU is parked",
+        )
+        self.psci.power[pe] = Power.OFF
+        self.psci.entry[pe] = None
+        self.dispatcher.power_off(pe)
+        self._steps.pop(pe, None)
+        self.ownership.forget(pe)
+        self.ownership.leave(self._claims)
+        self._claims.clear()  # the PPIs that it owned are given back if it is ever started again
+        self._park(frame)
+
+    # ---- the host's side --------------------------------------------------------------------------------------------
+
+    def trigger(self, event: int, pe: int | None) -> Any:
+        """Make an event pending from outside; `kicks` then says who must be interrupted. Raises what
+        `Dispatcher.trigger` raises.
+        """
+        if not self.serves_sdei:
+            raise UsageError("this guest's firmware has no SDEI: start it without --no-sdei")
+        return self.dispatcher.trigger(event, pe)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole state as a JSON-able document."""
+        return {
+            "version": STATE_VERSION,
+            "nr_cpus": self.nr_cpus,
+            "client_el": self.client_el,
+            "epoch": self.epoch,
+            "kernels": self.kernels,
+            "booting": self.booting,
+            "serves_sdei": self.serves_sdei,
+            "id_registers": self.id_registers,
+            "psci": self.psci.snapshot(),
+            "sdei": self.dispatcher.snapshot(),
+            "triggers": self.dispatcher.counts(),
+            "gic": self.ownership.snapshot(),
+            "services": {s.title: s.snapshot() for s in self._users if s.journal is JournalMode.INPUT},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            ProtocolError: it is damaged, newer, or of another machine; this object must then be thrown away.
+        """
+        version = state.get("version")
+        if type(version) is not int or not 1 <= version <= STATE_VERSION:
+            raise ProtocolError(f"state of another version than this program knows (1 to {STATE_VERSION})")
+        for name, value in (("nr_cpus", self.nr_cpus), ("client_el", self.client_el)):
+            if type(state.get(name)) is not int or state[name] != value:
+                raise ProtocolError("state of a machine with other CPUs")
+        if state.get("serves_sdei", True) is not self.serves_sdei:
+            raise ProtocolError(f"state of a machine {'without' if self.serves_sdei else 'with'} SDEI")
+        booting = state.get("booting")
+        if "booting" in state and not isinstance(booting, bool):
+            raise ProtocolError("state document: booting: must be true or false")
+        try:
+            self.epoch = int(state["epoch"])
+            self.kernels = int(state.get("kernels", 0))  # older programs did not count them
+            self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
+            self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
+            self.psci.restore(state["psci"])
+            self.dispatcher.restore(state["sdei"])
+            # Older programs did not say. While a machine boots no CPU is on for SDEI.
+            self.booting = not any(pe["on"] for pe in state["sdei"]["pes"]) if booting is None else booting
+            self.dispatcher.restore_counts(state.get("triggers", []))
+            self.ownership.reset()
+            if version > 1:
+                self.ownership.restore(state["gic"], self.nr_cpus)
+            for service in self._users:
+                if service.journal is JournalMode.INPUT:
+                    service.restore(state["services"][service.title])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ProtocolError(f"state document: {error!r}") from None

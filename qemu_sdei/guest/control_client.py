@@ -1,0 +1,411 @@
+"""Client of a backend's control socket: one JSON object a line, request and answer.
+
+Synchronous and small, so that the command line starts quickly. A backend that is just being restarted by its supervisor
+is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei import rundir, stopped
+from qemu_sdei.errors import (
+    BusyError,
+    GuestTimeoutError,
+    LostGuestError,
+    NotDeliveredError,
+    ProtocolError,
+    SdeiError,
+    UsageError,
+)
+
+MAX_LINE: Final = 1 << 20
+PROTOCOL: Final = 1
+CONNECT_TIMEOUT: Final = 30.0
+"""Seconds that a backend has to come back; on a host that is busy, Python's start takes several."""
+_STOPPED: Final = 5.0
+"""The same where one of the guest's processes is stopped."""
+_RETRY: Final = 0.05
+# Asking again changes nothing, so these survive a restart of the backend in between.
+_REPEATABLE: Final = frozenset({"hello", "status", "trace", "why"})
+
+_ERRORS: Final[dict[str, type[SdeiError]]] = {
+    "usage": UsageError,
+    "state": NotDeliveredError,
+    "busy": BusyError,
+    "moved": NotDeliveredError,  # to another host
+}
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What became of an injected event."""
+
+    event: int
+    vcpu: int
+    outcome: str
+    """`queued`: pending or being delivered; `merged`: it was pending already; `completed`: the handler completed it."""
+    reason: str | None = None
+    """Why it is not delivered yet."""
+    entry_ns: int | None = None
+    """Nanoseconds from the trigger to the handler's entry."""
+    complete_ns: int | None = None
+    """Nanoseconds from the trigger to the handler's completion."""
+
+
+class _MovedError(Exception):
+    """The guest has migrated, and what was asked was not done; or, with a ticket, was, and is answered there."""
+
+    def __init__(self, path: Path, ticket: str | None = None) -> None:
+        self.path = path
+        self.ticket = ticket
+
+
+class ControlClient:
+    """A connection to one guest's backend; not for use by several threads at once.
+
+    When the guest migrates, the connection follows it. It is bound to the guest, not to the path: when that guest has
+    ended and another one has its name, each request is a `LostGuestError`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity: str = "",
+        timeout: float = 10.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        """`path` is the control socket; `timeout` is what an answer may take, in seconds.
+
+        `identity`: which guest is meant (`rundir.Running.identity`); "": the first that answers. To any other one that
+        has that path later nothing is said.
+        """
+        self.path = path
+        self.identity = identity
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self._socket: socket.socket | None = None
+        self._buffer = bytearray()
+        self._number = 0
+        self._moved_to: Path | None = None
+        self._far_away = ""
+        """Where the guest is, if that is another host."""
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; the next request connects again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._buffer.clear()
+
+    def _connect(self) -> socket.socket:
+        if self._socket is not None and self._hung_up(self._socket):
+            self.close()
+        if self._socket is not None:
+            return self._socket
+        began = time.monotonic()
+        limit = self.connect_timeout
+        looked = False
+        while True:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(self.timeout)
+            try:
+                connection.connect(str(self.path))
+            except OSError as error:
+                connection.close()
+                if self._far_away:
+                    raise NotDeliveredError(f"the guest has moved to {self._far_away}; nothing was done here") from None
+                if not self.path.parent.is_dir():
+                    raise LostGuestError("the guest is gone") from None
+                if self.identity and rundir.identity(self.path.parent) not in ("", self.identity):
+                    raise rundir.another(self.path.parent.name) from None
+                if rundir.deserted(self.path.parent):
+                    name = self.path.parent.name
+                    raise LostGuestError(
+                        f"guest {name!r} has lost its backend and has no owner to start another: it stands still at "
+                        f"its next call until `qemu-sdei attach {name}`"
+                    ) from None
+                waited = time.monotonic() - began
+                if waited >= _STOPPED and not looked:
+                    looked = True
+                    limit = min(limit, _STOPPED if self._reason() else limit)
+                if waited >= limit:
+                    raise LostGuestError(
+                        f"the backend does not answer at {self.path} ({error.strerror or error}), "
+                        f"tried for {limit:g} s{self._reason()}"
+                    ) from None
+                time.sleep(_RETRY)
+            else:
+                self._socket = connection
+                try:
+                    self._greet()
+                except BaseException as error:
+                    self.close()  # what did not say which guest it is must not be asked anything later
+                    if not isinstance(error, OSError):
+                        raise
+                    # It ends just now, or the guest moves.
+                    if self._moved_to is not None or self._far_away:
+                        raise
+                    if time.monotonic() - began >= limit:
+                        raise LostGuestError(f"the backend at {self.path} goes away before it answers") from None
+                    time.sleep(_RETRY)
+                else:
+                    return connection
+
+    def _greet(self) -> None:
+        """Look which guest is at the other end of a new connection, before anything is asked of it."""
+        answer = self._ask("hello", {}, self.timeout)
+        result = answer.get("result")
+        found = result.get("identity") if isinstance(result, dict) else None
+        if not rundir.is_identity(found):
+            found = ""  # a backend of an older version
+        if self.identity and found != self.identity:
+            raise rundir.another(self.path.parent.name)
+        self.identity = str(found)
+
+    def _reason(self) -> str:
+        """Which of the guest's processes are stopped, as the end of a message."""
+        return stopped.reason(self.path.parent)
+
+    def _hung_up(self, connection: socket.socket) -> bool:
+        """Whether the backend is known to be gone before anything is asked of it: then nothing can be half done.
+
+        What lies there unread is the answer to a request that was given up, or word of where the guest has moved.
+        """
+        # With a timeout Python waits for data before it even tries: MSG_DONTWAIT alone would wait that long.
+        connection.setblocking(False)
+        gone = False
+        try:
+            # Of a backend that tells of events faster than they are taken, no more than lies there now.
+            while not gone and len(self._buffer) < 4 * MAX_LINE:
+                data = connection.recv(1 << 16)
+                self._buffer += data
+                gone = not data
+        except BlockingIOError:
+            pass
+        except OSError:
+            gone = True
+        while (end := self._buffer.find(b"\n")) >= 0:
+            self._hear(_parse(bytes(self._buffer[:end])))
+            del self._buffer[: end + 1]
+        if gone and self._moved_to is not None:
+            self.path, self._moved_to = self._moved_to, None
+        return gone
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        """Take note if this is word that the guest has moved."""
+        moved = message.get("moved")
+        if isinstance(moved, dict):
+            self._moved_to = Path(str(moved["control"])) if moved.get("control") else None
+            self._far_away = "" if moved.get("control") else str(moved.get("name"))
+
+    def _line(self, deadline: float, what: str) -> bytes:
+        connection = self._socket
+        if connection is None:
+            raise ConnectionResetError
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > MAX_LINE:
+                self.close()
+                raise ProtocolError("the backend's answer is longer than 1 MiB")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.close()
+                raise GuestTimeoutError(f"the backend did not answer {what} in time{self._reason()}")
+            connection.settimeout(left)
+            try:
+                data = connection.recv(1 << 16)
+            except TimeoutError:
+                continue
+            if not data:
+                raise ConnectionResetError
+            self._buffer += data
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def request(
+        self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Send one request and return its result. `timeout`: seconds for the answer, in place of the client's.
+
+        Raises:
+            UsageError, NotDeliveredError, SdeiError: what the backend said (kinds usage, state, internal).
+            LostGuestError: the backend is gone. `GuestTimeoutError`: it did not answer.
+            ProtocolError: what it answered is not of the protocol's form.
+        """
+        limit = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                return self._exchange(command, arguments or {}, max(deadline - time.monotonic(), 0.1))
+            except _MovedError as moved:
+                self.close()
+                self.path, self._moved_to = moved.path, None
+                if moved.ticket is not None:
+                    command, arguments = "await", {"ticket": moved.ticket}
+            except OSError:
+                self.close()
+                if self._far_away:
+                    raise NotDeliveredError(f"the guest has moved to {self._far_away}; nothing was done here") from None
+                if self._moved_to is not None:
+                    # Told before it hung up: what it had not answered by then it has not done.
+                    self.path, self._moved_to = self._moved_to, None
+                    continue
+                if command not in _REPEATABLE:
+                    raise LostGuestError(
+                        f"the connection to the backend broke during {command}: whether it was carried out is not known"
+                    ) from None
+                if time.monotonic() >= deadline:
+                    raise LostGuestError(f"the backend went away during {command}") from None
+
+    def _exchange(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+        self._connect()
+        answer = self._ask(command, arguments, timeout)
+        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+            return dict(answer["result"])
+        error = answer.get("error")
+        if answer.get("ok") is not False or not isinstance(error, dict):
+            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
+        if error.get("kind") == "moved" and error.get("control"):
+            raise _MovedError(Path(str(error.get("control"))))
+        if error.get("kind") == "waits":
+            raise _MovedError(Path(str(error.get("control"))), str(error.get("ticket")))
+        raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
+
+    def _ask(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Send one request by the connection that there is, and return its answer."""
+        connection = self._socket
+        assert connection is not None
+        self._number += 1
+        number = self._number
+        line = json.dumps({"id": number, "cmd": command, **arguments}).encode() + b"\n"
+        if len(line) > MAX_LINE:
+            raise UsageError(f"request {command} is longer than 1 MiB")
+        deadline = time.monotonic() + timeout
+        connection.settimeout(timeout)
+        try:
+            connection.sendall(line)
+        except TimeoutError:
+            self.close()  # part of it may be sent
+            raise GuestTimeoutError(
+                f"the backend did not take {command} within {timeout:g} s{self._reason()}"
+            ) from None
+        while True:
+            answer = _parse(self._line(deadline, command))
+            self._hear(answer)
+            # Events of a subscription, and the answer to a request that was given up, are passed over.
+            if "event" not in answer and answer.get("id") == number:
+                return answer
+
+    # What the backend offers
+
+    def hello(self) -> dict[str, Any]:
+        """Who serves: {pid, name, nr_cpus, epoch, protocol}. Raises `SdeiError` if it speaks another protocol."""
+        result = self.request("hello")
+        if result.get("protocol") != PROTOCOL:
+            raise SdeiError(
+                f"the guest's backend speaks protocol {result.get('protocol')}, this command {PROTOCOL}: "
+                "use the version that the guest was started with"
+            )
+        return result
+
+    def status(self) -> dict[str, Any]:
+        """The state of the guest's vCPUs and events (see docs/internals.md)."""
+        return self.request("status")
+
+    def trace(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest trace records, oldest first."""
+        records = self.request("trace", {"limit": limit}).get("records")
+        if not isinstance(records, list):
+            raise ProtocolError("the backend's answer to trace is not of the protocol's form")
+        return records
+
+    def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
+        """Trigger `event` on `vcpu`; with `wait`, return when its handler completed, `timeout` seconds at most.
+
+        Raises:
+            UsageError: there is no such event or vCPU.
+            NotDeliveredError: it cannot be delivered, or was not within `timeout`; the message says why.
+        """
+        target = {"event": event, "vcpu": vcpu}
+        if wait:
+            try:
+                result = self.request("inject", {**target, "wait": True}, timeout=timeout)
+            except GuestTimeoutError:
+                reason = self.request("why", target).get("reason") or "its handler has not completed"
+                raise NotDeliveredError(
+                    f"event {event:#x} on vCPU {vcpu} was not completed within {timeout:g} s: {reason}{self._reason()}"
+                ) from None
+        else:
+            result = self.request("inject", {**target, "wait": False})
+        return Injection(
+            event=event,
+            vcpu=vcpu,
+            outcome=str(result.get("outcome", "queued")),
+            reason=result.get("reason"),
+            entry_ns=result.get("entry_ns"),
+            complete_ns=result.get("complete_ns"),
+        )
+
+    def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+        """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).
+
+        Ends when the guest does, or after `timeout` seconds. While it migrates, events may be missed.
+        """
+        self.request("events")
+        deadline = time.monotonic() + (timeout if timeout is not None else 10**9)
+        while True:
+            try:
+                message = _parse(self._line(deadline, "events"))
+            except GuestTimeoutError:
+                return
+            except OSError:
+                self.close()
+                if self._moved_to is None:
+                    return
+                self.path, self._moved_to = self._moved_to, None
+                self.request("events")
+                continue
+            self._hear(message)
+            if isinstance(message.get("event"), dict):
+                yield message["event"]
+
+    def registers(self, vcpu: int, values: dict[int, list[int]] | None = None) -> dict[int, list[int]]:
+        """KVM's pseudo firmware registers of a vCPU (`backend/control/kvm_regs.py`), by id, after writing `values`.
+
+        Raises `UsageError`: there is no such register or vCPU, or what is written cannot be; nothing was changed.
+        """
+        wanted = {f"{number:#x}": words for number, words in (values or {}).items()}
+        found = self.request("regs", {"vcpu": vcpu, "set": wanted}).get("registers")
+        if not isinstance(found, dict):
+            raise ProtocolError("the backend's answer to regs is not of the protocol's form")
+        return {int(number, 0): words for number, words in found.items()}
+
+    def shutdown(self) -> None:
+        """Ask the backend to end, and its supervisor to end the guest with it."""
+        with contextlib.suppress(LostGuestError):
+            self.request("shutdown")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the backend's answer is no JSON") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("the backend's answer is no JSON object")
+    return message

@@ -1,0 +1,118 @@
+"""A guest's departure to another host: what `Guest.migrate_to` and the owner socket's `migrate-to` do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.migration.offer import make_offer
+from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions, Report
+from qemu_sdei.migration.remote_address import Address
+from qemu_sdei.migration.remote_source import Departure, RemoteResult, UndecidedError
+from qemu_sdei.migration.retry import try_again
+from qemu_sdei.migration.run_to_completion import finish
+from qemu_sdei.migration.source import execute
+from qemu_sdei.rundir import HANDOVER
+from qemu_sdei.vm import machine_type
+from qemu_sdei.vm.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from qemu_sdei.guest.guest import Guest
+
+
+class RemoteMover:
+    """Sends one guest away; it comes back only when something failed."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._undecided: Departure | None = None
+
+    async def migrate(self, address: Address, options: MigrationOptions, report: Report) -> RemoteResult:
+        """Have the guest go on at another host; here it ends.
+
+        Raises:
+            UsageError: it cannot be done. `UndecidedError`: see there. `GuestError`: it did not work, and the guest
+            goes on; `LostGuestError`: it does not.
+        """
+        if self._undecided is not None or self._guest._running().undecided:
+            raise UsageError("the guest stands still, because it may run elsewhere: see `qemu-sdei migrate --resume`")
+        if options.route not in (COPY, LIVE):
+            raise UsageError(f"to another host a guest goes by route {LIVE} or {COPY}, not {options.route}")
+        guest = self._guest
+        source = guest._running()
+        config, plan, ram_fd = guest._config, guest._plan, guest._ram_fd
+        assert config is not None
+        assert plan is not None
+        assert ram_fd is not None
+        try:
+            version = (await execute(source, "query-version"))["qemu"]
+            machine = {
+                "type": await machine_type.running(source),
+                "version": ".".join(str(version[part]) for part in ("major", "minor", "micro")),
+            }
+            offer = await asyncio.to_thread(make_offer, guest.options, plan, config, source.path, guest._nonce, machine)
+            result = await try_again(
+                lambda _early: self._depart(
+                    Departure(
+                        source,
+                        address,
+                        offer,
+                        options,
+                        report,
+                        ram_fd,
+                        config.ram_size,
+                        lambda: source.resets.to_json(),
+                        source.take_input,
+                        # Whoever adopts it leaves it stopped then.
+                        lambda where: (source.path / HANDOVER).write_text(where + "\n"),
+                    )
+                ),
+                options,
+                report,
+            )
+        except UndecidedError:
+            raise
+        except OSError as error:
+            raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error.strerror}") from None
+        except SdeiError as error:
+            if source.power_off is not None:
+                raise LostGuestError(f"the guest has ended ({source.power_off.reason}) meanwhile: {error}") from None
+            if isinstance(error, UsageError):
+                raise
+            raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}") from None
+        await finish(self._leave(source, f"{address} as {result.destination!r}"))
+        return result
+
+    async def _depart(self, departure: Departure) -> RemoteResult:
+        try:
+            return await departure.run()
+        except UndecidedError:
+            self._undecided = departure
+            raise
+
+    async def resume(self) -> None:
+        """After an `UndecidedError`: the guest goes on here. Raises `UsageError`: there was none."""
+        departure, self._undecided = self._undecided, None
+        side = self._guest._running()
+        if departure is not None:
+            await departure.take_back()
+        elif side.undecided:
+            # Its owner at that time was killed.
+            await execute(side, "cont")
+            side.undecided = ""
+            (side.path / HANDOVER).unlink(missing_ok=True)
+        else:
+            raise UsageError("the guest is here, and goes on: there is nothing to resume")
+
+    @staticmethod
+    async def _leave(source: Supervisor, where: str) -> None:
+        source.moved = where
+        with contextlib.suppress(SdeiError):
+            await execute(source, "quit")
+
+
+def request(data: dict[str, Any]) -> tuple[Address, MigrationOptions]:
+    """What a `migrate-to` request asks for. Raises `UsageError`."""
+    return Address.from_json(data.get("to")), MigrationOptions.from_json(data.get("options"))

@@ -1,0 +1,123 @@
+"""What a guest tells another host of itself before it leaves: machine, options, and the files that a reset needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei import __version__, paths
+from qemu_sdei import rundir as files
+from qemu_sdei.backend.control import state_document
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.errors import UsageError
+from qemu_sdei.migration.remote_source import Offer
+from qemu_sdei.vm.options import BUILTIN, GuestOptions
+from qemu_sdei.vm.plan import Plan
+
+KERNEL: Final = "kernel"
+INITRD: Final = "initrd"
+MONITOR: Final = "monitor"
+PROFILE: Final = "profile"
+SERVICE: Final = "service"
+"""Roles of files; of services with a number behind it."""
+_READ: Final = 1 << 20
+
+OPTIONS: Final[dict[str, tuple[type, ...]]] = {
+    "boot": (str,),
+    "ras": (bool,),
+    "smp": (int,),
+    "topology": (str,),
+    "cpu": (str,),
+    "drives": (list,),
+    "shares": (list,),
+    "net": (bool,),
+    "forwards": (list,),
+    "root": (str, type(None)),
+    "virtualization": (bool,),
+    "sdei": (bool,),
+    "sdei_version": (str, type(None)),
+    "sdei_vendor": (int, type(None)),
+    "sdei_signal": (str, type(None)),
+    "sdei_slots": (list, type(None)),
+    "services": (list,),
+    "qemu_args": (list,),
+    "on_panic": (str,),
+    "stall_timeout": (int, float),
+}
+"""The fields of `GuestOptions` that go along, with their types in JSON. What else there is concerns one host only."""
+LOCAL: Final = {
+    *("kernel", "series", "initrd", "busybox", "append", "memory", "command", "files", "client", "name", "profile"),
+    *("trace", "memory_path", "qemu", "reboot", "start_timeout", "pad_memory", "snapshots", "die_with_owner"),
+}
+"""The other fields of `GuestOptions`; some go along in another form."""
+
+
+def make_offer(
+    options: GuestOptions, plan: Plan, config: GuestConfig, directory: Path, nonce: str, machine: dict[str, str]
+) -> Offer:
+    """Describe the guest of the run directory `directory`; `machine` is QEMU's `type` and `version`.
+
+    Raises:
+        UsageError: a file that it was started with cannot be read any more.
+    """
+    found: dict[str, Path] = {MONITOR: directory / files.MONITOR}
+    kernel, initrd = str(config.boot.get("kernel")), config.boot.get("initrd")
+    if not kernel.startswith(BUILTIN):
+        found[KERNEL] = Path(kernel)
+    if initrd is not None:
+        found[INITRD] = Path(str(initrd))
+    if config.profile is not None:
+        found[PROFILE] = Path(config.profile)
+    for number, service in enumerate(config.services):
+        found[f"{SERVICE}{number}"] = Path(service)
+    known = {name: _json(getattr(options, name)) for name in OPTIONS}
+    known["drives"] = [_absolute(text, ",") for text in options.drives]
+    known["shares"] = [_absolute(text, ":") for text in options.shares]
+    known["services"] = list(config.services)
+    facts: dict[str, Any] = {
+        "name": config.name,
+        "written_by": f"qemu-sdei {__version__}",
+        "document": state_document.VERSION,
+        "qemu": machine,
+        "machine": state_document.machine_of(config),
+        "options": known,
+        "kernel": kernel,
+        "flat": plan.flat,
+        "append": plan.append,
+        "reboot": plan.reboot,
+        "shell": nonce if plan.own_initramfs else None,
+        "config": json.loads(config.to_json()),
+        "files": {role: describe(path) for role, path in found.items()},
+    }
+    return Offer(facts, found)
+
+
+def _json(value: object) -> object:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _absolute(text: str, separator: str) -> str:
+    """`FILE,OPTIONS` or `DIR:TAG` with an absolute path: the destination runs elsewhere."""
+    name, comma, rest = text.partition(separator)
+    path = paths.absolute(name)
+    # A tag that is not given is the name of the directory itself, wherever links lead.
+    return f"{path}{comma}{rest}" if comma or separator == "," else f"{path.resolve()}"
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A file's path, size and SHA-256. Raises `UsageError`."""
+    found = hashlib.sha256()
+    size = 0
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_READ):
+                found.update(part)
+                size += len(part)
+    except OSError as error:
+        raise UsageError(
+            f"{path}, which the guest was started with, cannot be read: {error.strerror}; the other host needs it"
+        ) from None
+    return {"path": str(path), "size": size, "sha256": found.hexdigest()}

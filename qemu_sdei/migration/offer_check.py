@@ -1,0 +1,290 @@
+"""A guest that another host offers: all that is said of it is checked here, before anything of it is made.
+
+Nothing reaches QEMU, the backend or a file that was not looked at. What of this host a guest may use (disks, shared
+directories, the network, options for QEMU) is the receiver's to say: who comes through a unix socket is its own user,
+and may have what the user may; others have what `Allowed` lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei import paths
+from qemu_sdei import rundir as files
+from qemu_sdei.backend.control import state_document
+from qemu_sdei.config import GuestConfig
+from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
+from qemu_sdei.host import memory
+from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, OPTIONS, PROFILE, SERVICE, describe
+from qemu_sdei.migration.remote_link import clean
+from qemu_sdei.migration.remote_session import File
+from qemu_sdei.paths import cache_directory
+from qemu_sdei.vm import machine_type
+from qemu_sdei.vm.devices import devices
+from qemu_sdei.vm.options import BUILTIN, CONTINUE, END, GuestOptions
+from qemu_sdei.vm.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
+
+_KEYS: Final = {
+    *("cmd", "name", "written_by", "document", "qemu", "machine", "options"),
+    *("kernel", "flat", "append", "reboot", "shell", "config", "files"),
+}
+_LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
+_MAX_LIST: Final = 64
+_SAME: Final = ("name", "ram_path", "profile", "services", "trace")
+"""Fields of guest.json that differ between two hosts."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a guest may use here."""
+
+    everything: bool = False
+    """It comes from this user."""
+    paths: tuple[Path, ...] = ()
+    """Disks, shares and services at or below these."""
+    net: bool = False
+    """A network card; the guest reaches what this host reaches, its loopback included."""
+    qemu_args: bool = False
+    """Options for QEMU: these can do what this user can."""
+
+    @classmethod
+    def of(cls, words: list[str], *, everything: bool) -> Allowed:
+        """From --allow options."""
+        good = tuple(paths.resolved(word) for word in words if word not in ("net", "qemu-args"))
+        return cls(everything, good, "net" in words, "qemu-args" in words)
+
+    def check(self, options: GuestOptions) -> None:
+        """Raise `UsageError` when the guest wants what it may not have."""
+        if self.everything:
+            return
+        disks = [text.partition(",")[0] for text in options.drives]
+        if any(words.partition(",")[2].strip(",") for words in options.drives) and not self.qemu_args:
+            raise UsageError("the guest has disks with options for QEMU, which are not allowed here: --allow qemu-args")
+        for text in (*disks, *(share.partition(":")[0] for share in options.shares), *map(str, options.services)):
+            path = Path(text).resolve()
+            if not any(path.is_relative_to(good) for good in self.paths):
+                raise UsageError(f"the guest uses {path}, which is not allowed here: --allow {path}")
+        if (options.net or options.forwards) and not self.net:
+            raise UsageError("the guest has a network, which is not allowed here: --allow net")
+        if options.qemu_args and not self.qemu_args:
+            raise UsageError("the guest has options for QEMU, which are not allowed here: --allow qemu-args")
+
+
+@dataclass(frozen=True)
+class Considered:
+    """A guest that can be had."""
+
+    options: GuestOptions
+    nonce: str | None
+    """Of its shell; None: it has none of ours."""
+    needed: dict[str, File]
+    """Files to be received, by role."""
+    build: Callable[[], tuple[Plan, GuestConfig, bytes]]
+    """Once they are there: plan, guest.json and monitor. Raises `SdeiError`."""
+
+
+def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: str, allowed: Allowed) -> Considered:
+    """Check an offer. `own` has the options of this host; received files go into `directory`.
+
+    Raises:
+        SdeiError: the guest cannot be had here; the message says why.
+    """
+    if offer.keys() != _KEYS:
+        raise ProtocolError("the offer is not of the form that is known here: is the source a newer program?")
+    version = offer["document"]
+    if type(version) is not int or not 1 <= version <= state_document.VERSION:
+        raise ProtocolError(
+            f"the source writes state documents of version {clean(version)}, "
+            f"this host knows up to version {state_document.VERSION}: use the newer program here"
+        )
+    options = replace(_options(offer["options"]), qemu=own.qemu, memory_path=own.memory_path)
+    words = {key: _string(offer[key], key) for key in ("kernel", "append")}
+    flags = {key: offer[key] for key in ("flat", "reboot")}
+    nonce = offer["shell"]
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        raise ProtocolError("the offer is not of the form that is known here")
+    if nonce is not None and (not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None):
+        raise ProtocolError("the offer is not of the form that is known here")
+    theirs = _config(offer["config"])
+    options = replace(options, memory=theirs.ram_size, pad_memory=False, start_timeout=own.start_timeout)
+    options = replace(options, kernel=words["kernel"])
+    allowed.check(options)
+    check_tables(replace(options, kernel=BUILTIN if flags["flat"] else None), flags["flat"])
+    qemu, size = check_machine(replace(options, services=(), profile=None))
+    attached = devices(options)
+    memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
+    kind = _machine_type(offer["qemu"], qemu)
+
+    offered = _files(offer["files"], words["kernel"], theirs, len(options.services))
+    _check_services(options, offered)
+    places: dict[str, Path] = {}
+    needed: dict[str, File] = {}
+    for role, file in offered.items():
+        if role.startswith(SERVICE):
+            continue
+        here = _here(role, file, allowed.everything)
+        places[role] = here or directory / {KERNEL: "kernel.img", INITRD: files.INITRD, PROFILE: "events.toml"}.get(
+            role, "monitor.offered"
+        )
+        if here is None:
+            needed[role] = replace(file, path=places[role])
+    plan = Plan(
+        options=replace(options, profile=places.get(PROFILE)),
+        qemu=qemu,
+        ram_size=size,
+        kernel=str(places.get(KERNEL, words["kernel"])),
+        flat=flags["flat"],
+        initrd=places.get(INITRD),
+        # That it is set says that the initrd is one of ours; it was made elsewhere.
+        busybox=places.get(INITRD) if nonce is not None else None,
+        append=words["append"],
+        reboot=flags["reboot"],
+        devices=attached,
+    )
+    plan = machine_type.pinned(plan, kind)
+    own_monitor = monitor_image(plan)
+    if describe_bytes(own_monitor) == (offered[MONITOR].size, offered[MONITOR].sha256):
+        needed.pop(MONITOR, None)
+    # As far as it can be known before the files are here.
+    machine = state_document.machine_of(
+        guest_config(replace(plan, options=replace(plan.options, profile=None)), name, None)
+    )
+    if offer["machine"] != machine:
+        different = sorted(key for key, value in machine.items() if _field(offer["machine"], key) != value)
+        raise ProtocolError(
+            f"the machine would be another one here: {', '.join(different) or 'it has other fields'}; "
+            "is it the same version of the program?"
+        )
+
+    def build() -> tuple[Plan, GuestConfig, bytes]:
+        config = guest_config(plan, name, plan.initrd)
+        check_boot(config)
+        _check_same(theirs, config)
+        return plan, config, (directory / "monitor.offered").read_bytes() if MONITOR in needed else own_monitor
+
+    return Considered(plan.options, nonce, needed, build)
+
+
+def describe_bytes(data: bytes) -> tuple[int, str]:
+    """Size and SHA-256."""
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def _options(data: object) -> GuestOptions:
+    if not isinstance(data, dict) or data.keys() != OPTIONS.keys():
+        raise ProtocolError("the guest's options are those of another version of this program")
+    for name, kinds in OPTIONS.items():
+        value = data[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ProtocolError(f"the guest's option {name} has the wrong type")
+        if isinstance(value, str) and (len(value) > 4096 or not value.isprintable()):
+            raise ProtocolError(f"the guest's option {name} cannot be")
+        if isinstance(value, list):
+            wanted = int if name == "sdei_slots" else str
+            if len(value) > _MAX_LIST or any(type(entry) is not wanted for entry in value):
+                raise ProtocolError(f"the guest's option {name} has the wrong type")
+            if wanted is str and not all(entry.isprintable() for entry in value):
+                raise ProtocolError(f"the guest's option {name} cannot be")
+    for name in ("drives", "shares", "services"):
+        if not all(entry.startswith("/") for entry in data[name]):
+            raise ProtocolError(f"the guest's option {name} has a path that is not absolute")
+    if data["boot"] not in ("auto", "acpi", "dt") or not 0 < data["stall_timeout"] < 1e6:
+        raise ProtocolError("the guest's options are those of another version of this program")
+    if data["on_panic"] not in (END, CONTINUE):
+        raise ProtocolError("the guest's option on_panic cannot be")
+    slots = data["sdei_slots"]
+    if slots is not None and len(slots) != 2:
+        raise ProtocolError("the guest's option sdei_slots has the wrong type")
+    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    return GuestOptions(**{**data, **lists})
+
+
+def _string(value: object, what: str) -> str:
+    if not isinstance(value, str) or len(value) > 4096:
+        raise ProtocolError(f"the offer's {what} has the wrong type")
+    return value
+
+
+def _config(data: object) -> GuestConfig:
+    return GuestConfig.from_json(json.dumps(data))
+
+
+def _field(data: object, name: str) -> object:
+    return data.get(name) if isinstance(data, dict) else None
+
+
+def _check_same(theirs: GuestConfig, ours: GuestConfig) -> None:
+    """What the source's backend had and what ours would have must be the same guest."""
+    one, other = json.loads(theirs.to_json()), json.loads(ours.to_json())
+    for name in _SAME:
+        del one[name], other[name]
+    for config in (one, other):
+        config["boot"] = {key: value for key, value in config["boot"].items() if key not in ("kernel", "initrd")}
+    if one != other:
+        names = ", ".join(sorted(name for name in one if one[name] != other[name]))
+        raise ProtocolError(f"the guest's configuration is not what its options make of it here: {names}")
+
+
+def _machine_type(data: object, qemu: Path) -> str:
+    """QEMU's versioned machine type, which this host's QEMU must have too."""
+    kind, version = _field(data, "type"), _field(data, "version")
+    if not isinstance(kind, str) or not machine_type.is_type(kind):
+        raise ProtocolError("the offer does not say which machine it is")
+    machine_type.check(kind, qemu, clean(version))
+    return kind
+
+
+def _files(data: object, kernel: str, config: GuestConfig, services: int) -> dict[str, File]:
+    """The offered files, by role: all that there must be, and no others."""
+    wanted = {MONITOR, *(f"{SERVICE}{number}" for number in range(services))}
+    if not kernel.startswith(BUILTIN):
+        wanted.add(KERNEL)
+    if config.boot.get("initrd") is not None:
+        wanted.add(INITRD)
+    if config.profile is not None:
+        wanted.add(PROFILE)
+    if not isinstance(data, dict) or data.keys() != wanted:
+        raise ProtocolError("the offer has not the files that such a guest has")
+    found: dict[str, File] = {}
+    for role, entry in data.items():
+        path, size, digest = (_field(entry, name) for name in ("path", "size", "sha256"))
+        limit = next(limit for name, limit in _LIMITS.items() if role.startswith(name))
+        good = isinstance(path, str) and len(path) <= 4096 and type(size) is int and 0 <= size <= limit
+        if not good or not isinstance(digest, str) or re.fullmatch("[0-9a-f]{64}", digest) is None:
+            raise ProtocolError(f"the offer's file {clean(role)} is not described as it should be, or too large")
+        found[role] = File(Path(str(path)), int(str(size)), digest)
+    return found
+
+
+def _check_services(options: GuestOptions, offered: dict[str, File]) -> None:
+    """Code of the user's own runs here only where the user has put it."""
+    for number, path in enumerate(options.services):
+        if not _is(Path(path), offered[f"{SERVICE}{number}"]):
+            raise UsageError(f"the service {path} is not here, or is another one: copy it from the source's host first")
+
+
+def _is(path: Path, file: File) -> bool:
+    try:
+        if not path.is_file() or path.stat().st_size != file.size:
+            return False
+        return hmac.compare_digest(str(describe(path)["sha256"]), file.sha256)
+    except (OSError, SdeiError):
+        return False
+
+
+def _here(role: str, file: File, trusted: bool) -> Path | None:
+    """Where this host has a file already; what a stranger names is not looked for."""
+    candidates = [file.path] if trusted and role in (KERNEL, PROFILE) else []
+    if role == KERNEL:
+        try:
+            candidates += (cache_directory() / "kernels").rglob("*")
+        except OSError:
+            pass
+    return next((path for path in candidates if _is(path, file)), None)

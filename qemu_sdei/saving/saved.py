@@ -1,0 +1,316 @@
+"""A guest in a directory: saved to it while it runs, restored from it later, as often as one likes.
+
+saved.json     what `GuestOptions` were, how to know the shell's words on the console, and what the other files must be;
+               written last
+guest.json     the backend's configuration
+state.json     the state document
+vm.state       QEMU's migration stream, RAM included
+monitor.bin    the guest's EL3 monitor
+initrd.img, console.log
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei import paths
+from qemu_sdei import rundir as files
+from qemu_sdei import untrusted_files as saved_files
+from qemu_sdei.backend.control.state_document import MAX_DOCUMENT
+from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.boot.image import MAX_FILE
+from qemu_sdei.config import MAX_CONFIG, RAM_BASE, GuestConfig
+from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
+from qemu_sdei.migration.backend_link import BackendLink
+from qemu_sdei.migration.destination import arrived, take_over
+from qemu_sdei.migration.offer import OPTIONS
+from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
+from qemu_sdei.migration.run_to_completion import finish
+from qemu_sdei.migration.source import Side, Source, execute
+from qemu_sdei.monitor import image, layout
+from qemu_sdei.rundir import RunDirectory
+from qemu_sdei.saving import saved_trust
+from qemu_sdei.vm.options import GuestOptions, rooted
+from qemu_sdei.vm.plan import check_boot
+
+if TYPE_CHECKING:
+    from qemu_sdei.vm.supervisor import Supervisor
+
+FORMAT: Final = "qemu-sdei-saved"
+VERSION: Final = 2
+"""1: without `files`."""
+META: Final = "saved.json"
+VM: Final = "vm.state"
+_PART: Final = "vm.part"
+_AS_FILE: Final = MigrationOptions(route=COPY)
+_SETTLE: Final = 10.0
+_LOAD: Final = 120.0
+"""Seconds that QEMU may take to read a guest."""
+_REFUSAL: Final = "QEMU does not take the saved guest"
+_KEYS: Final = frozenset(("format", "version", "options", "nonce", "running", "files"))
+_FILES: Final = (files.CONFIG, files.STATE, VM, files.INITRD, files.MONITOR)
+"""What a damage of would not be seen before the guest runs."""
+_LIMITS: Final = {
+    META: 1 << 20, files.CONFIG: MAX_CONFIG, files.STATE: MAX_DOCUMENT, files.INITRD: MAX_FILE, files.MONITOR: 1 << 20,
+}  # fmt: skip
+"""Bytes that the files can have; of the stream see `_limit`."""
+_BESIDE_RAM: Final = 1 << 30
+"""Bytes of QEMU's stream that are no RAM, at most: devices, and flash."""
+_CONSOLE: Final = 32 << 20
+_SAME: Final = ("sdei", "sdei_version", "sdei_vendor", "sdei_signal", "sdei_slots", "services", "profile")
+"""Fields of the same name in options and configuration."""
+_TEXT: Final = (str, type(None))
+_TYPES: Final[dict[str, tuple[type, ...]]] = OPTIONS | {
+    **dict.fromkeys(("kernel", "series", "busybox", "profile", "memory_path", "qemu"), _TEXT),
+    **{"append": (str,), "memory": (str, int), "reboot": (bool, type(None)), "start_timeout": (int, float)},
+    **dict.fromkeys(("pad_memory", "die_with_owner"), (bool, type(None))),
+}
+"""JSON types of the options."""
+_OPTIONAL: Final = frozenset((files.INITRD, files.MONITOR))
+_DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace", "snapshots"))
+"""Options that are for a boot, or for one run only."""
+_GONE: Final = frozenset(("exact_memory",))
+"""Options that there were; how much RAM there is, the configuration says."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A directory that holds a guest."""
+
+    path: Path
+    options: GuestOptions
+    nonce: str
+    config: GuestConfig
+    running: bool
+    files: dict[str, str] | None
+    """SHA-256 of each file, in hex digits; None: not known."""
+
+    trusted: bool = False
+    """The user has said that they know who made it."""
+
+    @classmethod
+    def read(cls, path: str | Path) -> Saved:
+        """Look at the directory `path`. Raises `UsageError`: it holds no guest, or one of a newer program."""
+        directory = paths.absolute(path)
+        try:
+            data = json.loads(saved_files.read(directory / META, _LIMITS[META]))
+            config = GuestConfig.from_json(saved_files.read(directory / files.CONFIG, _LIMITS[files.CONFIG]))
+            BootConfig.from_json(config.boot)
+            for name in (VM, files.STATE):
+                saved_files.opened(directory / name, _limit(name, config)).close()
+        except (ValueError, RecursionError, ProtocolError, UsageError) as error:
+            raise UsageError(f"{directory} holds no saved guest: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise UsageError(f"{directory} holds no saved guest, or not all of it")
+        if data.get("version") == 1:
+            data = {**data, "version": VERSION, "files": None}
+        if data.get("version") != VERSION or data.keys() != _KEYS:
+            raise UsageError(f"{directory} was saved by another version of this program")
+        found = data["files"]
+        if found is not None and (
+            not isinstance(found, dict)
+            or not found.keys() >= {*_FILES} - _OPTIONAL
+            or not all(isinstance(digest, str) for digest in found.values())
+        ):
+            raise UsageError(f"{directory} holds no saved guest: {META} does not say what the files are")
+        nonce = data["nonce"]
+        if not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None:
+            raise UsageError(f"{directory} holds no saved guest: its nonce is damaged")
+        options = _options(data["options"])
+        same = (options.smp, options.cpu, options.virtualization, *(getattr(options, name) for name in _SAME))
+        if same != (config.nr_cpus, config.cpu, config.virtualization, *(getattr(config, name) for name in _SAME)):
+            raise UsageError(f"{directory} holds no saved guest: {META} and {files.CONFIG} are of different ones")
+        # Of a run, not of the guest; both would be written to.
+        config = replace(config, trace=None, ram_path=None)
+        return cls(directory, options, nonce, config, data["running"] is True, found)
+
+    def wants(self, *, qemu: bool = False) -> list[str]:
+        """What of this host it may only have from who is trusted, one line each; `qemu`: the user has named one."""
+        options = replace(self.options, qemu=None) if qemu else self.options
+        return saved_trust.wanted(options, self.config, initrd=(self.path / files.INITRD).exists())
+
+    def check(self) -> None:
+        """Look whether the files are those that were saved. Raises `UsageError`."""
+        for name in _FILES:
+            path = self.path / name
+            if not path.is_symlink() and not path.exists() and name not in (self.files or ()):
+                continue  # one of those that need not be there
+            digest = saved_files.sha256(path, _limit(name, self.config))
+            if self.files is not None and self.files.get(name) != digest:
+                raise UsageError(f"{path} is damaged, or of another saved guest")
+
+    def furnish(self, directory: RunDirectory) -> GuestConfig:
+        """Fill a new run directory. Returns the configuration there. Raises `UsageError`."""
+        boot = dict(self.config.boot)
+        try:
+            for name in (files.INITRD, files.STATE):
+                if (self.path / name).exists():
+                    saved_files.copy(self.path / name, directory / name, _limit(name, self.config))
+            if (self.path / files.CONSOLE_LOG).exists():
+                saved_files.copy_end(self.path / files.CONSOLE_LOG, directory / files.CONSOLE_LOG, _CONSOLE)
+        except OSError as error:
+            raise UsageError(f"{directory.path} cannot be written: {error.strerror}") from None
+        if (directory / files.INITRD).is_file():
+            boot["initrd"] = str(directory / files.INITRD)
+        config = replace(self.config, name=directory.name, boot=boot)
+        if not self.trusted:
+            check_boot(config)  # what a reset loads is what `run` would take
+        return config
+
+    def monitor(self) -> bytes:
+        """The EL3 monitor that the guest was saved with. Raises `UsageError`.
+
+        QEMU writes it anew at each reset, and does not see that it is another one than it has translated.
+        """
+        if files.MONITOR in (self.files or ()):
+            return saved_files.read(self.path / files.MONITOR, _LIMITS[files.MONITOR])
+        window_version = _window_version(saved_files.read(self.path / files.STATE, _LIMITS[files.STATE]))
+        window = layout.window_base(RAM_BASE, self.config.ram_size)
+        return image.patched(window, self.config.nr_cpus, image.blob(window_version))
+
+    async def arrive(self, side: Supervisor) -> None:
+        """Have QEMU and backend of `side`, which wait for a guest, take this one."""
+        await Source.capabilities(side, _AS_FILE)
+        try:
+            await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
+            await arrived(side, _LOAD, refusal=_REFUSAL)
+        except LostGuestError as error:
+            raise GuestError(f"{_REFUSAL}: {await side.last_words() or error}") from None
+        await take_over(side)
+        side.resume()
+        if self.running:
+            await execute(side, "cont")
+
+
+def _window_version(state: bytes) -> int | None:
+    """What a state document says of it; where it is damaged, the backend says so."""
+    try:
+        version = json.loads(state)["machine"]["window_version"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return version if type(version) is int and version in image.OLDER else None
+
+
+def _limit(name: str, config: GuestConfig) -> int:
+    """Bytes that a file can have."""
+    # A page of RAM goes with its number.
+    return config.ram_size + config.ram_size // 256 + _BESIDE_RAM if name == VM else _LIMITS[name]
+
+
+def _options(data: object) -> GuestOptions:
+    known = {field.name for field in fields(GuestOptions)} - _DROPPED
+    if not isinstance(data, dict) or not data.keys() <= known | _GONE:
+        raise UsageError("the saved guest's options are those of another version of this program")
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        if name in _GONE:
+            continue
+        if not _may_be(name, value):
+            raise UsageError(f"the saved guest's options are damaged: {name}")
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return GuestOptions(**found)
+
+
+def _may_be(name: str, value: object) -> bool:
+    """Whether JSON's `value` can be that of an option."""
+    kinds = _TYPES[name]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    if isinstance(value, list):
+        wanted = int if name == "sdei_slots" else str
+        return all(type(entry) is wanted for entry in value) and (wanted is str or len(value) == 2)
+    if name == "boot":
+        return value in ("auto", "acpi", "dt")
+    return not name.endswith("_timeout") or (isinstance(value, int | float) and math.isfinite(value) and value > 0)
+
+
+def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
+    """Options as JSON, as far as a restored guest has them."""
+    options = rooted(options)  # it may be restored from anywhere
+    found: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in _DROPPED or isinstance(value, Mapping):
+            continue
+        found[field.name] = list(value) if isinstance(value, list | tuple) else value
+    return found | {"reboot": reboot}
+
+
+async def save(
+    side: Side, path: str, meta: dict[str, Any], report: Report, *, timeout: float, end: bool, hold: Hold | None = None
+) -> int:
+    """Save the running guest of `side`, at a hold point if there is one, into the new directory `path`; it goes on, or
+    ends with `end`.
+
+    Returns the bytes written. Raises `UsageError`: the directory cannot be; `SdeiError`: it did not work, nothing is
+    left of it, and the guest goes on.
+    """
+    directory = Path(path)
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(f"directory {directory} cannot be made: {error.strerror}") from None
+    leaving = None
+    try:
+        link = await BackendLink.open(side.path / files.CONTROL)
+        leaving = Source(side, link, hold, report, timeout)
+        await leaving.reach_hold_point()
+        report(Step("stop"))
+        running, _ = await leaving.stand_still()
+        part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
+        await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", _AS_FILE)
+        await _appears(directory / VM)
+        for name in (files.CONFIG, files.STATE, files.INITRD, files.MONITOR, files.CONSOLE_LOG):
+            if (side.path / name).is_file():
+                await asyncio.to_thread(shutil.copyfile, side.path / name, directory / name)
+        # Not `_limit`: what was written is what it is.
+        sums = {
+            name: await asyncio.to_thread(saved_files.sha256, directory / name, 1 << 62) for name in _saved(directory)
+        }
+        text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running, "files": sums}, indent=2)
+        (directory / META).write_text(text + "\n")
+        for file in directory.iterdir():
+            file.chmod(0o600)  # the guest's RAM is its user's alone, wherever the files are moved to
+    except BaseException as error:
+        try:
+            if leaving is not None:
+                await finish(leaving.go_on())
+        except StandsStillError as still:
+            raise StandsStillError(f"the guest was not saved: {still}") from None
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise GuestError(f"the guest was not saved and goes on: {error.strerror or error}") from None
+        if isinstance(error, SdeiError):
+            raise GuestError(f"the guest was not saved and goes on: {error}") from None
+        raise
+    if end:
+        with contextlib.suppress(SdeiError):
+            await finish(execute(side, "quit"))
+    else:
+        await finish(leaving.go_on())
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def _saved(directory: Path) -> list[str]:
+    return [name for name in _FILES if (directory / name).is_file()]
+
+
+async def _appears(file: Path) -> None:
+    """QEMU has written all; whether the disk had room for it, the name tells."""
+    deadline = time.monotonic() + _SETTLE
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise GuestError(f"{file} was not written to its end: is the disk full?")
+        await asyncio.sleep(0.01)

@@ -1,0 +1,368 @@
+"""From options to a plan: checks that need nothing to be created, and defaults that have to be found."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei import paths
+from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
+from qemu_sdei.errors import UsageError
+from qemu_sdei.host import memory
+from qemu_sdei.host.cpu_models import check_cpu
+from qemu_sdei.host.progress import Progress, no_progress
+from qemu_sdei.vm.devices import Devices, devices
+from qemu_sdei.vm.options import (
+    BUILTIN,
+    CONTINUE,
+    DIE_WITH_OWNER,
+    END,
+    FLAT,
+    GuestOptions,
+)
+
+if TYPE_CHECKING:
+    from qemu_sdei.sdei.profile import Profile
+
+DEFAULT_APPEND: Final = "earlycon console=ttyAMA0"
+"""earlycon: a kernel that dies before its console driver is up still says something; the device tree tells it where."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Options that passed all checks, with every default filled in."""
+
+    options: GuestOptions
+    qemu: Path
+    ram_size: int
+    kernel: str
+    """Absolute path, or `builtin:NAME`."""
+    flat: bool
+    """A bare-metal guest, which is no Linux."""
+    initrd: Path | None
+    busybox: Path | None
+    """Set when our own initramfs is to be built."""
+    append: str
+    reboot: bool
+    devices: Devices = field(default_factory=Devices)
+    client: Path | None = None
+    """The client module that our own initramfs carries."""
+    drivers: Path | None = None
+    """Directory with the kernel's modules; None: what is needed is taken to be built in."""
+
+    @property
+    def acpi(self) -> bool:
+        """Linux gets ACPI tables in place of a device tree."""
+        return self.options.boot == "acpi" or (self.options.boot == "auto" and self.options.ras)
+
+    @property
+    def die_with_owner(self) -> bool:
+        """The guest is to be killed by the kernel when its owner is."""
+        wanted = self.options.die_with_owner
+        return os.environ.get(DIE_WITH_OWNER, "") not in ("", "0") if wanted is None else wanted
+
+    @property
+    def own_initramfs(self) -> bool:
+        """`Guest.run` and `command` work."""
+        return self.busybox is not None and self.options.root is None
+
+    def initramfs(self, nonce: str) -> bytes:
+        """Our own initramfs for this guest. Raises `UsageError`."""
+        from qemu_sdei.boot import initramfs
+        from qemu_sdei.host import kernel_drivers
+        from qemu_sdei.host.client_module import MODULE_PATH
+
+        assert self.busybox is not None
+        options = self.options
+        files = {name: Path(path) for name, path in options.files.items()}
+        if self.client is not None:
+            files[MODULE_PATH] = self.client
+        wanted = [
+            *(kernel_drivers.DISK if self.devices.drives or options.root else ()),
+            *(kernel_drivers.NET if self.devices.net else ()),
+            *(kernel_drivers.SHARE if self.devices.tags else ()),
+        ]
+        return initramfs.build(
+            self.busybox.read_bytes(),
+            command=None if options.command is None else list(options.command),
+            nonce=nonce,
+            extra_files={name: (path.read_bytes(), path.stat().st_mode & 0o777) for name, path in files.items()},
+            drivers=kernel_drivers.load_order(self.drivers, wanted) if self.drivers is not None else (),
+            shares=self.devices.tags,
+            net=self.devices.net,
+            root=options.root,
+        )
+
+    def boot_json(self, initrd: Path | None) -> dict[str, Any]:
+        """The JSON form of the `BootConfig`, `initrd` being the file to load. Raises `UsageError`."""
+        from qemu_sdei.boot.config import BootConfig
+        from qemu_sdei.monitor.layout import window_base
+
+        end = RAM_BASE + self.ram_size
+        return BootConfig(
+            kind="flat" if self.flat else "linux",
+            kernel=self.kernel,
+            initrd=None if initrd is None else str(initrd),
+            append=self.append,
+            tables="acpi" if self.acpi else "dt",
+            sdei=self.options.sdei,
+            ram_base=RAM_BASE,
+            ram_size=self.ram_size,
+            hidden_size=end - window_base(RAM_BASE, self.ram_size),
+            nr_cpus=self.options.smp,
+        ).to_json()
+
+
+def check_machine(options: GuestOptions) -> tuple[Path, int]:
+    """Check what concerns QEMU alone; return its path and the RAM size in bytes. Raises `UsageError`."""
+    from qemu_sdei.host.environment import find_qemu
+    from qemu_sdei.host.lost_pages import LOSES_NOTHING
+
+    if not 1 <= options.smp <= MAX_CPUS:
+        raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
+    check_topology(options)
+    qemu = find_qemu(None if options.qemu is None else Path(options.qemu))
+    padded = options.pad_memory
+    if padded is None:
+        where = None if options.memory_path is None else Path(options.memory_path)
+        padded = qemu.version < LOSES_NOTHING and memory.padded_by_default(options.memory, options.smp, where)
+    size = memory.ram_size(options.memory, padded=padded)
+    if options.name is not None:
+        check_name(options.name)
+    for path, what in ((options.profile, "event profile"), *((service, "service") for service in options.services)):
+        if path is not None:
+            readable_file(path, what)
+    if options.trace is not None:
+        writable_file(options.trace, "trace")
+    check_cpu(options.cpu, qemu.path)
+    return qemu.path, size
+
+
+def check_topology(options: GuestOptions) -> None:
+    """Check that the levels of `topology` are QEMU's and that there are just enough of them. Raises `UsageError`."""
+    if not options.topology:
+        return
+    levels: dict[str, int] = {}
+    for word in options.topology.split(","):
+        level, _, count = word.partition("=")
+        if (
+            level not in ("sockets", "clusters", "cores", "threads")
+            or level in levels
+            or not re.fullmatch("[0-9]{1,3}", count)
+        ):
+            raise UsageError(
+                f"the CPU topology {word!r} is not understood: write it as QEMU's -smp, such as 6,sockets=2,cores=3"
+            )
+        levels[level] = int(count)
+    if math.prod(levels.values()) != options.smp:
+        raise UsageError(f"{options.topology} makes {math.prod(levels.values())} vCPUs, not {options.smp}")
+
+
+def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
+    """Check `options` and find what they leave open: QEMU, Debian's kernel and busybox (these may be downloaded).
+
+    Raises:
+        UsageError: something of it cannot be; nothing was created.
+    """
+    flat = isinstance(options.kernel, str) and options.kernel.startswith((BUILTIN, FLAT))
+    if options.kernel is not None and options.series is not None:
+        raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
+    if flat and (options.initrd is not None or options.command is not None):
+        raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
+    check_tables(options, flat)
+    if options.on_panic not in (END, CONTINUE):
+        raise UsageError(f"on_panic {options.on_panic!r} is not understood: give {END!r} or {CONTINUE!r}")
+    if options.command is not None and options.initrd is not None:
+        raise UsageError("a command runs in our own initramfs: leave out --initrd, or the command")
+    if options.command is not None and not options.command:
+        raise UsageError("the command to run is empty")
+    for given, what in (
+        (options.files, "files can only be added to"),
+        (options.client, "the client module is put into"),
+        (options.root, "a root device is mounted by"),
+    ):
+        if given and (flat or options.initrd is not None):
+            reason = f"{options.kernel} is no Linux" if flat else "leave out --initrd"
+            raise UsageError(f"{what} our own initramfs: {reason}")
+    if options.root is not None:
+        if options.command is not None:
+            raise UsageError("a command runs in our own initramfs: leave out --root, or the command")
+        if not re.fullmatch(r"/dev/[A-Za-z0-9_/-]+", options.root):
+            raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
+    attached = devices(options)
+    for path in options.files.values():
+        readable_file(path, "file for the guest")
+    kernel = None
+    if flat:
+        kernel = str(options.kernel)
+        if kernel.startswith(FLAT):
+            kernel = str(readable_file(kernel.removeprefix(FLAT), "guest binary"))
+    elif options.kernel is not None:
+        kernel = str(check_kernel(options.kernel))
+    initrd = None if options.initrd is None else readable_file(options.initrd, "initrd")
+    given_busybox = None if options.busybox is None else readable_file(options.busybox, "busybox")
+    qemu, size = check_machine(options)
+    memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
+
+    busybox = driver_folder = None
+    client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
+    if not flat:
+        from qemu_sdei.host.debian import DebianCache
+
+        cache = DebianCache(progress=progress)
+        if kernel is None:
+            files = cache.kernel(options.series)
+            kernel = str(files.image)
+            if initrd is None and (attached.seen or options.root):
+                driver_folder = cache.drivers(files)
+            if options.client is True:
+                from qemu_sdei.host import client_module as module
+
+                client = module.build(cache, files, progress)
+        elif options.client is True:
+            raise UsageError(
+                "the client module is built for Debian's kernels: with --kernel name its file, --client FILE"
+            )
+        if initrd is None:
+            busybox = given_busybox or cache.busybox()
+    assert kernel is not None
+    append = options.append
+    if not flat:
+        # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
+        words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
+        append = " ".join(word for word in words if word)
+    plan = Plan(
+        options=options,
+        qemu=qemu,
+        ram_size=size,
+        kernel=kernel,
+        flat=flat,
+        initrd=initrd,
+        busybox=busybox,
+        append=append,
+        reboot=options.command is None if options.reboot is None else options.reboot,
+        devices=attached,
+        client=client,
+        drivers=driver_folder,
+    )
+    plan.boot_json(initrd)  # so that a bad command line is known now
+    return plan
+
+
+def check_tables(options: GuestOptions, builtin: bool) -> None:
+    """Check how the machine is described to the guest. Raises `UsageError`."""
+    if options.boot not in ("auto", "acpi", "dt"):
+        raise UsageError(f"boot {options.boot!r} is not understood: give 'acpi', 'dt' or 'auto'")
+    if options.ras and options.boot == "dt":
+        raise UsageError("hardware errors are announced by ACPI only: leave out --dt, or --ras")
+    if options.ras and not options.sdei:
+        raise UsageError("hardware errors are signalled by SDEI events: leave out --no-sdei, or --ras")
+    if builtin and (options.ras or options.boot == "acpi"):
+        raise UsageError(f"{options.kernel} is no Linux: it knows nothing of ACPI")
+
+
+def readable_file(path: str | Path, what: str) -> Path:
+    """The absolute path of the regular file `path`. Raises `UsageError`."""
+    file = paths.expand(path)
+    try:
+        if not file.is_file():
+            reason = (
+                "it is a directory" if file.is_dir() else "it is no regular file" if file.exists() else "no such file"
+            )
+            raise UsageError(f"{what} {file} cannot be read: {reason}")
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{what} {file} cannot be read: {error.strerror}") from None
+    return file.absolute()
+
+
+def writable_file(path: str | Path, what: str) -> None:
+    """Check that the file `path` can be written or made; it is not touched. Raises `UsageError`."""
+    file = paths.expand(path)
+    if file.is_dir():
+        reason = "it is a directory"
+    elif not (file.exists() or file.parent.is_dir()):
+        reason = f"there is no directory {file.parent}"
+    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+        reason = "permission denied"
+    else:
+        return
+    raise UsageError(f"{what} {file} cannot be written: {reason}")
+
+
+def check_kernel(path: str | Path) -> Path:
+    """The absolute path of the arm64 kernel `path`. Raises `UsageError`: it is none."""
+    from qemu_sdei.boot.image import KernelImage
+
+    file = readable_file(path, "kernel")
+    KernelImage.load(file)
+    return file
+
+
+def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | None = None) -> GuestConfig:
+    """The `guest.json` for `plan`. Raises `UsageError` when what is to be booted cannot be."""
+    options = plan.options
+
+    def absolute(path: str | Path | None) -> str | None:
+        return None if path is None else str(paths.absolute(path))
+
+    config = GuestConfig(
+        name=name,
+        nr_cpus=options.smp,
+        cpu=options.cpu,
+        ram_size=plan.ram_size,
+        ram_path=absolute(ram_path),
+        boot=plan.boot_json(initrd),
+        virtualization=options.virtualization,
+        profile=absolute(options.profile),
+        sdei_version=options.sdei_version,
+        sdei_vendor=options.sdei_vendor,
+        sdei_signal=options.sdei_signal,
+        sdei_slots=options.sdei_slots,
+        sdei=options.sdei,
+        services=tuple(str(paths.absolute(service)) for service in options.services),
+        trace=absolute(options.trace),
+    )
+    switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)
+    if options.profile is not None or switches != (None, None, None, None):
+        from qemu_sdei.sdei.switches import profile_of
+
+        profile = profile_of(config)  # so that what is wrong is known now
+        if plan.acpi:
+            _check_announced(config, profile, options.ras)
+    return config
+
+
+def _check_announced(config: GuestConfig, profile: Profile, ras: bool) -> None:
+    from qemu_sdei.boot.area import AcpiArea, Announced
+    from qemu_sdei.boot.config import BootConfig
+
+    sources = Announced.of(profile).sources
+    AcpiArea.of(BootConfig.from_json(config.boot)).sources(sources)
+    if ras and not sources:
+        raise UsageError(
+            f'machine description {config.profile} has no event for hardware errors: give one acpi = "ghes" in it, '
+            "or leave out --ras"
+        )
+
+
+def monitor_image(plan: Plan) -> bytes:
+    """The EL3 monitor for `plan`."""
+    from qemu_sdei.monitor.image import patched
+    from qemu_sdei.monitor.layout import window_base
+
+    return patched(window_base(RAM_BASE, plan.ram_size), plan.options.smp)
+
+
+def check_boot(config: GuestConfig) -> None:
+    """Raise `UsageError` when kernel and initrd are not what they should be, or do not fit into the guest's memory."""
+    from qemu_sdei.boot import flat, linux
+    from qemu_sdei.boot.config import BootConfig
+
+    boot = BootConfig.from_json(config.boot)
+    (flat if boot.kind == "flat" else linux).check(boot)

@@ -1,0 +1,112 @@
+"""The client module's Python side, with a guest that answers from a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.sdei_client import Count, Dumps, SdeiClient, SdeiClientError, kernel_lines
+from qemu_sdei.guest.shell import CommandResult
+from qemu_sdei.vm.options import GuestOptions
+
+STATUS = """\
+version 1.1 vendor 0x4b564d
+run-for 0
+dumps 3 suppressed 2 lost 1
+event 0x0 registered 1 enabled 1
+cpu 0 event 0x0 count 4 returned 4
+cpu 1 event 0x0 count 3 returned 2
+"""
+RECORD = (
+    "cpu 1 number 2 event 0x100 parameter 0xdabfdabf time 81 pc 0xffff800008cbb554 pstate 0x604000c5 sp 0x10"
+    + "".join(f" x{n} {n:#x}" for n in range(31))
+)
+USER = RECORD.replace("0x604000c5", "0x60000010").replace("time 81", "time 99") + "".join(
+    f" c{n} {n:#x}" for n in range(18)
+)
+
+
+class FakeGuest:
+    def __init__(self, answers: dict[str, str | CommandResult]) -> None:
+        self.answers = answers
+        self.commands: list[str] = []
+
+    def run(self, command: str) -> CommandResult:
+        self.commands.append(command)
+        for part, answer in self.answers.items():
+            if part in command:
+                return answer if isinstance(answer, CommandResult) else CommandResult(0, answer)
+        return CommandResult(0, "")
+
+
+def client(**answers: str | CommandResult) -> tuple[SdeiClient, FakeGuest]:
+    guest = FakeGuest(answers)  # keys: part of a command
+    return SdeiClient(guest.run, "/x.ko"), guest
+
+
+def test_status_as_objects() -> None:
+    typed, _ = client(status=STATUS)
+    assert typed.counts() == [Count(0, 0, 4, 4), Count(1, 0, 3, 2)]
+    assert (typed.count(), typed.count(cpu=1), typed.count(event=1)) == (6, 2, 0)
+    assert typed.dumps() == Dumps(3, 2, 1)
+
+
+def test_records_as_objects() -> None:
+    typed, guest = client(records=f"noise\n{USER}\n{RECORD}\n")
+    user, kernel = typed.records(cpu=1, event=0x100, last=5)
+    assert "tail -n 5" in guest.commands[-1]
+    assert (kernel.cpu, kernel.number, kernel.event, kernel.pc) == (1, 2, 0x100, 0xFFFF800008CBB554)
+    assert kernel.regs == tuple(range(31))
+    assert kernel.context is None
+    assert (kernel.user, kernel.aarch32, kernel.irqs_masked) == (False, False, True)
+    assert user.context == tuple(range(18))
+    assert (user.user, user.aarch32, user.irqs_masked) == (True, True, False)
+    assert typed.record() == user, "the newest is not the last one of the last CPU"
+
+
+def test_no_record() -> None:
+    typed, _ = client()
+    with pytest.raises(GuestError, match="no such event"):
+        typed.record(cpu=0)
+
+
+@pytest.mark.parametrize("line", ["cpu 1 number", "cpu 1 number x", "cpu 1 number 2 event 0x0"])
+def test_records_that_are_none(line: str) -> None:
+    typed, _ = client(records=line)
+    with pytest.raises(ProtocolError):
+        typed.records()
+
+
+def test_commands_are_the_modules() -> None:
+    typed, guest = client()
+    typed.load([0, 0x100], verbose=3)
+    typed.register(1)
+    typed.route(0x200)
+    typed.route(0x200, 1)
+    typed.mask()
+    typed.unmask(2)
+    typed.irqs_off(1, 5)
+    assert guest.commands == [
+        "insmod /x.ko events=0x0,0x100 verbose=3 records=256",
+        *(
+            f"echo {words} >/proc/sdei_test/control"
+            for words in ("register 0x1", "route 0x200 any", "route 0x200 1", "mask", "unmask 2", "irqs-off 1 5")
+        ),
+    ]
+
+
+def test_what_the_guest_refuses() -> None:
+    typed, _ = client(signal=CommandResult(1, "sh: write error: No such device\n"))
+    with pytest.raises(SdeiClientError, match="'echo signal 9' failed: sh: write error: No such device") as error:
+        typed.signal(9)
+    assert error.value.errno == "No such device"
+
+
+def test_a_guest_that_is_not_started_has_no_client() -> None:
+    with pytest.raises(SdeiError, match="not started"):
+        Guest(GuestOptions()).sdei_client()
+
+
+def test_time_stamps_go() -> None:
+    assert kernel_lines("[    1.500000] one\n[12345.678901] two\nthree") == ["one", "two", "three"]

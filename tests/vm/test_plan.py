@@ -1,0 +1,114 @@
+"""Options that cannot be are told before anything is created."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.errors import UsageError
+from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, prepare
+
+pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
+
+SELFTEST = GuestOptions(kernel="builtin:selftest")
+
+
+def test_the_embedded_guest_needs_nothing_else() -> None:
+    plan = prepare(SELFTEST)
+    assert plan.flat
+    assert not plan.own_initramfs
+    config = guest_config(plan, "guest", None)
+    check_boot(config)
+    assert (config.nr_cpus, config.ram_size, config.boot["kind"]) == (2, (1 << 30) + 8192, "flat")
+    assert len(monitor_image(plan)) > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (replace(SELFTEST, smp=0), "0 vCPUs are not possible: give 1 to 512"),
+        (replace(SELFTEST, smp=513), "513 vCPUs"),
+        (replace(SELFTEST, memory="32M"), "too small"),
+        (replace(SELFTEST, cpu="cortex-a73x"), "nearest: "),
+        (replace(SELFTEST, name="a/b"), "guest name"),
+        (replace(SELFTEST, initrd="x"), "is no Linux"),
+        (replace(SELFTEST, command=["true"]), "is no Linux"),
+        (replace(SELFTEST, series="6.1"), "give one of them"),
+        (replace(SELFTEST, boot="acpi"), "is no Linux: it knows nothing of ACPI"),
+        (replace(SELFTEST, ras=True), "is no Linux: it knows nothing of ACPI"),
+        (GuestOptions(boot="uefi"), "boot 'uefi' is not understood"),  # type: ignore[arg-type]
+        (GuestOptions(boot="dt", ras=True), "leave out --dt, or --ras"),
+        (GuestOptions(sdei=False, ras=True), "leave out --no-sdei, or --ras"),
+        (replace(SELFTEST, profile="/nonexistent"), "event profile /nonexistent cannot be read: no such file"),
+        (replace(SELFTEST, services=["/nonexistent"]), "service /nonexistent"),
+        (replace(SELFTEST, qemu="/nonexistent"), "does not exist"),
+        (replace(SELFTEST, append="x" * 5000), "command line"),
+        (replace(SELFTEST, memory_path="/nonexistent"), "--memory-path"),
+        (GuestOptions(kernel="/nonexistent"), "kernel /nonexistent cannot be read: no such file"),
+        (GuestOptions(kernel="/"), "directory|regular"),
+        (GuestOptions(kernel="/dev/null"), "regular"),
+        (GuestOptions(kernel="/bin/sh"), "arm64 Image"),
+        (GuestOptions(initrd="/nonexistent"), "initrd /nonexistent"),
+        (GuestOptions(initrd="/bin/sh", command=["true"]), "own initramfs"),
+        (GuestOptions(command=[]), "empty"),
+        (GuestOptions(files={"x": Path("/nonexistent")}), "file for the guest"),
+        (GuestOptions(drives=["/nonexistent"]), "disk image /nonexistent cannot be read"),
+        (GuestOptions(shares=["/nonexistent"]), "no such directory"),
+        (GuestOptions(forwards=["22"]), "HOST:GUEST"),
+        (GuestOptions(root="/dev/vda", command=["true"]), "leave out --root"),
+        (GuestOptions(root="vda"), "root device 'vda'"),
+        (GuestOptions(root="/dev/vda", initrd="/bin/sh"), "leave out --initrd"),
+        (GuestOptions(client=True, initrd="/bin/sh"), "leave out --initrd"),
+        (GuestOptions(client="/nonexistent"), "client module /nonexistent"),
+        (replace(SELFTEST, client=True), "is no Linux"),
+        (replace(SELFTEST, root="/dev/vda"), "is no Linux"),
+        (GuestOptions(kernel="flat:/nonexistent"), "guest binary /nonexistent cannot be read: no such file"),
+    ],
+)
+def test_what_cannot_be(options: GuestOptions, what: str) -> None:
+    with pytest.raises(UsageError, match=what) as error:
+        prepare(options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["", "1", "x.y", "1.0.0"])
+def test_an_sdei_version_that_is_none(version: str) -> None:
+    with pytest.raises(UsageError, match=r"MAJOR\.MINOR"):
+        guest_config(prepare(replace(SELFTEST, sdei_version=version)), "guest", None)
+
+
+def test_an_embedded_guest_that_does_not_exist() -> None:
+    plan = prepare(replace(SELFTEST, kernel="builtin:nothing"))
+    with pytest.raises(UsageError, match=r"there are: .*builtin:selftest"):
+        check_boot(guest_config(plan, "guest", None))
+
+
+@pytest.mark.parametrize(
+    ("options", "tables"),
+    [
+        (GuestOptions(), "dt"),
+        (GuestOptions(ras=True), "acpi"),
+        (GuestOptions(boot="acpi"), "acpi"),
+        (GuestOptions(boot="dt"), "dt"),
+        (GuestOptions(boot="acpi", ras=True), "acpi"),
+    ],
+)
+def test_auto_is_acpi_where_hardware_errors_are_asked_for(options: GuestOptions, tables: str, tmp_path: Path) -> None:
+    assert guest_config(plan_for(options, tmp_path), "guest", None).boot["tables"] == tables
+
+
+def test_ras_needs_an_event_for_hardware_errors(tmp_path: Path) -> None:
+    events = tmp_path / "events.toml"
+    events.write_text('[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n')
+    with pytest.raises(UsageError, match='no event for hardware errors: give one acpi = "ghes"'):
+        guest_config(plan_for(GuestOptions(ras=True, profile=events), tmp_path), "guest", None)
+
+
+def plan_for(options: GuestOptions, directory: Path) -> Plan:
+    """A plan for a kernel that is none; nothing looks at it before `check_boot`."""
+    plan = prepare(SELFTEST)
+    return replace(plan, options=options, kernel=str(directory / "Image"), flat=False)
