@@ -13,7 +13,7 @@ from qemu_sdei.cli.run_command import interact
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.guest.receive import ReceivedGuest
+    from qemu_sdei.guest.guest import Guest
 
 _LONG = 1e6
 
@@ -66,7 +66,8 @@ def add_tls(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from qemu_sdei.guest.receive import WAIT, receive
+    from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.guest.receive import WAIT
     from qemu_sdei.migration.remote_address import Tls
 
     if args.timeout is not None and not 0 < args.timeout < math.inf:
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.detach and args.listen is None and args.unix is None and args.name is not None and _waits(args.name):
         return 0
     with Progress(args.quiet) as progress:
-        guest = receive(
+        guest = Guest.receive(
             name=args.name,
             listen=args.listen,
             tls=Tls.of(args.tls_cert, args.tls_key, args.tls_ca),
@@ -131,7 +132,7 @@ def _waits(name: str) -> bool:
     return True
 
 
-def _detached(guest: ReceivedGuest) -> int:
+def _detached(guest: Guest) -> int:
     """Wait for the guest, and for its end, whoever started this."""
     import signal
     import threading

@@ -11,16 +11,19 @@ import os
 import signal
 import stat
 import time
-from typing import Any, Final
+from typing import Final
 
 from qemu_sdei import fetching, locks, rundir, stopped
 from qemu_sdei import untrusted_files as saved_files
 from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
 from qemu_sdei.migration.cancelling import cancel
+from qemu_sdei.migration.source import execute
 from qemu_sdei.rundir import RunDirectory, Running
 from qemu_sdei.vm.description import Description
+from qemu_sdei.vm.place import found
 from qemu_sdei.vm.process import Process
+from qemu_sdei.vm.supervisor import Supervisor
 
 _CANCELLED: Final = 10.0
 _FETCHED: Final = 600.0
@@ -98,25 +101,22 @@ class Adoption:
             os.close(self._qemu[1])
             self._qemu = None
 
-    async def settle(self, side: Any) -> None:
+    async def settle(self, side: Supervisor) -> None:
         """End what the owner before us was amid: a guest that it had stopped, to hand it over, goes on."""
-        marker = self.directory / rundir.HANDOVER
-        marked = marker.exists()
-        if marked:
-            with contextlib.suppress(OSError, ValueError):
-                side.undecided = marker.read_text().strip()
-            if side.undecided:
-                return  # it may run at another host, and no two of it may
+        marked, where = found(self.directory.path)
+        if where:
+            side.found(where)
+            return  # it may run at another host, and no two of it may
         # Also of one that was not stopped by then: QEMU goes on with it, and stops it in the end.
-        migrates = (await side.execute("query-migrate", {})).get("status") in _MIGRATING
+        migrates = (await execute(side, "query-migrate")).get("status") in _MIGRATING
         if migrates and not await cancel(side, _CANCELLED):
             raise GuestError(
                 f"QEMU of guest {self.directory.name!r} is in a migration that its former owner had begun, and did not "
                 f"cancel it within {_CANCELLED:g} s: try again later"
             )
-        if marked and (await side.execute("query-status", {}))["status"] != "running":
-            await side.execute("cont", {})
-        marker.unlink(missing_ok=True)
+        if marked and (await execute(side, "query-status"))["status"] != "running":
+            await execute(side, "cont")
+        side.resume()
 
 
 def _wait_fetched(directory: RunDirectory) -> None:

@@ -9,40 +9,40 @@ with Guest(GuestOptions(smp=2)) as guest:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qemu_sdei import rundir as files
 from qemu_sdei import stopped
-from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.guest import exit_hooks
-from qemu_sdei.guest import start as bringup
 from qemu_sdei.guest.adoption import check
 from qemu_sdei.guest.control_client import ControlClient, Injection
 from qemu_sdei.guest.guest_console import GuestConsole
 from qemu_sdei.guest.guest_remote import RemoteGuest
 from qemu_sdei.guest.guest_snapshots import GuestSnapshots
-from qemu_sdei.guest.local_migration import Mover
-from qemu_sdei.guest.start import CLOSE_LIMIT
+from qemu_sdei.guest.local_migration import LocalMigration
+from qemu_sdei.guest.placement import Placement
+from qemu_sdei.guest.receive import WAIT, Arrival, ArrivalEvent, Listening, no_event
+from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.guest.start import CLOSE_LIMIT, Beginning, Boot, TakeOver
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.migration.options import SHARED, UNIX, Hold, MigrationOptions, MigrationResult, Report, no_report
+from qemu_sdei.migration.remote_address import Tls
 from qemu_sdei.migration.retry import longest
-from qemu_sdei.rundir import RunDirectory, Running, find
+from qemu_sdei.rundir import find
 from qemu_sdei.saving import saved_trust
 from qemu_sdei.saving.saved import Saved
 from qemu_sdei.vm import silence
 from qemu_sdei.vm.description import Description
+from qemu_sdei.vm.event_loop import EventLoop
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.qemu_exit import PowerOff
-from qemu_sdei.vm.supervisor import Supervisor
 
 T = TypeVar("T")
 
@@ -62,21 +62,24 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     (`GuestPanicError`), or its QEMU ends (`LostGuestError`).
     """
 
-    def __init__(self, options: GuestOptions | None = None, *, progress: Progress = no_progress) -> None:
-        """Describe a guest. Nothing happens before `start`; `progress` is told what takes long."""
-        super().__init__(options or GuestOptions())
-        self._progress = progress
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._supervisor: Supervisor | None = None
-        self._directory: RunDirectory | None = None
-        self._ram_fd: int | None = None
-        self._client: ControlClient | None = None
-        self._sink: Callable[[bytes], None] | None = None
-        self._config: GuestConfig | None = None
-        self._mover: Mover | None = None
-        self._saved: Saved | None = None
-        self._ownerless: Running | None = None
+    def __init__(
+        self,
+        options: GuestOptions | None = None,
+        *,
+        progress: Progress = no_progress,
+        beginning: Beginning | None = None,
+    ) -> None:
+        """Describe a guest. Nothing happens before `start`; `progress` is told what takes long.
+
+        `beginning`: how it comes to run; None: it is booted.
+        """
+        record = GuestRecord(options or GuestOptions(), progress)
+        super().__init__(record)
+        self.loop = EventLoop(lambda: "" if (path := self._path()) is None else stopped.reason(path))
+        """Where its processes are looked after; a thread of its own."""
+        self._beginning: Beginning = beginning or Boot()
+        self._migration: LocalMigration | None = None
+        self._one_closes = threading.RLock()
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
 
@@ -105,10 +108,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         if not trust:
             saved_trust.check(saved.path, saved.wants(qemu=qemu is not None), summed=saved.files is not None)
         options = replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False)
-        guest = cls(options if qemu is None else replace(options, qemu=qemu), progress=progress)
-        guest._saved = saved
-        guest._nonce = saved.nonce
-        return guest
+        return cls(options if qemu is None else replace(options, qemu=qemu), progress=progress, beginning=Boot(saved))
 
     @classmethod
     def adopt(cls, name: str, *, progress: Progress = no_progress) -> Guest:
@@ -121,9 +121,43 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """
         found = find(name)
         check(found)
-        guest = cls(replace(Description.read(found.path).plan.options, name=name), progress=progress)
-        guest._ownerless = found
-        return guest
+        options = replace(Description.read(found.path).plan.options, name=name)
+        return cls(options, progress=progress, beginning=TakeOver(found))
+
+    @classmethod
+    def receive(
+        cls,
+        *,
+        name: str | None = None,
+        listen: str | None = None,
+        tls: Tls | None = None,
+        unix: str | Path | None = None,
+        allow: tuple[str, ...] = (),
+        qemu: str | Path | None = None,
+        memory_path: str | Path | None = None,
+        timeout: float = WAIT,
+        event: ArrivalEvent = no_event,
+        progress: Progress = no_progress,
+    ) -> Guest:
+        """A guest that arrives from another host: `start`, or `with`, waits for it.
+
+        Args:
+            name: its name here; None: the first free of guest, guest-2, ...
+            listen: "ADDRESS:PORT" for TCP; other addresses than loopback need `tls`. None: a unix socket, for ssh.
+            tls: `Tls(cert, key, ca)`, paths of PEM files; the source must show a certificate that `ca` has signed.
+            unix: path of that socket; None: `receive.sock` in the run directory.
+            allow: what a guest that comes by TCP may use here: paths of disks, shares and services, "net", "qemu-args".
+            qemu, memory_path: as in `GuestOptions`.
+            timeout: seconds to wait.
+            event: is told (state, facts) in another thread: waiting, with the socket or the address and the token;
+                arriving; failed; running.
+
+        Raises:
+            UsageError: the arguments cannot be.
+        """
+        options = GuestOptions(name=name, qemu=qemu, memory_path=memory_path)
+        arrival = Arrival(Listening.of(listen, tls, unix, allow), timeout=timeout, event=event)
+        return cls(options, progress=progress, beginning=arrival)
 
     def __enter__(self) -> Guest:
         self.start()
@@ -141,146 +175,131 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             UsageError: the options cannot be. `LaunchError`: QEMU or the backend did not come up. Nothing is left then,
             but for a guest that was to be adopted: it goes on as it was.
         """
-        if self._loop is not None:
+        if self.loop.started:
             raise SdeiError("this Guest was started before: make a new one")
         exit_hooks.register(self)
         try:
-            if self._ownerless is not None:
-                bringup.take_over(self, self._ownerless.name, self._ownerless.identity)
-            else:
-                self._bring_up()
+            placement = self._beginning.begin(self._record, self.loop)
+            self._record.settle(placement)
+            self._migration = LocalMigration(self._record)
+            # One that came from another host is here, also if nobody can ask for it.
+            with contextlib.suppress(OSError) if self._beginning.here else contextlib.nullcontext():
+                self.loop.call(self._migration.open(placement.directory), CLOSE_LIMIT)
+            self._beginning.begun()
         except BaseException:
-            if self._ownerless is not None:
-                self._release()
             self.close()
             raise
 
-    def _bring_up(self) -> None:
-        bringup.start(self)
-
-    def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Run `work` in the event loop and wait for it."""
-        assert self._loop is not None
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(timeout)
-        except TimeoutError:
-            if future.done():
-                raise
-            future.cancel()
-            why = "" if self._directory is None else stopped.reason(self._directory.path)
-            raise GuestTimeoutError(f"the guest's processes did not do it within {timeout:g} s{why}") from None
-        except BaseException:
-            future.cancel()
-            raise
-
     def close(self) -> None:
-        """End the guest, whatever it is doing, and leave nothing of it; does nothing the second time."""
-        try:
-            self._close()
-        except BaseException:
-            # A signal's exception came in the middle of it: finish first. Every step can be done again.
-            self._close()
-            raise
-
-    def _release(self) -> None:
-        """Let go of a guest that could not be adopted."""
-        supervisor = self._supervisor
-        if supervisor is not None and supervisor.failure is None and supervisor.power_off is None:
-            with contextlib.suppress(Exception):
-                self._call(supervisor.release(), CLOSE_LIMIT)
-            self._supervisor = self._directory = None
+        """End the guest, or the wait for it, whatever it is doing, and leave nothing of it; does nothing the second
+        time.
+        """
+        with self._one_closes:
+            try:
+                self._close()
+            except BaseException:
+                # A signal's exception came in the middle of it: finish first. Every step can be done again.
+                self._close()
+                raise
 
     def _close(self) -> None:
         try:
-            if self._client is not None:
-                self._client.close()
-            if self._supervisor is not None and self._loop is not None and self._loop.is_running():
+            if self._record.placement is not None:
+                self._record.placement.client.close()  # whoever waits by it need not any more
+            if self.loop.running:
                 with contextlib.suppress(GuestTimeoutError):
-                    self._call(self._stop(), CLOSE_LIMIT)
+                    self._beginning.undo(self.loop)
+            if self.loop.running:
+                with contextlib.suppress(GuestTimeoutError):
+                    self.loop.call(self._stop(), CLOSE_LIMIT)
         finally:
-            if self._loop is not None and self._thread is not None and self._thread.is_alive():
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join(CLOSE_LIMIT)
-                if not self._thread.is_alive():
-                    self._loop.close()
-            if self._ram_fd is not None:
-                os.close(self._ram_fd)
-                self._ram_fd = None
-            if self._directory is not None:
-                self._directory.remove()
+            self.loop.stop(CLOSE_LIMIT)
+            self._beginning.discard()
+            placement = self._record.placement  # a migration may have ended meanwhile
+            if placement is not None:
+                placement.client.close()
+                placement.ram.close()
+                placement.directory.remove()
             self.console_text.close()
         exit_hooks.forget(self)
 
     async def _stop(self) -> None:
-        assert self._supervisor is not None
-        if self._mover is not None:
-            await self._mover.close()
-        await self._supervisor.stop()
+        if self._migration is not None:
+            await self._migration.close()
+        if self._record.placement is not None:
+            await self._record.placement.supervisor.stop()
 
-    def _running(self) -> Supervisor:
-        if self._supervisor is None or self._plan is None:
-            raise SdeiError("the guest is not started: use it in a `with`, or call start()")
-        return self._supervisor
+    def _path(self) -> Path | None:
+        placement = self._record.placement
+        directory = self._beginning.builder.directory if placement is None else placement.directory
+        return None if directory is None else directory.path
+
+    @property
+    def placement(self) -> Placement:
+        """Where it is now: run directory, plan, RAM, processes. Raises `SdeiError`: it is not started."""
+        return self._record.here
+
+    @property
+    def here(self) -> bool:
+        """It runs here: it was started, or has arrived, although `start` may not have returned yet."""
+        return self._record.placement is not None or self._beginning.here
 
     @property
     def name(self) -> str:
         """The guest's name, for `qemu-sdei inject NAME`."""
-        self._running()
-        assert self._directory is not None
-        return self._directory.name
+        return self.placement.directory.name
 
     @property
     def command_line(self) -> list[str]:
         """QEMU's command line."""
-        return self._running().command
+        return self.placement.supervisor.command
 
     @property
     def qemu_pid(self) -> int | None:
         """Process id of QEMU."""
-        return self._running().qemu_pid
+        return self.placement.supervisor.qemu_pid
 
     @property
     def backend_pid(self) -> int | None:
         """Process id of the backend that serves now; another one after it was killed."""
-        return self._running().backend_pid
+        return self.placement.supervisor.backend_pid
 
     @property
     def backend_starts(self) -> int:
         """How often a backend was started: 1 when it never died."""
-        return self._running().backend_starts
+        return self.placement.supervisor.backend_starts
 
     @property
     def warnings(self) -> list[str]:
         """What went wrong without harm to the guest, such as a trace for which the disk had no room; after its end."""
-        return [] if self._supervisor is None else list(self._supervisor.warnings)
+        placement = self._record.placement
+        return self._beginning.builder.warnings if placement is None else list(placement.supervisor.warnings)
 
     # Console (see also GuestConsole)
 
     def write(self, text: str | bytes) -> None:
         """Type at the guest's console."""
-        supervisor = self._running()
-        assert self._loop is not None
+        supervisor = self.placement.supervisor
         data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
 
         def arrive() -> None:
             supervisor.write(data)
             self._typed += len(data)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: so is the console
-            self._loop.call_soon_threadsafe(arrive)
+        if self.loop.soon(arrive):  # else it is closed: so is the console
             self._written += len(data)
 
     def input_backlog(self) -> int:
         """Bytes, about, that were typed and that the guest has no room for yet."""
         on_the_way = self._written - self._typed  # first: what arrives meanwhile is counted twice, and never missed
-        return on_the_way + (0 if self._supervisor is None else self._supervisor.backlog)
+        placement = self._record.placement
+        return on_the_way + (0 if placement is None else placement.supervisor.backlog)
 
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
         """Have the console's raw bytes given to `sink` too, in another thread; it must not block. None ends it."""
-        self._sink = sink
-        if self._supervisor is not None:
-            self._supervisor.attach(sink)
+        self._record.sink = sink
+        if self._record.placement is not None:
+            self._record.placement.supervisor.attach(sink)
 
     # Firmware
 
@@ -311,18 +330,17 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     def client(self) -> ControlClient:
         """A connection of its own to the backend's control socket, for another thread or for events."""
         known = self._control().identity
-        assert self._directory is not None
-        return ControlClient(self._directory / files.CONTROL, identity=known)
+        return ControlClient(self.placement.directory / files.CONTROL, identity=known)
 
     def _control(self) -> ControlClient:
-        supervisor = self._running()
+        here = self.placement
         with self.console_text.changed:
-            over = supervisor.power_off
+            over = here.supervisor.power_off
         if over is not None and over.returncode:
             self.console_text.raise_if_over(self.console_text.end, "the backend's answer")
-        if over is not None or self._client is None:
-            raise LostGuestError("the guest has ended" + (f" ({over.reason})" if over else ""))
-        return self._client
+        if over is not None:
+            raise LostGuestError(f"the guest has ended ({over.reason})")
+        return here.client
 
     def _ask(self, question: Callable[[ControlClient], T]) -> T:
         """Ask the backend. The end of a guest is told by what is known of it, and not by its socket that is gone."""
@@ -339,6 +357,11 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             raise
 
     # Migration
+
+    def _moves(self) -> LocalMigration:
+        self._record.check_started()
+        assert self._migration is not None
+        return self._migration
 
     def migrate(
         self,
@@ -369,12 +392,10 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             UsageError: it cannot be done. `GuestError`: it did not work, and the guest goes on where it was;
             `LostGuestError`: it does not.
         """
-        self._running()
         options = MigrationOptions(route, verify, hold, timeout, transport, multifd)
-        assert self._mover is not None
         starting = silence.longest(self.options.start_timeout)
         once = timeout + starting + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
-        return self._call(self._mover.migrate(name, options, report), longest(options, once))
+        return self.loop.call(self._moves().migrate(name, options, report), longest(options, once))
 
     # Machine
 
@@ -384,7 +405,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         Raises `GuestError` with QEMU's words, `LostGuestError` when QEMU is gone.
         """
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
-        return self._call(self._running().execute(command, words), silence.longest(_QMP_TIMEOUT))
+        return self.loop.call(self.placement.supervisor.execute(command, words), silence.longest(_QMP_TIMEOUT))
 
     def reset(self) -> None:
         """Press the machine's reset button (QMP `system_reset`); the guest knows nothing of it before.
@@ -400,10 +421,9 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
     def poweroff(self, timeout: float = 30.0) -> PowerOff:
         """Have the guest power itself off by its shell where it has one, else end QEMU; wait for it."""
-        supervisor = self._running()
-        assert self._plan is not None
-        if supervisor.power_off is None:
-            if self._plan.own_initramfs and self.options.command is None:
+        here = self.placement
+        if here.supervisor.power_off is None:
+            if here.plan.own_initramfs and self.options.command is None:
                 self.wait_shell()
                 self.write("poweroff -f\r")
             else:
@@ -420,7 +440,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         deadline = time.monotonic() + timeout
         with self.console_text.changed:
             # Looked up each time: the guest may migrate meanwhile.
-            while (off := self._running().power_off) is None:
+            while (off := self.placement.supervisor.power_off) is None:
                 if self.console_text.panicked:
                     self.console_text.raise_if_over(0, "the guest to power off")
                 left = deadline - time.monotonic()
@@ -434,15 +454,15 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     @property
     def power_off(self) -> PowerOff | None:
         """How QEMU ended; None while it runs."""
-        return self._running().power_off
+        return self.placement.supervisor.power_off
 
     @property
     def resets(self) -> list[dict[str, Any]]:
         """QMP's RESET events, the newest 256: {guest, reason, position (of the console then)}."""
         with self.console_text.changed:
-            return self._running().resets.newest()
+            return self.placement.supervisor.resets.newest()
 
     @property
     def reset_count(self) -> int:
         """How often the machine was reset, by the guest or from outside, since its first boot."""
-        return self._running().resets.count
+        return self.placement.supervisor.resets.count

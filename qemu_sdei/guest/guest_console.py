@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.guest import shell
+from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.sdei_client import SdeiClient
 from qemu_sdei.guest.shell import CommandResult
 from qemu_sdei.vm.console import LIMIT, Console
 from qemu_sdei.vm.kernel_messages import Panic
-from qemu_sdei.vm.options import CONTINUE, GuestOptions
-from qemu_sdei.vm.plan import Plan
+from qemu_sdei.vm.options import GuestOptions
 
 _SLICE: Final = 0.5
 _LOOK: Final = 0.3
@@ -33,13 +33,8 @@ class _ResetError(Exception):
 class GuestConsole(ABC):
     """The console side of a `Guest`."""
 
-    def __init__(self, options: GuestOptions) -> None:
-        self.options = options
-        self.console_text = Console(panic_ends=options.on_panic != CONTINUE)
-        self._nonce = secrets.token_hex(8)
-        self._earlier: list[str] = []
-        """Nonces that the guest had before a snapshot of another run was loaded: a reset boots its own initramfs."""
-        self._plan: Plan | None = None
+    def __init__(self, record: GuestRecord) -> None:
+        self._record = record
         self._cursor = 0
         """Number of the boot whose shell was told not to echo."""
         self._shell_boot = -1
@@ -51,6 +46,16 @@ class GuestConsole(ABC):
         self._dismissed = -1
         self._looked = 0.0
         """Newest claimed boot on the console that is settled, and when the firmware was asked of one."""
+
+    @property
+    def options(self) -> GuestOptions:
+        """What it was asked to be."""
+        return self._record.options
+
+    @property
+    def console_text(self) -> Console:
+        """The console's text, with what can be waited for."""
+        return self._record.console
 
     @abstractmethod
     def write(self, text: str | bytes) -> None:
@@ -69,11 +74,6 @@ class GuestConsole(ABC):
     @abstractmethod
     def reset_count(self) -> int:
         """How many there were."""
-
-    def _started(self) -> Plan:
-        if self._plan is None:
-            raise SdeiError("the guest is not started: use it in a `with`, or call start()")
-        return self._plan
 
     def _boot_position(self) -> int:
         """Where the console's text of this boot begins: after a reset, or what a kernel said last that makes way for
@@ -99,7 +99,7 @@ class GuestConsole(ABC):
             GuestTimeoutError: not within `timeout` seconds.
             GuestPanicError, LostGuestError: it will not come any more.
         """
-        self._started()
+        self._record.check_started()
         stall = None if self.booted else self.options.stall_timeout
         match, self._cursor = self.console_text.search(pattern, self._cursor, timeout, stall=stall)
         return match
@@ -110,9 +110,9 @@ class GuestConsole(ABC):
         if self._has_shell:
             return True
         text, _ = self.console_text.since(self._boot_position())
-        if not self._started().own_initramfs:
+        if not self._record.plan.own_initramfs:
             return bool(text)
-        return any(shell.marker(nonce, "shell") in text for nonce in (self._nonce, *self._earlier))
+        return any(shell.marker(nonce, "shell") in text for nonce in (self._record.nonce, *self._record.earlier))
 
     def expect_panic(self, timeout: float = 60.0) -> Panic:
         """Wait until the guest's kernel panics, unless it has since the last call, and return what it said. The guest
@@ -123,7 +123,7 @@ class GuestConsole(ABC):
         Raises:
             GuestTimeoutError: not within `timeout` seconds. `LostGuestError`: the guest has ended without.
         """
-        self._started()
+        self._record.check_started()
         deadline = time.monotonic() + timeout
         while True:
             self._look_into_claims()
@@ -161,7 +161,7 @@ class GuestConsole(ABC):
 
         Raises `SdeiError` if this guest has none, and as `expect`.
         """
-        plan = self._started()
+        plan = self._record.plan
         if not plan.own_initramfs or self.options.command is not None:
             raise SdeiError("only a guest with our own initramfs and no command has a shell")
         # What is typed while the machine goes down stays in QEMU's UART and jams it (PL011 of QEMU before 8.0 has no
@@ -169,7 +169,9 @@ class GuestConsole(ABC):
         self._look_into_claims()
         if self._has_shell and not _GOODBYE.search(self.console_text.since(self._shell_position)[0]):
             return
-        said = "|".join(shell.marker_pattern(nonce, "shell").pattern for nonce in (self._nonce, *self._earlier))
+        said = "|".join(
+            shell.marker_pattern(nonce, "shell").pattern for nonce in (self._record.nonce, *self._record.earlier)
+        )
         pattern = re.compile(rf"(?:{said})(?![\s\S]*{_GOODBYE.pattern})")
         deadline = time.monotonic() + timeout
         while True:
@@ -182,12 +184,6 @@ class GuestConsole(ABC):
                 break
         self._kernel = (self.reset_count, self._kernels() or 1)
         self._dismissed = self.console_text.claimed
-
-    def is_now(self, nonce: str) -> None:
-        """The guest is another boot now, whose shell's words are known by `nonce`; its next boot is its own again."""
-        if nonce != self._nonce:
-            self._earlier = list(dict.fromkeys((*self._earlier, self._nonce)))
-            self._nonce = nonce
 
     def _heard(self, position: int) -> None:
         """Our shell has spoken at `position`."""
@@ -248,7 +244,7 @@ class GuestConsole(ABC):
 
         Raises `SdeiError` if the guest has no module, `SdeiClientError` when it does not load, and as `run`.
         """
-        if self._started().client is None:
+        if self._record.plan.client is None:
             raise SdeiError("this guest has no client module: start it with GuestOptions(client=True), or --client")
         client = SdeiClient(self.run)
         client.load(events, verbose=verbose, records=records)
@@ -286,10 +282,10 @@ class GuestConsole(ABC):
         """
         if self.options.command is None:
             raise SdeiError("this guest was started without a command")
-        self._started()
+        self._record.check_started()
         console = self.console_text
         began = time.monotonic()
-        stream = shell.OutputStream(self._nonce)
+        stream = shell.OutputStream(self._record.nonce)
         parts: list[str] = []
         begun = -1
         size = 0
@@ -345,7 +341,7 @@ class GuestConsole(ABC):
         meets a terminal whose mode changes, as a shell's does from line to line.)
         """
         line = "" if line_ended else "\r"
-        self.write(line + ("exit\r" if self._started().own_initramfs else "\x04"))
+        self.write(line + ("exit\r" if self._record.plan.own_initramfs else "\x04"))
 
     def follow(self, position: int = 0) -> Iterator[str]:
         """Yield the console's text from `position` on as it comes, until the guest has ended.

@@ -1,19 +1,18 @@
-"""`Guest` between hosts: to wait for one that arrives, and to send one away."""
+"""`Guest` between hosts: to send one away. (One that arrives: `receive.py`.)"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from abc import ABC, abstractmethod
+from typing import Protocol
 
 from qemu_sdei.migration.options import LIVE, Hold, MigrationOptions, Report, no_report
-from qemu_sdei.migration.remote_address import Tls, parse
+from qemu_sdei.migration.remote_address import Address, Tls, parse
 from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.migration.remote_ssh import REMOTE_COMMAND, SCHEME, Tunnel
 from qemu_sdei.migration.retry import longest
 from qemu_sdei.vm import silence
-
-if TYPE_CHECKING:
-    from qemu_sdei.guest.guest import Guest
-    from qemu_sdei.guest.receive import ReceivedGuest
+from qemu_sdei.vm.event_loop import EventLoop
+from qemu_sdei.vm.options import GuestOptions
 
 _TIMEOUT = 120.0
 _RESUME = 60.0
@@ -21,30 +20,34 @@ _EXTRA = 600.0
 """Seconds, beside the waits that have limits of their own: files and hashes of RAM travel too."""
 
 
-class RemoteGuest:
-    """The part of `Guest` that is about other hosts."""
+class Departs(Protocol):
+    """What sends a guest away."""
 
-    @staticmethod
-    def receive(**arguments: Any) -> ReceivedGuest:
-        """A guest that arrives from another host: `start`, or `with`, waits for it.
+    async def migrate_to(self, address: Address, options: MigrationOptions, report: Report) -> RemoteResult:
+        """See `RemoteMigration.migrate`."""
 
-        Args:
-            name: its name here; None: the first free of guest, guest-2, ...
-            listen: "ADDRESS:PORT" for TCP; other addresses than loopback need `tls`. None: a unix socket, for ssh.
-            tls: `Tls(cert, key, ca)`, paths of PEM files; the source must show a certificate that `ca` has signed.
-            unix: path of that socket; None: `receive.sock` in the run directory.
-            allow: what a guest that comes by TCP may use here: paths of disks, shares and services, "net", "qemu-args".
-            qemu, memory_path: as in `GuestOptions`.
-            timeout: seconds to wait.
-            event: is told (state, facts) in another thread: waiting, with the socket or the address and the token;
-                arriving; failed; running.
+    async def resume(self) -> None:
+        """See `RemoteMigration.resume`."""
 
-        Raises:
-            UsageError: the arguments cannot be.
-        """
-        from qemu_sdei.guest.receive import receive
 
-        return receive(**arguments)
+class RemoteGuest(ABC):
+    """The part of `Guest` that sends it to another host."""
+
+    loop: EventLoop
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The guest's name."""
+
+    @property
+    @abstractmethod
+    def options(self) -> GuestOptions:
+        """What it was asked to be."""
+
+    @abstractmethod
+    def _moves(self) -> Departs:
+        """What sends it away. Raises `SdeiError`: it is not started."""
 
     def migrate_to(
         self,
@@ -79,23 +82,17 @@ class RemoteGuest:
             UsageError: it cannot be done. `UndecidedError`: it may run there or not, and stands still here; `resume`
             has it go on. `GuestError`: it did not work, and the guest goes on; `LostGuestError`: it does not.
         """
-        guest = cast("Guest", self)
-        guest._running()
-        assert guest._mover is not None
+        departs = self._moves()
         options = MigrationOptions(route, verify, hold, timeout, multifd=multifd)
-        once = (
-            timeout + silence.longest(guest.options.start_timeout) + _EXTRA + (hold.timeout if hold is not None else 0)
-        )
+        starting = silence.longest(self.options.start_timeout)
+        once = timeout + starting + _EXTRA + (hold.timeout if hold is not None else 0)
         wait = longest(options, once)
         if to.startswith(SCHEME):
-            with Tunnel(to, guest.name, remote_command=remote_command) as address:
-                return guest._call(guest._mover.migrate_to(address, options, report), wait)
+            with Tunnel(to, self.name, remote_command=remote_command) as address:
+                return self.loop.call(departs.migrate_to(address, options, report), wait)
         address = parse(to, token=token, tls=tls)
-        return guest._call(guest._mover.migrate_to(address, options, report), wait)
+        return self.loop.call(departs.migrate_to(address, options, report), wait)
 
     def resume(self) -> None:
         """After an `UndecidedError`: the guest goes on here. Only for who knows that it does not run there."""
-        guest = cast("Guest", self)
-        guest._running()
-        assert guest._mover is not None
-        guest._call(guest._mover.resume(), _RESUME)
+        self.loop.call(self._moves().resume(), _RESUME)

@@ -3,63 +3,78 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol
 
 from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
+from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.supervisor_socket import Progress
 from qemu_sdei.migration.options import Hold, Report, no_report
 from qemu_sdei.saving import snapshots
 from qemu_sdei.saving.snapshots import Snapshot
+from qemu_sdei.vm.event_loop import EventLoop
 
-if TYPE_CHECKING:
-    from qemu_sdei.guest.guest import Guest
-    from qemu_sdei.guest.local_migration import Mover
-
-T = TypeVar("T")
 _TIMEOUT: Final = 300.0
 _SAVE_TIMEOUT: Final = 120.0
 _EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
 
 
+class Alone(Protocol):
+    """Whoever sees to it that one thing at a time has the guest paused."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Nothing else does, meanwhile. Raises `UsageError`."""
+
+
+class Moves(Alone, Protocol):
+    """What has a guest paused, and writes it down."""
+
+    snapshooter: Snapshooter
+
+    async def save(
+        self, path: str, report: Report, *, end: bool = False, hold: Hold | None = None, timeout: float = 120.0
+    ) -> int:
+        """See `saved.save`."""
+
+
 class Snapshooter:
     """Takes one guest's snapshots, in its event loop."""
 
-    def __init__(self, guest: Guest, mover: Mover) -> None:
-        self._guest = guest
-        self._mover = mover
+    def __init__(self, record: GuestRecord, alone: Alone) -> None:
+        self._record = record
+        self._alone = alone
 
     def _note(self) -> dict[str, str]:
-        return {"nonce": self._guest._nonce}
+        return {"nonce": self._record.nonce}
 
     async def listed(self) -> list[Snapshot]:
         """See `Guest.snapshots`."""
-        return await snapshots.listed(self._guest._running())
+        return await snapshots.listed(self._record.supervisor)
 
     async def save(self, tag: str, report: Report) -> Snapshot:
         """See `Guest.snapshot`."""
-        with self._mover.alone():
-            return await snapshots.save(self._guest._running(), tag, self._note(), report)
+        with self._alone.alone():
+            return await snapshots.save(self._record.supervisor, tag, self._note(), report)
 
     async def load(self, tag: str, report: Report) -> None:
         """See `Guest.load_snapshot`."""
-        guest = self._guest
-        with self._mover.alone():
-            loaded = await snapshots.load(guest._running(), tag, self._note(), report)
-        guest._running().know(loaded.note.get("nonce", guest._nonce))
-        guest.is_now(guest._running().nonce)
-        with guest.console_text.changed:
-            guest.console_text.forget_panic()
-            guest.console_text.changed.notify_all()
+        record = self._record
+        with self._alone.alone():
+            loaded = await snapshots.load(record.supervisor, tag, self._note(), report)
+        record.supervisor.know(loaded.note.get("nonce", record.nonce))
+        record.is_now(record.supervisor.nonce)
+        with record.console.changed:
+            record.console.forget_panic()
+            record.console.changed.notify_all()
 
     async def delete(self, tag: str) -> None:
         """See `Guest.delete_snapshot`."""
-        with self._mover.alone():
-            await snapshots.delete(self._guest._running(), tag)
+        with self._alone.alone():
+            await snapshots.delete(self._record.supervisor, tag)
 
     async def requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """A request of another process: {do: save|load|list|delete, tag}."""
@@ -85,20 +100,11 @@ class Snapshooter:
 class GuestSnapshots(ABC):
     """A `Guest` in files."""
 
-    _mover: Mover | None
+    loop: EventLoop
 
     @abstractmethod
-    def _call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Run `work` in the event loop and wait for it."""
-
-    @abstractmethod
-    def _running(self) -> Any:
-        """The guest's supervisor. Raises `SdeiError`: it is not started."""
-
-    def _snapshooter(self) -> Snapshooter:
-        self._running()
-        assert self._mover is not None
-        return self._mover.snapshooter
+    def _moves(self) -> Moves:
+        """What has the guest paused. Raises `SdeiError`: it is not started."""
 
     def save(
         self,
@@ -122,11 +128,9 @@ class GuestSnapshots(ABC):
         Raises:
             UsageError: the directory cannot be made. `GuestError`: it did not work, and the guest goes on.
         """
-        self._running()
-        assert self._mover is not None
         where = str(paths.absolute(path))
         wait = timeout + _EXTRA + (hold.timeout if hold is not None else 0)
-        return self._call(self._mover.save(where, report, end=end, hold=hold, timeout=timeout), wait)
+        return self.loop.call(self._moves().save(where, report, end=end, hold=hold, timeout=timeout), wait)
 
     def snapshot(self, tag: str, *, report: Report = no_report) -> Snapshot:
         """Save the running guest, with firmware and disks, as the snapshot `tag` in its own qcow2 image; it goes on.
@@ -135,7 +139,7 @@ class GuestSnapshots(ABC):
             UsageError: it has no such image (`GuestOptions.snapshots`), or a disk that cannot be in a snapshot, or the
             tag is taken. `GuestError`: it did not work, and the guest goes on.
         """
-        return self._call(self._snapshooter().save(tag, report), _TIMEOUT)
+        return self.loop.call(self._moves().snapshooter.save(tag, report), _TIMEOUT)
 
     def load_snapshot(self, tag: str, *, report: Report = no_report) -> None:
         """Have the guest be as it was when the snapshot `tag` was saved; what has happened since is forgotten.
@@ -147,12 +151,12 @@ class GuestSnapshots(ABC):
             UsageError: there is no such snapshot. `GuestError`: it did not work, and the guest goes on as it was;
             `LostGuestError`: it does not, and was ended.
         """
-        self._call(self._snapshooter().load(tag, report), _TIMEOUT)
+        self.loop.call(self._moves().snapshooter.load(tag, report), _TIMEOUT)
 
     def snapshots(self) -> list[Snapshot]:
         """Its snapshots, oldest first. Raises `UsageError`: it cannot have any; the message says why."""
-        return self._call(self._snapshooter().listed(), _TIMEOUT)
+        return self.loop.call(self._moves().snapshooter.listed(), _TIMEOUT)
 
     def delete_snapshot(self, tag: str) -> None:
         """Forget the snapshot `tag`. Raises `UsageError`: there is none; `GuestError`."""
-        self._call(self._snapshooter().delete(tag), _TIMEOUT)
+        self.loop.call(self._moves().snapshooter.delete(tag), _TIMEOUT)

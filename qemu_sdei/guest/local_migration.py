@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from qemu_sdei import rundir as files
-from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import (
     GuestError,
     LaunchError,
@@ -28,9 +26,10 @@ from qemu_sdei.errors import (
     UsageError,
 )
 from qemu_sdei.guest import remote_migration
-from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest_snapshots import Snapshooter
-from qemu_sdei.guest.remote_migration import RemoteMover
+from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram, unwritable
+from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.guest.remote_migration import RemoteMigration
 from qemu_sdei.guest.supervisor_socket import OwnerSocket, Progress
 from qemu_sdei.host import memory
 from qemu_sdei.migration.handover import Handover, LostInPostcopyError
@@ -39,15 +38,11 @@ from qemu_sdei.migration.remote_address import Address
 from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.migration.retry import try_again
 from qemu_sdei.migration.run_to_completion import finish
-from qemu_sdei.monitor import layout
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving.saved import described, save
 from qemu_sdei.vm import machine_type
+from qemu_sdei.vm.place import State
 from qemu_sdei.vm.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from qemu_sdei.config import GuestConfig
-    from qemu_sdei.guest.guest import Guest
 
 _FINISH: Final = 3.0
 """Seconds for a migration that was cancelled to end by itself."""
@@ -55,14 +50,14 @@ _COPIED: Final = (files.MONITOR, files.INITRD)
 """What a reset of the guest needs at the destination as well."""
 
 
-class Mover:
-    """Migrates one guest, one migration at a time."""
+class LocalMigration:
+    """Migrates one guest, one migration at a time; what has the guest paused at all goes through here."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    def __init__(self, record: GuestRecord) -> None:
+        self._record = record
         self._task: asyncio.Task[Any] | None = None
-        self.snapshooter = Snapshooter(guest, self)
-        self._remote = RemoteMover(guest)
+        self.snapshooter = Snapshooter(record, self)
+        self._remote = RemoteMigration(record)
         self._owner = OwnerSocket(
             {
                 "migrate": self._requested,
@@ -84,9 +79,13 @@ class Mover:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Nothing else that has the guest stand still goes on at the same time. Raises `UsageError`: it does."""
+        """Nothing else that has the guest paused goes on at the same time. Raises `UsageError`: it does, or the guest
+        may run at another host.
+        """
         if self._task is not None:
             raise UsageError("the guest is being migrated, or saved, already")
+        if self._record.supervisor.place.state is State.UNDECIDED:
+            raise UsageError("the guest stands still, because it may run elsewhere: see `qemu-sdei migrate --resume`")
         self._task = asyncio.current_task()
         try:
             yield
@@ -130,7 +129,7 @@ class Mover:
         done, _ = await asyncio.wait({task}, timeout=_FINISH)
         if not done:
             with contextlib.suppress(SdeiError):
-                self._guest._running().signal_qemu(signal.SIGKILL)
+                self._record.supervisor.signal_qemu(signal.SIGKILL)
         with contextlib.suppress(BaseException):
             await task
 
@@ -147,14 +146,14 @@ class Mover:
         self, path: str, report: Report, *, end: bool = False, hold: Hold | None = None, timeout: float = 120.0
     ) -> int:
         """See `saved.save`."""
-        guest = self._guest
+        record = self._record
         with self.alone():
-            source = guest._running()
-            where = guest.options.memory_path
-            if where is not None and guest._ram_fd is not None and guest._config is not None:
-                memory.check_sent(guest._ram_fd, guest._config.ram_size, 0, Path(where))
-            meta = {"options": described(guest.options, source.plan.reboot), "nonce": guest._nonce}
-            return await save(source, path, meta, report, timeout=timeout, end=end, hold=hold)
+            here = record.here
+            where = record.options.memory_path
+            if where is not None:
+                memory.check_sent(here.ram.fd, here.ram.size, 0, Path(where))
+            meta = {"options": described(record.options, here.plan.reboot), "nonce": record.nonce}
+            return await save(here.supervisor, path, meta, report, timeout=timeout, end=end, hold=hold)
 
     async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         """Migrate to a new run directory `name` (None: the first free name).
@@ -164,7 +163,7 @@ class Mover:
             `LostGuestError`: it does not.
         """
         with self.alone():
-            source = self._guest._running()
+            source = self._record.supervisor
             try:
                 return await try_again(lambda early: self._migrate(name, options, report, early), options, report)
             except NotDeliveredError as error:
@@ -173,67 +172,58 @@ class Mover:
     async def _migrate(
         self, name: str | None, options: MigrationOptions, report: Report, early: bool
     ) -> MigrationResult:
-        guest = self._guest
-        source = guest._running()
-        old_fd = guest._ram_fd
-        assert old_fd is not None
-        assert guest._config is not None
-        size = guest._config.ram_size
-        where = guest.options.memory_path
+        record, here = self._record, self._record.here
+        source = here.supervisor
+        directory = None if record.options.memory_path is None else Path(record.options.memory_path)
         copied = options.route != SHARED
         if copied:
-            memory.check_free(size, None if where is None else Path(where))
-            memory.check_sent(old_fd, size, size, None if where is None else Path(where))
-        directory = RunDirectory.create(name, source.name)
-        new_fd = old_fd
-        destination = None
+            memory.check_free(here.ram.size, directory)
+            memory.check_sent(here.ram.fd, here.ram.size, here.ram.size, directory)
+        there = PlacementBuilder()
+        there.directory = RunDirectory.create(name, source.name)
         try:
-            if copied:
-                new_fd = memory.create(size, None if where is None else Path(where))
-            config = self._furnish(source, directory)
+            there.ram = Ram.create(here.ram.size, directory) if copied else here.ram
+            self._furnish(here, there, there.directory)
             # QEMU may have been replaced by a newer one since the guest was started.
-            plan = machine_type.pinned(source.plan, await machine_type.running(source))
+            plan = machine_type.pinned(here.plan, await machine_type.running(source))
             plan = replace(plan, devices=plan.devices.arriving())
-            destination = Supervisor(plan, directory, new_fd, guest.console_text, incoming=True)
-            window = layout.window_base(RAM_BASE, size)
+            destination = there.supervise(plan, record.console, arriving=True)
             handover = Handover(
                 source,
                 destination,
                 options,
                 report,
-                start_timeout=guest.options.start_timeout,
-                ram_fds=(old_fd, new_fd),
-                ram_range=range(RAM_BASE, RAM_BASE + size),
-                window=range(window, layout.frame_end(window, guest._config.nr_cpus)),
+                start_timeout=record.options.start_timeout,
+                ram_fds=(here.ram.fd, there.ram.fd),
+                ram_range=here.ram.addresses,
+                window=here.window,
                 early=early,
             )
             result = await handover.run()
         except BaseException as error:
             if isinstance(error, LostInPostcopyError):
                 await finish(self._lose(source))
-            if destination is not None:
-                await finish(destination.stop())
-            directory.remove()
-            if new_fd != old_fd:
-                os.close(new_fd)
+            await finish(there.stop())
+            said = "" if there.supervisor is None else there.supervisor.complaint
+            there.discard(keep_ram=not copied)
             if isinstance(error, SdeiError) and not isinstance(error, UsageError | NotDeliveredError):
-                said = destination.complaint if destination is not None else ""
                 if said and said not in str(error) and not isinstance(error, LaunchError):
                     error = type(error)(f"{error}; the destination's QEMU: {said}")
                 raise self._explain(source, error) from None
             raise
-        self._settle(directory, destination, config, new_fd)
-        await finish(self._leave(source, destination, None if new_fd == old_fd else old_fd))
+        destination.goes_on()
+        record.settle(there.done(here.plan))
+        await finish(self._leave(here, destination, copied=copied))
         return result
 
-    async def _leave(self, source: Supervisor, destination: Supervisor, ram_fd: int | None) -> None:
-        """The guest runs at the destination: end the source, and its RAM `ram_fd` if that is another."""
+    async def _leave(self, source: Placement, destination: Supervisor, *, copied: bool) -> None:
+        """The guest runs at the destination: end the source, and its RAM if that is `copied`."""
         with contextlib.suppress(OSError):
             await self.open(destination.directory)
-        await source.stop()
+        await source.supervisor.stop()
         source.directory.remove()
-        if ram_fd is not None:
-            os.close(ram_fd)
+        if copied:
+            source.ram.close()
         destination.plan = source.plan
         await self._forward(destination)
 
@@ -246,41 +236,25 @@ class Mover:
             if said:
                 raise GuestError(f"the guest is {supervisor.name!r} now, but its port is lost ({rule}): {said}".strip())
 
-    def _furnish(self, source: Supervisor, directory: RunDirectory) -> GuestConfig:
+    @staticmethod
+    def _furnish(here: Placement, there: PlacementBuilder, directory: RunDirectory) -> None:
         """Write into the new run directory what QEMU and the backend need, from the source's own configuration."""
-        config = self._guest._config
-        assert config is not None
         try:
             for name in _COPIED:
-                if (source.path / name).is_file():
-                    shutil.copyfile(source.path / name, directory / name)
-            files.identify(directory.path, files.identity(source.path))
-            boot = dict(config.boot)
-            if boot.get("initrd") == str(source.path / files.INITRD):
-                boot["initrd"] = str(directory / files.INITRD)
-            config = replace(config, name=directory.name, boot=boot)
-            (directory / files.CONFIG).write_text(config.to_json())
+                if (here.directory / name).is_file():
+                    shutil.copyfile(here.directory / name, directory / name)
+            files.identify(directory.path, files.identity(here.directory.path))
         except OSError as error:
-            raise UsageError(
-                f"{directory.path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
-            ) from None
-        return config
-
-    def _settle(self, directory: RunDirectory, supervisor: Supervisor, config: GuestConfig, ram_fd: int) -> None:
-        """The guest is there now."""
-        guest = self._guest
-        with guest.console_text.changed:
-            guest._directory = directory
-            guest._config = config
-            guest._ram_fd = ram_fd
-            guest._client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
-            guest._supervisor = supervisor
-            guest.console_text.changed.notify_all()
+            raise unwritable(directory.path, error) from None
+        boot = dict(here.config.boot)
+        if boot.get("initrd") == str(here.directory / files.INITRD):
+            boot["initrd"] = str(directory / files.INITRD)
+        there.configure(replace(here.config, name=directory.name, boot=boot))
 
     @staticmethod
     async def _lose(source: Supervisor) -> None:
         """The guest is neither here nor there: let its end be the end of `source`."""
-        source.carries = True
+        source.take_back()
         with contextlib.suppress(SdeiError):
             await source.execute("quit", {})
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.migration.offer import make_offer
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions, Report
 from qemu_sdei.migration.remote_address import Address
@@ -14,19 +15,16 @@ from qemu_sdei.migration.remote_source import Departure, RemoteResult, Undecided
 from qemu_sdei.migration.retry import try_again
 from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.source import execute
-from qemu_sdei.rundir import HANDOVER
 from qemu_sdei.vm import machine_type
+from qemu_sdei.vm.place import State
 from qemu_sdei.vm.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from qemu_sdei.guest.guest import Guest
 
-
-class RemoteMover:
+class RemoteMigration:
     """Sends one guest away; it comes back only when something failed."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    def __init__(self, record: GuestRecord) -> None:
+        self._record = record
         self._undecided: Departure | None = None
 
     async def migrate(self, address: Address, options: MigrationOptions, report: Report) -> RemoteResult:
@@ -36,23 +34,19 @@ class RemoteMover:
             UsageError: it cannot be done. `UndecidedError`: see there. `GuestError`: it did not work, and the guest
             goes on; `LostGuestError`: it does not.
         """
-        if self._undecided is not None or self._guest._running().undecided:
-            raise UsageError("the guest stands still, because it may run elsewhere: see `qemu-sdei migrate --resume`")
         if options.route not in (COPY, LIVE):
             raise UsageError(f"to another host a guest goes by route {LIVE} or {COPY}, not {options.route}")
-        guest = self._guest
-        source = guest._running()
-        config, plan, ram_fd = guest._config, guest._plan, guest._ram_fd
-        assert config is not None
-        assert plan is not None
-        assert ram_fd is not None
+        record, here = self._record, self._record.here
+        source = here.supervisor
         try:
             version = (await execute(source, "query-version"))["qemu"]
             machine = {
                 "type": await machine_type.running(source),
                 "version": ".".join(str(version[part]) for part in ("major", "minor", "micro")),
             }
-            offer = await asyncio.to_thread(make_offer, guest.options, plan, config, source.path, guest._nonce, machine)
+            offer = await asyncio.to_thread(
+                make_offer, record.options, here.plan, here.config, source.path, record.nonce, machine
+            )
             result = await try_again(
                 lambda _early: self._depart(
                     Departure(
@@ -61,12 +55,11 @@ class RemoteMover:
                         offer,
                         options,
                         report,
-                        ram_fd,
-                        config.ram_size,
+                        here.ram.fd,
+                        here.ram.size,
                         lambda: source.resets.to_json(),
                         source.take_input,
-                        # Whoever adopts it leaves it stopped then.
-                        lambda where: (source.path / HANDOVER).write_text(where + "\n"),
+                        source.told,
                     )
                 ),
                 options,
@@ -95,20 +88,19 @@ class RemoteMover:
     async def resume(self) -> None:
         """After an `UndecidedError`: the guest goes on here. Raises `UsageError`: there was none."""
         departure, self._undecided = self._undecided, None
-        side = self._guest._running()
+        side = self._record.supervisor
+        if side.place.state is not State.UNDECIDED:
+            raise UsageError("the guest is here, and goes on: there is nothing to resume")
         if departure is not None:
             await departure.take_back()
-        elif side.undecided:
-            # Its owner at that time was killed.
-            await execute(side, "cont")
-            side.undecided = ""
-            (side.path / HANDOVER).unlink(missing_ok=True)
-        else:
-            raise UsageError("the guest is here, and goes on: there is nothing to resume")
+            return
+        # Its owner at that time was killed.
+        await execute(side, "cont")
+        side.resume()
 
     @staticmethod
     async def _leave(source: Supervisor, where: str) -> None:
-        source.moved = where
+        source.departed(where)
         with contextlib.suppress(SdeiError):
             await execute(source, "quit")
 

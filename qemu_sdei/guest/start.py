@@ -1,31 +1,31 @@
-"""How a `Guest` comes to run: booted, restored from a directory, or taken over from an owner that was killed."""
+"""How a `Guest` comes to run: booted, restored from a directory, or taken over from an owner that was killed.
+
+A `Beginning` gives its placement, or leaves nothing behind (`undo`, `discard`). One that arrives from another host is
+in `receive.py`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from qemu_sdei import rundir as files
-from qemu_sdei.errors import UsageError
+from qemu_sdei.config import GuestConfig
 from qemu_sdei.guest.adoption import Adoption
-from qemu_sdei.guest.control_client import ControlClient
-from qemu_sdei.guest.local_migration import Mover
-from qemu_sdei.host import memory
+from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram
+from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.monitor.image import with_proof
-from qemu_sdei.rundir import RunDirectory
-from qemu_sdei.saving.saved import VM
-from qemu_sdei.vm import event_loop, machine_type
+from qemu_sdei.rundir import RunDirectory, Running
+from qemu_sdei.saving.saved import VM, Saved
+from qemu_sdei.vm import machine_type
+from qemu_sdei.vm.event_loop import EventLoop
 from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, prepare
 from qemu_sdei.vm.silence import longest
 from qemu_sdei.vm.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from qemu_sdei.guest.guest import Guest
-
 CLOSE_LIMIT: Final = 20.0
 """Seconds that ending everything may take; each step in it has a smaller limit of its own."""
-_SHOWN: Final = 4096
+SHOWN: Final = 4096
 """Bytes of what was printed before that whoever looks on is shown."""
 _UNDECIDED: Final = (
     "\r\nqemu-sdei: this guest stands still: its owner was killed when it was about to go on at {where}.\r\n"
@@ -35,89 +35,150 @@ _RESTORE: Final = 180.0
 _SETTLE: Final = 60.0
 
 
-def start(guest: Guest) -> None:
-    """Boot or restore it."""
-    plan = guest._plan = prepare(guest.options, guest._progress)
-    directory = guest._directory = RunDirectory.create(guest.options.name)
-    saved = guest._saved
-    if saved is not None:
-        saved.check()
-        plan = guest._plan = machine_type.pinned(plan, machine_type.of_stream(saved.path / VM))
-        config = saved.furnish(directory)
-    else:
+class Beginning(Protocol):
+    """How one guest comes to run."""
+
+    @property
+    def builder(self) -> PlacementBuilder:
+        """What there is of it so far."""
+
+    @property
+    def here(self) -> bool:
+        """The guest is here already, although `begin` has not returned."""
+
+    def begin(self, record: GuestRecord, loop: EventLoop) -> Placement:
+        """Have it run; starts the loop. Raises `SdeiError`: it does not, and `undo` and `discard` are to be called."""
+
+    def begun(self) -> None:
+        """`begin` has returned, and other processes can ask for the guest."""
+
+    def undo(self, loop: EventLoop) -> None:
+        """End what belongs to nobody else yet, in the running loop; as often as one likes.
+
+        Raises `GuestTimeoutError`: that takes too long.
+        """
+
+    def discard(self) -> None:
+        """Give back RAM and run directory, if they belong to nobody else yet; as often as one likes."""
+
+
+class Boot:
+    """It is booted, or restored from a directory."""
+
+    here = False
+
+    def __init__(self, saved: Saved | None = None) -> None:
+        self.builder = PlacementBuilder()
+        self._saved = saved
+
+    def begin(self, record: GuestRecord, loop: EventLoop) -> Placement:
+        """See `Beginning`."""
+        options, saved, builder = record.options, self._saved, self.builder
+        plan = prepare(options, record.progress)
+        directory = builder.directory = RunDirectory.create(options.name)
+        if saved is None:
+            config, monitor = self._furnish(plan, directory, record.nonce)
+        else:
+            record.nonce = saved.nonce
+            saved.check()
+            plan = machine_type.pinned(plan, machine_type.of_stream(saved.path / VM))
+            config, monitor = saved.furnish(directory), saved.monitor()
+        builder.configure(config)
+        builder.write(files.MONITOR, monitor)
+        plan.devices.create()
+        builder.ram = Ram.create(plan.ram_size, options.memory_path)
+        loop.start(f"guest {directory.name}")
+        supervisor = builder.supervise(plan, record.console, record.nonce, arriving=saved is not None)
+        supervisor.attach(record.sink)
+        record.progress("starting QEMU and the backend")
+        limit = options.start_timeout
+        loop.call(supervisor.start(limit), longest(limit) + CLOSE_LIMIT)
+        if saved is not None:
+            record.progress("restoring the guest")
+            with contextlib.suppress(OSError):
+                record.console.recall((directory / files.CONSOLE_LOG).read_bytes())
+            loop.call(saved.arrive(supervisor), _RESTORE)
+        return builder.done()
+
+    def begun(self) -> None:
+        """See `Beginning`."""
+
+    def _furnish(self, plan: Plan, directory: RunDirectory, nonce: str) -> tuple[GuestConfig, bytes]:
         initrd = plan.initrd
         if plan.busybox is not None:
-            initrd = _write(directory, files.INITRD, plan.initramfs(guest._nonce))
+            initrd = self.builder.write(files.INITRD, plan.initramfs(nonce))
         config = guest_config(plan, directory.name, initrd)
         check_boot(config)
-    _write(directory, files.CONFIG, config.to_json().encode())
-    _write(directory, files.MONITOR, with_proof(monitor_image(plan)) if saved is None else saved.monitor())
-    plan.devices.create()
-    where = guest.options.memory_path
-    guest._ram_fd = memory.create(plan.ram_size, None if where is None else Path(where))
-    guest._config = config
-    supervisor = _supervise(guest, plan, directory, guest._ram_fd, incoming=saved is not None)
-    guest._progress("starting QEMU and the backend")
-    limit = guest.options.start_timeout
-    guest._call(supervisor.start(limit), longest(limit) + CLOSE_LIMIT)
-    if saved is not None:
-        guest._progress("restoring the guest")
-        with contextlib.suppress(OSError):
-            guest.console_text.recall((directory / files.CONSOLE_LOG).read_bytes())
-        guest._call(saved.arrive(supervisor), _RESTORE)
-    _open(guest, directory)
+        return config, with_proof(monitor_image(plan))
+
+    def undo(self, loop: EventLoop) -> None:
+        """See `Beginning`."""
+        loop.call(self.builder.stop(), CLOSE_LIMIT)
+
+    def discard(self) -> None:
+        """See `Beginning`."""
+        self.builder.discard()
 
 
-def take_over(guest: Guest, name: str, identity: str) -> None:
-    """Become the owner of a guest that runs and has none."""
-    guest._progress("taking the guest over")  # where its RAM is still being fetched, that takes long
-    adoption = Adoption.take(name, identity)
-    try:
-        directory = guest._directory = adoption.directory
-        guest._ram_fd, guest._config = adoption.ram_fd, adoption.config
-        plan, guest._nonce = adoption.description.plan, adoption.description.nonce
-        guest._plan = plan
-        with contextlib.suppress(OSError):
-            said = (directory / files.CONSOLE_LOG).read_bytes()
-            guest.console_text.recall(said)
-            if guest._sink is not None:
-                guest._sink(said[-_SHOWN:])
-        supervisor = _supervise(guest, plan, directory, adoption.ram_fd, incoming=False)
-        limit = guest.options.start_timeout
+class TakeOver:
+    """It runs, and its owner was killed: this process becomes its owner."""
 
-        async def adopt() -> None:
-            await supervisor.adopt(adoption.qemu(), limit, output=adoption.output())
-            await adoption.settle(supervisor)
+    here = False
 
-        guest._call(adopt(), longest(limit) + _SETTLE)
-        if supervisor.undecided and guest._sink is not None:
-            guest._sink(_UNDECIDED.format(where=supervisor.undecided, name=directory.name).encode())
-        _open(guest, directory)
-    finally:
-        adoption.close()
+    def __init__(self, guest: Running) -> None:
+        """`guest`: as it was looked up."""
+        self.builder = PlacementBuilder()
+        self._guest = guest
 
+    def begin(self, record: GuestRecord, loop: EventLoop) -> Placement:
+        """See `Beginning`."""
+        record.progress("taking the guest over")  # where its RAM is still being fetched, that takes long
+        adoption = Adoption.take(self._guest.name, self._guest.identity)
+        try:
+            directory = self.builder.directory = adoption.directory
+            self.builder.ram = Ram(adoption.ram_fd, adoption.config.ram_size)
+            self.builder.know(adoption.config)
+            plan, record.nonce = adoption.description.plan, adoption.description.nonce
+            with contextlib.suppress(OSError):
+                said = (directory / files.CONSOLE_LOG).read_bytes()
+                record.console.recall(said)
+                if record.sink is not None:
+                    record.sink(said[-SHOWN:])
+            loop.start(f"guest {directory.name}")
+            supervisor = self.builder.supervise(plan, record.console, record.nonce)
+            supervisor.attach(record.sink)
+            limit = record.options.start_timeout
+            loop.call(self._adopt(adoption, supervisor, limit), longest(limit) + _SETTLE)
+            if supervisor.place.where and record.sink is not None:
+                record.sink(_UNDECIDED.format(where=supervisor.place.where, name=directory.name).encode())
+            return self.builder.done()
+        finally:
+            adoption.close()
 
-def _supervise(guest: Guest, plan: Plan, directory: RunDirectory, ram_fd: int, *, incoming: bool) -> Supervisor:
-    guest._loop, guest._thread = event_loop.start(f"guest {directory.name}")
-    supervisor = Supervisor(plan, directory, ram_fd, guest.console_text, incoming=incoming, nonce=guest._nonce)
-    guest._supervisor = supervisor
-    supervisor.attach(guest._sink)
-    guest._mover = Mover(guest)
-    return supervisor
+    def begun(self) -> None:
+        """See `Beginning`."""
 
+    @staticmethod
+    async def _adopt(adoption: Adoption, supervisor: Supervisor, limit: float) -> None:
+        await supervisor.adopt(adoption.qemu(), limit, output=adoption.output())
+        await adoption.settle(supervisor)
 
-def _open(guest: Guest, directory: RunDirectory) -> None:
-    assert guest._mover is not None
-    guest._call(guest._mover.open(directory), CLOSE_LIMIT)
-    guest._client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
+    def undo(self, loop: EventLoop) -> None:
+        """See `Beginning`; a guest that could not be taken over goes on as it was."""
+        supervisor = self.builder.supervisor
+        if supervisor is None:
+            return
+        if supervisor.failure is not None or supervisor.power_off is not None:
+            loop.call(self.builder.stop(), CLOSE_LIMIT)
+            return
+        self.builder.supervisor = self.builder.directory = None
+        with contextlib.suppress(Exception):
+            loop.call(supervisor.release(), CLOSE_LIMIT)
 
-
-def _write(directory: RunDirectory, name: str, data: bytes) -> Path:
-    path = directory / name
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
-        ) from None
-    return path
+    def discard(self) -> None:
+        """See `Beginning`."""
+        directory = self.builder.directory
+        if self.builder.supervisor is None and directory is not None:
+            directory.release()  # it goes on as it was
+            self.builder.directory = None
+        self.builder.discard()

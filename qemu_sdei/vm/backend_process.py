@@ -19,6 +19,7 @@ from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm import process
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.early_deaths import EarlyDeaths
+from qemu_sdei.vm.place import Death, Place, State
 from qemu_sdei.vm.qemu_output import OutputLink
 
 _HELLO_RETRY: Final = 0.02
@@ -40,21 +41,19 @@ class BackendKeeper:
         console: Console,
         on_end: OnEnd,
         *,
+        place: Place,
         nr_cpus: int,
-        incoming: bool,
         die_with_owner: bool,
     ) -> None:
         """`on_end` is called when the guest is to end: with None because a client asked for it, else with the reason.
 
-        `incoming`: the backend waits for a guest that arrives by migration. `die_with_owner`: it ends when this process
-        is killed.
+        `place`: where the guest is, which says what follows when a backend dies. `die_with_owner`: it ends when this
+        process is killed.
         """
         self.starts = 0
         """How often a backend was started."""
         self.ready = asyncio.Event()
         """One has answered."""
-        self.waiting = incoming
-        """The guest has not arrived: a death of the backend is the end of the destination."""
         self.warnings: list[str] = []
         """What the backend had to tell the user, once it has ended."""
         self.qemu_output: OutputLink | None = None
@@ -63,6 +62,7 @@ class BackendKeeper:
         self._ram_fd = ram_fd
         self._console = console
         self._on_end = on_end
+        self._place = place
         self._log = directory / files.BACKEND_LOG
         self._command = [
             sys.executable,
@@ -72,7 +72,7 @@ class BackendKeeper:
             "--ram-fd",
             str(ram_fd),
             "--lifeline",
-            *(["--incoming"] if incoming else []),
+            *(["--incoming"] if place.state is State.ARRIVING else []),
             *(["--die-with-owner"] if die_with_owner else []),
         ]
         self._may_restart = asyncio.Event()
@@ -86,13 +86,12 @@ class BackendKeeper:
         """Process id of the backend that serves now."""
         return None if self._backend is None else self._backend.pid
 
-    def suspend(self) -> None:
-        """A backend that dies is not replaced until `resume`."""
-        self._may_restart.clear()
-
-    def resume(self) -> None:
-        """It is again."""
-        self._may_restart.set()
+    def follow(self) -> None:
+        """The guest's place has changed."""
+        if self._place.facts.death is Death.WAITS:
+            self._may_restart.clear()
+        else:
+            self._may_restart.set()
 
     def kill(self) -> None:
         """Kill the backend that runs now."""
@@ -180,7 +179,7 @@ class BackendKeeper:
         said = process.log_tail(self._log, before)
         words = f"; it said: {said}" if said else ""
         how = process.describe_exit(returncode)
-        if self.waiting:
+        if self._place.facts.death is Death.ENDS:
             return LostGuestError(f"the destination's backend {how}{words}")
         if returncode == UsageError.exit_code and not answered and said:
             return UsageError(said.splitlines()[-1].removeprefix("qemu-sdei backend: "))

@@ -7,24 +7,85 @@ the user reach whoever waits for the guest; asyncio's own words about the rest a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
+from qemu_sdei.errors import GuestTimeoutError
+
+T = TypeVar("T")
 _UNFINISHED: Final = 5.0
 """Seconds that tasks may take to end once they are cancelled."""
 _LOG: Final = logging.getLogger("qemu_sdei.loop")
 _LOG.addHandler(logging.NullHandler())
 
 
-def start(name: str) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    """A loop that runs, until its `stop`, in a thread of that name."""
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(_log)
-    # A daemon: Python does not wait for it at its end (`orderly.py` closes the guest then).
-    thread = threading.Thread(target=_run, args=(loop,), name=name, daemon=True)
-    thread.start()
-    return loop, thread
+class EventLoop:
+    """A loop in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, reason: Callable[[], str] = lambda: "") -> None:
+        """`reason` is asked why something took too long; what it says is added to the error."""
+        self._reason = reason
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def started(self) -> bool:
+        """`start` was called."""
+        return self._loop is not None
+
+    @property
+    def running(self) -> bool:
+        """Work can be given to it."""
+        return self._loop is not None and self._loop.is_running()
+
+    def start(self, name: str) -> None:
+        """Run, in a thread of that name."""
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_log)
+        # A daemon: Python does not wait for it at its end (`guest/exit_hooks.py` closes the guest then).
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Do `work` in the loop and wait for it; from another thread.
+
+        Raises:
+            GuestTimeoutError: it was not done within `timeout` seconds, and is cancelled. Whatever `work` raises.
+        """
+        assert self._loop is not None
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise GuestTimeoutError(
+                f"the guest's processes did not do it within {timeout:g} s{self._reason()}"
+            ) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def soon(self, work: Callable[[], object]) -> bool:
+        """Have `work` done in the loop, without waiting for it; False: the loop has ended."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work)
+            return True
+        return False
+
+    def stop(self, limit: float) -> None:
+        """End it, waiting for no more than `limit` seconds; does nothing the second time."""
+        if self._loop is None or self._thread is None or not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(limit)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +19,10 @@ from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm import process
 from qemu_sdei.vm.backend_process import BackendKeeper
 from qemu_sdei.vm.console import Console
-from qemu_sdei.vm.console_link import ConsoleLink
+from qemu_sdei.vm.console_end import ConsoleEnd, Sink
 from qemu_sdei.vm.description import Description
 from qemu_sdei.vm.launch import launch
+from qemu_sdei.vm.place import Event, Place, State
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.qemu_exit import PowerOff, launch_error, lost, not_taken
 from qemu_sdei.vm.qemu_output import OutputLink
@@ -62,30 +61,25 @@ class Supervisor:
         self.failure: GuestError | UsageError | None = None
         """Why the guest was given up by us."""
         self.resets = Resets()
-        self.moved = ""
-        """Where the guest is now, if it has gone to another host."""
-        self.undecided = ""
-        """Where it may be, and nobody knows: it stands still here."""
+        self.place = Place(directory.path, self._describe, arriving=incoming)
+        """Where the guest is."""
         self.qmp = Qmp(directory / files.QMP, self._on_event)
-        self.carries = not incoming
-        """The guest is here: the end of these processes is its end."""
         self._keeper = BackendKeeper(
             directory,
             ram_fd,
             console,
             self._backend_over,
+            place=self.place,
             nr_cpus=plan.options.smp,
-            incoming=incoming,
             die_with_owner=plan.die_with_owner,
         )
         self._incoming = incoming
         self._ram_fd = ram_fd
-        self._successor: Path | None = None
-        self._held_input: bytearray | None = None
+        self._other: Supervisor | None = None
+        """The one on this host that the guest went to, or comes from."""
+        self._typing = ConsoleEnd(directory.path, console)
         self._qemu: process.Process | None = None
-        self._link: ConsoleLink | None = None
         self._output: OutputLink | None = None
-        self._sink: Callable[[bytes], None] | None = None
         self._shutdown: dict[str, Any] | None = None
         self._qemu_output = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,13 +112,16 @@ class Supervisor:
 
         Raises `LaunchError`, or `UsageError` where the backend found that the user's input cannot be.
         """
-        if self.carries:
-            Description(self.plan, self.nonce).write(self.directory.path)
+        if not self._incoming:
+            self.place.on(Event.BOOT)
         self.command, self._qemu, output = launch(
-            self.plan, self.directory, self._ram_fd, incoming=self._incoming, listening=self._connect_console
+            self.plan, self.directory, self._ram_fd, incoming=self._incoming, listening=self._typing.connect
         )
         self._read_output(output)
         await self._come_up(timeout)
+
+    def _describe(self, directory: Path) -> None:
+        Description(self.plan, self.nonce).write(directory)
 
     def _read_output(self, fd: int) -> None:
         log = self.directory / files.QEMU_LOG
@@ -142,13 +139,14 @@ class Supervisor:
 
         Raises `GuestError`: it does not answer; then call `release`, and it goes on as it was.
         """
+        self.place.on(Event.ADOPT)
         self._qemu = qemu
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{qemu.pid}/cmdline").read_bytes()
             self.command = [os.fsdecode(word) for word in line.split(b"\0")[:-1]]
         if output is not None:
             self._read_output(output)
-        self._connect_console()
+        self._typing.connect()
         await self._come_up(timeout)
 
     async def _come_up(self, timeout: float) -> None:
@@ -190,34 +188,18 @@ class Supervisor:
 
     # Console
 
-    def _connect_console(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.setblocking(False)
-            connection.connect(str(self.directory / files.CONSOLE))
-            self._link = ConsoleLink(connection, self.console, self.directory / files.CONSOLE_LOG)
-        except OSError as error:
-            connection.close()
-            raise LaunchError(f"the guest's console cannot be reached: {error.strerror or error}") from None
-        self._link.sink = self._sink
-
     def write(self, data: bytes) -> None:
         """Type `data` at the guest's console; buffered, never blocks."""
-        if self._held_input is not None:
-            self._held_input += data
-        elif self._link is not None:
-            self._link.write(data)
+        self._typing.write(data)
 
     @property
     def backlog(self) -> int:
         """Bytes that were typed and wait here."""
-        return len(self._held_input or b"") + (0 if self._link is None else self._link.backlog)
+        return self._typing.backlog
 
-    def attach(self, sink: Callable[[bytes], None] | None) -> None:
+    def attach(self, sink: Sink | None) -> None:
         """Have the console's raw bytes given to `sink` too (in the event loop: it must not block)."""
-        self._sink = sink
-        if self._link is not None:
-            self._link.sink = sink
+        self._typing.attach(sink)
 
     # QMP
 
@@ -260,61 +242,76 @@ class Supervisor:
 
     def suspend(self) -> None:
         """The guest is being handed over: a backend that dies is not replaced, and what is typed is kept."""
-        with contextlib.suppress(OSError):
-            (self.path / files.HANDOVER).touch(0o600)
-        self._keeper.suspend()
-        self._held_input = bytearray()
+        self._now(Event.LEAVE)
 
     def resume(self) -> None:
         """The guest goes on here after all, or it has arrived here from elsewhere."""
-        self.carries = True
-        self._keeper.waiting = False
-        if self._successor is not None:
-            with contextlib.suppress(OSError):
-                (self._successor / files.RUN).replace(self.path / files.RUN)
-            self._successor = None
-        if not (self.path / files.RUN).exists():
-            with contextlib.suppress(UsageError):  # a full disk: it goes on, but nobody could adopt it
-                Description(self.plan, self.nonce).write(self.path)
-        with contextlib.suppress(OSError):
-            (self.path / files.HANDOVER).unlink()
-        self._keeper.resume()
-        held, self._held_input = self._held_input, None
-        if held:
-            self.write(bytes(held))
+        self.take_back()
+        self._now(Event.RETURN)
+
+    def take_back(self) -> None:
+        """After `inherit` by another one: the guest is not there. It goes on here, or nowhere."""
+        if self.place.state is State.MOVED:
+            assert self._other is not None
+            self._now(Event.TAKE_BACK, other=self._other.place)
 
     async def inherit(self, source: Supervisor) -> None:
         """The guest is about to go on here and not at `source`: take over its console and history."""
-        if source._link is not None:
-            source._link.drain()
-        with contextlib.suppress(OSError):
-            log = (source.path / files.CONSOLE_LOG).read_bytes()
-            (self.path / files.CONSOLE_LOG).write_bytes(log)
         self.resets = source.resets
         self.nonce = source.nonce
-        self.attach(source._sink)
-        self.write(source.take_input())
-        with contextlib.suppress(OSError):
-            (self.path / files.HANDOVER).touch(0o600)  # until it runs there: see `stop`
-        with contextlib.suppress(OSError):  # as a file system would have it that is full: it goes on all the same
-            # From here on the guest is here, should this process die: by one step, so that it is never at both.
-            (source.path / files.RUN).replace(self.path / files.RUN)
-        source._successor = self.path
-        source.carries, self.carries = False, True
-        self._keeper.waiting = False
+        sink, typed, said = source.hand_over(self)
+        self._typing.take_over(said)
+        self.attach(sink)
+        self.write(typed)
+        self._other = source
+        # From here on the guest is here, should this process die.
+        self._now(Event.TAKE, other=source.place)
+
+    def hand_over(self, to: Supervisor) -> tuple[Sink | None, bytes, bytes | None]:
+        """The guest is about to go on at `to`, on this host. Returns who gets the console's bytes, what was typed and
+        not read, and what was printed (None: that cannot be read).
+        """
+        self._typing.drain()
+        self._other = to
+        handed = self._typing.sink, self.take_input(), self._typing.log()
+        self._now(Event.HAND_OVER)
+        return handed
+
+    def goes_on(self) -> None:
+        """After `inherit`: it runs here, and nothing leads back."""
+        self._now(Event.GO)
 
     def give_back(self) -> None:
         """The guest goes on at the source after all: the end of these processes is not its end."""
-        self.carries = False
-        self._keeper.waiting = True
+        if self.place.state is State.ARRIVED:
+            self._now(Event.GIVE_BACK)
         self.attach(None)
+
+    def told(self, where: str) -> None:
+        """Another host is about to be told to go on with the guest: from now on it may run there.
+
+        Raises `OSError`: that cannot be noted for whoever adopts it, so it must not be told.
+        """
+        self._now(Event.TELL, where=where)
+
+    def departed(self, where: str) -> None:
+        """The other host has said that the guest runs there, at `where`."""
+        self._now(Event.CONFIRM, where=where)
+
+    def found(self, where: str) -> None:
+        """Of an adopted guest: it may run at another host."""
+        self._now(Event.FIND, where=where)
+
+    def _now(self, event: Event, *, where: str = "", other: Place | None = None) -> None:
+        self.place.on(event, where=where, other=other)
+        self._keeper.follow()
+        self._typing.hold(self.place.facts.input_held)
 
     def know(self, nonce: str) -> None:
         """The guest is another boot than the one that was started: its shell's words are known by `nonce`."""
         if nonce != self.nonce:
             self.nonce = nonce
-            with contextlib.suppress(UsageError):  # as in `resume`
-                Description(self.plan, nonce).write(self.path)
+            self.place.describe()
 
     async def last_words(self) -> str:
         """Why a QEMU that ended, or is about to, did not take the guest that arrived."""
@@ -329,9 +326,13 @@ class Supervisor:
 
     def take_input(self) -> bytes:
         """What was typed and QEMU has not read; for a guest that goes on elsewhere."""
-        return (b"" if self._link is None else self._link.unread()) + bytes(self._held_input or b"")
+        return self._typing.unread()
 
     # End
+
+    @property
+    def _gone_to(self) -> str:
+        return self.place.where if self.place.state is State.GONE else ""
 
     def _backend_over(self, failure: GuestError | UsageError | None) -> None:
         """There will be no other backend."""
@@ -360,12 +361,11 @@ class Supervisor:
 
     async def _watch_qemu(self) -> None:
         assert self._qemu is not None
-        assert self._link is not None
         returncode = await self._qemu.wait()
         self._keeper.stop()
         # What it wrote last is still in the sockets.
         drained = asyncio.ensure_future(self.qmp.drain())
-        await asyncio.wait({self._link.lost, drained}, timeout=_DRAIN)
+        await asyncio.wait({self._typing.lost, drained}, timeout=_DRAIN)
         drained.cancel()
         if self._output is not None:
             self._output.close()
@@ -375,13 +375,13 @@ class Supervisor:
         reason = "lost" if returncode else "unknown"
         cause = self._shutdown or {}
         await self._end_backend()
-        if not self.carries:
+        if not self.place.facts.is_guest:
             self.power_off = PowerOff(reason, False, returncode)  # of these processes, not of the guest
             self._ended.set()
             return
         with self.console.changed:
             reason = str(cause.get("reason", reason))
-            self.power_off = PowerOff(reason, bool(cause.get("guest", False)), returncode, self.moved)
+            self.power_off = PowerOff(reason, bool(cause.get("guest", False)), returncode, self._gone_to)
             self.console.close(self._lost)
         self._ended.set()
 
@@ -394,9 +394,6 @@ class Supervisor:
     async def stop(self) -> None:
         """End both processes and forget the run directory; returns when nothing of the guest is left."""
         self._keeper.stop()
-        if self._successor is not None:
-            with contextlib.suppress(OSError):
-                (self._successor / files.HANDOVER).unlink()
         if self._qemu is not None and self._tasks:
             self.signal_qemu(signal.SIGTERM)
             await self._qemu.end(_GRACE)
@@ -406,11 +403,19 @@ class Supervisor:
         if self._qemu is not None:
             self._qemu.kill()
         await self._end_backend()
-        if self.carries:
+        if self.place.facts.is_guest:
             self.console.close(self._lost if self.power_off is not None else None)
+
+    async def abandon(self) -> None:
+        """As `stop`, of a guest that has not arrived, in a run directory that is used again: by itself the backend
+        would wait until nobody holds that.
+        """
+        self._keeper.kill()
+        await self.stop()
 
     async def release(self) -> None:
         """Let go of the guest, which goes on without an owner."""
+        self._now(Event.RELEASE)
         self._keeper.release()
         await self._cancel()
         if self._qemu is not None:
@@ -423,7 +428,6 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.qmp.close()
-        if self._link is not None:
-            self._link.close()
+        self._typing.close()
         if self._output is not None:
             self._output.close()

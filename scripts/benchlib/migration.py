@@ -184,8 +184,7 @@ def _until(what: str, condition: Callable[[], bool], step: float = 0.005) -> Non
 
 
 def _ours(guest: Guest, offset: int) -> dict[str, float]:
-    assert guest._ram_fd is not None
-    with Watcher(guest._ram_fd, offset) as watcher:
+    with Watcher(guest.placement.ram.fd, offset) as watcher:
         result = guest.migrate()
     assert result.guest_downtime_ms is not None
     return {"total": result.total_ms / 1000, "downtime": result.guest_downtime_ms / 1000, "gap": watcher.longest}

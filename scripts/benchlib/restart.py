@@ -45,9 +45,7 @@ def measure(rounds: int, smp: int) -> list[float]:
         die_with_owner=True,
     )
     with Guest(options) as guest:
-        assert guest._ram_fd is not None
-        assert guest._config is not None
-        window = Window(guest._ram_fd, RAM_BASE, guest._config.ram_size, smp)
+        window = Window(guest.placement.ram.fd, RAM_BASE, guest.placement.config.ram_size, smp)
         try:
             return [_round(guest, window) for _ in range(rounds)]
         finally:

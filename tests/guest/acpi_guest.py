@@ -20,15 +20,12 @@ from qemu_sdei.host.debian import DebianCache
 
 def area_of(guest: Guest) -> AcpiArea:
     """Where the guest's tables are, computed as the backend computes it."""
-    assert guest._plan is not None
-    return AcpiArea.of(BootConfig.from_json(guest._plan.boot_json(None)))
+    return AcpiArea.of(BootConfig.from_json(guest.placement.plan.boot_json(None)))
 
 
 def emitted(guest: Guest) -> dict[str, bytes]:
     """The tables in the guest's RAM, by signature, from the RSDP on. (`virt` has one of each.)"""
-    assert guest._ram_fd is not None
-    assert guest._plan is not None
-    with mmap.mmap(guest._ram_fd, guest._plan.ram_size, prot=mmap.PROT_READ) as ram:
+    with mmap.mmap(guest.placement.ram.fd, guest.placement.plan.ram_size, prot=mmap.PROT_READ) as ram:
 
         def at(address: int, size: int) -> bytes:
             return ram[address - RAM_BASE : address - RAM_BASE + size]

@@ -89,6 +89,5 @@ def anonymous(pid: int | None) -> int:
 
 def sizes(guest: Guest) -> dict[str, int]:
     """Bytes of each file in the guest's run directory."""
-    assert guest._directory is not None
-    entries = os.scandir(guest._directory.path)
+    entries = os.scandir(guest.placement.directory.path)
     return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}

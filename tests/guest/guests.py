@@ -156,5 +156,4 @@ def explained(guest: Guest) -> Iterator[None]:
 
 
 def _logs(guest: Guest) -> list[Path]:
-    directory = guest._directory
-    return [] if directory is None else [directory / name for name in (BACKEND_LOG, QEMU_LOG)]
+    return [guest.placement.directory / name for name in (BACKEND_LOG, QEMU_LOG)] if guest.here else []

@@ -48,8 +48,8 @@ class Victim:
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
-        size = os.fstat(guest._ram_fd or 0).st_size
-        self.map = mmap.mmap(guest._ram_fd or 0, size)
+        size = os.fstat(guest.placement.ram.fd).st_size
+        self.map = mmap.mmap(guest.placement.ram.fd, size)
         self.ram = memoryview(self.map)
         start = layout.window_base(0, size)
         self.words = self.ram[start : start + layout.WINDOW_SIZE].cast("Q")
@@ -196,7 +196,7 @@ def test_a_backend_at_its_limit_says_so_and_is_not_started_again(monkeypatch: py
     with Guest(options) as guest:
         guest.expect("idle: ready", 60)
         guest.inject(0, 0, wait=True, timeout=60)
-        path = str(guest._directory.path / "control.sock") if guest._directory else ""
+        path = str(guest.placement.directory / "control.sock")
         clients = []
         try:
             for _ in range(40):

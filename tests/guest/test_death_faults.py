@@ -67,10 +67,9 @@ def fill(path: Path) -> Path:
 
 def break_qmp(guest: Guest) -> None:
     """Break the owner's connection."""
-    assert guest._supervisor is not None
-    client = guest._supervisor.qmp._client
+    client = guest.placement.supervisor.qmp._client
     assert client is not None
-    guest._call(client.disconnect(), 10)
+    guest.loop.call(client.disconnect(), 10)
 
 
 def test_a_broken_qmp_connection_is_made_again(runtime: Path) -> None:
@@ -111,7 +110,7 @@ def test_without_qmp_what_needs_it_says_so_and_the_guest_goes_on(runtime: Path, 
             works(guest)
         if then == "removed":
             path.with_name("away").rename(path)
-        until("QMP is there again", lambda: guest._supervisor is not None and guest._supervisor.qmp.connected)
+        until("QMP is there again", lambda: guest.placement.supervisor.qmp.connected)
         assert guest.qmp("query-status")["status"] == "running"
     check_nothing_left(runtime)
 

@@ -34,8 +34,7 @@ def test_files_and_sockets_are_the_users_alone(runtime: Path, tmp_path: Path) ->
             for name in (*sockets, "journal", "lock", "qemu.lock", "backend.lock"):
                 info = (base / "g2" / name).stat()
                 assert (stat.S_IMODE(info.st_mode), info.st_uid) == (0o600, os.getuid()), name
-            assert guest._ram_fd is not None
-            assert stat.S_IMODE(os.fstat(guest._ram_fd).st_mode) == 0o600
+            assert stat.S_IMODE(os.fstat(guest.placement.ram.fd).st_mode) == 0o600
             assert list(tmp_path.iterdir()) == [], "RAM has no name"
             guest.save(tmp_path / "saved")
             for file in ((tmp_path / "saved"), *(tmp_path / "saved").iterdir()):
@@ -51,10 +50,8 @@ def test_a_hostile_guest_beside_a_good_one(runtime: Path) -> None:
     bad = GuestOptions(kernel="builtin:bench", append="mode=fuzz seed=5 count=400000 smp=2", memory="128M", name="bad")
     with Guest(good) as first, Guest(bad) as second:
         first.expect("idle: ready")
-        assert second._ram_fd is not None
-        assert second._plan is not None
-        size = second._plan.ram_size
-        with EventLoad(first, (0,), 2) as load, mmap.mmap(second._ram_fd, size) as ram:
+        size = second.placement.plan.ram_size
+        with EventLoad(first, (0,), 2) as load, mmap.mmap(second.placement.ram.fd, size) as ram:
             for turn in range(30):
                 for start in range(size - (2 << 20), size, 4096):
                     ram[start : start + 64] = bytes([turn, 0xFF, 2, 0, 0, 0, 0, turn]) * 8

@@ -60,7 +60,7 @@ guest.expect("idle: ready")
 for n in range(20):
     guest.inject(0, n % 2, wait=True)
 content = os.urandom(48 << 20)
-os.pwrite(guest._ram_fd, content, 64 << 20)
+os.pwrite(guest.placement.ram.fd, content, 64 << 20)
 print(hashlib.sha256(content).hexdigest(), flush=True)
 if route == "file":
     guest.save(to, report=report, end=True)
@@ -115,8 +115,7 @@ def goes_on(runtime: Path, name: str, digest: str) -> None:
         assert (counts["delivered"], counts["completed"], counts["rejected"]) == (20, 20, 0)
         for vcpu in range(2):
             assert guest.inject(0, vcpu, wait=True, timeout=20).outcome == "completed"
-        assert guest._ram_fd is not None
-        assert hashlib.sha256(os.pread(guest._ram_fd, 48 << 20, 64 << 20)).hexdigest() == digest
+        assert hashlib.sha256(os.pread(guest.placement.ram.fd, 48 << 20, 64 << 20)).hexdigest() == digest
         printed = guest.console.count("idle: ready")
         guest.reset()
         until("it boots", lambda: guest.console.count("idle: ready") > printed)

@@ -44,8 +44,7 @@ def slow(cases: Sequence[tuple[str, ...]], *normal: tuple[str, ...]) -> list[obj
 def furnish(guest: Guest) -> None:
     """Have it use some RAM."""
     guest.expect("idle: ready")
-    assert guest._ram_fd is not None
-    os.pwrite(guest._ram_fd, os.urandom(CONTENT), 24 << 20)
+    os.pwrite(guest.placement.ram.fd, os.urandom(CONTENT), 24 << 20)
 
 
 @contextlib.contextmanager
@@ -78,8 +77,7 @@ def settled(guest: Guest, load: EventLoad) -> None:
 def test_memory_path_becomes_full(route: str, phase: str, runtime: Path) -> None:
     with small_file_system("140M") as path, Guest(idle(memory_path=path)) as guest:
         furnish(guest)
-        assert guest._ram_fd is not None
-        os.posix_fallocate(guest._ram_fd, 0, 64 << 20)  # it has all that it may ever need
+        os.posix_fallocate(guest.placement.ram.fd, 0, 64 << 20)  # it has all that it may ever need
         with EventLoad(guest, (0,), 2) as load:
             with one_line("goes on as 'a'"):
                 guest.migrate("b", route=route, report=at(phase, lambda: fill(path)))

@@ -49,8 +49,7 @@ def test_a_guest_that_has_qemu_complain_for_ever(runtime: Path, tmp_path: Path) 
     beside = GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", smp=2, memory="128M")
     with Guest(beside) as other, Guest(growing.options(tmp_path, growing.COMPLAINS, qemu_args=growing.RNG)) as guest:
         other.expect("idle: ready", 60)
-        assert guest._directory is not None
-        log = guest._directory / QEMU_LOG
+        log = guest.placement.directory / QEMU_LOG
 
         def much() -> bool:
             assert log.stat().st_size <= LIMIT

@@ -250,8 +250,7 @@ def test_an_answer_that_a_guest_forges_does_not_reach_the_proof(what: str) -> No
     with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="64M")) as guest:
         guest.expect("idle: ready")
         victim = Victim(guest)
-        assert guest._directory is not None
-        proof = proof_of((guest._directory / MONITOR).read_bytes())
+        proof = proof_of((guest.placement.directory / MONITOR).read_bytes())
         assert proof
         frame = victim.frame(1)
 

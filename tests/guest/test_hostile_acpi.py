@@ -27,15 +27,13 @@ def guest() -> Guest:
 
 def poke(guest: Guest, words: dict[int, int]) -> str:
     """Shell commands that write words into the window, all in one go."""
-    assert guest._plan is not None
-    window = layout.window_base(RAM_BASE, guest._plan.ram_size)
+    window = layout.window_base(RAM_BASE, guest.placement.plan.ram_size)
     return "; ".join(f"devmem {window + offset:#x} 64 {value:#x}" for offset, value in words.items())
 
 
 def forged_step(guest: Guest, step: int) -> dict[int, int]:
     """The words of a frame that brings back the micro-operations of this step of a boot."""
-    assert guest._plan is not None
-    scratch = layout.window_base(RAM_BASE, guest._plan.ram_size) + SCRATCH_OFFSET
+    scratch = layout.window_base(RAM_BASE, guest.placement.plan.ram_size) + SCRATCH_OFFSET
     descriptor = scratch + step * MAX_OPS * DESCRIPTOR
     swapped = int.from_bytes(descriptor.to_bytes(8, "big"), "little")
     frame = {Word.KIND: int(Kind.OPS), Word.VECTOR: 0, Word.OPS + 1: FW_CFG_DMA, Word.OPS + OP_WORDS - 1: swapped}
@@ -66,5 +64,4 @@ def test_a_guest_that_forges_a_step_of_its_boot(guest: Guest) -> None:
 
 
 def window_of(guest: Guest) -> int:
-    assert guest._plan is not None
-    return layout.window_base(RAM_BASE, guest._plan.ram_size)
+    return layout.window_base(RAM_BASE, guest.placement.plan.ram_size)

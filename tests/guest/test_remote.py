@@ -181,7 +181,6 @@ class _Truncated:
 @pytest.mark.timeout(120)
 def test_connection_is_lost_at_the_last_word(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether `go` arrived is asked for; without an answer the guest stands still here. Never do both run."""
-    monkeypatch.setattr(remote_source, "_INQUIRE", 1.0)
 
     def running(guest: Guest) -> bool:
         return bool(guest.qmp("query-status")["running"])
@@ -196,8 +195,10 @@ def test_connection_is_lost_at_the_last_word(runtime: Path, monkeypatch: pytest.
         assert handles(source)
         # It did not arrive, and nobody answers: the user looks, and has it go on.
         way.look = lambda data: _close(way) if b'"cmd": "go"' in data else data
-        with pytest.raises(UndecidedError, match="--resume"):
-            source.migrate_to(way.to)
+        with monkeypatch.context() as patch:
+            patch.setattr(remote_source, "_INQUIRE", 1.0)
+            with pytest.raises(UndecidedError, match="--resume"):
+                source.migrate_to(way.to)
         assert not running(source)
         until("the destination has given up", lambda: len(there.failures) == 2)
         with pytest.raises(UsageError, match="--resume"):

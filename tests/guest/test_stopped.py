@@ -189,7 +189,7 @@ async def leave():
 tasks = []
 with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")) as guest:
     guest.expect("idle: ready")
-    guest._call(leave(), 10)
+    guest.loop.call(leave(), 10)
 del guest, tasks
 gc.collect()
 """
@@ -205,9 +205,8 @@ def test_input_on_its_way_counts_as_backlog(runtime: Path) -> None:
     """Whoever reads a pipe for the guest stops where it takes no more, however late the event loop hears of that."""
     with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")) as guest:
         guest.expect("idle: ready")
-        assert guest._loop is not None
         release = threading.Event()
-        guest._loop.call_soon_threadsafe(release.wait, LIMIT)
+        guest.loop.soon(lambda: release.wait(LIMIT))
         try:
             guest.write(b"x" * 100_000)
             assert guest.input_backlog() >= 100_000

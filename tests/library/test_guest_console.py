@@ -11,6 +11,7 @@ import pytest
 
 from qemu_sdei.errors import GuestPanicError, GuestTimeoutError, LostGuestError, UsageError
 from qemu_sdei.guest.guest_console import GuestConsole
+from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.shell import CommandResult, marker
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import prepare
@@ -28,15 +29,16 @@ class Played(GuestConsole):
     """
 
     def __init__(self, *answers: str, **options: Any) -> None:
-        super().__init__(GuestOptions(**{"on_panic": "continue", **options}))
-        self._plan = SimpleNamespace(own_initramfs=True)  # type: ignore[assignment]
+        self.record = GuestRecord(GuestOptions(**{"on_panic": "continue", **options}))
+        self.record.placement = SimpleNamespace(plan=SimpleNamespace(own_initramfs=True))  # type: ignore[assignment]
+        super().__init__(self.record)
         self.answers = list(answers)
         self.kernels: int | None = 1
         self.happened: list[dict[str, Any]] = []
 
     @property
     def shell(self) -> bytes:
-        return marker(self._nonce, "shell").encode() + b"\r\n"
+        return marker(self.record.nonce, "shell").encode() + b"\r\n"
 
     @property
     def resets(self) -> list[dict[str, Any]]:
@@ -81,8 +83,8 @@ def test_a_snapshot_of_another_run_and_its_reset_have_shells() -> None:
     """What was loaded prints the words of the run that saved it; what is booted next, those of this one."""
     guest = Played("{begin}up\n{end}", "{begin}up\n{end}")
     own = guest.shell
-    guest.is_now("abcd")
-    guest.is_now("abcd")
+    guest.record.is_now("abcd")
+    guest.record.is_now("abcd")
     guest.happened.append({"position": 0})
     assert not guest.booted
     guest.print(guest.shell)
@@ -149,7 +151,9 @@ def command(guest: Played, *pieces: bytes, end: bool = True) -> CommandResult:
 
 
 def begin_and_end(guest: Played, status: int) -> tuple[bytes, bytes]:
-    return marker(guest._nonce, "begin").encode() + b"\n", marker(guest._nonce, f"exit:{status}").encode() + b"\n"
+    return marker(guest.record.nonce, "begin").encode() + b"\n", marker(
+        guest.record.nonce, f"exit:{status}"
+    ).encode() + b"\n"
 
 
 def test_a_command_is_followed_into_the_capture_kernel() -> None:

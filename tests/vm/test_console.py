@@ -7,6 +7,7 @@ import re
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from qemu_sdei.cli import terminal
 from qemu_sdei.errors import GuestError, GuestPanicError, GuestTimeoutError, LostGuestError
 from qemu_sdei.guest import shell
 from qemu_sdei.guest.guest_console import GuestConsole
+from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.vm.console import LIMIT, Console
 from qemu_sdei.vm.options import GuestOptions
 
@@ -230,8 +232,9 @@ class Talker(GuestConsole):
     """A guest whose command prints on and on."""
 
     def __init__(self) -> None:
-        super().__init__(GuestOptions(command="yes"))
-        self._plan = object()  # type: ignore[assignment]
+        self.record = GuestRecord(GuestOptions(command="yes"))
+        self.record.placement = SimpleNamespace(plan=None)  # type: ignore[assignment]
+        super().__init__(self.record)
 
     def write(self, text: str | bytes) -> None: ...
 
@@ -252,10 +255,10 @@ class Talker(GuestConsole):
             yield text, position
 
     def _words(self) -> Iterator[str]:
-        yield shell.marker(self._nonce, "begin") + "\n"
+        yield shell.marker(self.record.nonce, "begin") + "\n"
         for number in range(3 * LIMIT // 1000):
             yield f"{number:08}".ljust(999) + "\n"
-        yield shell.marker(self._nonce, "exit:3")
+        yield shell.marker(self.record.nonce, "exit:3")
 
 
 def test_of_a_command_that_prints_much_the_end_is_kept_and_all_is_shown() -> None:
