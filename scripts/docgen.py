@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, with any Python
 
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
+from qemu_sdei.migration import failure_points  # noqa: E402
+from qemu_sdei.migration.failure_points import FailurePoint  # noqa: E402
 from qemu_sdei.monitor import layout  # noqa: E402
 from qemu_sdei.vm import place  # noqa: E402
 
@@ -248,11 +250,54 @@ def places() -> str:
     return "\n".join(out) + "\n"
 
 
+def migration() -> str:
+    """What a migration that fails leaves, from the table that the sequence acts by."""
+    out = [
+        "# What a migration that fails leaves",
+        "",
+        _NOTE.format(source="qemu_sdei/migration/failure_points.py"),
+        "",
+        "The steps of a migration, in their order, and what becomes of the guest when one of them fails. The code "
+        "([migration/](../../qemu_sdei/migration/README.md)) acts by this table; how to migrate: "
+        "[migrate.md](../howto/migrate.md).",
+        "",
+        "Before the guest is resumed at the source, the destination is ended. If the source's QEMU cannot be reached "
+        "then, the guest is paused until it can be. A cancellation (Ctrl-C, the end of the guest) counts as a failure "
+        "of the step that it comes in; steps that cannot be cancelled are brought to their end.",
+        "",
+        "| step | what is done | routes on this host | to another host | after a failure the guest |",
+        "|---|---|---|---|---|",
+    ]
+    for stage, point in failure_points.POINTS.items():
+        late = ". Cannot be cancelled" if point.late else ""
+        local, remote = _routes(point.local, failure_points.LOCAL), _routes(point.remote, failure_points.REMOTE)
+        out.append(f"| `{stage.value}` | {point.what}{late} | {local} | {remote} | {_left(point)} |")
+    return "\n".join(out) + "\n"
+
+
+def _routes(those: tuple[str, ...], every: tuple[str, ...]) -> str:
+    """Routes that have a step."""
+    if those == every:
+        return "all"
+    return ", ".join(f"`{route}`" for route in those) or "none"
+
+
+def _left(point: FailurePoint) -> str:
+    """What a failure leaves, in words."""
+    words = [point.leaves.value]
+    if point.postcopy is not None:
+        words.append(f"with `postcopy`: {point.postcopy.value}")
+    if point.unknown is not None:
+        words.append(f"if the other host does not say whether it runs there: {point.unknown.value}")
+    return "; ".join(words)
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/cli.md": cli,
     "docs/reference/frame-window.md": window,
     "docs/reference/conformance.md": conformance,
     "docs/reference/guest-places.md": places,
+    "docs/reference/migration-failures.md": migration,
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from qemu_sdei.migration.destination_remote import RemoteResult
 from qemu_sdei.migration.options import LIVE, Hold, MigrationOptions, Report, no_report
 from qemu_sdei.migration.remote_address import Address, Tls, parse
-from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.migration.remote_ssh import REMOTE_COMMAND, SCHEME, Tunnel
 from qemu_sdei.migration.retry import longest
 from qemu_sdei.vm import silence

@@ -32,12 +32,14 @@ from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.remote_migration import RemoteMigration
 from qemu_sdei.guest.supervisor_socket import OwnerSocket, Progress
 from qemu_sdei.host import memory
-from qemu_sdei.migration.handover import Handover, LostInPostcopyError
+from qemu_sdei.migration.destination_local import LocalDestination
+from qemu_sdei.migration.destination_remote import RemoteResult
+from qemu_sdei.migration.failure_points import LostInPostcopyError
 from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report
 from qemu_sdei.migration.remote_address import Address
-from qemu_sdei.migration.remote_source import RemoteResult
 from qemu_sdei.migration.retry import try_again
 from qemu_sdei.migration.run_to_completion import finish
+from qemu_sdei.migration.sequence import Sequence
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving.saved import described, save
 from qemu_sdei.vm import machine_type
@@ -188,7 +190,7 @@ class LocalMigration:
             plan = machine_type.pinned(here.plan, await machine_type.running(source))
             plan = replace(plan, devices=plan.devices.arriving())
             destination = there.supervise(plan, record.console, arriving=True)
-            handover = Handover(
+            target = LocalDestination(
                 source,
                 destination,
                 options,
@@ -197,9 +199,8 @@ class LocalMigration:
                 ram_fds=(here.ram.fd, there.ram.fd),
                 ram_range=here.ram.addresses,
                 window=here.window,
-                early=early,
             )
-            result = await handover.run()
+            result = await Sequence(source, target, options, report, early=early).run()
         except BaseException as error:
             if isinstance(error, LostInPostcopyError):
                 await finish(self._lose(source))

@@ -23,9 +23,9 @@ from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram, unwritab
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.start import SHOWN
 from qemu_sdei.migration.offer_check import Allowed, Considered, consider
+from qemu_sdei.migration.receiver import Reception
+from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_address import Tls, is_loopback, joined, listen_tcp, listen_unix, split
-from qemu_sdei.migration.remote_destination import Reception
-from qemu_sdei.migration.remote_session import File
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.console_end import Sink
@@ -96,7 +96,7 @@ class _WaitingDirectory(RunDirectory):
 
 
 class _Attempt:
-    """What this host makes of the guest that arrives; a `remote_session.Host`."""
+    """What this host makes of the guest that arrives; a `receiver_session.Host`."""
 
     def __init__(
         self, own: GuestOptions, directory: RunDirectory, allowed: Allowed, console: Console, sink: Sink | None

@@ -8,12 +8,14 @@ from typing import Any
 
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.migration.destination_remote import RemoteDestination, RemoteResult
+from qemu_sdei.migration.failure_points import UndecidedError
 from qemu_sdei.migration.offer import make_offer
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions, Report
 from qemu_sdei.migration.remote_address import Address
-from qemu_sdei.migration.remote_source import Departure, RemoteResult, UndecidedError
 from qemu_sdei.migration.retry import try_again
 from qemu_sdei.migration.run_to_completion import finish
+from qemu_sdei.migration.sequence import Sequence
 from qemu_sdei.migration.source import execute
 from qemu_sdei.vm import machine_type
 from qemu_sdei.vm.place import State
@@ -25,7 +27,7 @@ class RemoteMigration:
 
     def __init__(self, record: GuestRecord) -> None:
         self._record = record
-        self._undecided: Departure | None = None
+        self._undecided: Sequence[RemoteResult] | None = None
 
     async def migrate(self, address: Address, options: MigrationOptions, report: Report) -> RemoteResult:
         """Have the guest go on at another host; here it ends.
@@ -49,17 +51,22 @@ class RemoteMigration:
             )
             result = await try_again(
                 lambda _early: self._depart(
-                    Departure(
+                    Sequence(
                         source,
-                        address,
-                        offer,
+                        RemoteDestination(
+                            source,
+                            address,
+                            offer,
+                            options,
+                            report,
+                            here.ram.fd,
+                            here.ram.size,
+                            lambda: source.resets.to_json(),
+                            source.take_input,
+                            source.told,
+                        ),
                         options,
                         report,
-                        here.ram.fd,
-                        here.ram.size,
-                        lambda: source.resets.to_json(),
-                        source.take_input,
-                        source.told,
                     )
                 ),
                 options,
@@ -78,21 +85,21 @@ class RemoteMigration:
         await finish(self._leave(source, f"{address} as {result.destination!r}"))
         return result
 
-    async def _depart(self, departure: Departure) -> RemoteResult:
+    async def _depart(self, sequence: Sequence[RemoteResult]) -> RemoteResult:
         try:
-            return await departure.run()
+            return await sequence.run()
         except UndecidedError:
-            self._undecided = departure
+            self._undecided = sequence
             raise
 
     async def resume(self) -> None:
         """After an `UndecidedError`: the guest goes on here. Raises `UsageError`: there was none."""
-        departure, self._undecided = self._undecided, None
+        sequence, self._undecided = self._undecided, None
         side = self._record.supervisor
         if side.place.state is not State.UNDECIDED:
             raise UsageError("the guest is here, and goes on: there is nothing to resume")
-        if departure is not None:
-            await departure.take_back()
+        if sequence is not None:
+            await sequence.take_back()
             return
         # Its owner at that time was killed.
         await execute(side, "cont")

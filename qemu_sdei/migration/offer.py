@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,6 @@ from qemu_sdei import rundir as files
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import UsageError
-from qemu_sdei.migration.remote_source import Offer
 from qemu_sdei.vm.options import BUILTIN, GuestOptions
 from qemu_sdei.vm.plan import Plan
 
@@ -53,6 +53,16 @@ LOCAL: Final = {
     *("trace", "memory_path", "qemu", "reboot", "start_timeout", "pad_memory", "snapshots", "die_with_owner"),
 }
 """The other fields of `GuestOptions`; some go along in another form."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the destination must know before anything is stopped."""
+
+    facts: dict[str, Any]
+    """JSON: see docs/reference/migration-protocol.md."""
+    files: dict[str, Path]
+    """By role; each is in `facts["files"]` too, with size and hash."""
 
 
 def make_offer(

@@ -23,8 +23,8 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.host import memory
 from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, OPTIONS, PROFILE, SERVICE, describe
+from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_link import clean
-from qemu_sdei.migration.remote_session import File
 from qemu_sdei.paths import cache_directory
 from qemu_sdei.vm import machine_type
 from qemu_sdei.vm.devices import devices

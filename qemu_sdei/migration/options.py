@@ -142,7 +142,7 @@ class Step:
     """Progress of a migration."""
 
     phase: str
-    """start, ram, hold, switch, stop, verify, restore, fetch, again."""
+    """connect, files, start, hold, ram, verify, restore, inquire, fetch, again; of `save`: stop."""
     done: int = 0
     """Bytes of RAM that are dealt with, of `total`."""
     total: int = 0

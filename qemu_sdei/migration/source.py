@@ -24,11 +24,11 @@ _POLL: Final = 0.001
 _BUSY_TRIES: Final = 100
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
-_SIGN: Final = 0.25
-"""Seconds to wait for a sign that the guest runs: it is only for telling its downtime."""
-_SIGNS_LIVE: Final = 5
-_SIGNS: Final = 1
-"""Milliseconds between signs: a sign is an interrupt and costs some 50 µs; RAM may be sent for minutes."""
+_HEARTBEAT: Final = 0.25
+"""Seconds to wait for a heartbeat, which shows that the guest runs: it is only for telling its downtime."""
+_BEATS_LIVE: Final = 5
+_BEATS: Final = 1
+"""Milliseconds between heartbeats: one is an interrupt and costs some 50 µs; RAM may be sent for minutes."""
 _DOWNTIME_LIMIT: Final = 300
 """Milliseconds: QEMU's default. What can be sent in that time it stops the vCPUs for."""
 _FETCH_LIMIT: Final = 1
@@ -112,7 +112,7 @@ class Source:
         self._prepared = False
         self._ran = time.monotonic()
         """When the vCPUs were last known to run."""
-        self.sign_ns: int | None = None
+        self.heartbeat_ns: int | None = None
         """When the guest itself was last seen to run, by `time.perf_counter_ns`; after the freeze."""
 
     async def _execute(self, command: str, **arguments: object) -> Any:
@@ -154,16 +154,16 @@ class Source:
                 f"{hold.timeout:g} s"
             ) from None
 
-    async def watch(self, *, live: bool) -> None:
-        """Have the guest show that it runs, until it stands still. With a hold point it has shown that by reaching it.
+    async def ask_for_heartbeats(self, *, live: bool) -> None:
+        """Have the guest show that it runs, until it is paused. With a hold point it has shown that by reaching it.
         `live`: that may take long.
         """
         if self._hold is None and await self.runs():
             with contextlib.suppress(GuestTimeoutError):
-                every = _SIGNS_LIVE if live else _SIGNS
-                await self._link.request("signs", timeout=_SIGN, every_ms=every)
+                every = _BEATS_LIVE if live else _BEATS
+                await self._link.request("signs", timeout=_HEARTBEAT, every_ms=every)
 
-    async def stand_still(self) -> tuple[bool, int]:
+    async def pause(self) -> tuple[bool, int]:
         """Stop the vCPUs, and have the backend write the state document into the run directory.
 
         Returns:
@@ -172,6 +172,17 @@ class Source:
         self.side.suspend()
         running = await self._stop()
         return running, await self._freeze()
+
+    async def boots(self) -> int:
+        """How often the guest was reset: whoever sends RAM wants to know whether that has changed meanwhile."""
+        return int((await self._link.request("hello"))["epoch"])
+
+    async def announce(self, name: str, control: str) -> None:
+        """Have the backend tell its clients where the guest is now: `name`, and its control socket, if it has one here.
+
+        Raises `SdeiError`: they do not hear of it.
+        """
+        await self._link.request("moved", name=name, control=control)
 
     async def runs(self) -> bool:
         """Whether the vCPUs run. Raises `GuestError`: the guest is in a state that it cannot leave from."""
@@ -206,7 +217,7 @@ class Source:
                 await self._execute("stop")
         else:
             raise BusyError("a service of the guest was amid its micro-operations each time that the guest was stopped")
-        self.sign_ns = answer["sign_ns"]
+        self.heartbeat_ns = answer["sign_ns"]
         return int(answer["bytes"])
 
     async def transfer(self, uri: str, options: MigrationOptions) -> dict[str, Any]:
@@ -293,7 +304,7 @@ class Source:
                 raise GuestTimeoutError(f"QEMU did not transfer the guest within {self._timeout:g} s")
             await asyncio.sleep(_POLL)
 
-    async def go_on(self) -> None:
+    async def resume(self) -> None:
         """The guest goes on here, as if nothing had been; it is told so until it can be heard.
 
         Raises `StandsStillError`: QEMU cannot be reached now, or does not come to an end with its migration.
@@ -301,14 +312,14 @@ class Source:
         try:
             await self._take_back()
         except UnreachableError as error:
-            task = asyncio.create_task(self._go_on_later())
+            task = asyncio.create_task(self._resume_later())
             _LATER.add(task)
             task.add_done_callback(_LATER.discard)
             raise StandsStillError(
                 f"the guest stands still as {self.side.name!r} until its QEMU can be reached; then it goes on ({error})"
             ) from None
 
-    async def _go_on_later(self) -> None:
+    async def _resume_later(self) -> None:
         while True:
             with contextlib.suppress(UnreachableError):
                 await self._take_back()

@@ -32,8 +32,8 @@ from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.image import MAX_FILE
 from qemu_sdei.config import MAX_CONFIG, RAM_BASE, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
+from qemu_sdei.migration.arrival import arrived, take_over
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.destination import arrived, take_over
 from qemu_sdei.migration.offer import OPTIONS
 from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.run_to_completion import finish
@@ -267,7 +267,7 @@ async def save(
         leaving = Source(side, link, hold, report, timeout)
         await leaving.reach_hold_point()
         report(Step("stop"))
-        running, _ = await leaving.stand_still()
+        running, _ = await leaving.pause()
         part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
         await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", _AS_FILE)
         await _appears(directory / VM)
@@ -285,7 +285,7 @@ async def save(
     except BaseException as error:
         try:
             if leaving is not None:
-                await finish(leaving.go_on())
+                await finish(leaving.resume())
         except StandsStillError as still:
             raise StandsStillError(f"the guest was not saved: {still}") from None
         finally:
@@ -299,7 +299,7 @@ async def save(
         with contextlib.suppress(SdeiError):
             await finish(execute(side, "quit"))
     else:
-        await finish(leaving.go_on())
+        await finish(leaving.resume())
     return sum(file.stat().st_size for file in directory.iterdir())
 
 

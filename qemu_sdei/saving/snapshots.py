@@ -204,7 +204,7 @@ class _Visit:
                 {"capability": name, "state": False} for name in ("x-ignore-shared", "multifd", "postcopy-ram")
             ],
         )
-        self.running, _ = await self._leaving.stand_still()
+        self.running, _ = await self._leaving.pause()
         with contextlib.suppress(OSError):
             (self.side.path / files.STATE).unlink()
 
@@ -273,7 +273,7 @@ class _Visit:
     async def go_on(self) -> None:
         if not self.lost:
             self._link.close()
-            await self._leaving.go_on()
+            await self._leaving.resume()
 
 
 __all__ = ["UNDO", "Loaded", "Snapshot", "check_tag", "delete", "listed", "load", "save"]

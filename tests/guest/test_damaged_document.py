@@ -12,7 +12,7 @@ import pytest
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError
 from qemu_sdei.guest.guest import Guest
-from qemu_sdei.migration import destination, handover
+from qemu_sdei.migration import arrival
 from qemu_sdei.migration.source import Side
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left, until
@@ -96,11 +96,12 @@ DAMAGE: list[tuple[Callable[[Any], None], str]] = [
 @pytest.mark.parametrize("route", ["shared", "live"])
 def test_the_source_goes_on(route: str, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged: list[Callable[[bytes], bytes]] = []
+    whole = arrival.check
 
     async def check(side: Side) -> None:
         state = side.path / rundir.STATE
         state.write_bytes(damaged[0](state.read_bytes()))
-        await destination.check(side)
+        await whole(side)
 
     def on_its_way(damage: Callable[[Any], None]) -> Callable[[bytes], bytes]:
         def change(data: bytes) -> bytes:
@@ -115,7 +116,7 @@ def test_the_source_goes_on(route: str, runtime: Path, monkeypatch: pytest.Monke
     options = GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="64M", name="a")
     with Guest(options) as guest, monkeypatch.context() as patch:
         guest.expect("idle: ready")
-        patch.setattr(handover, "check", check)
+        patch.setattr(arrival, "check", check)
         with EventLoad(guest, (0,), 2) as load:
             for change, reason in cases if route == "shared" else cases[:2]:
                 damaged[:] = [change]

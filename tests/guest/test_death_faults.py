@@ -211,7 +211,7 @@ MOVING = """
 import os, signal, sys
 from qemu_sdei import Guest, GuestOptions
 from qemu_sdei.vm.supervisor import Supervisor
-from qemu_sdei.migration import handover
+from qemu_sdei.migration.backend_link import BackendLink
 phase, route = sys.argv[1:]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -225,12 +225,12 @@ if phase == "committed":
         die()
     Supervisor.inherit = inherit
 if phase == "running":
-    handover_moved = handover.BackendLink.request
+    request_as_it_is = BackendLink.request
     async def request(self, command, **more):
         if command == "moved":
             die()
-        return await handover_moved(self, command, **more)
-    handover.BackendLink.request = request
+        return await request_as_it_is(self, command, **more)
+    BackendLink.request = request
 guest = Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M", name="g"))
 guest.start()
 guest.expect("idle: ready")

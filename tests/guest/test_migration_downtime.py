@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.guest.guest import Guest
-from qemu_sdei.migration import destination, handover
+from qemu_sdei.migration import arrival
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import POSTCOPY_WORKS, command
 from tests.guest.remote import Receiving
@@ -28,7 +28,7 @@ def options(words: str = "mode=idle", smp: int = 2) -> GuestOptions:
 @pytest.mark.parametrize("words", ["mode=idle", "mode=hot count=1000000000", "mode=dirty pages=8"])
 def test_it_is_what_the_guest_lost(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle, calling, computing: a take-over that takes its time shows, what comes before and after does not."""
-    take_over = destination.take_over
+    take_over = arrival.take_over
 
     async def slowly(*arguments: Any, **more: Any) -> None:
         await asyncio.sleep(_DELAY)
@@ -39,7 +39,7 @@ def test_it_is_what_the_guest_lost(words: str, monkeypatch: pytest.MonkeyPatch) 
         quick = guest.migrate(route="shared")
         assert quick.guest_downtime_ms is not None
         assert 0 < quick.guest_downtime_ms < quick.total_ms
-        monkeypatch.setattr(handover, "take_over", slowly)
+        monkeypatch.setattr(arrival, "take_over", slowly)
         for route in ("shared", "live", *(["postcopy"] if POSTCOPY_WORKS else [])) if "dirty" in words else ("shared",):
             slow = guest.migrate(route=route)
             assert slow.guest_downtime_ms is not None

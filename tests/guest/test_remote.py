@@ -17,10 +17,10 @@ import pytest
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.guest import remote_migration
 from qemu_sdei.guest.guest import Guest
+from qemu_sdei.migration import destination_remote, offer_check, remote_link
 from qemu_sdei.migration import offer as remote_offer
-from qemu_sdei.migration import offer_check, remote_link, remote_source
+from qemu_sdei.migration.failure_points import UndecidedError
 from qemu_sdei.migration.remote_ram import Verifier
-from qemu_sdei.migration.remote_source import UndecidedError
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, processes, until
@@ -196,7 +196,7 @@ def test_connection_is_lost_at_the_last_word(runtime: Path, monkeypatch: pytest.
         # It did not arrive, and nobody answers: the user looks, and has it go on.
         way.look = lambda data: _close(way) if b'"cmd": "go"' in data else data
         with monkeypatch.context() as patch:
-            patch.setattr(remote_source, "_INQUIRE", 1.0)
+            patch.setattr(destination_remote, "_INQUIRE", 1.0)
             with pytest.raises(UndecidedError, match="--resume"):
                 source.migrate_to(way.to)
         assert not running(source)

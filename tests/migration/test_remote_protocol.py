@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
-from qemu_sdei.migration import remote_destination, remote_ram
+from qemu_sdei.migration import receiver, remote_ram
+from qemu_sdei.migration.receiver import Reception
+from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_address import Address, Tls, connect, is_loopback, joined, listen_tcp, parse, split
-from qemu_sdei.migration.remote_destination import Reception
 from qemu_sdei.migration.remote_link import CONTROL, OUTCOME, RAM, Link, LostPeerError, RefusedError, clean, greet
 from qemu_sdei.migration.remote_ram import CHUNK, Verifier, hashes, verify
-from qemu_sdei.migration.remote_session import File
 from qemu_sdei.migration.source import Side
 
 TOKEN = "the right one"
@@ -151,7 +151,7 @@ def test_sources(messages: list[bytes], words: str, tmp_path: Path) -> None:
 
 def test_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second source is refused while the first one is there, and what became of an attempt can be asked for."""
-    monkeypatch.setattr(remote_destination, "_HELLO", 0.3)
+    monkeypatch.setattr(receiver, "_HELLO", 0.3)
 
     async def source(address: Address, reception: Reception, place: Place) -> None:
         first = await connect(address)
@@ -184,7 +184,7 @@ def test_many_strangers(tmp_path: Path) -> None:
             await silent[-1].receive()
         silent[0].abort()
         await asyncio.sleep(0)
-        while reception._strangers >= remote_destination._STRANGERS:
+        while reception._strangers >= receiver._STRANGERS:
             await asyncio.sleep(0.01)
         await greet(await connect(address), CONTROL, TOKEN, 10)
         for link in silent:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from qemu_sdei import rundir
 from qemu_sdei.backend.control.state_document import MAX_DOCUMENT
 from qemu_sdei.errors import ProtocolError, SdeiError
-from qemu_sdei.migration.destination import arrived, check, first_sign, take_over
+from qemu_sdei.migration.arrival import arrived, check, first_heartbeat, take_over
 from qemu_sdei.migration.options import COPY, LIVE, MigrationOptions
 from qemu_sdei.migration.remote_link import (
     BUFFER,
@@ -146,7 +146,7 @@ class Session:
         """How long after `go` the guest was seen to run here; None: it was paused, or not seen."""
         if self._go_ns is None or self.side is None:
             return None
-        sign_ns = await first_sign(self.side)
+        sign_ns = await first_heartbeat(self.side)
         return None if sign_ns is None else (sign_ns - self._go_ns) / 1e6
 
     async def _offer(self, message: dict[str, Any]) -> dict[str, Any]:

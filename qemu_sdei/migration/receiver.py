@@ -1,7 +1,7 @@
 """The receiving side's connections: who they are, to which attempt they belong, and how an attempt ends.
 
-`Reception` serves one attempt (remote_session.py) at a time until a guest runs here; when one fails, nothing is left of
-it. remote_source.py has the order of things.
+`Reception` serves one attempt (receiver_session.py) at a time until a guest runs here; when one fails, nothing is left
+of it. The order of things is the source's: sequence.py, and what it says to this side: destination_remote.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.migration.receiver_session import AFTER, SOCKET, Host, Report, Session
 from qemu_sdei.migration.remote_link import (
     BUFFER,
     CHANNELS,
@@ -26,7 +27,6 @@ from qemu_sdei.migration.remote_link import (
     clean,
     splice,
 )
-from qemu_sdei.migration.remote_session import AFTER, SOCKET, Host, Report, Session
 
 _HELLO: Final = 10.0
 _STRANGERS: Final = 16

@@ -105,7 +105,7 @@ async def complete(side: Side) -> None:
     await _ask(side, "arrived")
 
 
-async def first_sign(side: Side) -> int | None:
+async def first_heartbeat(side: Side) -> int | None:
     """When the guest was first seen to run here, by `time.perf_counter_ns`; None: it was not."""
     with contextlib.suppress(SdeiError):
         answer = await _ask(side, "first-sign", _SIGN)
