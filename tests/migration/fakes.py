@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,11 +57,12 @@ class Trip:
 
 
 class FakeBackend:
-    """A source's backend: answers what a guest that leaves asks it for."""
+    """A backend: answers what is asked where a guest leaves, or arrives."""
 
-    def __init__(self, path: Path, trip: Trip) -> None:
+    def __init__(self, path: Path, trip: Trip, *, who: str = "backend") -> None:
         self.path = path / rundir.CONTROL
         self.trip = trip
+        self.who = who
         self.boots = 1
         self.frozen = False
         self.clients = 0
@@ -101,7 +103,7 @@ class FakeBackend:
                 message = json.loads(line)
                 answer = {"id": message["id"], "ok": True, "result": {}}
                 try:
-                    await self.trip.at(f"backend {message['cmd']}")
+                    await self.trip.at(f"{self.who} {message['cmd']}")
                     answer["result"] = self._do(message)
                 except ConnectionError:
                     break
@@ -126,6 +128,8 @@ class FakeBackend:
             return {"bytes": 2, "sign_ns": HEARTBEAT_NS}
         if command == "moved":
             self.told.append(message)
+        if command == "first-sign":
+            return {"sign_ns": time.perf_counter_ns()}
         return {}
 
 
@@ -148,6 +152,11 @@ class FakeSide:
         """The same, of a QEMU that goes on all the same."""
         self.gone: GuestError | None = None
         """QMP cannot be used."""
+        self.came_from: FakeSide | None = None
+        """The source's QEMU; for a destination."""
+        self.received = bytearray()
+        """What came by a socket that it listens at."""
+        self.was_given_back = False
         self._state = "running" if running else "paused"
         self._was_running = running
         self._migration = "none"
@@ -164,14 +173,19 @@ class FakeSide:
         await self.trip.at(f"{self.who} {command}")
         if self.gone is not None:
             raise self.gone
-        return getattr(self, "_" + command.replace("-", "_"), lambda **_: {})(
-            **{name.replace("-", "_"): value for name, value in arguments.items()}
-        )
+        do = getattr(self, "_" + command.replace("-", "_"), None)
+        if do is None:
+            return {}
+        answer = do(**{name.replace("-", "_"): value for name, value in arguments.items()})
+        return await answer if asyncio.iscoroutine(answer) else answer
 
     def _set(self, *, running: bool, state: str = "") -> None:
         assert not (running and self.other()), "the guest runs at both sides"
         self.running = running
         self._state = state or ("running" if running else "paused")
+
+    def _query_version(self) -> dict[str, Any]:
+        return {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": "fake"}
 
     def _query_status(self) -> dict[str, Any]:
         return {"status": self._state}
@@ -195,8 +209,20 @@ class FakeSide:
         self._pauses, self._postcopy = states["pause-before-switchover"], states["postcopy-ram"]
         return {}
 
-    def _migrate(self, uri: str) -> dict[str, Any]:
-        assert uri == FakeDestination.URI
+    async def _migrate_incoming(self, uri: str) -> dict[str, Any]:
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.received += await reader.read()
+            writer.close()
+
+        if uri.startswith("unix:"):
+            await asyncio.start_unix_server(take, uri.removeprefix("unix:"))
+        return {}
+
+    async def _migrate(self, uri: str) -> dict[str, Any]:
+        if uri.startswith("unix:"):
+            _, writer = await asyncio.open_unix_connection(uri.removeprefix("unix:"))
+            writer.write(b"QEVM")
+            writer.close()
         self._was_running = self.running
         self._migration = "active"
         if not self._pauses:
@@ -227,6 +253,8 @@ class FakeSide:
         self._set(running=False, state="postmigrate")
 
     def _query_migrate(self) -> dict[str, Any]:
+        if self.came_from is not None:
+            return {"status": self.came_from._migration}
         status = self._migration
         if status == "postcopy-active":
             self._migration = "completed"  # the next time
@@ -266,12 +294,13 @@ class FakeSide:
 
     def give_back(self) -> None:
         """It goes on at the source after all."""
+        self.was_given_back = True
 
 
 class FakeDestination:
     """What a `sequence.Destination` must be; the guest runs here once `go` has said so."""
 
-    URI = "unix:fake"
+    URI = "fd:fake"
 
     def __init__(self, trip: Trip, source: FakeSide, *, remote: bool = False) -> None:
         self.trip = trip
