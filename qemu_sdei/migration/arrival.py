@@ -16,8 +16,8 @@ from qemu_sdei.migration.source import Side, execute
 _POLL: Final = 0.001
 _SETTLE: Final = 10.0
 """Seconds for what happens at once, or not at all."""
-_SIGN: Final = 1.0
-"""Seconds to wait for a sign that the guest runs: it is only for telling its downtime."""
+_HEARTBEAT: Final = 1.0
+"""Seconds to wait for a heartbeat, which shows that the guest runs: it is only for telling its downtime."""
 
 
 async def arrived(
@@ -27,7 +27,7 @@ async def arrived(
     postcopy: bool = False,
     refusal: str = "the destination's QEMU did not take the guest",
 ) -> None:
-    """Wait up to `limit` seconds until QEMU has taken the guest, and stands still with it; with `postcopy`, RAM is not
+    """Wait up to `limit` seconds until QEMU has taken the guest, which is paused there; with `postcopy`, RAM is not
     all there.
 
     Raises:
@@ -108,6 +108,6 @@ async def complete(side: Side) -> None:
 async def first_heartbeat(side: Side) -> int | None:
     """When the guest was first seen to run here, by `time.perf_counter_ns`; None: it was not."""
     with contextlib.suppress(SdeiError):
-        answer = await _ask(side, "first-sign", _SIGN)
+        answer = await _ask(side, "first-sign", _HEARTBEAT)
         return int(answer["sign_ns"])
     return None

@@ -17,7 +17,7 @@
     confirm: bye                     --->
 
 When the connection breaks between `go` and its answer, nobody here can know whether the guest runs there. It is asked
-for by a new connection; without an answer the guest stands still here, and its user decides (`UndecidedError`).
+for by a new connection; without an answer the guest is paused here, and its user decides (`UndecidedError`).
 docs/reference/migration-protocol.md
 """
 

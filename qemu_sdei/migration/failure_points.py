@@ -18,7 +18,7 @@ class LostInPostcopyError(LostGuestError):
 
 
 class UndecidedError(GuestError):
-    """Whether the guest runs at the destination is not known: it stands still here until its user decides."""
+    """Whether the guest runs at the destination is not known: it is paused here until its user decides."""
 
 
 class Left(Enum):
@@ -105,7 +105,7 @@ POINTS: Final[dict[Stage, FailurePoint]] = {
         postcopy=Left.SOURCE_OR_LOST,
     ),
     Stage.ARRIVE: FailurePoint(
-        "the destination's QEMU has taken the guest, and stands still with it",
+        "the destination's QEMU has taken the guest, which is paused there",
         Left.SOURCE,
         postcopy=Left.SOURCE_OR_LOST,
     ),

@@ -110,7 +110,7 @@ class MigrationResult:
     guest_downtime_ms: float | None
     """The same as the guest shows it: from the last time that one of its vCPUs came by in the firmware at the source to
     the first at the destination. For that it is interrupted every millisecond before it is stopped, where RAM is sent
-    while it runs every 5 ms. (Its own counter stands still meanwhile.) None: it was paused, or gave no sign.
+    while it runs every 5 ms. (Its own counter stands still meanwhile.) None: it was paused, or had no heartbeat.
     """
     qemu_downtime_ms: int
     """QEMU's own `downtime`."""

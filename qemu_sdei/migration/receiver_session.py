@@ -146,8 +146,8 @@ class Session:
         """How long after `go` the guest was seen to run here; None: it was paused, or not seen."""
         if self._go_ns is None or self.side is None:
             return None
-        sign_ns = await first_heartbeat(self.side)
-        return None if sign_ns is None else (sign_ns - self._go_ns) / 1e6
+        first_ns = await first_heartbeat(self.side)
+        return None if first_ns is None else (first_ns - self._go_ns) / 1e6
 
     async def _offer(self, message: dict[str, Any]) -> dict[str, Any]:
         name = message.get("name")

@@ -1,7 +1,8 @@
 """A migration that QEMU begins while the vCPUs run, tried again where it stopped them at a bad moment.
 
-QEMU stops the vCPUs when it likes. If a service is amid its micro-operations then, its progress cannot be written down,
-and in QEMU's pause the vCPUs cannot be let run on until it is done: the migration must be cancelled and begun anew.
+QEMU stops the vCPUs when it likes. If a service has micro-operations in flight then, its progress cannot be written
+down, and in QEMU's pause the vCPUs cannot be let run on until it is done: the migration must be cancelled and begun
+anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from qemu_sdei.errors import BusyError, NotDeliveredError
 from qemu_sdei.migration.options import SHARED, MigrationOptions, MigrationResult, Report, Step
 
 TRIES: Final = 5
-"""Of a service that is amid them half of the time, 1 in 32 migrations is given up."""
+"""Of a service that has some in flight half of the time, 1 in 32 migrations is given up."""
 
 Result = TypeVar("Result", bound=MigrationResult)
 

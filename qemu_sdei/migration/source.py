@@ -1,4 +1,4 @@
-"""The side that a guest leaves: it is stopped, written down and sent, and can go on at any point of that."""
+"""The side that a guest leaves: it is paused, written down and sent, and can be resumed at any point of that."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MAX_BANDWIDTH: Final = 1 << 40
 
 
 _LATER: Final[set[asyncio.Task[None]]] = set()
-"""Guests that stand still and go on when their QEMU can be reached: an event loop keeps no task alive by itself."""
+"""Guests that are paused, and resumed when their QEMU can be reached: an event loop keeps no task alive by itself."""
 
 
 class Side(Protocol):
@@ -305,7 +305,7 @@ class Source:
             await asyncio.sleep(_POLL)
 
     async def resume(self) -> None:
-        """The guest goes on here, as if nothing had been; it is told so until it can be heard.
+        """Resume the guest here, as if nothing had been; QEMU is told so until it can be reached.
 
         Raises `StandsStillError`: QEMU cannot be reached now, or does not come to an end with its migration.
         """
