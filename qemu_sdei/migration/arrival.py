@@ -105,6 +105,21 @@ async def complete(side: Side) -> None:
     await _ask(side, "arrived")
 
 
+async def hand_back(side: Side, name: str, control: str, timeout: float = _SETTLE) -> None:
+    """Have a backend that has taken the guest over let go of it for good: it goes on as `name`, whose control socket is
+    `control`, maybe in the same RAM.
+
+    Raises:
+        SdeiError: it does not; a backend that has not taken it over refuses, and does not look at RAM either.
+    """
+    link = await BackendLink.open(side.path / rundir.CONTROL)
+    try:
+        await link.request("freeze", timeout=timeout, drain=False)
+        await link.request("moved", timeout=timeout, name=name, control=control)
+    finally:
+        link.close()
+
+
 async def first_heartbeat(side: Side) -> int | None:
     """When the guest was first seen to run here, by `time.perf_counter_ns`; None: it was not."""
     with contextlib.suppress(SdeiError):

@@ -8,17 +8,28 @@ import shutil
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from qemu_sdei import rundir
 from qemu_sdei.errors import GuestError, SdeiError, UsageError
 from qemu_sdei.host.lost_pages import TRACKED
 from qemu_sdei.migration import arrival, ram
-from qemu_sdei.migration.options import LAST_POSTCOPY, POSTCOPY, MigrationOptions, MigrationResult, Report, Step
+from qemu_sdei.migration.options import (
+    LAST_POSTCOPY,
+    POSTCOPY,
+    SHARED,
+    MigrationOptions,
+    MigrationResult,
+    Report,
+    Step,
+)
 from qemu_sdei.migration.qemu_connection import Wire
 from qemu_sdei.migration.source import Side, Source, execute
 
 T = TypeVar("T")
+
+_HAND_BACK: Final = 5.0
+"""Seconds until a backend that is to let go of a guest is taken to hang; the guest is paused meanwhile."""
 
 
 class LocalDestination:
@@ -46,6 +57,8 @@ class LocalDestination:
         self._start_timeout = start_timeout
         self._ram_fds, self._ram, self._window = ram_fds, ram_range, window
         self._wire = Wire(source, side, options)
+        self._restored = False
+        """The backend may have taken the guest over."""
         self._go_ns = 0
 
     @property
@@ -122,6 +135,7 @@ class LocalDestination:
         """Have the backend take the guest over; with `postcopy`, once the window's pages are there."""
         if postcopy:
             await arrival.fetch(self._side, self._window)
+        self._restored = True
         await arrival.take_over(self._side, arriving=postcopy)
 
     async def take_history(self) -> None:
@@ -153,6 +167,12 @@ class LocalDestination:
     async def abandon(self) -> None:
         """End QEMU; what was the source's is the source's again."""
         self._side.give_back()
+        if self._restored and self._options.route == SHARED:
+            # The backend ends some time after QEMU: until then it would answer calls that the guest makes at the
+            # source, because it looks at the same RAM.
+            with contextlib.suppress(SdeiError):
+                control = str(self._source.path / rundir.CONTROL)
+                await arrival.hand_back(self._side, self._source.name, control, _HAND_BACK)
         with contextlib.suppress(SdeiError):
             await execute(self._side, "quit")
 

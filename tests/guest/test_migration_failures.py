@@ -5,6 +5,7 @@ And those of guests that hold something of the host: disks, shared directories, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm import qcow2
 from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.vm.supervisor import Supervisor
 from tests.guest.guests import at, check_nothing_left, command, processes, until
 from tests.guest.load import EventLoad
 
@@ -72,6 +74,44 @@ def test_destination_dies_late(phase: str, route: str, victim: str, runtime: Pat
         guest.reset()
         guest.expect("idle: ready")
         assert guest.migrate("b", route=route).destination == "b"
+        goes_on(guest)
+    check_nothing_left(runtime)
+
+
+@pytest.mark.timeout(90)
+def test_destination_is_slow_to_end(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backend has taken the guest over, and lives on while the guest is resumed in the same RAM: it must not look
+    at it any more, or it answers calls of a guest that is the source's.
+    """
+    execute, inherit, stop = Supervisor.execute, Supervisor.inherit, Supervisor.stop
+
+    async def slow_to_quit(self: Supervisor, name: str, arguments: dict[str, object]) -> object:
+        return {} if name == "quit" and self.name == "b" else await execute(self, name, arguments)
+
+    async def broken(self: Supervisor, source: Supervisor) -> None:
+        await inherit(self, source)
+        raise GuestError("it broke")
+
+    async def slow_to_stop(self: Supervisor) -> None:
+        if self.name == "b":
+            enough = load.delivered + 1500
+            async with asyncio.timeout(LIMIT):
+                while load.delivered < enough:
+                    await asyncio.sleep(0.01)
+        await stop(self)
+
+    with Guest(idle(name="a")) as guest, monkeypatch.context() as patch:
+        guest.expect("idle: ready")
+        patch.setattr(Supervisor, "execute", slow_to_quit)
+        patch.setattr(Supervisor, "inherit", broken)
+        patch.setattr(Supervisor, "stop", slow_to_stop)
+        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="goes on as 'a': it broke"):
+            guest.migrate("b", route="shared")
+        until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)
+        assert guest.status()["counts"]["rejected"] == 0
+        goes_on(guest)
+        patch.undo()
+        assert guest.migrate("b").destination == "b"
         goes_on(guest)
     check_nothing_left(runtime)
 

@@ -184,6 +184,9 @@ def test_what_fails_on_this_host(case: Case, route: str, tmp_path: Path) -> None
             assert ("it broke" in str(caught.value)) == (what is not Left.LOST or case.stage is Stage.FETCH)
         pair.check(what)
         assert pair.there.was_given_back == ("quit" in pair.there.heard)
+        # In shared RAM a backend that lives on would answer the calls that the guest makes at the source.
+        let_go = [message["name"] for message in pair.backends[1].told]
+        assert let_go == ["a"] * (route == SHARED and what is Left.SOURCE and case.stage in (Stage.RESTORE, Stage.GO))
 
     do(pair, move)
 
