@@ -9,19 +9,11 @@ from acpi.errors import AcpiError, TableError
 from acpi.formats import acpidump, texts
 from acpi.kinds import SOURCES, is_text, like_a_signature, what
 from acpi.table import HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
-from acpi.tables.agdi import Agdi
-from acpi.tables.bert import Bert
-from acpi.tables.fadt import Fadt
-from acpi.tables.hest import Hest
+from acpi.tables import KINDS
 from acpi.tables.raw import RawTable
-from acpi.tables.root import RSDP_SIGNATURE, Rsdp, Rsdt, Xsdt
-from acpi.tables.sdei import Sdei
+from acpi.tables.root import RSDP_SIGNATURE, Rsdp
 from acpi.tables.unparsed import Unparsed
 
-TYPES: Final[dict[str, type[Table]]] = {
-    kind.SIGNATURE: kind for kind in (Agdi, Bert, Fadt, Hest, Rsdt, Sdei, Xsdt)
-}  # fmt: skip
-"""The signatures that have a class of their own. Those of FADT and MADT are FACP and APIC."""
 _SIGNATURE: Final = re.compile(rb"(?=[A-Z][A-Z0-9_]{2}[A-Z0-9_!].{3}\0)", re.S)
 _MAX_SUMMED: Final = 64 << 20
 """Bytes that are added up in search of tables in one file."""
@@ -40,7 +32,7 @@ def parse(data: bytes | bytearray | memoryview) -> Table:
     data = bytes(data)
     if data[:8] == RSDP_SIGNATURE:
         return Rsdp.from_bytes(data)
-    return TYPES.get(signature_of(data), RawTable).from_bytes(data)
+    return KINDS.get(signature_of(data), RawTable).from_bytes(data)
 
 
 def parse_any(data: bytes | bytearray | memoryview) -> Table:

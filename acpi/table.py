@@ -153,6 +153,10 @@ class Table(Struct):
     """
 
     SIGNATURE: ClassVar[str] = ""
+    REVISIONS: ClassVar[tuple[int, int] | None] = None
+    """The oldest and the newest revision that is known here; None: `acpi.verify` says nothing of it."""
+    ONCE: ClassVar[bool] = False
+    """Whether a machine has one at most."""
 
     revision: int = 1
     oem: Oem = Oem()

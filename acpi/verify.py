@@ -9,22 +9,15 @@ from acpi.errors import TableError
 from acpi.formats.acpidump import Entry
 from acpi.kinds import what
 from acpi.parse import parse, parse_any
-from acpi.rules import fadt, hest, small, whole
+from acpi.rules import RULES, facs, root, whole
 from acpi.rules.report import Finding, Report, Severity
-from acpi.table import CHECKSUM_AT, HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
-from acpi.tables.agdi import Agdi
-from acpi.tables.bert import Bert
-from acpi.tables.fadt import Fadt
-from acpi.tables.hest import Hest
+from acpi.table import CHECKSUM_AT, HEADER_SIZE, MAX_SIZE, checksum, signature_of
+from acpi.tables import KINDS
 from acpi.tables.raw import RawTable
-from acpi.tables.root import RSDP_SIGNATURE, Rsdp, Rsdt, Xsdt
+from acpi.tables.root import RSDP_SIGNATURE, Rsdp
 
 __all__ = ["Finding", "Severity", "verify", "verify_set"]
 
-REVISIONS: Final = {
-    "SDEI": (1, 1), "HEST": (1, 1), "AGDI": (0, 1), "BERT": (1, 1), "FACP": (1, 6), "XSDT": (1, 1), "RSDT": (1, 1),
-}  # fmt: skip
-"""Oldest and newest revision that is known here."""
 _WITH_LENGTH: Final = 8
 
 
@@ -54,7 +47,7 @@ def verify(data: bytes | bytearray | memoryview) -> list[Finding]:
     data = _length(report, data)
     if report.signature == "FACS":
         report.fields = RawTable(data=data[:4] + len(data).to_bytes(4, "little") + data[8:]).fields
-        small.facs(report, data)
+        facs.check(report, data)
         return report.findings
     if wrong := checksum(data):
         right = (data[CHECKSUM_AT] + wrong) & 0xFF
@@ -96,7 +89,8 @@ def _length(report: Report, data: bytes) -> bytes:
 
 
 def _content(report: Report, data: bytes) -> None:
-    known = REVISIONS.get(report.signature)
+    kind = KINDS.get(report.signature)
+    known = None if kind is None else kind.REVISIONS
     newer = known is not None and data[8] > known[1]
     if known is not None and newer:
         report.warning("revision", f"revision {data[8]} is newer than the newest known here ({known[1]})", 8)
@@ -110,20 +104,8 @@ def _content(report: Report, data: bytes) -> None:
     report.fields = table.fields
     if table.tail and not newer:
         report.warning("tail", f"{len(table.tail)} bytes behind the last field")
-    _rules(report, table)
-
-
-def _rules(report: Report, table: Table) -> None:
-    if isinstance(table, Hest):
-        hest.check(report, table)
-    elif isinstance(table, Fadt):
-        fadt.check(report, table)
-    elif isinstance(table, Agdi):
-        small.agdi(report, table)
-    elif isinstance(table, Bert):
-        small.bert(report, table)
-    elif isinstance(table, Xsdt | Rsdt):
-        small.pointers(report, table)
+    if (rules := RULES.get(type(table))) is not None:
+        rules(report, table)
 
 
 def _root(data: bytes) -> list[Finding]:
@@ -143,5 +125,5 @@ def _root(data: bytes) -> list[Finding]:
         report.error(error.field, error.message, error.offset)
         return report.findings
     report.fields = table.fields
-    small.rsdp(report, data, table)
+    root.rsdp(report, data, table)
     return report.findings

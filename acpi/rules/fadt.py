@@ -6,6 +6,7 @@ from typing import Final
 
 from acpi.layout import layout
 from acpi.rules import gas
+from acpi.rules.registry import rules_for
 from acpi.rules.report import Report
 from acpi.table import HEADER_SIZE
 from acpi.tables.fadt import PSCI_COMPLIANT, PSCI_USE_HVC, SIZES, Fadt
@@ -18,8 +19,16 @@ _BLOCKS: Final = ("pm1a_evt_blk", "pm1b_evt_blk", "pm1a_cnt_blk", "pm1b_cnt_blk"
 """Register blocks; each has a 32-bit address and, from revision 3 on, a register `x_...`."""
 
 
+@rules_for(Fadt)
 def check(report: Report, table: Fadt) -> None:
-    """Check the whole table."""
+    """Check the whole table.
+
+    Errors: ends within a field; no DSDT; PSCI without HW_REDUCED_ACPI; without HW_REDUCED_ACPI: no PM1a blocks, no
+    FACS, block lengths; reset register.
+    Warnings: shorter than its revision (ACPICA goes by the length); ARM_BOOT_ARCH before ACPI 5.1 (Linux takes it since
+    5.3) and its reserved bits; HVC without PSCI; 32-bit and 64-bit addresses that differ; HW_REDUCED_ACPI before
+    revision 5.
+    """
     _size(report, table)
     _addresses(report, table)
     _arm(report, table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from acpi.rules import gas
+from acpi.rules.registry import rules_for
 from acpi.rules.report import Report
 from acpi.tables.hest import (
     AerEndpoint,
@@ -28,8 +29,17 @@ GLOBAL: Final = 1 << 1
 GHES_ASSIST: Final = 1 << 2
 
 
+@rules_for(Hest)
 def check(report: Report, table: Hest) -> None:
-    """Check all sources, and how they refer to each other. What they share with others is looked at in `whole`."""
+    """Check all sources, and how they refer to each other. What they share with others is looked at in `whole`.
+
+    Errors: ids not unique; related source not there; `enabled` above 1; no records or sections; notification of a
+    length other than 28 or a reserved type; SDEI event 0; no status address; register in a reserved space, of width 0
+    or above 64; block below 20 bytes; no read-ack register, a write that changes nothing in it or goes beyond its
+    width.
+    Warnings: an acknowledgement by clearing bits (write 0, as Arm's reference platforms have it); access narrower than
+    the register, misaligned address; polled with interval 0; bits both preserved and written; source type above 11.
+    """
     _ids(report, table)
     for number, source in enumerate(table.sources):
         name = f"sources[{number}]"

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeVar
 from acpi.rules.madt import Processor, processors
 from acpi.rules.report import Finding, Report
 from acpi.table import Table
+from acpi.tables import KINDS
 from acpi.tables.agdi import Agdi, SignalingMode
 from acpi.tables.bert import Bert
 from acpi.tables.fadt import Fadt
@@ -24,13 +25,12 @@ MACHINE: Final = frozenset({"FACP", "XSDT", "RSDT", "RSD PTR ", "APIC", "DSDT"})
 """One of these makes a set that of a whole machine: no firmware is without them, and nobody adds them to another's."""
 _LOST: Final = frozenset({"HEST", "AGDI"})
 """Of a second one of these something is lost: the sources, or the event, that it has."""
-_ONCE: Final = frozenset(
-    {
-        *("APIC", "BERT", "BGRT", "DBG2", "DSDT", "EINJ", "ERST", "FACP", "FACS", "GTDT", "HMAT", "IORT", "MCFG"),
-        *("PPTT", "RSDT", "SDEI", "SLIT", "SPCR", "SRAT", "XSDT", "RSD PTR "),
-    }
+_OTHERS: Final = (
+    *("APIC", "BGRT", "DBG2", "DSDT", "EINJ", "ERST", "FACS", "GTDT", "HMAT", "IORT", "MCFG", "PPTT", "SLIT", "SPCR"),
+    "SRAT",
 )
-"""These are there once. (Not SSDT, PSDT and what OEMs have.)"""
+"""Those that have no class here and are there once. (Not SSDT, PSDT and what OEMs have.)"""
+_ONCE: Final = frozenset((*_OTHERS, *(signature for signature, kind in KINDS.items() if kind.ONCE)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,12 @@
-"""One module for each ACPI table that has fields here; `RawTable` keeps every other."""
+"""One module for each ACPI table that has fields here; `RawTable` keeps every other.
 
+A module is all that a table needs to be known: `KINDS` has every class with a signature that is in one.
+"""
+
+from typing import Final
+
+from acpi.modules import modules_in
+from acpi.table import Table
 from acpi.tables.agdi import Agdi, SignalingMode
 from acpi.tables.bert import Bert
 from acpi.tables.fadt import Fadt
@@ -11,6 +18,7 @@ from acpi.tables.sdei import Sdei
 from acpi.tables.unparsed import Unparsed
 
 __all__ = [
+    "KINDS",
     "AccessSize",
     "AddressSpace",
     "Agdi",
@@ -31,3 +39,19 @@ __all__ = [
     "Unparsed",
     "Xsdt",
 ]
+
+
+def _kinds() -> dict[str, type[Table]]:
+    found: dict[str, type[Table]] = {}
+    for module in modules_in(__name__, __path__):
+        for kind in vars(module).values():
+            # A class that a module has from another one is that one's.
+            if isinstance(kind, type) and issubclass(kind, Table) and kind.__module__ == module.__name__:
+                assert kind.SIGNATURE not in found, f"two classes for {kind.SIGNATURE}"
+                if kind.SIGNATURE:
+                    found[kind.SIGNATURE] = kind
+    return found
+
+
+KINDS: Final = _kinds()
+"""The class for each signature that has one, in the order of the modules. FADT's signature is FACP."""

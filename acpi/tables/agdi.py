@@ -35,9 +35,11 @@ def _mode(flags: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Agdi(Table):
-    """The AGDI table: 48 bytes."""
+    """48 bytes: `by_sdei(event)`, `by_interrupt(gsiv)`, `by_both(event, gsiv)` (mode 2)."""
 
     SIGNATURE: ClassVar[str] = "AGDI"
+    REVISIONS: ClassVar[tuple[int, int]] = (0, 1)
+    ONCE: ClassVar[bool] = True
 
     revision: int = 0
     flags: int = u8("Flags", words=_mode)

@@ -11,9 +11,11 @@ from acpi.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Bert(Table):
-    """The Boot Error Record Table: 48 bytes, revision 1."""
+    """48 bytes, revision 1: where the error region is."""
 
     SIGNATURE: ClassVar[str] = "BERT"
+    REVISIONS: ClassVar[tuple[int, int]] = (1, 1)
+    ONCE: ClassVar[bool] = True
 
     region_length: int = u32("Boot Error Region Length")
     """Bytes; an error status block fits in."""

@@ -51,9 +51,13 @@ def _minor(value: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Fadt(Table):
-    """The Fixed ACPI Description Table, of any revision: `size` says how much of it there is."""
+    """All fields of revisions 1 to 6 (116, 244, 268, 276 bytes and between): `size` says how much of it there is;
+    `replace(psci_compliant=, psci_use_hvc=, hardware_reduced=, ...)`.
+    """
 
     SIGNATURE: ClassVar[str] = "FACP"
+    REVISIONS: ClassVar[tuple[int, int]] = (1, 6)
+    ONCE: ClassVar[bool] = True
 
     revision: int = 6
     size: int = SIZES[6]

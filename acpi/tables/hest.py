@@ -51,9 +51,11 @@ MAX_SOURCES: Final = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Hest(Table):
-    """The Hardware Error Source Table."""
+    """The `sources`, see below."""
 
     SIGNATURE: ClassVar[str] = "HEST"
+    REVISIONS: ClassVar[tuple[int, int]] = (1, 1)
+    ONCE: ClassVar[bool] = True
 
     sources: tuple[Source, ...] = ()
 

@@ -16,7 +16,9 @@ MAX_ENTRIES: Final = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PointerTable(Table):
+class PointerTable(Table):
+    """What RSDT and XSDT have in common."""
+
     WIDTH: ClassVar[int]
 
     entries: tuple[int, ...] = ()
@@ -61,18 +63,22 @@ class _PointerTable(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Xsdt(_PointerTable):
-    """The table of all tables, by addresses of 64 bits."""
+class Xsdt(PointerTable):
+    """The `entries`: addresses of all tables, of 64 bits."""
 
     SIGNATURE: ClassVar[str] = "XSDT"
+    REVISIONS: ClassVar[tuple[int, int]] = (1, 1)
+    ONCE: ClassVar[bool] = True
     WIDTH: ClassVar[int] = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rsdt(_PointerTable):
+class Rsdt(PointerTable):
     """The same by addresses of 32 bits, for systems that know no XSDT."""
 
     SIGNATURE: ClassVar[str] = "RSDT"
+    REVISIONS: ClassVar[tuple[int, int]] = (1, 1)
+    ONCE: ClassVar[bool] = True
     WIDTH: ClassVar[int] = 4
 
 
@@ -101,6 +107,7 @@ class Rsdp(Table):
     """
 
     SIGNATURE: ClassVar[str] = "RSD PTR "
+    ONCE: ClassVar[bool] = True
 
     revision: int = 2
     rsdt_address: int = 0

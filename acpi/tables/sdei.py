@@ -13,6 +13,8 @@ from acpi.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Sdei(Table):
-    """The SDEI table: 36 bytes, revision 1."""
+    """36 bytes, revision 1: a header and nothing else."""
 
     SIGNATURE: ClassVar[str] = "SDEI"
+    REVISIONS: ClassVar[tuple[int, int]] = (1, 1)
+    ONCE: ClassVar[bool] = True
