@@ -1,1 +1,1 @@
-"""Firmware services: each one small file, registered with `qemu_sdei.smccc.registry`."""
+"""Firmware services: each one small file, and a line in `qemu_sdei.services.built_in`."""

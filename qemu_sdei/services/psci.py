@@ -1,17 +1,18 @@
 """PSCI 1.1 (Arm DEN0022): power states of CPUs and of the system.
 
-The service decides; what it decides is carried out through `PowerControl`, which the firmware implements: parking a
-CPU, letting one go, the secure GPIO that powers QEMU's machine off.
+The service decides; what it decides is carried out through `PowerControl` (platform.py), which the firmware
+implements: parking a CPU, letting one go, the secure GPIO that powers QEMU's machine off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Self
 
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.context import X0
+from qemu_sdei.services.platform import Platform, PowerControl
 from qemu_sdei.smccc.ids import Owner
 from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Service
 
@@ -81,34 +82,6 @@ def _after(steps: Generator[Any, Any, None], result: int) -> Generator[object, A
     return (result,)
 
 
-class PowerControl(Protocol):
-    """What PSCI needs done."""
-
-    def start_cpu(self, pe: int) -> None:
-        """Interrupt a CPU that waits in the monitor, so that it can be sent to its entry point."""
-
-    def stop_cpu(self, pe: int) -> None:
-        """The calling CPU does not return: it waits in the monitor."""
-
-    def standby(self, pe: int) -> None:
-        """The calling CPU waits for an interrupt before it returns."""
-
-    def suspend(self, pe: int, entry: int, context: int) -> None:
-        """The calling CPU loses its context: it waits for an interrupt and comes up at `entry` with x0 = `context`."""
-
-    def in_handler(self, pe: int) -> bool:
-        """Whether an SDEI handler runs on the calling CPU."""
-
-    def kernel_begins(self, pe: int) -> Generator[Any, Any, None] | None:
-        """A kernel's PSCI driver has started, on the calling CPU. Returns what must be done before it runs on."""
-
-    def system_off(self) -> None:
-        """Power the machine off."""
-
-    def system_reset(self) -> None:
-        """Reset the machine."""
-
-
 class Psci(Service):
     """The PSCI service.
 
@@ -126,6 +99,12 @@ class Psci(Service):
             *(Function.AFFINITY_INFO, Function.AFFINITY_INFO | _SMC64),
         )
     )
+    names: ClassVar[Mapping[int, str]] = {int(function): function.name for function in Function}
+
+    @classmethod
+    def of(cls, platform: Platform) -> Self:
+        """The service of the guest on `platform`."""
+        return cls(platform.affinities, platform.power, platform.registry.implemented, platform.ram)
 
     def __init__(
         self,

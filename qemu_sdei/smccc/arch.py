@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import ClassVar, Final, Protocol, Self
 
 from qemu_sdei.smccc.ids import NOT_SUPPORTED, SUCCESS, Owner, owner_of
 from qemu_sdei.smccc.registry import Registry
@@ -19,6 +20,14 @@ SMCCC_ARCH_WORKAROUND_3: Final = 0x8000_3FFF
 VERSION_1_2: Final = 1 << 16 | 2
 
 
+class HasRegistry(Protocol):
+    """What the service asks of the firmware."""
+
+    @property
+    def registry(self) -> Registry:
+        """The services of the guest."""
+
+
 class ArchService(Service):
     """SMCCC_VERSION and SMCCC_ARCH_FEATURES.
 
@@ -31,6 +40,16 @@ class ArchService(Service):
     name: ClassVar[str] = "smccc"
     ranges: ClassVar[tuple[FunctionRange, ...]] = (FunctionRange(Owner.ARCH, 0, 0xFFFF, Widths.BOTH),)
     journal: ClassVar[JournalMode] = JournalMode.NONE
+
+    names: ClassVar[Mapping[int, str]] = {
+        SMCCC_VERSION: "SMCCC_VERSION",
+        SMCCC_ARCH_FEATURES: "SMCCC_ARCH_FEATURES",
+    }
+
+    @classmethod
+    def of(cls, platform: HasRegistry) -> Self:
+        """The service of the guest on `platform`."""
+        return cls(platform.registry)
 
     def __init__(self, registry: Registry, version: int = VERSION_1_2) -> None:
         """`version`: major in 31:16, minor in 15:0."""

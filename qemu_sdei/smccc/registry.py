@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.smccc.ids import FUNCTION_MASK, NOT_SUPPORTED, SMC64
 from qemu_sdei.smccc.regs import WORD_MASK, X0, X17, Regs
 from qemu_sdei.smccc.service import Call, FunctionRange, Handler, Result, Running, Service, Steps
 
+_S = TypeVar("_S", bound=Service)
 _X1: Final = X0 + 1
 _W_MASK: Final = 0xFFFF_FFFF
 _MAX_RESULTS: Final = X17 - X0 + 1
@@ -80,6 +81,17 @@ class Registry:
             if first <= function <= last:
                 return service
         return None
+
+    def find(self, kind: type[_S]) -> _S:
+        """The service of the class `kind`, which is registered.
+
+        Raises:
+            UsageError: it is not.
+        """
+        for service in self._services:
+            if isinstance(service, kind):
+                return service
+        raise UsageError(f"there is no service {kind.__name__}")
 
     def __iter__(self) -> Iterator[Service]:
         """The services, in the order in which they were registered."""

@@ -6,7 +6,7 @@ themselves. A user's service overrides `call()`, which gets everything ready-mad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -99,6 +99,9 @@ class Service:
     journal: ClassVar[JournalMode] = JournalMode.OUTCOME
     reads: ClassVar[frozenset[int]] = frozenset()
     """Function ids that only look: whatever `journal` says, they may be done again."""
+
+    names: ClassVar[Mapping[int, str]] = {}
+    """Function id (of an SMC32 call, where there is one) -> what `status` calls it; others are numbers there."""
 
     def handlers(self) -> dict[int, Handler]:
         """Function id -> handler. Ids must lie in `ranges`; ids of the ranges that are not there are NOT_SUPPORTED."""

@@ -26,7 +26,8 @@ from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.sdei.interrupts import FIRST_SPI
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import CpuFeatures
-from qemu_sdei.services.psci import Power
+from qemu_sdei.services.psci import Power, Psci
+from qemu_sdei.services.sdei import Sdei
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.smccc.service import JournalMode, Service
 
@@ -71,7 +72,12 @@ class Firmware(PowerFirmware):
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
         """
         super().__init__(nr_cpus, client_el, profile or Profile.default(), sdei, services, boot, ram)
-        self._users = services
+        self._kept = [
+            service
+            for service in self.registry
+            if service.journal is JournalMode.INPUT and not isinstance(service, Psci | Sdei)
+        ]
+        """Services with a state that has no place of its own in `snapshot`."""
 
     def handle(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         """Answer one frame in place. `regs` is the view of its context."""
@@ -214,7 +220,7 @@ class Firmware(PowerFirmware):
             "sdei": self.dispatcher.snapshot(),
             "triggers": self.dispatcher.counts(),
             "gic": self.ownership.snapshot(),
-            "services": {s.title: s.snapshot() for s in self._users if s.journal is JournalMode.INPUT},
+            "services": {service.title: service.snapshot() for service in self._kept},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -247,8 +253,7 @@ class Firmware(PowerFirmware):
             self.ownership.reset()
             if version > 1:
                 self.ownership.restore(state["gic"], self.nr_cpus)
-            for service in self._users:
-                if service.journal is JournalMode.INPUT:
-                    service.restore(state["services"][service.title])
+            for service in self._kept:
+                service.restore(state["services"][service.title])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ProtocolError(f"state document: {error!r}") from None

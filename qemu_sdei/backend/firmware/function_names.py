@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qemu_sdei.sdei import constants as sdei
-from qemu_sdei.services import psci
+from qemu_sdei.services.built_in import SERVICES
 
 UNKNOWN: Final = -1
 """In place of a function id: all those that nobody serves."""
@@ -14,7 +13,6 @@ OTHER: Final = -2
 _SMC64: Final = 0x4000_0000
 
 NAMES: Final = {
-    **{int(f): f"SDEI_{f.name}" for f in sdei.Function},
     # PSCI 1.3 (DEN0022F 5.1), the ids that are not implemented here as well.
     0x8400_0005: "MIGRATE",
     0x8400_0007: "MIGRATE_INFO_UP_CPU",
@@ -28,10 +26,7 @@ NAMES: Final = {
     0x8400_0013: "MEM_PROTECT",
     0x8400_0014: "MEM_PROTECT_CHECK_RANGE",
     0x8400_0015: "SYSTEM_OFF2",
-    **{int(f): f.name for f in psci.Function},
     # SMCCC (DEN0028 7).
-    0x8000_0000: "SMCCC_VERSION",
-    0x8000_0001: "SMCCC_ARCH_FEATURES",
     0x8000_0002: "SMCCC_ARCH_SOC_ID",
     0x8000_3FFF: "SMCCC_ARCH_WORKAROUND_3",
     0x8000_7FFF: "SMCCC_ARCH_WORKAROUND_2",
@@ -47,6 +42,7 @@ NAMES: Final = {
     0x8600_0000: "VENDOR_HYP_KVM_FEATURES",
     0x8600_FF01: "VENDOR_HYP_CALL_UID",
     0xBF00_FF01: "TRUSTED_OS_CALL_UID",
+    **{function: name for service in SERVICES for function, name in service.names.items()},
 }
 
 

@@ -14,9 +14,9 @@ from qemu_sdei.monitor.ops import MicroOp, encode, marked, read_sysreg, write_ph
 from qemu_sdei.sdei.context import PC, X0
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import CpuFeatures
+from qemu_sdei.services.built_in import services_of
+from qemu_sdei.services.platform import Platform
 from qemu_sdei.services.psci import Power, Psci
-from qemu_sdei.services.sdei import Sdei
-from qemu_sdei.smccc.arch import ArchService
 from qemu_sdei.smccc.service import Service
 
 _GPIO_POWEROFF: Final = 0
@@ -50,12 +50,12 @@ class PowerFirmware(Exchange):
         ram: range | None,
     ) -> None:
         super().__init__(nr_cpus, client_el, profile, ram)
-        self.psci = Psci(self.affinities, self, self.registry.implemented, ram)
-        self._power = self.psci.power
         self.serves_sdei = sdei
-        ours = [ArchService(self.registry), self.psci, *([Sdei(self.dispatcher)] if sdei else [])]
-        for service in (*ours, *services):
+        platform = Platform(self.affinities, self.registry, self.dispatcher, self, ram, sdei)
+        for service in (*services_of(platform), *services):
             self.registry.register(service)
+        self.psci = self.registry.find(Psci)
+        self._power = self.psci.power
         self.open_services()
         self.id_registers: dict[str, int] = {}
         self.booting = False
