@@ -21,6 +21,10 @@ sys.path.insert(0, str(ROOT))  # run from anywhere, with any Python
 from acpi.rules import RULES  # noqa: E402
 from acpi.table import Table  # noqa: E402
 from acpi.tables import KINDS  # noqa: E402
+from qemu_sdei.backend.control.commands import requests_in  # noqa: E402
+from qemu_sdei.backend.control.control_socket import Control  # noqa: E402
+from qemu_sdei.backend.control.handover_commands import Handover  # noqa: E402
+from qemu_sdei.backend.control.snapshot_state import Keeping  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
@@ -296,6 +300,18 @@ def _left(point: FailurePoint) -> str:
     return "; ".join(words)
 
 
+def control() -> str:
+    """The control protocol: its requests from the handlers' own words, the rest from the `.in`."""
+    text = (ROOT / "docs/reference/control-protocol.in").read_text()
+    for mark, kind in (("@CONTROL@", Control), ("@MIGRATION@", Handover), ("@SNAPSHOT@", Keeping)):
+        rows = ["| command | fields | result |", "|---|---|---|"]
+        for _, asked in requests_in(kind):
+            rows.append(f"| `{asked.name}` | {'; '.join(map(str, asked.fields))} | {asked.result} |")
+        text = text.replace(mark, "\n".join(rows))
+    note = _NOTE.format(source="qemu_sdei/backend/control and docs/reference/control-protocol.in")
+    return f"# Control protocol\n\n{note}\n\n{text}"
+
+
 def acpi_tables() -> str:
     """The page about ACPI tables: those that there are and their rules, from the classes; the rest from the `.in`."""
     tables = ["| class | signature | what it covers | source |", "|---|---|---|---|"]
@@ -341,6 +357,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/guest-places.md": places,
     "docs/reference/migration-failures.md": migration,
     "docs/reference/acpi-tables.md": acpi_tables,
+    "docs/reference/control-protocol.md": control,
 }
 
 

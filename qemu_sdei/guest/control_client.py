@@ -33,8 +33,6 @@ CONNECT_TIMEOUT: Final = 30.0
 _STOPPED: Final = 5.0
 """The same where one of the guest's processes is stopped."""
 _RETRY: Final = 0.05
-# Asking again changes nothing, so these survive a restart of the backend in between.
-_REPEATABLE: Final = frozenset({"hello", "status", "trace", "why"})
 
 _ERRORS: Final[dict[str, type[SdeiError]]] = {
     "usage": UsageError,
@@ -238,9 +236,15 @@ class ControlClient:
         return line
 
     def request(
-        self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float | None = None
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        again: bool = False,
     ) -> dict[str, Any]:
         """Send one request and return its result. `timeout`: seconds for the answer, in place of the client's.
+        `again`: asking twice changes nothing, so it survives a restart of the backend in between.
 
         Raises:
             UsageError, NotDeliveredError, SdeiError: what the backend said (kinds usage, state, internal).
@@ -256,7 +260,7 @@ class ControlClient:
                 self.close()
                 self.path, self._moved_to = moved.path, None
                 if moved.ticket is not None:
-                    command, arguments = "await", {"ticket": moved.ticket}
+                    command, arguments, again = "await", {"ticket": moved.ticket}, False
             except OSError:
                 self.close()
                 if self._far_away:
@@ -265,7 +269,7 @@ class ControlClient:
                     # Told before it hung up: what it had not answered by then it has not done.
                     self.path, self._moved_to = self._moved_to, None
                     continue
-                if command not in _REPEATABLE:
+                if not again:
                     raise LostGuestError(
                         f"the connection to the backend broke during {command}: whether it was carried out is not known"
                     ) from None
@@ -315,7 +319,7 @@ class ControlClient:
 
     def hello(self) -> dict[str, Any]:
         """Who serves: {pid, name, nr_cpus, epoch, protocol}. Raises `SdeiError` if it speaks another protocol."""
-        result = self.request("hello")
+        result = self.request("hello", again=True)
         if result.get("protocol") != PROTOCOL:
             raise SdeiError(
                 f"the guest's backend speaks protocol {result.get('protocol')}, this command {PROTOCOL}: "
@@ -325,11 +329,11 @@ class ControlClient:
 
     def status(self) -> dict[str, Any]:
         """The state of the guest's vCPUs and events (see docs/internals.md)."""
-        return self.request("status")
+        return self.request("status", again=True)
 
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest trace records, oldest first."""
-        records = self.request("trace", {"limit": limit}).get("records")
+        records = self.request("trace", {"limit": limit}, again=True).get("records")
         if not isinstance(records, list):
             raise ProtocolError("the backend's answer to trace is not of the protocol's form")
         return records
@@ -346,7 +350,7 @@ class ControlClient:
             try:
                 result = self.request("inject", {**target, "wait": True}, timeout=timeout)
             except GuestTimeoutError:
-                reason = self.request("why", target).get("reason") or "its handler has not completed"
+                reason = self.request("why", target, again=True).get("reason") or "its handler has not completed"
                 raise NotDeliveredError(
                     f"event {event:#x} on vCPU {vcpu} was not completed within {timeout:g} s: {reason}{self._reason()}"
                 ) from None

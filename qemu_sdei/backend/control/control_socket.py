@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei.backend.control import kvm_regs
+from qemu_sdei.backend.control.commands import Command, Field, Number, Switch, commands_of, handles, integer
 from qemu_sdei.backend.control.connections import MAX_LINE, Connections
 from qemu_sdei.backend.control.connections import Client as Client
 from qemu_sdei.backend.control.handover_commands import Handover
@@ -30,10 +31,10 @@ PROTOCOL: Final = 1
 _MAX_WAITING: Final = 1024
 """Injections that one client can wait for at a time: each costs a look whenever a handler completes."""
 _MAX_COUNT: Final = 1_000_000
+_MAX_NUMBER: Final = 0xFFFF_FFFF
+"""Of an event, and of a vCPU that may not be there."""
 _MAX_RECORDS: Final = MAX_LINE - 4096
 """Bytes of trace records in one answer: it is to fit into a line."""
-
-Command = Callable[["Client", dict[str, Any]], "dict[str, Any] | None"]
 
 
 class Control(Connections):
@@ -46,16 +47,7 @@ class Control(Connections):
         """Of KVM's registers: handlers that were written before their events, by boot and PE."""
         self._handover = Handover(server, path.parent, self._send, self._perform)
         self._commands: dict[str, Command] = {
-            "hello": self._hello,
-            "status": self._status,
-            "inject": self._inject,
-            "await": self._await,
-            "why": self._why,
-            "trace": self._trace,
-            "events": self._events,
-            "moved": self._moved,
-            "regs": self._regs,
-            "shutdown": self._shutdown,
+            **commands_of(self),
             **self._handover.commands,
             **Keeping(server, self._handover).commands,
         }
@@ -80,7 +72,7 @@ class Control(Connections):
         if command is None:
             self._fail(client, request, "usage", f"no such command; there are {', '.join(sorted(self._commands))}")
             return
-        if not self._handover.defers(client, message):
+        if not command.request.changes or not self._handover.defers(client, message):
             self._perform(client, message)
 
     def _perform(self, client: Client, message: dict[str, Any]) -> None:
@@ -100,16 +92,31 @@ class Control(Connections):
             if result is not None:
                 self._send(client, {"id": request, "ok": True, "result": result})
 
+    @handles(
+        "hello",
+        result="`protocol` (1), `pid` of the backend, `name`, `nr_cpus`, `epoch`, `kernels`, "
+        "`identity`: [which guest it is](#which-guest)",
+    )
     def _hello(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         firmware = self._server.firmware
         boot = {"epoch": firmware.epoch, "kernels": firmware.kernels}
         return {"protocol": PROTOCOL, "pid": os.getpid(), **boot, **self._about}
 
+    @handles(
+        "status",
+        result="`name`, `epoch`, `kernels`, `pes`, `events`, `counts`: see below",
+    )
     def _status(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         return self._server.status() | {"name": self._about.get("name")}
 
+    @handles(
+        "trace",
+        Number("limit", 0, _MAX_COUNT, default=100),
+        result="`records`: the newest records, oldest first; the backend keeps 4096, and an answer has as many of the "
+        "newest as fit into 1 MiB",
+    )
     def _trace(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        limit = _integer(message, "limit", 0, _MAX_COUNT, default=100)
+        limit = message["limit"]
         notes = list(self._server.notes)[-limit:] if limit else []
         records, room = [], _MAX_RECORDS
         for record in map(readable, reversed(notes)):
@@ -119,15 +126,32 @@ class Control(Connections):
             records.append(record)
         return {"records": records[::-1]}
 
+    @handles(
+        "events",
+        result='nothing; from now on each record comes as a line `{"event": RECORD}` of its own',
+    )
     def _events(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         client.events = True
         self._listen()
         return {}
 
+    @handles(
+        "shutdown",
+        result="nothing; the backend ends, and its supervisor ends the guest",
+        changes=True,
+    )
     def _shutdown(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         self._server.stop()
         return {}
 
+    @handles(
+        "moved",
+        Field("name"),
+        Field("control"),
+        result="nothing; the client that has frozen the guest says so, and this backend does nothing any more. "
+        "Requests that were not carried out get the error `moved`, an `inject` that waits gets `waits`, each other "
+        'client a line `{"moved": {"name": ..., "control": ...}}`',
+    )
     def _moved(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         name, control = message.get("name"), message.get("control")
         if not isinstance(name, str) or not isinstance(control, str):
@@ -144,8 +168,15 @@ class Control(Connections):
                 self._send(other, {"moved": {"name": name, "control": control}})
         return {}
 
+    @handles(
+        "regs",
+        Field("vcpu"),
+        Field("set", ": id → list of words, all written at once (none)"),
+        result="`registers`: id → list of 64-bit words, of all [KVM's pseudo registers](kvm-registers.md)",
+        changes=True,
+    )
     def _regs(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        pe = _integer(message, "vcpu", 0, self._server.window.nr_cpus - 1)
+        pe = integer(message, "vcpu", 0, self._server.window.nr_cpus - 1)
         values = message.get("set", {})
         if not isinstance(values, dict) or not all(isinstance(words, list) for words in values.values()):
             raise UsageError("set is an object of lists of words")
@@ -167,23 +198,35 @@ class Control(Connections):
         found = kvm_regs.read(firmware.dispatcher.snapshot(), pe, aside)
         return {"registers": {f"{number:#x}": words for number, words in found.items()}}
 
+    @handles(
+        "why",
+        Number("event", 0, _MAX_NUMBER),
+        Field("vcpu"),
+        result="`reason`: what stands between a pending event and its handler, or null",
+    )
     def _why(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         event, pe = self._target(message)
         return {"reason": self._server.firmware.dispatcher.why_pending(event, pe)}
 
     def _target(self, message: dict[str, Any]) -> tuple[int, int | None]:
-        event = _integer(message, "event", 0, 0xFFFF_FFFF)
-        pe = None if message.get("vcpu") is None else _integer(message, "vcpu", 0, 0xFFFF_FFFF)
-        return event, pe
+        pe = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)
+        return message["event"], pe
 
+    @handles(
+        "inject",
+        Number("event", 0, _MAX_NUMBER),
+        Field("vcpu", " (may be left out for a shared event)"),
+        Switch("wait", default=False),
+        result="`outcome`: `queued`, `merged` (it was pending already) or, with `wait`, `completed`; `reason`: why it "
+        "is not delivered yet, or null. `completed` also has `vcpu`, `entry_ns` and `complete_ns`: time from the "
+        "trigger to the handler's entry and completion",
+        changes=True,
+    )
     def _inject(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         event, pe = self._target(message)
-        wait = message.get("wait", False)
-        if not isinstance(wait, bool):
-            raise UsageError("wait is true or false")
         server = self._server
         description = server.firmware.dispatcher.describe(event)
-        if not wait:
+        if not message["wait"]:
             outcome = server.trigger(event, pe)
             reason = server.firmware.dispatcher.why_pending(event, pe)
             return {"outcome": "merged" if outcome is Trigger.MERGED else "queued", "reason": reason}
@@ -199,6 +242,11 @@ class Control(Connections):
             raise
         return None
 
+    @handles(
+        "await",
+        Field("ticket"),
+        result="as of the `inject` that the ticket is of: see `waits` above. Once",
+    )
     def _await(self, client: Client, message: dict[str, Any]) -> None:
         """Go on waiting for an injection that was made where the guest came from."""
         ticket = message.get("ticket")
@@ -229,10 +277,3 @@ class Control(Connections):
         for client in list(self._clients.values()):
             if client.events:
                 self._send(client, {"event": record})
-
-
-def _integer(message: dict[str, Any], name: str, low: int, high: int, *, default: int | None = None) -> int:
-    value = message.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} is a number from {low} to {high}")
-    return value

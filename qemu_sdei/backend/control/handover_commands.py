@@ -24,19 +24,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import bounded, rundir
 from qemu_sdei.backend.control import state_document
+from qemu_sdei.backend.control.commands import Field, Number, commands_of, handles
 from qemu_sdei.backend.loop.hold_points import HoldPoint
 from qemu_sdei.backend.loop.pending_injections import refused
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.monitor import layout
 
 if TYPE_CHECKING:
-    from qemu_sdei.backend.control.control_socket import Client, Command
+    from qemu_sdei.backend.control.control_socket import Client
     from qemu_sdei.backend.loop.server import Server
 
 _LIVE_VERSION: Final = 2
 """Of the frame window: since then the monitor's memory is in it."""
-_CHANGES: Final = frozenset(("inject", "regs", "shutdown"))
-"""Commands that wait while the guest stands still."""
 _MAX_DEFERRED: Final = 1024
 _MAX_TOGETHER: Final = 4 * _MAX_DEFERRED
 _TOO_MANY: Final = f"{_MAX_DEFERRED} requests of this client wait for the guest already, which is being handed over"
@@ -71,21 +70,11 @@ class Handover:
         """When the guest was first seen to run here, by the server's clock."""
         self._signs: tuple[Client, Any] | None = None
         """Who waits for a sign of it, and its request's id."""
-        self.commands: dict[str, Command] = {
-            "hold": self._hold,
-            "held": self._held,
-            "signs": self._ask_signs,
-            "first-sign": self._first_sign,
-            "freeze": self._freeze,
-            "thaw": self._thaw,
-            "check": self._check,
-            "restore": self._restore,
-            "arrived": self._arrived,
-        }
+        self.commands = commands_of(self)
 
     def defers(self, client: Client, message: dict[str, Any]) -> bool:
-        """Whether this request is not for us to carry out now; it is answered later."""
-        if message["cmd"] not in _CHANGES or not self._server.held:
+        """Whether this request, which changes the guest, is not for us to carry out now; it is answered later."""
+        if not self._server.held:
             return False
         if self._moved is not None:
             self._send_moved(client, message)
@@ -111,6 +100,13 @@ class Handover:
 
     # ---- source -----------------------------------------------------------------------------------------------------
 
+    @handles(
+        "hold",
+        Field("state", " (a [hold point](../howto/migrate.md#hold-points))"),
+        Field("event"),
+        Field("vcpu"),
+        result="nothing; when it is reached, the backend answers no frame any more",
+    )
     def _hold(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Stand still at a hold point, from now on: `held` is answered when it is reached."""
         state, event, vcpu = message.get("state"), message.get("event", 0), message.get("vcpu", 0)
@@ -129,6 +125,10 @@ class Handover:
             server.listen(self._happened)
         return {}
 
+    @handles(
+        "held",
+        result="nothing, once that is so",
+    )
     def _held(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         if self._freezer is not client:
             raise NotDeliveredError("this client has asked for no hold point")
@@ -145,17 +145,19 @@ class Handover:
                 self._waiting = None
                 self._send(client, {"id": request, "ok": True, "result": {}})
 
+    @handles(
+        "signs",
+        Number("every_ms", 1, _MAX_EVERY, about=f" (1 to {_MAX_EVERY})"),
+        result="`sign_ns`, when the guest has come by; it is interrupted for that as often, until it stands still",
+    )
     def _ask_signs(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         """Have the guest give a sign that it runs, `every_ms` or more often, until it stands still or this client hangs
         up. Answered when it gave the first.
         """
-        every = message.get("every_ms")
-        if type(every) is not int or not 0 < every <= _MAX_EVERY:
-            raise UsageError(f"every_ms is a number from 1 to {_MAX_EVERY}")
         self._check_free(client)
         self._freezer = client
         watched = self._server.watched
-        watched.every_ms = every
+        watched.every_ms = message["every_ms"]
         watched.on_sign = self._seen
         self._signs = (client, message["id"])
         watched.ask_for_sign()
@@ -171,6 +173,14 @@ class Handover:
             self._signs = None
             self._send(client, {"id": request, "ok": True, "result": {"sign_ns": last_ns}})
 
+    @handles(
+        "freeze",
+        Field("drain", " (true): answer what is posted"),
+        Field("live", " (false): QEMU migrates it while it runs"),
+        result="`document`: name of the [state document](state-document.md) in the run directory, `bytes`; `sign_ns`: "
+        "when the guest came by last, null if it was not watched. For stopped vCPUs. Until `thaw`, `inject`, `regs` "
+        "and `shutdown` wait",
+    )
     def _freeze(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Stand still, and write the state document into the run directory. The vCPUs must have been stopped."""
         self._check_free(client)
@@ -207,6 +217,10 @@ class Handover:
         if self._freezer is not None and self._freezer is not client:
             raise NotDeliveredError("the guest is being migrated or saved by somebody else")
 
+    @handles(
+        "thaw",
+        result="nothing; the guest goes on here",
+    )
     def _thaw(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """The guest goes on here."""
         if self._freezer is not client or self._moved is not None:
@@ -241,12 +255,22 @@ class Handover:
 
     # ---- destination ------------------------------------------------------------------------------------------------
 
+    @handles(
+        "check",
+        result="nothing; whether `restore` would take the state document. Guest RAM is not touched",
+    )
     def _check(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Whether `restore` would take the state document in the run directory. Guest RAM is not touched."""
         self._check_incoming()
         state_document.prepare(self._server, self._read())
         return {}
 
+    @handles(
+        "restore",
+        Field("arriving", " (false): RAM is not all there yet, and nothing may be loaded before `arrived`"),
+        result="nothing; for a backend that was started with `--incoming`: takes the guest of the state document in "
+        "its run directory",
+    )
     def _restore(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Take over the guest of the state document in the run directory. Its vCPUs must not run yet.
 
@@ -261,6 +285,10 @@ class Handover:
         watched.on_sign = self._seen
         return {}
 
+    @handles(
+        "first-sign",
+        result="`sign_ns`: when it first came by here, as soon as it did. CLOCK_MONOTONIC, as all times here",
+    )
     def _first_sign(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         """When the guest was first seen to run here (`sign_ns`); answered as soon as it was."""
         if not self._restored:
@@ -270,6 +298,10 @@ class Handover:
             return None
         return {"sign_ns": self._first_ns}
 
+    @handles(
+        "arrived",
+        result="nothing; all of the guest's RAM is there",
+    )
     def _arrived(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """All of the guest's RAM is there."""
         watched = self._server.watched

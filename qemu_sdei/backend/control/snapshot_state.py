@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import bounded
 from qemu_sdei.backend.control import state_document
+from qemu_sdei.backend.control.commands import Field, commands_of, handles
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.backend.control.control_socket import Client, Command
+    from qemu_sdei.backend.control.control_socket import Client
     from qemu_sdei.backend.control.handover_commands import Handover
     from qemu_sdei.backend.loop.server import Server
     from qemu_sdei.monitor.window import Window
@@ -124,12 +125,17 @@ class Keeping:
     def __init__(self, server: Server, handover: Handover) -> None:
         self._server = server
         self._handover = handover
-        self.commands: dict[str, Command] = {"keep": self._keep, "take-up": self._take_up, "forget": self._forget}
+        self.commands = commands_of(self)
 
     def _check(self, client: Client) -> None:
         if not self._handover.frozen_by(client):
             raise NotDeliveredError("the guest was not frozen by this client")
 
+    @handles(
+        "keep",
+        Field("note", ": `nonce` (none)"),
+        result="`bytes` that the state document takes in guest RAM",
+    )
     def _keep(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Write the state document into guest RAM."""
         self._check(client)
@@ -140,6 +146,11 @@ class Keeping:
             raise UsageError(str(error)) from None
         return {"bytes": write(self._server.window, state, note)}
 
+    @handles(
+        "take-up",
+        result="`note`; the backend goes on with the document in guest RAM. Each `inject` that waits fails with "
+        "`state`",
+    )
     def _take_up(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """QEMU has loaded a snapshot: go on with the state document in it."""
         self._check(client)
@@ -154,6 +165,10 @@ class Keeping:
         waiting.abandon("the guest was taken to a snapshot, where nobody has asked for it")
         return {"note": note}
 
+    @handles(
+        "forget",
+        result="nothing; there is no document in guest RAM any more",
+    )
     def _forget(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Take the state document out of guest RAM."""
         self._check(client)
