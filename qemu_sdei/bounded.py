@@ -22,10 +22,12 @@ def loads(data: bytes) -> Any:
         ValueError: it is no JSON; lists and objects are nested deeper than `MAX_DEPTH`, or it has more parts than
             `MAX_CONTAINERS` and `MAX_PARTS`; a number has more digits than Python converts (4300).
     """
-    if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS or data.count(b",") > MAX_PARTS:
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MAX_CONTAINERS or data.count(b",") > MAX_PARTS:
         raise ValueError("it has too many parts")
     depth = 0
-    for token in _TOKEN.finditer(data):
+    # Fewer cannot be nested too deep: most messages are not looked at twice.
+    for token in _TOKEN.finditer(data) if containers > MAX_DEPTH else ():
         what = token[0]
         if what in (b"[", b"{"):
             depth += 1

@@ -5,10 +5,12 @@ A guest that went on elsewhere still needs the QEMU that it came from, until all
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 from typing import Any, Final
+
+from qemu_sdei import jsonline
+from qemu_sdei.errors import ProtocolError
 
 _LINE: Final = 1 << 20
 _TIMEOUT: Final = 2.0
@@ -30,7 +32,7 @@ def status(qmp: Path, timeout: float = _TIMEOUT) -> str:
                 _line(stream)  # the greeting
                 _execute(stream, "qmp_capabilities")
                 return str(_execute(stream, "query-migrate").get("status", ""))
-    except (OSError, ValueError, RecursionError, AttributeError):
+    except (OSError, ProtocolError):
         return ""
 
 
@@ -40,22 +42,16 @@ def fetching(qmp: Path) -> bool:
 
 
 def _execute(stream: Any, command: str) -> dict[str, Any]:
-    stream.write(json.dumps({"execute": command}).encode() + b"\n")
+    stream.write(jsonline.encode({"execute": command}))
     stream.flush()
     while "return" not in (answer := _line(stream)):
         if "error" in answer:
-            raise ValueError(answer["error"])
+            raise ProtocolError("QMP: the command was refused")
     found = answer["return"]
     if not isinstance(found, dict):
-        raise ValueError("QMP: no object was returned")
+        raise ProtocolError("QMP: no object was returned")
     return found
 
 
 def _line(stream: Any) -> dict[str, Any]:
-    try:
-        message = json.loads(stream.readline(_LINE))
-    except RecursionError:
-        raise ValueError("QMP: nested too deep") from None
-    if not isinstance(message, dict):
-        raise ValueError("QMP: no object")
-    return message
+    return jsonline.decode(stream.readline(_LINE), "QEMU's answer")

@@ -42,6 +42,7 @@ COMMON = {
     "errors",
     "fetching",
     "guestbuild",
+    "jsonline",
     "locks",
     "paths",
     "printable",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from qemu_sdei import jsonline
 from qemu_sdei.cli.output import Progress, add_verbosity, say
 from qemu_sdei.cli.run_command import interact
 from qemu_sdei.errors import UsageError
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _as_json(state: str, about: dict[str, Any]) -> None:
     # Who started this may have gone.
     try:
-        os.write(1, json.dumps({"state": state, **about}).encode() + b"\n")
+        os.write(1, jsonline.encode({"state": state, **about}))
     except OSError:
         pass
 

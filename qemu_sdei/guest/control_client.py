@@ -7,7 +7,6 @@ is waited for.
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
 from collections.abc import Iterator
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import rundir, stopped
+from qemu_sdei import jsonline, rundir, stopped
 from qemu_sdei.errors import (
-    BusyError,
     GuestTimeoutError,
     LostGuestError,
     NotDeliveredError,
@@ -33,13 +31,7 @@ CONNECT_TIMEOUT: Final = 30.0
 _STOPPED: Final = 5.0
 """The same where one of the guest's processes is stopped."""
 _RETRY: Final = 0.05
-
-_ERRORS: Final[dict[str, type[SdeiError]]] = {
-    "usage": UsageError,
-    "state": NotDeliveredError,
-    "busy": BusyError,
-    "moved": NotDeliveredError,  # to another host
-}
+_ANSWER: Final = "the backend's answer"
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class ControlClient:
         self.timeout = timeout
         self.connect_timeout = connect_timeout
         self._socket: socket.socket | None = None
-        self._buffer = bytearray()
+        self._lines = jsonline.Lines(MAX_LINE, _ANSWER)
         self._number = 0
         self._moved_to: Path | None = None
         self._far_away = ""
@@ -108,7 +100,7 @@ class ControlClient:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._buffer.clear()
+        self._lines.clear()
 
     def _connect(self) -> socket.socket:
         if self._socket is not None and self._hung_up(self._socket):
@@ -189,17 +181,16 @@ class ControlClient:
         gone = False
         try:
             # Of a backend that tells of events faster than they are taken, no more than lies there now.
-            while not gone and len(self._buffer) < 4 * MAX_LINE:
+            while not gone and len(self._lines) < 4 * MAX_LINE:
                 data = connection.recv(1 << 16)
-                self._buffer += data
+                self._lines.feed(data)
                 gone = not data
         except BlockingIOError:
             pass
         except OSError:
             gone = True
-        while (end := self._buffer.find(b"\n")) >= 0:
-            self._hear(_parse(bytes(self._buffer[:end])))
-            del self._buffer[: end + 1]
+        while (line := self._next()) is not None:
+            self._hear(jsonline.decode(line, _ANSWER))
         if gone and self._moved_to is not None:
             self.path, self._moved_to = self._moved_to, None
         return gone
@@ -215,10 +206,7 @@ class ControlClient:
         connection = self._socket
         if connection is None:
             raise ConnectionResetError
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > MAX_LINE:
-                self.close()
-                raise ProtocolError("the backend's answer is longer than 1 MiB")
+        while (line := self._next()) is None:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.close()
@@ -230,10 +218,16 @@ class ControlClient:
                 continue
             if not data:
                 raise ConnectionResetError
-            self._buffer += data
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
+            self._lines.feed(data)
         return line
+
+    def _next(self) -> bytes | None:
+        """The next line, if it is here already."""
+        try:
+            return self._lines.next()
+        except jsonline.TooLongError:
+            self.close()
+            raise
 
     def request(
         self,
@@ -279,16 +273,14 @@ class ControlClient:
     def _exchange(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
         self._connect()
         answer = self._ask(command, arguments, timeout)
-        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
-            return dict(answer["result"])
-        error = answer.get("error")
-        if answer.get("ok") is not False or not isinstance(error, dict):
-            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
-        if error.get("kind") == "moved" and error.get("control"):
-            raise _MovedError(Path(str(error.get("control"))))
-        if error.get("kind") == "waits":
-            raise _MovedError(Path(str(error.get("control"))), str(error.get("ticket")))
-        raise _ERRORS.get(str(error.get("kind")), SdeiError)(str(error.get("message", "no reason given")))
+        what = f"{_ANSWER} to {command}"
+        if answer.get("ok") is False:
+            error = jsonline.error_of(answer, what)
+            if error.get("kind") == "moved" and error.get("control"):
+                raise _MovedError(Path(str(error.get("control"))))
+            if error.get("kind") == "waits":
+                raise _MovedError(Path(str(error.get("control"))), str(error.get("ticket")))
+        return jsonline.CONTROL.result(answer, what)
 
     def _ask(self, command: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send one request by the connection that there is, and return its answer."""
@@ -296,7 +288,7 @@ class ControlClient:
         assert connection is not None
         self._number += 1
         number = self._number
-        line = json.dumps({"id": number, "cmd": command, **arguments}).encode() + b"\n"
+        line = jsonline.encode({"id": number, "cmd": command, **arguments})
         if len(line) > MAX_LINE:
             raise UsageError(f"request {command} is longer than 1 MiB")
         deadline = time.monotonic() + timeout
@@ -309,7 +301,7 @@ class ControlClient:
                 f"the backend did not take {command} within {timeout:g} s{self._reason()}"
             ) from None
         while True:
-            answer = _parse(self._line(deadline, command))
+            answer = jsonline.decode(self._line(deadline, command), _ANSWER)
             self._hear(answer)
             # Events of a subscription, and the answer to a request that was given up, are passed over.
             if "event" not in answer and answer.get("id") == number:
@@ -374,7 +366,7 @@ class ControlClient:
         deadline = time.monotonic() + (timeout if timeout is not None else 10**9)
         while True:
             try:
-                message = _parse(self._line(deadline, "events"))
+                message = jsonline.decode(self._line(deadline, "events"), _ANSWER)
             except GuestTimeoutError:
                 return
             except OSError:
@@ -403,13 +395,3 @@ class ControlClient:
         """Ask the backend to end, and its supervisor to end the guest with it."""
         with contextlib.suppress(LostGuestError):
             self.request("shutdown")
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ProtocolError("the backend's answer is no JSON") from None
-    if not isinstance(message, dict):
-        raise ProtocolError("the backend's answer is no JSON object")
-    return message

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import rundir, stopped
-from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, ProtocolError, SdeiError, UsageError
+from qemu_sdei import jsonline, rundir, stopped
+from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError, UsageError
 
+_ANSWER: Final = "the supervisor's answer"
 _MAX_LINE: Final = 1 << 20
 _LAST_WORD: Final = 15.0
 """Seconds for the owner to say what became of a request that was given up."""
@@ -44,7 +44,7 @@ def ask(
         patience: seconds without any word.
 
     Raises:
-        UsageError: there is no owner, or it cannot be done. `GuestError`: it did not work.
+        UsageError: there is no owner, or it cannot be done. `GuestError`: it did not work. `ProtocolError`: no answer.
         LostGuestError: the owner went away. `GuestTimeoutError`: it says nothing, or is stopped.
 
     An exception that comes from outside (a signal's) has it given up, and gets a note of what became of it.
@@ -63,7 +63,7 @@ def ask(
                 f"guest {path.parent.name!r} cannot be asked for {command}: its QEMU is not run by qemu-sdei"
             ) from None
         try:
-            connection.sendall(json.dumps({"cmd": command, **arguments, "identity": identity}).encode() + b"\n")
+            connection.sendall(jsonline.encode({"cmd": command, **arguments, "identity": identity}))
             words = _Words(connection, path.parent, command, patience)
             try:
                 result = _outcome(words, progress)
@@ -109,13 +109,13 @@ class _Words:
         self.patience = patience
         """Seconds without any word."""
         self._owner = stopped.owner(directory)
-        self._data = bytearray()
+        self._lines = jsonline.Lines(_MAX_LINE, _ANSWER)
 
-    def line(self) -> bytes:
-        """The next line; b"" at the end. Raises `GuestTimeoutError`, `OSError`."""
+    def next(self) -> dict[str, Any] | None:
+        """What it says next; None at the end. Raises `GuestTimeoutError`, `ProtocolError`, `OSError`."""
         began = running = time.monotonic()
         before = None
-        while (end := self._data.find(b"\n")) < 0 and len(self._data) < _MAX_LINE:
+        while (line := self._lines.next()) is None:
             self._connection.settimeout(_LOOK)
             try:
                 data = self._connection.recv(1 << 16)
@@ -127,11 +127,9 @@ class _Words:
                 self._check(began, running)
                 continue
             if not data:
-                return b""
-            self._data += data
-        line = bytes(self._data[: end + 1 if end >= 0 else _MAX_LINE])
-        del self._data[: len(line)]
-        return line
+                return None
+            self._lines.feed(data)
+        return jsonline.decode(line, _ANSWER)
 
     def _check(self, began: float, running: float) -> None:
         """`began`: when its last word came; `running`: when it was last seen to run."""
@@ -150,17 +148,10 @@ class _Words:
 
 def _outcome(words: _Words, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
     """What the owner says at the end; None: it hung up."""
-    while line := words.line():
-        message = _parse(line)
-        if isinstance(message.get("progress"), dict):
-            progress(message["progress"])
-        elif message.get("ok") is True and isinstance(message.get("result"), dict):
-            return dict(message["result"])
-        else:
-            error = message.get("error")
-            text = str(error.get("message")) if isinstance(error, dict) else "it does not say why"
-            usage = isinstance(error, dict) and error.get("kind") == "usage"
-            raise UsageError(text) if usage else GuestError(text)
+    while (message := words.next()) is not None:
+        if not isinstance(message.get("progress"), dict):
+            return jsonline.SUPERVISOR.result(message, _ANSWER)
+        progress(message["progress"])
     return None
 
 
@@ -180,13 +171,3 @@ def _given_up(connection: socket.socket, words: _Words, command: str) -> str:
         return f"{command} was given up; what became of it the guest's owner does not say: see `qemu-sdei list`"
     where = f": the guest is {result['destination']!r} now" if "destination" in result else ""
     return f"too late to give up, {command} is done{where}"
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ProtocolError("the owner's answer is no JSON") from None
-    if not isinstance(message, dict):
-        raise ProtocolError("the owner's answer is no JSON object")
-    return message

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import locks, rundir
-from qemu_sdei.errors import SdeiError, UsageError
+from qemu_sdei import jsonline, locks, rundir
+from qemu_sdei.errors import ProtocolError, SdeiError
 
 MAX_LINE: Final = 1 << 16
 _BACKLOG: Final = 16
@@ -106,13 +105,15 @@ class OwnerSocket:
 
         try:
             async with asyncio.timeout(_FIRST_WORD):
-                request = _parse(await reader.readline())
+                request = await jsonline.read(reader, MAX_LINE)
         except TimeoutError:
             send(_refusal(f"nothing was asked within {_FIRST_WORD:g} s"))
             return
-        except ValueError:
+        except jsonline.TooLongError:
             send(_refusal(f"a request has at most {MAX_LINE} bytes"))
             return
+        except ProtocolError:
+            request = None
         command = None if request is None else self._commands.get(str(request.get("cmd")))
         if request is None or command is None:
             names = ", ".join(sorted(self._commands))
@@ -120,7 +121,7 @@ class OwnerSocket:
             return
         meant = request.get("identity")
         if meant and self._identity and meant != self._identity:
-            send({"ok": False, "error": {"kind": "failed", "message": str(rundir.another(self._name))}})
+            send(jsonline.refusal("failed", str(rundir.another(self._name))))
             return
         work = asyncio.ensure_future(command(request, lambda step: send({"progress": step})))
         gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come: this ends when the client does
@@ -133,14 +134,11 @@ class OwnerSocket:
             if work.cancelled():
                 if not given_up:
                     return  # the guest ends, and all that it is asked for
-                send(
-                    {"ok": False, "error": {"kind": "cancelled", "message": f"given up; guest {self._name!r} goes on"}}
-                )
+                send(jsonline.refusal("cancelled", f"given up; guest {self._name!r} goes on"))
             else:
-                send({"ok": True, "result": work.result()})
+                send(jsonline.success(work.result()))
         except SdeiError as error:
-            kind = "usage" if isinstance(error, UsageError) else "failed"
-            send({"ok": False, "error": {"kind": kind, "message": str(error)}})
+            send(jsonline.SUPERVISOR.refusal(error))
         finally:
             for task in (work, gone):
                 task.cancel()
@@ -151,16 +149,8 @@ class OwnerSocket:
 def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
     """Send, unless the client lets too much lie: what it is told of progress it can do without."""
     if not writer.is_closing() and writer.transport.get_write_buffer_size() <= _MAX_UNREAD:
-        writer.write(json.dumps(message).encode() + b"\n")
+        writer.write(jsonline.encode(message))
 
 
 def _refusal(why: str) -> dict[str, Any]:
-    return {"ok": False, "error": {"kind": "usage", "message": why}}
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
+    return jsonline.refusal("usage", why)

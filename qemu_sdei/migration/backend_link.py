@@ -6,27 +6,18 @@ A freeze belongs to the connection: when it is closed, or the process that holds
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import stopped
-from qemu_sdei.errors import (
-    BusyError,
-    GuestTimeoutError,
-    LostGuestError,
-    NotDeliveredError,
-    ProtocolError,
-    SdeiError,
-    UsageError,
-)
+from qemu_sdei import jsonline, stopped
+from qemu_sdei.errors import GuestTimeoutError, LostGuestError
 
 _LIMIT: Final = 1 << 20
 _CONNECT: Final = 10.0
 """Seconds to connect: one that is stopped lets others wait once its queue is full."""
 _RETRY: Final = 0.05
-_ERRORS: Final[dict[str, type[SdeiError]]] = {"usage": UsageError, "state": NotDeliveredError, "busy": BusyError}
+_ANSWER: Final = "the backend's answer"
 
 
 class BackendLink:
@@ -58,12 +49,12 @@ class BackendLink:
 
         Raises:
             UsageError, NotDeliveredError, BusyError, SdeiError: what the backend said. `LostGuestError`: it is gone.
-            GuestTimeoutError: no answer in time.
+            GuestTimeoutError: no answer in time. `ProtocolError`: it is none.
         """
         self._number += 1
         message = {"id": self._number, "cmd": command, **arguments}
         try:
-            self._writer.write(json.dumps(message).encode() + b"\n")
+            self._writer.write(jsonline.encode(message))
             async with asyncio.timeout(timeout):
                 await self._writer.drain()
                 answer = await self._answer()
@@ -73,23 +64,14 @@ class BackendLink:
             ) from None
         except OSError as error:
             raise LostGuestError(f"the backend went away during {command} ({error.strerror or error})") from None
-        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
-            return dict(answer["result"])
-        refusal = answer.get("error")
-        if not isinstance(refusal, dict):
-            raise ProtocolError(f"the backend's answer to {command} is not of the protocol's form")
-        raise _ERRORS.get(str(refusal.get("kind")), SdeiError)(str(refusal.get("message", "no reason given")))
+        return jsonline.CONTROL.result(answer, f"{_ANSWER} to {command}")
 
     async def _answer(self) -> dict[str, Any]:
         while True:
-            line = await self._reader.readline()
-            if not line:
+            answer = await jsonline.read(self._reader, _LIMIT, _ANSWER)
+            if answer is None:
                 raise ConnectionResetError("it hung up")
-            try:
-                answer = json.loads(line)
-            except (ValueError, RecursionError):
-                raise ProtocolError("the backend's answer is no JSON") from None
-            if isinstance(answer, dict) and answer.get("id") == self._number:
+            if answer.get("id") == self._number:
                 return answer
 
     def close(self) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import jsonline
 from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
 
 PROTOCOL: Final = 1
@@ -59,14 +59,14 @@ class Link:
         """Send a message with the bytes that follow it. Raises `LostPeerError`."""
         if len(blob):
             message = message | {"bytes": len(blob)}
-        await self._write(json.dumps(message).encode() + b"\n")
+        await self._write(jsonline.encode(message))
         if len(blob):
             await self._write(blob)
 
     async def send_file(self, message: dict[str, Any], path: Path, size: int) -> None:
         """Send a message with the first `size` bytes of a file behind it. Raises `LostPeerError`, `OSError`."""
         with path.open("rb") as file:
-            await self._write(json.dumps(message | {"bytes": size}).encode() + b"\n")
+            await self._write(jsonline.encode(message | {"bytes": size}))
             left = size
             while left:
                 part = await asyncio.to_thread(file.read, min(left, BUFFER))
@@ -91,21 +91,11 @@ class Link:
         """
         try:
             async with asyncio.timeout(timeout):
-                line = await self.reader.readuntil(b"\n")
-        except asyncio.IncompleteReadError:
-            raise LostPeerError("the other side has hung up") from None
-        except asyncio.LimitOverrunError:
-            raise ProtocolError(f"a message has more than {self.limit >> 10} KiB") from None
+                message = await jsonline.read(self.reader, self.limit)
         except (OSError, RuntimeError) as error:
             raise _lost(error, timeout) from None
-        if len(line) > self.limit:
-            raise ProtocolError(f"a message has more than {self.limit >> 10} KiB")
-        try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ProtocolError("a message is no JSON") from None
-        if not isinstance(message, dict):
-            raise ProtocolError("a message is no JSON object")
+        if message is None:
+            raise LostPeerError("the other side has hung up")
         return message
 
     async def blob(self, message: dict[str, Any], limit: int, into: Callable[[bytes], object] | None = None) -> bytes:

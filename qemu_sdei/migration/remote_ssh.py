@@ -11,7 +11,6 @@ so that it can ask for a password at a terminal; what follows is multiplexed ove
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import select
@@ -25,9 +24,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import rundir
+from qemu_sdei import jsonline, rundir
 from qemu_sdei.config import check_name
-from qemu_sdei.errors import GuestError, UsageError
+from qemu_sdei.errors import GuestError, ProtocolError, UsageError
 from qemu_sdei.migration.remote_address import Address
 from qemu_sdei.migration.remote_link import clean
 
@@ -132,19 +131,20 @@ class Tunnel:
         assert session.stdout is not None
         assert session.stderr is not None
         deadline = time.monotonic() + _ANSWER
-        said = b""
-        while len(said) < _MAX_OUTPUT:
+        lines, size = jsonline.Lines(2 * _MAX_OUTPUT), 0
+        while size < _MAX_OUTPUT:
             if not select.select([session.stdout], [], [], max(deadline - time.monotonic(), 0))[0]:
                 raise GuestError(f"{self._label} did not say within {_ANSWER:g} s that it waits for the guest")
             part = os.read(session.stdout.fileno(), 4096)
             if not part:
                 break
-            said += part
-            for line in said.split(b"\n")[:-1]:
+            size += len(part)
+            lines.feed(part)
+            while (line := lines.next()) is not None:
                 # A shell may greet its user first.
-                with contextlib.suppress(ValueError, RecursionError):
-                    message = json.loads(line)
-                    if isinstance(message, dict) and message.get("state") == "waiting":
+                with contextlib.suppress(ProtocolError):
+                    message = jsonline.decode(line)
+                    if message.get("state") == "waiting":
                         for stream in (session.stdout, session.stderr):
                             threading.Thread(target=_drain, args=(stream,), daemon=True).start()
                         return message

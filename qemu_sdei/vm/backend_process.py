@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from qemu_sdei import boundedlog, locks
+from qemu_sdei import boundedlog, jsonline, locks
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.loop import memory_limit
-from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, UsageError
+from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, ProtocolError, UsageError
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm import process
 from qemu_sdei.vm.console import Console
@@ -23,6 +22,8 @@ from qemu_sdei.vm.place import Death, Place, State
 from qemu_sdei.vm.qemu_output import OutputLink
 
 _HELLO_RETRY: Final = 0.02
+_MAX_HELLO: Final = 1 << 20
+"""Bytes of the backend's answer."""
 _MAX_WARNINGS: Final = 100
 _LINE: Final = 4096
 """Bytes that a file takes for its first line."""
@@ -201,13 +202,12 @@ class BackendKeeper:
         """Return when the backend answers `hello` on its control socket."""
         path = str(self._directory / files.CONTROL)
         while True:
-            with contextlib.suppress(OSError, ValueError, EOFError):
-                reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
+            with contextlib.suppress(OSError, ProtocolError):
+                reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_HELLO)
                 try:
-                    writer.write(b'{"id": 0, "cmd": "hello"}\n')
-                    line = await reader.readline()
-                    answer: Any = json.loads(line) if line else None
-                    if isinstance(answer, dict) and answer.get("ok") is True:
+                    writer.write(jsonline.encode({"id": 0, "cmd": "hello"}))
+                    answer = await jsonline.read(reader, _MAX_HELLO)
+                    if answer is not None and answer.get("ok") is True:
                         self.ready.set()
                         return
                 finally:

@@ -7,7 +7,6 @@ not ask while others want its place, is hung up on. Served from the backend's lo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -16,7 +15,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import locks
+from qemu_sdei import jsonline, locks
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.printable import printable
 
@@ -34,7 +33,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self.input = bytearray()
+        self.input = jsonline.Lines(MAX_LINE)
         self.output = bytearray()
         self.events = False
         self.asked = False
@@ -132,22 +131,21 @@ class Connections(ABC):
         if not data:
             self._drop(client)
             return
-        client.input += data
-        while (end := client.input.find(b"\n")) >= 0:
-            line = bytes(client.input[:end])
-            del client.input[: end + 1]
-            client.asked = True
-            self._request(client, line)
-            if client.socket.fileno() < 0:
-                return
-        if len(client.input) > MAX_LINE:
+        client.input.feed(data)
+        try:
+            while (line := client.input.next()) is not None:
+                client.asked = True
+                self._request(client, line)
+                if client.socket.fileno() < 0:
+                    return
+        except jsonline.TooLongError:
             self._fail(client, None, "usage", f"a request has at most {MAX_LINE} bytes")
             self._drop(client)
 
     def _send(self, client: Client, message: dict[str, Any]) -> None:
         if client.socket.fileno() < 0:
             return
-        client.output += json.dumps(message).encode() + b"\n"
+        client.output += jsonline.encode(message)
         self._flush(client)
 
     def _flush(self, client: Client) -> None:
@@ -167,4 +165,4 @@ class Connections(ABC):
         self._server.watch(client.socket.fileno(), lambda events, c=client: self._ready(c, events), wanted)  # type: ignore[misc]
 
     def _fail(self, client: Client, request: Any, kind: str, message: str) -> None:
-        self._send(client, {"id": request, "ok": False, "error": {"kind": kind, "message": message}})
+        self._send(client, {"id": request, **jsonline.refusal(kind, message)})

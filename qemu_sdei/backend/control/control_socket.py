@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import jsonline
 from qemu_sdei.backend.control import kvm_regs
 from qemu_sdei.backend.control.commands import Command, Field, Number, Switch, commands_of, handles, integer
 from qemu_sdei.backend.control.connections import MAX_LINE, Connections
@@ -21,9 +22,9 @@ from qemu_sdei.backend.control.connections import Client as Client
 from qemu_sdei.backend.control.handover_commands import Handover
 from qemu_sdei.backend.control.snapshot_state import Keeping
 from qemu_sdei.backend.loop.event_log import readable
-from qemu_sdei.backend.loop.pending_injections import Answer, refused
+from qemu_sdei.backend.loop.pending_injections import Answer
 from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.errors import BusyError, NotDeliveredError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import EventType
 
@@ -57,11 +58,8 @@ class Control(Connections):
 
     def _request(self, client: Client, line: bytes) -> None:
         try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            self._fail(client, None, "usage", "a request is one JSON object on one line")
-            return
-        if not isinstance(message, dict):
+            message = jsonline.decode(line)
+        except ProtocolError:
             self._fail(client, None, "usage", "a request is one JSON object on one line")
             return
         request = message.get("id")
@@ -80,17 +78,11 @@ class Control(Connections):
         command = self._commands[message["cmd"]]
         try:
             result = command(client, message)
-        except UsageError as error:
-            self._fail(client, request, "usage", str(error))
-        except BusyError as error:
-            self._fail(client, request, "busy", str(error))
-        except NotDeliveredError as error:
-            self._fail(client, request, "state", str(error))
         except SdeiError as error:
-            self._fail(client, request, "internal", str(error))
+            self._send(client, {"id": request, **jsonline.CONTROL.refusal(error)})
         else:
             if result is not None:
-                self._send(client, {"id": request, "ok": True, "result": result})
+                self._send(client, {"id": request, **jsonline.success(result)})
 
     @handles(
         "hello",
@@ -160,9 +152,9 @@ class Control(Connections):
         for waiter in self._waiting.leave():
             # Not `moved`, which says that nothing was done. On another host nobody can ask.
             here = f"event {waiter.event:#x}: the guest moved to {name} meanwhile, and its handler completes there"
-            moved = {"kind": "waits", "message": here, "control": control, "ticket": waiter.ticket}
+            waits = jsonline.refusal("waits", here, control=control, ticket=waiter.ticket)
             if waiter.reply is not None:
-                waiter.reply({"ok": False, "error": moved} if control else refused("state", here))
+                waiter.reply(waits if control else jsonline.refusal("state", here))
         for other in list(self._clients.values()):
             if other is not client:
                 self._send(other, {"moved": {"name": name, "control": control}})

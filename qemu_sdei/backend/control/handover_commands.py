@@ -22,11 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei import bounded, rundir
+from qemu_sdei import bounded, jsonline, rundir
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.control.commands import Field, Number, commands_of, handles
 from qemu_sdei.backend.loop.hold_points import HoldPoint
-from qemu_sdei.backend.loop.pending_injections import refused
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.monitor import layout
 
@@ -79,9 +78,9 @@ class Handover:
         if self._moved is not None:
             self._send_moved(client, message)
         elif sum(other is client for other, _ in self._deferred) >= _MAX_DEFERRED:
-            self._send(client, {"id": message["id"], **refused("busy", _TOO_MANY)})
+            self._send(client, {"id": message["id"], **jsonline.refusal("busy", _TOO_MANY)})
         elif len(self._deferred) >= _MAX_TOGETHER:
-            self._send(client, {"id": message["id"], **refused("busy", _TOO_MANY_TOGETHER)})
+            self._send(client, {"id": message["id"], **jsonline.refusal("busy", _TOO_MANY_TOGETHER)})
         else:
             self._deferred.append((client, message))
         return True
@@ -143,7 +142,7 @@ class Handover:
             if self._waiting is not None:
                 client, request = self._waiting
                 self._waiting = None
-                self._send(client, {"id": request, "ok": True, "result": {}})
+                self._send(client, {"id": request, **jsonline.success({})})
 
     @handles(
         "signs",
@@ -171,7 +170,7 @@ class Handover:
         if self._signs is not None:
             client, request = self._signs
             self._signs = None
-            self._send(client, {"id": request, "ok": True, "result": {"sign_ns": last_ns}})
+            self._send(client, {"id": request, **jsonline.success({"sign_ns": last_ns})})
 
     @handles(
         "freeze",
@@ -250,8 +249,9 @@ class Handover:
 
     def _send_moved(self, client: Client, message: dict[str, Any]) -> None:
         assert self._moved is not None
-        error = {"kind": "moved", "message": f"the guest has moved to {self._moved['name']}; nothing was done here"}
-        self._send(client, {"id": message["id"], "ok": False, "error": error | {"control": self._moved["control"]}})
+        here = f"the guest has moved to {self._moved['name']}; nothing was done here"
+        moved = jsonline.refusal("moved", here, control=self._moved["control"])
+        self._send(client, {"id": message["id"], **moved})
 
     # ---- destination ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei import jsonline
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.transitions import UNREGISTERED
 
@@ -26,11 +27,6 @@ _ENDS: Final = {"RESET": "the machine was reset", "PE_RESET": "its CPU went off"
 
 Answer = dict[str, Any]
 """The part of a message that says how it went: `ok` with `result` or `error`."""
-
-
-def refused(kind: str, message: str) -> Answer:
-    """An answer that says no."""
-    return {"ok": False, "error": {"kind": kind, "message": message}}
 
 
 class Waiter:
@@ -92,7 +88,7 @@ class Waiting:
     def abandon(self, why: str) -> None:
         """What all wait for will not happen."""
         for waiter in list(self._waiters):
-            self._end(waiter, refused("state", f"event {waiter.event:#x}: {why}"))
+            self._end(waiter, jsonline.refusal("state", f"event {waiter.event:#x}: {why}"))
 
     def leave(self) -> list[Waiter]:
         """The guest has moved, and these with it."""
@@ -145,7 +141,7 @@ class Waiting:
             else:
                 comes = any((waiter.event, pe) in pending for pe in (-1, waiter.pe) if pe is not None)
             if not comes and waiter.answer is None:
-                self._end(waiter, refused("state", f"event {waiter.event:#x}: it is not pending any more"))
+                self._end(waiter, jsonline.refusal("state", f"event {waiter.event:#x}: it is not pending any more"))
 
     # What happens in the guest
 
@@ -174,12 +170,12 @@ class Waiting:
                     "entry_ns": waiter.entry - waiter.start,
                     "complete_ns": now - waiter.start,
                 }
-                self._end(waiter, {"ok": True, "result": result})
+                self._end(waiter, jsonline.success(result))
             elif kind == "transition" and record["to"] == UNREGISTERED:
                 # By whatever cause: its handler will never start or complete.
                 what = _ENDS.get(record["cause"], "the guest unregistered it")
                 when = "before its handler started" if waiter.entry is None else "while its handler ran"
-                self._end(waiter, refused("state", f"event {event:#x}: {what} {when}"))
+                self._end(waiter, jsonline.refusal("state", f"event {event:#x}: {what} {when}"))
 
     def _end(self, waiter: Waiter, answer: Answer) -> None:
         if waiter.reply is not None:
