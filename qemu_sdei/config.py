@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qemu_sdei import bounded, codec
 from qemu_sdei.errors import ProtocolError, UsageError
 
 RAM_BASE: Final = 0x4000_0000
@@ -107,7 +108,7 @@ class GuestConfig:
 
     def to_json(self) -> str:
         """The configuration as `guest.json` holds it."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(codec.to_data(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> GuestConfig:
@@ -115,53 +116,15 @@ class GuestConfig:
         if len(text) > MAX_CONFIG:
             raise ProtocolError("guest configuration: more than 1 MiB")
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = bounded.loads(text.encode() if isinstance(text, str) else text)
+        except ValueError as error:
             raise ProtocolError(f"guest configuration: not JSON ({error})") from None
-        if not isinstance(data, dict):
-            raise ProtocolError("guest configuration: not a JSON object")
-        known = {f.name for f in fields(cls)}
-        for name in data:
-            if name not in known:
-                raise ProtocolError(f"guest configuration: unknown field {name!r}")
-        for name, kind in _KINDS.items():
-            if name not in data:
-                if name in _REQUIRED:
-                    raise ProtocolError(f"guest configuration: field {name!r} is missing")
-                continue
-            value = data[name]
-            # bool is an int to isinstance, and a JSON true is no CPU count.
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise ProtocolError(f"guest configuration: field {name!r} has the wrong type")
-        if "services" in data:
-            if not all(isinstance(path, str) for path in data["services"]):
-                raise ProtocolError("guest configuration: field 'services' has the wrong type")
-            data["services"] = tuple(data["services"])
-        if data.get("sdei_slots") is not None:
-            slots = data["sdei_slots"]
-            if len(slots) != 2 or any(type(count) is not int for count in slots):
-                raise ProtocolError("guest configuration: field 'sdei_slots' has the wrong type")
-            data["sdei_slots"] = tuple(slots)
-        return cls(**data)
+        return cls.from_data(data)
 
-
-_OPTIONAL_STR: Final = (str, type(None))
-_KINDS: Final[dict[str, Any]] = {
-    "name": str,
-    "nr_cpus": int,
-    "cpu": str,
-    "ram_size": int,
-    "boot": dict,
-    "ram_base": int,
-    "ram_path": _OPTIONAL_STR,
-    "virtualization": bool,
-    "profile": _OPTIONAL_STR,
-    "sdei_version": _OPTIONAL_STR,
-    "sdei_vendor": (int, type(None)),
-    "sdei_signal": _OPTIONAL_STR,
-    "sdei_slots": (list, type(None)),
-    "sdei": bool,
-    "services": list,
-    "trace": _OPTIONAL_STR,
-}
-_REQUIRED: Final = {"name", "nr_cpus", "cpu", "ram_size"}
+    @classmethod
+    def from_data(cls, data: object) -> GuestConfig:
+        """The same, of what JSON's text was."""
+        try:
+            return codec.from_data(cls, data)
+        except codec.FieldError as error:
+            raise ProtocolError(f"guest configuration: {error}") from None

@@ -38,6 +38,7 @@ COMMON = {
     "blobs",
     "bounded",
     "boundedlog",
+    "codec",
     "config",
     "errors",
     "fetching",

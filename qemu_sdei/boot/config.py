@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, NamedTuple, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
 
+from qemu_sdei import codec
 from qemu_sdei.errors import UsageError
 
 BUILTIN: Final = "builtin:"
@@ -81,7 +82,8 @@ class BootConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as a JSON object."""
-        return asdict(self)
+        found: dict[str, Any] = codec.to_data(self)
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> BootConfig:
@@ -90,15 +92,7 @@ class BootConfig:
         Raises:
             UsageError: a key is unknown or missing, or a value has the wrong type.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(value) - known):
-            raise UsageError(f"boot configuration: unknown key {unknown[0]!r}")
-        if missing := {"kind", "kernel"} - set(value):
-            raise UsageError(f"boot configuration: no {sorted(missing)[0]!r} in it")
-        hints = get_type_hints(cls)
-        for name, item in value.items():
-            wanted = hints[name]
-            good = {int: (int,), bool: (bool,), str: (str,), (str | None): (str, type(None))}.get(wanted, (str,))
-            if not isinstance(item, good) or (wanted is int and isinstance(item, bool)):
-                raise UsageError(f"boot configuration: {name} cannot be {item!r}")
-        return cls(**value)
+        try:
+            return codec.from_data(cls, value)
+        except codec.FieldError as error:
+            raise UsageError(f"boot configuration: {error}") from None

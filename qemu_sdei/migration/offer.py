@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import __version__, paths
+from qemu_sdei import __version__
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import UsageError
+from qemu_sdei.vm import travelling
 from qemu_sdei.vm.options import BUILTIN, GuestOptions
 from qemu_sdei.vm.plan import Plan
 
@@ -24,35 +24,6 @@ PROFILE: Final = "profile"
 SERVICE: Final = "service"
 """Roles of files; of services with a number behind it."""
 _READ: Final = 1 << 20
-
-OPTIONS: Final[dict[str, tuple[type, ...]]] = {
-    "boot": (str,),
-    "ras": (bool,),
-    "smp": (int,),
-    "topology": (str,),
-    "cpu": (str,),
-    "drives": (list,),
-    "shares": (list,),
-    "net": (bool,),
-    "forwards": (list,),
-    "root": (str, type(None)),
-    "virtualization": (bool,),
-    "sdei": (bool,),
-    "sdei_version": (str, type(None)),
-    "sdei_vendor": (int, type(None)),
-    "sdei_signal": (str, type(None)),
-    "sdei_slots": (list, type(None)),
-    "services": (list,),
-    "qemu_args": (list,),
-    "on_panic": (str,),
-    "stall_timeout": (int, float),
-}
-"""The fields of `GuestOptions` that go along, with their types in JSON. What else there is concerns one host only."""
-LOCAL: Final = {
-    *("kernel", "series", "initrd", "busybox", "append", "memory", "command", "files", "client", "name", "profile"),
-    *("trace", "memory_path", "qemu", "reboot", "start_timeout", "pad_memory", "snapshots", "die_with_owner"),
-}
-"""The other fields of `GuestOptions`; some go along in another form."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +54,8 @@ def make_offer(
         found[PROFILE] = Path(config.profile)
     for number, service in enumerate(config.services):
         found[f"{SERVICE}{number}"] = Path(service)
-    known = {name: _json(getattr(options, name)) for name in OPTIONS}
-    known["drives"] = [_absolute(text, ",") for text in options.drives]
-    known["shares"] = [_absolute(text, ":") for text in options.shares]
-    known["services"] = list(config.services)
+    known = travelling.to_host(options)
+    known["shares"] = [_tagged(text) for text in known["shares"]]
     facts: dict[str, Any] = {
         "name": config.name,
         "written_by": f"qemu-sdei {__version__}",
@@ -105,16 +74,10 @@ def make_offer(
     return Offer(facts, found)
 
 
-def _json(value: object) -> object:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def _absolute(text: str, separator: str) -> str:
-    """`FILE,OPTIONS` or `DIR:TAG` with an absolute path: the destination runs elsewhere."""
-    name, comma, rest = text.partition(separator)
-    path = paths.absolute(name)
-    # A tag that is not given is the name of the directory itself, wherever links lead.
-    return f"{path}{comma}{rest}" if comma or separator == "," else f"{path.resolve()}"
+def _tagged(text: str) -> str:
+    """`DIR:TAG` of a share. A tag that is not given is the name of the directory itself, wherever links lead here."""
+    path, colon, _ = text.partition(":")
+    return text if colon else str(Path(path).resolve())
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -22,13 +22,13 @@ from qemu_sdei.backend.control import state_document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.host import memory
-from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, OPTIONS, PROFILE, SERVICE, describe
+from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, PROFILE, SERVICE, describe
 from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_link import clean
 from qemu_sdei.paths import cache_directory
-from qemu_sdei.vm import machine_type
+from qemu_sdei.vm import machine_type, travelling
 from qemu_sdei.vm.devices import devices
-from qemu_sdei.vm.options import BUILTIN, CONTINUE, END, GuestOptions
+from qemu_sdei.vm.options import BUILTIN, GuestOptions
 from qemu_sdei.vm.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
 
 _KEYS: Final = {
@@ -36,7 +36,6 @@ _KEYS: Final = {
     *("kernel", "flat", "append", "reboot", "shell", "config", "files"),
 }
 _LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
-_MAX_LIST: Final = 64
 _SAME: Final = ("name", "ram_path", "profile", "services", "trace")
 """Fields of guest.json that differ between two hosts."""
 
@@ -104,7 +103,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
             f"the source writes state documents of version {clean(version)}, "
             f"this host knows up to version {state_document.VERSION}: use the newer program here"
         )
-    options = replace(_options(offer["options"]), qemu=own.qemu, memory_path=own.memory_path)
+    options = replace(travelling.from_host(offer["options"]), qemu=own.qemu, memory_path=own.memory_path)
     words = {key: _string(offer[key], key) for key in ("kernel", "append")}
     flags = {key: offer[key] for key in ("flat", "reboot")}
     nonce = offer["shell"]
@@ -112,7 +111,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         raise ProtocolError("the offer is not of the form that is known here")
     if nonce is not None and (not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None):
         raise ProtocolError("the offer is not of the form that is known here")
-    theirs = _config(offer["config"])
+    theirs = GuestConfig.from_data(offer["config"])
     options = replace(options, memory=theirs.ram_size, pad_memory=False, start_timeout=own.start_timeout)
     options = replace(options, kernel=words["kernel"])
     allowed.check(options)
@@ -177,43 +176,10 @@ def describe_bytes(data: bytes) -> tuple[int, str]:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def _options(data: object) -> GuestOptions:
-    if not isinstance(data, dict) or data.keys() != OPTIONS.keys():
-        raise ProtocolError("the guest's options are those of another version of this program")
-    for name, kinds in OPTIONS.items():
-        value = data[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ProtocolError(f"the guest's option {name} has the wrong type")
-        if isinstance(value, str) and (len(value) > 4096 or not value.isprintable()):
-            raise ProtocolError(f"the guest's option {name} cannot be")
-        if isinstance(value, list):
-            wanted = int if name == "sdei_slots" else str
-            if len(value) > _MAX_LIST or any(type(entry) is not wanted for entry in value):
-                raise ProtocolError(f"the guest's option {name} has the wrong type")
-            if wanted is str and not all(entry.isprintable() for entry in value):
-                raise ProtocolError(f"the guest's option {name} cannot be")
-    for name in ("drives", "shares", "services"):
-        if not all(entry.startswith("/") for entry in data[name]):
-            raise ProtocolError(f"the guest's option {name} has a path that is not absolute")
-    if data["boot"] not in ("auto", "acpi", "dt") or not 0 < data["stall_timeout"] < 1e6:
-        raise ProtocolError("the guest's options are those of another version of this program")
-    if data["on_panic"] not in (END, CONTINUE):
-        raise ProtocolError("the guest's option on_panic cannot be")
-    slots = data["sdei_slots"]
-    if slots is not None and len(slots) != 2:
-        raise ProtocolError("the guest's option sdei_slots has the wrong type")
-    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    return GuestOptions(**{**data, **lists})
-
-
 def _string(value: object, what: str) -> str:
     if not isinstance(value, str) or len(value) > 4096:
         raise ProtocolError(f"the offer's {what} has the wrong type")
     return value
-
-
-def _config(data: object) -> GuestConfig:
-    return GuestConfig.from_json(json.dumps(data))
 
 
 def _field(data: object, name: str) -> object:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from qemu_sdei import codec
 from qemu_sdei.backend.loop.hold_points import STATES
 from qemu_sdei.errors import UsageError
 
@@ -91,9 +92,10 @@ class MigrationOptions:
     @classmethod
     def from_json(cls, data: object) -> MigrationOptions:
         """What `to_json` gave, from another process. Raises `UsageError`."""
-        hold = _checked(Hold, data.pop("hold")) if isinstance(data, dict) and data.get("hold") else None
-        options: MigrationOptions = _checked(cls, {**data, "hold": None} if isinstance(data, dict) else data)
-        return replace(options, hold=hold)
+        try:
+            return codec.from_data(cls, data)
+        except codec.FieldError as error:
+            raise UsageError(f"options of a migration: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -159,22 +161,3 @@ Report = Callable[[Step], None]
 
 def no_report(_: Step) -> None:
     """A `Report` that says nothing."""
-
-
-def _checked(kind: Any, data: object) -> Any:
-    """An object of the data class `kind`, whose fields are str, bool, int or float with defaults."""
-    if not isinstance(data, dict):
-        raise UsageError("options of a migration: an object is missing")
-    known = {field.name: field for field in fields(kind)}
-    for name, value in data.items():
-        if name not in known:
-            raise UsageError(f"options of a migration: unknown field {name!r}")
-        if value is None and name == "hold":
-            continue
-        wanted = {"str": str, "bool": bool, "int": int, "float": (int, float)}[str(known[name].type)]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):  # type: ignore[arg-type]
-            raise UsageError(f"options of a migration: {name} has the wrong type")
-    try:
-        return kind(**data)
-    except TypeError as error:
-        raise UsageError(f"options of a migration: {error}") from None

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import locks, paths, rundir
+from qemu_sdei import codec, locks, paths, rundir
 from qemu_sdei.errors import UsageError
 from qemu_sdei.migration.remote_link import BUFFER, MAX_LINE, Link, LostPeerError
 
@@ -88,21 +88,9 @@ class Address:
     def from_json(cls, data: object) -> Address:
         """What `to_json` gave. Raises `UsageError`."""
         try:
-            assert isinstance(data, dict)
-            tls = data.get("tls")
-            found = cls(**{**data, "tls": None if tls is None else Tls(**tls)})
-            words = (
-                found.kind,
-                found.host,
-                found.token,
-                found.label,
-                *(() if found.tls is None else asdict(found.tls).values()),
-            )
-            assert all(isinstance(word, str) for word in words)
-            assert type(found.port) is int
-        except (AssertionError, TypeError):
+            return codec.from_data(cls, data)
+        except codec.FieldError:
             raise UsageError("where the guest is to go is not of the form that is known here") from None
-        return found
 
 
 def parse(text: str, *, token: str = "", tls: Tls | None = None) -> Address:

@@ -14,17 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import re
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei import paths
+from qemu_sdei import bounded, paths
 from qemu_sdei import rundir as files
 from qemu_sdei import untrusted_files as saved_files
 from qemu_sdei.backend.control.state_document import MAX_DOCUMENT
@@ -34,14 +32,14 @@ from qemu_sdei.config import MAX_CONFIG, RAM_BASE, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
 from qemu_sdei.migration.arrival import arrived, take_over
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.offer import OPTIONS
 from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.monitor import image, layout
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving import saved_trust
-from qemu_sdei.vm.options import GuestOptions, rooted
+from qemu_sdei.vm import travelling
+from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import check_boot
 
 if TYPE_CHECKING:
@@ -68,20 +66,9 @@ _LIMITS: Final = {
 _BESIDE_RAM: Final = 1 << 30
 """Bytes of QEMU's stream that are no RAM, at most: devices, and flash."""
 _CONSOLE: Final = 32 << 20
-_SAME: Final = ("sdei", "sdei_version", "sdei_vendor", "sdei_signal", "sdei_slots", "services", "profile")
-"""Fields of the same name in options and configuration."""
-_TEXT: Final = (str, type(None))
-_TYPES: Final[dict[str, tuple[type, ...]]] = OPTIONS | {
-    **dict.fromkeys(("kernel", "series", "busybox", "profile", "memory_path", "qemu"), _TEXT),
-    **{"append": (str,), "memory": (str, int), "reboot": (bool, type(None)), "start_timeout": (int, float)},
-    **dict.fromkeys(("pad_memory", "die_with_owner"), (bool, type(None))),
-}
-"""JSON types of the options."""
+_SAME: Final = sorted(travelling.in_directory() & {field.name for field in fields(GuestConfig)} - {"boot"})
+"""Fields that are the same in options and configuration (`boot` is two things of one name)."""
 _OPTIONAL: Final = frozenset((files.INITRD, files.MONITOR))
-_DROPPED: Final = frozenset(("files", "client", "command", "name", "initrd", "trace", "snapshots"))
-"""Options that are for a boot, or for one run only."""
-_GONE: Final = frozenset(("exact_memory",))
-"""Options that there were; how much RAM there is, the configuration says."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +91,12 @@ class Saved:
         """Look at the directory `path`. Raises `UsageError`: it holds no guest, or one of a newer program."""
         directory = paths.absolute(path)
         try:
-            data = json.loads(saved_files.read(directory / META, _LIMITS[META]))
+            data = bounded.loads(saved_files.read(directory / META, _LIMITS[META]))
             config = GuestConfig.from_json(saved_files.read(directory / files.CONFIG, _LIMITS[files.CONFIG]))
             BootConfig.from_json(config.boot)
             for name in (VM, files.STATE):
                 saved_files.opened(directory / name, _limit(name, config)).close()
-        except (ValueError, RecursionError, ProtocolError, UsageError) as error:
+        except (ValueError, ProtocolError, UsageError) as error:
             raise UsageError(f"{directory} holds no saved guest: {error}") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UsageError(f"{directory} holds no saved guest, or not all of it")
@@ -127,9 +114,9 @@ class Saved:
         nonce = data["nonce"]
         if not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None:
             raise UsageError(f"{directory} holds no saved guest: its nonce is damaged")
-        options = _options(data["options"])
-        same = (options.smp, options.cpu, options.virtualization, *(getattr(options, name) for name in _SAME))
-        if same != (config.nr_cpus, config.cpu, config.virtualization, *(getattr(config, name) for name in _SAME)):
+        options = travelling.from_directory(data["options"])
+        same = (options.smp, *(getattr(options, name) for name in _SAME))
+        if same != (config.nr_cpus, *(getattr(config, name) for name in _SAME)):
             raise UsageError(f"{directory} holds no saved guest: {META} and {files.CONFIG} are of different ones")
         # Of a run, not of the guest; both would be written to.
         config = replace(config, trace=None, ram_path=None)
@@ -196,8 +183,8 @@ class Saved:
 def _window_version(state: bytes) -> int | None:
     """What a state document says of it; where it is damaged, the backend says so."""
     try:
-        version = json.loads(state)["machine"]["window_version"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+        version = bounded.loads(state)["machine"]["window_version"]
+    except (ValueError, KeyError, TypeError):
         return None
     return version if type(version) is int and version in image.OLDER else None
 
@@ -208,43 +195,9 @@ def _limit(name: str, config: GuestConfig) -> int:
     return config.ram_size + config.ram_size // 256 + _BESIDE_RAM if name == VM else _LIMITS[name]
 
 
-def _options(data: object) -> GuestOptions:
-    known = {field.name for field in fields(GuestOptions)} - _DROPPED
-    if not isinstance(data, dict) or not data.keys() <= known | _GONE:
-        raise UsageError("the saved guest's options are those of another version of this program")
-    found: dict[str, Any] = {}
-    for name, value in data.items():
-        if name in _GONE:
-            continue
-        if not _may_be(name, value):
-            raise UsageError(f"the saved guest's options are damaged: {name}")
-        found[name] = tuple(value) if isinstance(value, list) else value
-    return GuestOptions(**found)
-
-
-def _may_be(name: str, value: object) -> bool:
-    """Whether JSON's `value` can be that of an option."""
-    kinds = _TYPES[name]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        return False
-    if isinstance(value, list):
-        wanted = int if name == "sdei_slots" else str
-        return all(type(entry) is wanted for entry in value) and (wanted is str or len(value) == 2)
-    if name == "boot":
-        return value in ("auto", "acpi", "dt")
-    return not name.endswith("_timeout") or (isinstance(value, int | float) and math.isfinite(value) and value > 0)
-
-
 def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
     """Options as JSON, as far as a restored guest has them."""
-    options = rooted(options)  # it may be restored from anywhere
-    found: dict[str, Any] = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.name in _DROPPED or isinstance(value, Mapping):
-            continue
-        found[field.name] = list(value) if isinstance(value, list | tuple) else value
-    return found | {"reboot": reboot}
+    return travelling.to_directory(options) | {"reboot": reboot}
 
 
 async def save(

@@ -1,11 +1,17 @@
-"""What a user may ask of a guest: plain data (`plan.py` checks it and fills in defaults)."""
+"""What a user may ask of a guest: plain data (`plan.py` checks it and fills in defaults).
+
+Each option says by its metadata how far it goes when its guest leaves; `travelling.py` does what is said here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from qemu_sdei import paths
 
@@ -18,95 +24,177 @@ CONTINUE: Final = "continue"
 """What `GuestOptions.on_panic` can be."""
 
 
+class Goes(Enum):
+    """How far an option goes with its guest."""
+
+    EVERYWHERE = 0
+    """To another host, and into the directory that the guest is saved in."""
+    SAVED = 1
+    """Into that directory only: another host has its own, or is told in another form."""
+    NOWHERE = 2
+    """It was for one boot, or for one run."""
+
+
+@dataclass(frozen=True)
+class Travel:
+    """Metadata of an option. Its type says what a stranger may set it to; this says what beyond that."""
+
+    goes: Goes
+    roots: Callable[[Any], Any] | None = None
+    """For options that name files: the same value, from whichever directory it is looked at. A stranger's value must be
+    so from the start.
+    """
+    may_be: Callable[[Any], bool] | None = None
+    """Whether a value from outside can be taken."""
+
+
+def _option(
+    goes: Goes, *, roots: Callable[[Any], Any] | None = None, may_be: Callable[[Any], bool] | None = None
+) -> Mapping[str, Travel]:
+    """Metadata for `dataclasses.field`."""
+    return MappingProxyType({"travel": Travel(goes, roots, may_be)})
+
+
+def travel(option: Field[Any]) -> Travel:
+    """How far an option goes. Raises `TypeError`: its declaration does not say so."""
+    found = option.metadata.get("travel")
+    if not isinstance(found, Travel):
+        raise TypeError(f"the option {option.name} does not say how far it goes with its guest: see `Travel`")
+    return found
+
+
+def _path(value: str | Path | None) -> str | None:
+    return None if value is None else str(paths.absolute(value))
+
+
+def _kernel(value: str | Path | None) -> str | None:
+    text = str(value)
+    if text.startswith(BUILTIN):
+        return text
+    flat = FLAT if text.startswith(FLAT) else ""
+    return None if value is None else f"{flat}{_path(text.removeprefix(flat))}"
+
+
+def _client(value: bool | str | Path) -> bool | str | None:
+    return value if isinstance(value, bool) else _path(value)
+
+
+def _files(value: Mapping[str, Path]) -> dict[str, Path]:
+    return {name: Path(file).absolute() for name, file in value.items()}
+
+
+def _paths(values: Sequence[str | Path]) -> tuple[str | None, ...]:
+    return tuple(map(_path, values))
+
+
+def _before(separator: str) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """Of texts that begin with a path."""
+
+    def rooted(text: str) -> str:
+        name, found, rest = text.partition(separator)
+        return f"{_path(name)}{found}{rest}"
+
+    return lambda texts: tuple(map(rooted, texts))
+
+
+def _seconds(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+_EVERYWHERE: Final = _option(Goes.EVERYWHERE)
+_SAVED: Final = _option(Goes.SAVED)
+_NOWHERE: Final = _option(Goes.NOWHERE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GuestOptions:
     """A guest as a user describes it. Everything has a default: Debian's stock kernel on 2 vCPUs."""
 
-    kernel: str | Path | None = None
+    kernel: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_kernel))
     """arm64 Image (also compressed), `builtin:NAME` for a bare-metal guest of ours, `flat:FILE` for a binary that is
     entered at its first byte; None: Debian's stock kernel.
     """
-    series: str | None = None
+    series: str | None = field(default=None, metadata=_SAVED)
     """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. Only without `kernel`."""
-    initrd: str | Path | None = None
+    initrd: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""
-    busybox: str | Path | None = None
+    busybox: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
     """Static arm64 busybox for our own initramfs; None: Debian's."""
-    boot: Literal["auto", "acpi", "dt"] = "auto"
+    boot: Literal["auto", "acpi", "dt"] = field(default="auto", metadata=_EVERYWHERE)
     """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras`, else a device tree."""
-    ras: bool = False
+    ras: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""
-    append: str = ""
+    append: str = field(default="", metadata=_SAVED)
     """Added to the kernel command line; the last word of a name wins in Linux."""
-    smp: int = 2
-    topology: str = ""
+    smp: int = field(default=2, metadata=_EVERYWHERE)
+    topology: str = field(default="", metadata=_EVERYWHERE)
     """How the vCPUs lie, in the words of QEMU's `-smp`: "sockets=2,cores=3,threads=1". "" leaves it to QEMU."""
-    memory: str | int = "1G"
+    memory: str | int = field(default="1G", metadata=_SAVED)
     """RAM: as QEMU's `-m` ("512M", "2G"), or an int in bytes."""
-    pad_memory: bool | None = None
+    pad_memory: bool | None = field(default=None, metadata=_SAVED)
     """8 KiB more RAM, hidden from the guest, if `memory` is a multiple of 256 KiB: QEMU before 9.0 loses pages of RAM
     of such a size in live migrations, which only comparing RAM makes good. To send RAM of another size takes it 0.7 s
     more for each GiB and vCPU. None: if RAM times vCPUs is no more than 2 GiB, and `memory` is no int.
     """
-    cpu: str = "cortex-a72"
-    command: Sequence[str] | None = None
+    cpu: str = field(default="cortex-a72", metadata=_EVERYWHERE)
+    command: Sequence[str] | None = field(default=None, metadata=_NOWHERE)
     """Run this in the guest in place of a shell, then power off."""
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict, metadata=_option(Goes.NOWHERE, roots=_files))
     """Files of the host that our initramfs carries too: path in the guest → path here."""
-    client: bool | str | Path = False
+    client: bool | str | Path = field(default=False, metadata=_option(Goes.NOWHERE, roots=_client))
     """Have the SDEI client module at hand for `Guest.sdei_client`: built for Debian's kernel, or this file."""
-    drives: Sequence[str] = ()
+    drives: Sequence[str] = field(default=(), metadata=_option(Goes.EVERYWHERE, roots=_before(",")))
     """Disks, each as `FILE[,OPTIONS]` (of QEMU's -drive): /dev/vda and so on in the guest."""
-    snapshots: str | Path | None = None
+    snapshots: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """qcow2 image for `Guest.snapshot`, which the guest does not see; made if it is not there. None: they are written
     to the first disk of `drives` that is one.
     """
-    shares: Sequence[str] = ()
+    shares: Sequence[str] = field(default=(), metadata=_option(Goes.EVERYWHERE, roots=_before(":")))
     """Directories of the host, each as `DIR[:TAG]`, by virtio-9p; our own initramfs mounts them on /mnt/TAG."""
-    net: bool = False
+    net: bool = field(default=False, metadata=_EVERYWHERE)
     """A network card on QEMU's user-mode network; our own initramfs sets it up."""
-    forwards: Sequence[str] = ()
+    forwards: Sequence[str] = field(default=(), metadata=_EVERYWHERE)
     """TCP ports of 127.0.0.1 here that lead into the guest, each as `HOST:GUEST`; with them there is a network."""
-    root: str | None = None
+    root: str | None = field(default=None, metadata=_EVERYWHERE)
     """Device that our own initramfs mounts as root file system, to start the init there, such as "/dev/vda1"."""
-    virtualization: bool = False
+    virtualization: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest has EL2 for its own use; Linux then starts there."""
-    sdei: bool = True
+    sdei: bool = field(default=True, metadata=_EVERYWHERE)
     """False: firmware without SDEI. Its function ids are NOT_SUPPORTED, and nothing announces it."""
-    name: str | None = None
+    name: str | None = field(default=None, metadata=_NOWHERE)
     """Name for `qemu-sdei inject NAME` and the like; None: the first free of guest, guest-2, ..."""
-    profile: str | Path | None = None
+    profile: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
     """TOML file with the machine's SDEI events."""
-    sdei_version: str | None = None
+    sdei_version: str | None = field(default=None, metadata=_EVERYWHERE)
     """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what `profile` says."""
-    sdei_vendor: int | None = None
+    sdei_vendor: int | None = field(default=None, metadata=_EVERYWHERE)
     """Low 32 bits of SDEI_VERSION."""
-    sdei_signal: str | None = None
+    sdei_signal: str | None = field(default=None, metadata=_EVERYWHERE)
     """"pend" or "invalid": what becomes of EVENT_SIGNAL to a vCPU that could not take the event at once."""
-    sdei_slots: tuple[int, int] | None = None
+    sdei_slots: tuple[int, int] | None = field(default=None, metadata=_EVERYWHERE)
     """How many PPIs and SPIs the guest may bind to events."""
-    services: Sequence[str | Path] = ()
+    services: Sequence[str | Path] = field(default=(), metadata=_option(Goes.EVERYWHERE, roots=_paths))
     """Python files with SMCCC services of the user's own."""
-    trace: str | Path | None = None
+    trace: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """Write a trace record per firmware call there."""
-    memory_path: str | Path | None = None
+    memory_path: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
     """Directory for the RAM file; None: RAM without any file."""
-    qemu: str | Path | None = None
-    qemu_args: Sequence[str] = ()
+    qemu: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
+    qemu_args: Sequence[str] = field(default=(), metadata=_EVERYWHERE)
     """Added to QEMU's command line."""
-    reboot: bool | None = None
+    reboot: bool | None = field(default=None, metadata=_SAVED)
     """Whether a reset starts the guest again; None: only without `command`."""
-    on_panic: Literal["end", "continue"] = "end"
+    on_panic: Literal["end", "continue"] = field(default="end", metadata=_EVERYWHERE)
     """When the guest's kernel panics: "end" raises `GuestPanicError` from whatever waits for something else;
     "continue" waits for what comes after it, such as a capture kernel, whose boot is one of its own.
     """
-    die_with_owner: bool | None = None
+    die_with_owner: bool | None = field(default=None, metadata=_SAVED)
     """Whether `kill -9` of the process that runs the guest ends the guest too; None: as the environment variable
     QEMU_SDEI_DIE_WITH_OWNER says, and without it the guest goes on, for another process to take over.
     """
-    stall_timeout: float = 60.0
+    stall_timeout: float = field(default=60.0, metadata=_option(Goes.EVERYWHERE, may_be=_seconds))
     """Seconds of silent console while booting after which a wait gives up."""
-    start_timeout: float = 30.0
+    start_timeout: float = field(default=30.0, metadata=_option(Goes.SAVED, may_be=_seconds))
     """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
     for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
     """
@@ -114,34 +202,7 @@ class GuestOptions:
 
 def rooted(options: GuestOptions) -> GuestOptions:
     """`options` as they mean the same in any working directory."""
-
-    def path(value: str | Path | None) -> str | None:
-        return None if value is None else str(paths.absolute(value))
-
-    def kernel(value: str | Path | None) -> str | None:
-        text = str(value)
-        if text.startswith(BUILTIN):
-            return text
-        flat = FLAT if text.startswith(FLAT) else ""
-        return None if value is None else f"{flat}{path(text.removeprefix(flat))}"
-
-    def first(text: str, separator: str) -> str:
-        name, found, rest = text.partition(separator)
-        return f"{path(name)}{found}{rest}"
-
+    found = {field.name: travel(field).roots for field in fields(options)}
     return replace(
-        options,
-        kernel=kernel(options.kernel),
-        initrd=path(options.initrd),
-        busybox=path(options.busybox),
-        files={name: Path(file).absolute() for name, file in options.files.items()},
-        client=options.client if isinstance(options.client, bool) else str(path(options.client)),
-        drives=tuple(first(text, ",") for text in options.drives),
-        shares=tuple(first(text, ":") for text in options.shares),
-        snapshots=path(options.snapshots),
-        profile=path(options.profile),
-        services=tuple(str(path(service)) for service in options.services),
-        trace=path(options.trace),
-        memory_path=path(options.memory_path),
-        qemu=path(options.qemu),
+        options, **{name: roots(getattr(options, name)) for name, roots in found.items() if roots is not None}
     )

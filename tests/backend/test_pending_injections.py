@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.backend.loop.pending_injections import MAX, Waiting, refused
+from qemu_sdei import jsonline
+from qemu_sdei.backend.loop.pending_injections import MAX, Waiting
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, Backend, Peer
@@ -75,7 +76,7 @@ def test_claimed_before_it_happens() -> None:
     assert destination.claim(waiter.ticket, "client", heard.append)
     assert not destination.claim(waiter.ticket, "another", heard.append), "it is one client's"
     there.happens("transition", 5, 0, to=0, cause="RESET")
-    assert heard == [refused("state", "event 0x5: the machine was reset before its handler started")]
+    assert heard == [jsonline.refusal("state", "event 0x5: the machine was reset before its handler started")]
 
 
 def test_what_nobody_comes_for_is_bounded() -> None:

@@ -19,7 +19,6 @@ from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving import saved as module
 from qemu_sdei.saving.saved import Saved
 from qemu_sdei.vm.description import Description
-from qemu_sdei.vm.options import GuestOptions
 from tests.cli.conftest import Command, command, inline
 
 __all__ = ["command", "inline"]
@@ -207,12 +206,6 @@ def test_a_nonce_is_one(directory: Path, nonce: object) -> None:
     edit(directory / "saved.json", lambda data: data.update(nonce=nonce))
     with pytest.raises(UsageError, match="nonce is damaged"):
         Guest.saved(directory)
-
-
-def test_each_option_has_its_kinds() -> None:
-    from dataclasses import fields
-
-    assert {field.name for field in fields(GuestOptions)} - module._DROPPED == module._TYPES.keys()
 
 
 @pytest.mark.timeout(20)
