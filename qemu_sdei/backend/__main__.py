@@ -18,7 +18,7 @@ from pathlib import Path
 
 from qemu_sdei import boundedlog, locks, rundir
 from qemu_sdei.backend.control.control_socket import Control
-from qemu_sdei.backend.control.state_document import machine_of
+from qemu_sdei.backend.control.state_document import form, machine_of
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.backend.loop.journal import Journal
@@ -108,6 +108,7 @@ def serve(options: argparse.Namespace) -> int:
         window.announce()  # also to a guest that has run: it may have written over the header
     else:
         server.held = True
+        form()
     about = {"name": config.name, "nr_cpus": config.nr_cpus, "identity": rundir.identity(directory)}
     control = Control(server, directory / rundir.CONTROL, about)
     try:

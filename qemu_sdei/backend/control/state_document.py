@@ -2,49 +2,38 @@
 
 What QEMU itself migrates is not in it: vCPU registers, the GIC, RAM with the monitor's own memory. What is in
 it and in guest RAM too is the frame window, because QEMU's dirty tracking does not see what another process writes.
-Its form is in docs/reference/state-document.md, and beside it as a JSON Schema.
+Its form is in `document_schema.py`, and explained in docs/reference/state-document.md.
 
 It is taken and restored while the vCPUs stand still. One from outside is hostile until all of it has been checked.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import __version__
 from qemu_sdei.backend.control import document_rules
+from qemu_sdei.backend.control.document_schema import FORMAT as FORMAT
+from qemu_sdei.backend.control.document_schema import SCHEMA
+from qemu_sdei.backend.control.document_schema import VERSION as VERSION
+from qemu_sdei.backend.control.json_schema import Check, MisfitError, compiled
 from qemu_sdei.backend.firmware import cpu_starts
 from qemu_sdei.backend.firmware.call_counts import taken_up
+from qemu_sdei.backend.firmware.firmware import STATE_VERSION
 from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import FRAME_WORDS, Kind, Word
-from qemu_sdei.services.psci import Power
+from qemu_sdei.monitor.layout import Kind, Word
+from qemu_sdei.sdei.state import VERSION as SDEI_VERSION
 
 if TYPE_CHECKING:
     from qemu_sdei.backend.loop.server import Server
 
 Document = dict[str, Any]
-FORMAT: Final = "qemu-sdei-state"
-VERSION: Final = 2
-"""1: without `waiting`."""
 MAX_DOCUMENT: Final = 8 << 20
 """Bytes. 512 CPUs with all registers and every event of a full description need 4 MiB."""
-_MAX_COUNT: Final = (1 << 63) - 1
-_MAX_SEQ: Final = 1 << 47
-_WORD: Final = (1 << 64) - 1
-
-_TOP: Final = frozenset(
-    ("format", "version", "written_by", "machine", "services", "counters", "cpus", "firmware", "waiting")
-)
-_MACHINE: Final = frozenset(("cpu", "nr_cpus", "ram_base", "ram_size", "window", "window_version", "virtualization"))
-_COUNTERS: Final = frozenset(("delivered", "calls"))
-_CPU: Final = frozenset(("seq", "answered", "kick", "frame"))
-_PSCI: Final = frozenset(("power", "entry"))
-_FIRMWARE: Final = frozenset(
-    ("version", "nr_cpus", "client_el", "epoch", "id_registers", "psci", "sdei", "gic", "services")
-)
 
 
 def machine_of(config: GuestConfig) -> Document:
@@ -143,7 +132,8 @@ def restore(server: Server, document: object) -> None:
 
 
 def check(server: Server, document: object) -> Document:
-    """Check all but `firmware`, whose parts check themselves when they are restored; return the document.
+    """Check the form of a document, and whether it is of this machine; return it as this version writes it. What the
+    parts of `firmware` mean they check themselves when they are restored.
 
     Raises:
         ProtocolError: as `restore`.
@@ -157,30 +147,16 @@ def check(server: Server, document: object) -> Document:
         # The number may have more digits than Python converts.
         raise ProtocolError(f"state document: written by a newer program; this one knows up to version {VERSION}")
     if version == 1:
-        document = {**document, "waiting": []}
-    top = _object(document, _TOP)
-    if not isinstance(top["written_by"], str):
-        raise ProtocolError("state document: written_by: must be a text")
-    machine = _object(top["machine"], _MACHINE, "machine")
-    for name, value in server.machine.items():
-        if name == "window_version" and type(machine[name]) is int and 1 <= machine[name] < layout.VERSION:
-            continue  # the guest brings its monitor with it
-        if machine[name] != value or type(machine[name]) is not type(value):
-            raise ProtocolError(
-                f"state document: of another machine: {name} is {_brief(machine[name])} there and {_brief(value)} here"
-            )
+        document = {**document, "version": VERSION, "waiting": []}
+    _check_machine(server, document.get("machine"))
+    top = _check_form(document)
     services = _services(server)
     if top["services"] != services:
         raise ProtocolError(
             f"state document: of a guest with other services: {_brief(top['services'])} there and {services} here"
         )
-    _check_counters(top["counters"], server.window.nr_cpus)
-    cpus = top["cpus"]
-    if not isinstance(cpus, list) or len(cpus) != server.window.nr_cpus:
-        raise ProtocolError(f"state document: cpus: must be a list of {server.window.nr_cpus}")
-    for pe, cpu in enumerate(cpus):
-        _check_cpu(cpu, f"CPU {pe}")
-    _check_firmware(top["firmware"], server)
+    _check_sizes(top, server.window.nr_cpus)
+    cpu_starts.check(top["counters"].get("silent", []), server.window.nr_cpus)
     pending_injections.check(top["waiting"], server.window.nr_cpus)
     return top
 
@@ -189,83 +165,65 @@ def _services(server: Server) -> list[str]:
     return [service.title for service in server.firmware.registry]
 
 
-def _check_counters(value: object, nr_cpus: int) -> None:
-    if not isinstance(value, dict):
-        raise ProtocolError("state document: counters: must be an object")
-    cpu_starts.check(value.get("silent", []), nr_cpus)
-    counters = _object({key: item for key, item in value.items() if key != "silent"}, _COUNTERS, "counters")
-    _number(counters["delivered"], _MAX_COUNT, "counters: delivered")
-    calls = counters["calls"]
-    if not isinstance(calls, dict):
-        raise ProtocolError("state document: counters: calls: must be an object")
-    for name, counts in calls.items():
-        digits = name.removeprefix("-")
-        if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
-            raise ProtocolError("state document: counters: calls: a function id is a number")
-        if not isinstance(counts, list) or len(counts) != nr_cpus:
-            raise ProtocolError("state document: counters: calls: must be a number for each CPU")
-        for count in counts:
-            _number(count, _MAX_COUNT, "counters: calls")
+def _check_machine(server: Server, machine: object) -> None:
+    """Of another machine not even the form need be known. What is no machine at all is left to the form."""
+    if not isinstance(machine, dict) or not machine.keys() >= server.machine.keys():
+        return
+    for name, value in server.machine.items():
+        there = machine[name]
+        if name == "window_version" and type(there) is int and 1 <= there < layout.VERSION:
+            continue  # the guest brings its monitor with it
+        if there != value or type(there) is not type(value):
+            raise ProtocolError(
+                f"state document: of another machine: {name} is {_brief(there)} there and {_brief(value)} here"
+            )
 
 
-def _check_cpu(value: object, where: str) -> None:
-    cpu = _object(value, _CPU, where)
-    for name in ("seq", "kick"):
-        _number(cpu[name], _WORD, f"{where}: {name}")
-    _number(cpu["answered"], _MAX_SEQ, f"{where}: answered")
-    frame = cpu["frame"]
-    if not isinstance(frame, list) or len(frame) != FRAME_WORDS:
-        raise ProtocolError(f"state document: {where}: a frame has {FRAME_WORDS} words")
-    for word in frame:
-        _number(word, _WORD, f"{where}: frame")
+def _check_form(document: Document) -> Document:
+    try:
+        (_older_form if _is_older(document.get("firmware")) else form)()(document)
+    except MisfitError as error:
+        raise ProtocolError(f"state document: {error}") from None
+    return document
 
 
-def _check_firmware(firmware: object, server: Server) -> None:
-    """What `Firmware.restore` and `Psci.restore` take as it is. Older programs wrote less of it than this one."""
-    nr_cpus = server.window.nr_cpus
-    known = server.firmware.snapshot().keys()
-    if not isinstance(firmware, dict) or not firmware.keys() >= _FIRMWARE:
-        raise ProtocolError(f"state document: firmware: must be an object with {', '.join(sorted(_FIRMWARE))}")
-    if not firmware.keys() <= known:
-        raise ProtocolError(
-            f"state document: firmware: {', '.join(sorted(firmware.keys() - known))}: nothing is known of it"
-        )
-    if not isinstance(firmware["services"], dict):
-        raise ProtocolError("state document: firmware: services: must be an object")
-    _number(firmware["epoch"], _MAX_COUNT, "epoch")
-    _number(firmware.get("kernels", 0), _MAX_COUNT, "kernels")
-    registers = firmware["id_registers"]
-    if not isinstance(registers, dict) or registers.keys() not in (set(), set(layout.RESET_REGISTERS)):
-        raise ProtocolError("state document: id_registers: must be those of a RESET frame, or none")
-    for name, value in registers.items():
-        _number(value, _WORD, f"id_registers: {name}")
-    psci = _object(firmware["psci"], _PSCI, "psci")
-    for name in _PSCI:
-        if not isinstance(psci[name], list) or len(psci[name]) != nr_cpus:
-            raise ProtocolError(f"state document: psci: {name} must be a list of {nr_cpus}")
-    for power, entry in zip(psci["power"], psci["entry"], strict=True):
-        _number(power, max(Power), "psci: power")
-        if entry is not None:
-            if not isinstance(entry, list) or len(entry) != 2:
-                raise ProtocolError("state document: psci: entry: must be two words, or null")
-            for word in entry:
-                _number(word, _WORD, "psci: entry")
+@cache
+def form() -> Check:
+    """What checks the form of a document. Making it takes 1 ms: a backend that waits for a guest has it done before."""
+    return compiled(SCHEMA)
 
 
-def _object(value: object, keys: frozenset[str], where: str = "") -> Document:
-    where = f"state document: {where}: " if where else "state document: "
-    if not isinstance(value, dict):
-        raise ProtocolError(f"{where}must be an object")
-    if missing := keys - value.keys():
-        raise ProtocolError(f"{where}{', '.join(sorted(missing))}: missing")
-    if unknown := value.keys() - keys:
-        raise ProtocolError(f"{where}{_brief(', '.join(sorted(unknown)))}: nothing is known of it")
-    return value
+@cache
+def _older_form() -> Check:
+    """What older programs wrote of SDEI, its own part looks at (`sdei/state.py`)."""
+    parts = SCHEMA["definitions"]
+    firmware = parts["firmware"]
+    fields = {**firmware["properties"], "version": {"type": "integer"}}
+    return compiled(
+        {**SCHEMA, "definitions": {**parts, "sdei": {"type": "object"}, "firmware": {**firmware, "properties": fields}}}
+    )
 
 
-def _number(value: object, high: int, where: str) -> None:
-    if type(value) is not int or not 0 <= value <= high:
-        raise ProtocolError(f"state document: {where}: must be a number from 0 to {high:#x}")
+def _is_older(firmware: object) -> bool:
+    """Whether an older program wrote it, by the versions of its parts."""
+    sdei = firmware.get("sdei") if isinstance(firmware, dict) else None
+    versions = [
+        (part.get("version"), current)
+        for part, current in ((firmware, STATE_VERSION), (sdei, SDEI_VERSION))
+        if isinstance(part, dict)
+    ]
+    return any(type(version) is int and 1 <= version < current for version, current in versions)
+
+
+def _check_sizes(document: Document, nr_cpus: int) -> None:
+    """Whether what there is of each CPU is there as often as there are CPUs."""
+    psci = document["firmware"]["psci"]
+    lists = {"cpus": document["cpus"], "psci: power": psci["power"], "psci: entry": psci["entry"]}
+    for name, entries in lists.items():
+        if len(entries) != nr_cpus:
+            raise ProtocolError(f"state document: {name}: must be a list of {nr_cpus}")
+    if any(len(counts) != nr_cpus for counts in document["counters"]["calls"].values()):
+        raise ProtocolError("state document: counters: calls: must be a number for each CPU")
 
 
 def _brief(value: object) -> str:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 MAX: Final = 4096
 """Tickets that a guest brings along at most, and answers that are kept for those who have not come for them."""
 _KEYS: Final = frozenset(("ticket", "event", "pe", "waited_ns", "entry_ns"))
-_MAX_TICKET: Final = 32
-_MAX_NS: Final = 1 << 62
+MAX_TICKET: Final = 32
+MAX_NS: Final = 1 << 62
 _ENDS: Final = {"RESET": "the machine was reset", "PE_RESET": "its CPU went off"}
 """Why an event is no longer registered, by the cause of its transition."""
 
@@ -197,10 +197,10 @@ def check(state: object, nr_cpus: int) -> None:
         if not isinstance(entry, dict) or entry.keys() != _KEYS:
             raise ProtocolError(f"state document: waiting: must be objects with {', '.join(sorted(_KEYS))}")
         ticket = entry["ticket"]
-        if not isinstance(ticket, str) or not 0 < len(ticket) <= _MAX_TICKET:
-            raise ProtocolError(f"state document: waiting: a ticket has 1 to {_MAX_TICKET} characters")
+        if not isinstance(ticket, str) or not 0 < len(ticket) <= MAX_TICKET:
+            raise ProtocolError(f"state document: waiting: a ticket has 1 to {MAX_TICKET} characters")
         _number(entry["event"], 0xFFFF_FFFF, "event")
-        _number(entry["waited_ns"], _MAX_NS, "waited_ns")
+        _number(entry["waited_ns"], MAX_NS, "waited_ns")
         if entry["pe"] is not None:
             _number(entry["pe"], nr_cpus - 1, "pe")
         if entry["entry_ns"] is not None:

@@ -1,0 +1,356 @@
+"""The form of the state document, declared once: as a JSON Schema, with the limits of the code that has the parts.
+
+`scripts/docgen.py` prints it as docs/reference/state-document.schema.json; `state_document.py` checks what comes from
+outside by it. What it cannot say is in `document_rules.py`, and in the parts themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Final
+
+from qemu_sdei.backend.control.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
+from qemu_sdei.backend.firmware import gic
+from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.firmware import STATE_VERSION
+from qemu_sdei.backend.loop import pending_injections
+from qemu_sdei.config import MAX_RAM
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.layout import MAX_CPUS
+from qemu_sdei.sdei import constants as sdei
+from qemu_sdei.sdei import state as sdei_state
+from qemu_sdei.sdei.context import CONTEXT_WORDS
+from qemu_sdei.sdei.interrupts import FIRST_SPI
+from qemu_sdei.sdei.pstate import CpuFeatures
+from qemu_sdei.sdei.transitions import STATES, UNREGISTERED
+from qemu_sdei.services.psci import Power
+
+FORMAT: Final = "qemu-sdei-state"
+VERSION: Final = 2
+"""1: without `waiting`."""
+MAX_SEQ: Final = 1 << 47
+_WORD: Final = (1 << 64) - 1
+_COUNT: Final = (1 << 63) - 1
+_FIRST_PPI: Final = 16
+_LAST_SPI: Final = 1019
+_PAGE: Final = 4096
+_CANONICAL: Final = 1 << 52
+"""Addresses of 52 bits, at either end of 64 (DEN0054 5.1.2)."""
+
+
+def _each_cpu(item: Schema, about: str = "") -> Schema:
+    return array(item, 1, MAX_CPUS, about)
+
+
+_WORDS: Final = {
+    "word": integer(0, _WORD, "64 bits"),
+    "count": integer(0, _COUNT, "63 bits"),
+    "bit": integer(0, 1),
+    "nr_cpus": integer(1, MAX_CPUS),
+    "pe": integer(0, MAX_CPUS - 1, "number of a CPU"),
+    "pe_or_none": integer(-1, MAX_CPUS - 1, "number of a CPU, or -1"),
+    "event": integer(0, sdei.EVENT_NUMBER_MAX, "number of an event, 0 to 0x7fffffff"),
+    "ppi": integer(_FIRST_PPI, FIRST_SPI - 1, "INTID of a PPI"),
+    "spi": integer(FIRST_SPI, _LAST_SPI, "INTID of an SPI"),
+    "spis": array(ref("spi")),
+    "address": {
+        "description": "entry point of a handler: aligned, not 0, canonical for 52 bits (DEN0054 5.1.2)",
+        "type": "integer",
+        "multipleOf": 4,
+        "anyOf": [
+            {"minimum": 4, "maximum": _CANONICAL - 1},
+            {"minimum": _WORD + 1 - _CANONICAL, "maximum": _WORD},
+        ],
+    },
+    "claim": rows(
+        "[INTID, PE]",
+        [ref("ppi"), ref("pe")],
+        [ref("spi"), only(-1)],
+        about="an interrupt: a PPI of a CPU, or an SPI and -1",
+    ),
+    "claim_or_none": {"anyOf": [{"type": "array", "maxItems": 0}, ref("claim")]},
+}
+
+_OUTSIDE: Final = {
+    "machine": record(
+        {
+            "cpu": text("QEMU's -cpu argument"),
+            "nr_cpus": ref("nr_cpus"),
+            "ram_base": integer(0, about="guest physical address", multipleOf=layout.WINDOW_ALIGN),
+            "ram_size": integer(layout.WINDOW_SIZE, MAX_RAM, "bytes, the window included", multipleOf=_PAGE),
+            "window": integer(0, about="guest physical address of the frame window", multipleOf=layout.WINDOW_ALIGN),
+            "window_version": integer(
+                1, layout.VERSION, "of the frame window's layout, which is that of the guest's EL3 monitor"
+            ),
+            "virtualization": boolean("the guest has EL2"),
+        },
+        "must be the same on both sides",
+    ),
+    "counters": record(
+        {
+            "delivered": ref("count", "handlers that were entered"),
+            "calls": {
+                "description": "function id, decimal (-1: those that nobody serves, -2: those after the first 256), "
+                "and how often each CPU called it",
+                "type": "object",
+                "additionalProperties": False,
+                "patternProperties": {"^-?[0-9]{1,19}$": _each_cpu(ref("count"))},
+            },
+            "silent": array(
+                row("[PE, entry point]", ref("pe"), ref("word")),
+                high=MAX_CPUS,
+                about="CPUs that are on and have made no call since they were started",
+            ),
+        },
+        optional=("silent",),
+    ),
+    "cpu": record(
+        {
+            "seq": ref("word"),
+            "answered": integer(0, MAX_SEQ, "number of the newest frame that was answered"),
+            "kick": ref("word"),
+            "frame": array(ref("word"), layout.FRAME_WORDS, layout.FRAME_WORDS),
+        },
+        "a CPU's part of the frame window (frame-window.md)",
+    ),
+    "waiter": record(
+        {
+            "ticket": text("what the client asks by", minLength=1, maxLength=pending_injections.MAX_TICKET),
+            "event": integer(0, 0xFFFF_FFFF),
+            "pe": {"description": "null: whichever", "anyOf": [{"type": "null"}, ref("pe")]},
+            "waited_ns": integer(0, pending_injections.MAX_NS, "ns since the trigger"),
+            "entry_ns": {
+                "description": "ns from the trigger to the handler's entry; null: not entered yet",
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "maximum": pending_injections.MAX_NS,
+            },
+        },
+        "an injection whose client waits for the outcome",
+    ),
+}
+
+_FIRMWARE: Final = {
+    "firmware": record(
+        {
+            "version": only(STATE_VERSION),
+            "nr_cpus": ref("nr_cpus"),
+            "client_el": ref("client_el"),
+            "epoch": ref("count", "resets of the machine"),
+            "kernels": ref("count", "kernels that have begun since"),
+            "booting": boolean("the machine was reset, and its boot is not over"),
+            "serves_sdei": boolean("false: --no-sdei"),
+            "id_registers": {
+                "description": "of CPU 0's RESET frame; none before it",
+                "anyOf": [{"type": "object", "maxProperties": 0}, ref("id_registers")],
+            },
+            "psci": ref("psci"),
+            "sdei": ref("sdei"),
+            "triggers": array(
+                row(
+                    "[event, PE or -1, accepted, merged, dropped, delivered]",
+                    *(ref("event"), ref("pe_or_none")),
+                    *(ref("count") for _ in range(4)),
+                ),
+                about="what became of each event's triggers",
+            ),
+            "gic": ref("gic"),
+            "services": {
+                "description": "state of users' services by name: theirs, and any JSON value",
+                "type": "object",
+            },
+        },
+        optional=("kernels", "booting", "serves_sdei", "triggers"),
+    ),
+    "client_el": integer(1, 2, "exception level of SDEI's client"),
+    "id_registers": record(
+        {name: ref("word", "Hz" if name == "CNTFRQ_EL0" else "") for name in layout.RESET_REGISTERS}
+    ),
+    "psci": record(
+        {
+            "power": _each_cpu(integer(0, max(Power)), "0 on, 1 off, 2 pending (AFFINITY_INFO, DEN0022 5.1.8)"),
+            "entry": _each_cpu(
+                {**array(ref("word"), 2, 2, title="[entry point, context id] or null"), "type": ["array", "null"]},
+                "where a pending one is to start",
+            ),
+        },
+        "of each CPU",
+    ),
+}
+
+_PRIVATE: Final = {
+    "event": ref("event"),
+    "state": ref("state"),
+    "pending": boolean(),
+    "entry": ref("address"),
+    "argument": ref("word"),
+}
+_UNREGISTERED_IS_NOT_PENDING: Final[Schema] = {
+    "if": {"properties": {"state": {"const": 4}}},
+    "then": {"properties": {"pending": {"const": False}}},
+}
+
+_OFF_IS_EMPTY: Final[Schema] = {
+    "if": {"properties": {"on": {"const": False}}},
+    "then": {"properties": {"masked": {"const": True}, "frames": {"maxItems": 0}, "events": {"maxItems": 0}}},
+}
+_PRIVATE_SLOT: Final = integer(sdei.PRIVATE_SLOTS, sdei.PRIVATE_SLOTS + sdei.MAX_PRIVATE_SLOTS - 1)
+_SHARED_SLOT: Final = integer(sdei.SHARED_SLOTS, sdei.SHARED_SLOTS + sdei.MAX_SHARED_SLOTS - 1)
+_SDEI: Final = {
+    "sdei": record(
+        {
+            "format": {"const": sdei_state.FORMAT},
+            "version": only(sdei_state.VERSION),
+            "client_el": ref("client_el"),
+            "features": record(
+                {field.name: boolean() for field in fields(CpuFeatures)}, "what of PSTATE these CPUs have"
+            ),
+            "profile": ref("profile"),
+            "bound": array(
+                rows(
+                    "[event, INTID or 0]",
+                    [_PRIVATE_SLOT, ref("ppi")],
+                    [_SHARED_SLOT, integer(FIRST_SPI, gic.LAST_SPI)],
+                    [_PRIVATE_SLOT, only(0)],
+                    [_SHARED_SLOT, only(0)],
+                ),
+                high=sdei.MAX_PRIVATE_SLOTS + sdei.MAX_SHARED_SLOTS,
+                about="numbers that INTERRUPT_BIND has returned, and the interrupt bound to each now, or 0 "
+                "(DEN0054 5.1.13)",
+            ),
+            "pes": _each_cpu(ref("sdei_pe")),
+            "shared": array(ref("shared_event")),
+        }
+    ),
+    "profile": record(
+        {
+            "version": row(
+                "[major, minor]",
+                integer(0, 0x7FFF),
+                integer(0, 0xFFFF),
+                about="of SDEI_VERSION (DEN0054 5.1.1)",
+            ),
+            "vendor": integer(0, 0xFFFF_FFFF, "low 32 bits of SDEI_VERSION"),
+            "slots": row(
+                "[private, shared]",
+                integer(0, sdei.MAX_PRIVATE_SLOTS),
+                integer(0, sdei.MAX_SHARED_SLOTS),
+                about="how many interrupts can be bound",
+            ),
+            "strict_signal": boolean(),
+            "events": array(
+                row(
+                    "[number, type, priority, signalable]",
+                    *(ref("event"), ref("bit"), ref("bit"), boolean()),
+                    about="type 1: shared; priority 1: critical (EVENT_GET_INFO, DEN0054 5.1.10)",
+                ),
+                low=1,
+            ),
+        },
+        "what the guest can see of the machine description (machine-description.md); must be the same on both sides",
+    ),
+    "sdei_pe": record(
+        {
+            "affinity": integer(0, affinity(MAX_CPUS - 1), "Aff2:Aff1:Aff0 of MPIDR_EL1"),
+            "on": boolean(),
+            "masked": boolean("by PE_MASK"),
+            "frames": array(
+                record(
+                    {
+                        "event": ref("event"),
+                        "context": array(
+                            ref("word"),
+                            *(CONTEXT_WORDS, CONTEXT_WORDS),
+                            "what it interrupted: PC, PSTATE, X0 to X17 (DEN0054 5.2.1)",
+                        ),
+                    }
+                ),
+                high=sdei.MAX_NESTING,
+                about="running handlers, outermost first: at most a critical one on a normal one",
+            ),
+            "events": array(ref("private_event")),
+        },
+        "a CPU",
+        **_OFF_IS_EMPTY,
+    ),
+    "state": {
+        "description": "of EVENT_STATUS (sdei-states.md): 1 registered, 3 enabled, 4 running and unregister pending, "
+        "5 running, 7 running and enabled",
+        "type": "integer",
+        "enum": sorted(set(STATES) - {UNREGISTERED}),
+    },
+    "private_event": record(_PRIVATE, "an event that is registered, or runs still", **_UNREGISTERED_IS_NOT_PENDING),
+    "shared_event": record(
+        {
+            **_PRIVATE,
+            "target": {"description": "null: any (DEN0054 5.1.11)", "anyOf": [{"type": "null"}, ref("pe")]},
+        },
+        "as a private one, and where it is routed to",
+        **_UNREGISTERED_IS_NOT_PENDING,
+    ),
+}
+
+_GIC: Final = {
+    "gic": record(
+        {
+            "owned": array(
+                rows(
+                    "[INTID, PE or -1, priority, enabled, quiet]",
+                    [ref("ppi"), ref("pe"), ref("priority"), ref("bit"), ref("bit")],
+                    [ref("spi"), only(-1), ref("priority"), ref("bit"), ref("bit")],
+                    about="priority and enabled are the guest's, to be given back; quiet: it fired, and its handler "
+                    "has not completed",
+                ),
+                about="interrupts that are secure Group 0 now",
+            ),
+            "spis": ref("spis", "to be seen to"),
+            "settling": ref("spis", "being seen to: their events wait"),
+            "operator": ref("pe_or_none", "who sees to SPIs"),
+            "quieting": array(
+                row("[PE, INTID]", ref("pe"), ref("spi")), about="SPIs that were taken and are about to be ended"
+            ),
+            "jobs": array(ref("job"), high=MAX_CPUS),
+        },
+        "interrupts of bound events",
+    ),
+    "priority": integer(0, 0xFF, "of GICD_IPRIORITYR"),
+    "job": record(
+        {
+            "pe": ref("pe"),
+            "flags": integer(0, 0xFFFF, "of its answer"),
+            "ops": array(
+                array(ref("word"), 3, 3, title="[code, argument, value]"), high=layout.MAX_OPS, about="of its answer"
+            ),
+            "todo": array(ref("claim"), about="PPIs to be seen to"),
+            "is_call": boolean(),
+            "waits": ref("spis", "SPIs that must have been seen to first"),
+            "registering": ref("claim_or_none", "the interrupt of an EVENT_REGISTER"),
+            "refused": boolean(),
+            "looking": ref("claim_or_none", "an interrupt that is half taken over"),
+        },
+        "an exchange that does micro-operations before it is complete",
+    ),
+}
+
+SCHEMA: Final[Schema] = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "title": f"State document of qemu-sdei, version {VERSION}",
+    **record(
+        {
+            "format": {"const": FORMAT},
+            "version": only(VERSION),
+            "written_by": text("program and version, for people"),
+            "machine": ref("machine"),
+            "services": array(
+                text(), about="names of the services in the order of their registration; users' ones come last"
+            ),
+            "counters": ref("counters"),
+            "cpus": _each_cpu(ref("cpu")),
+            "firmware": ref("firmware"),
+            "waiting": array(ref("waiter"), high=pending_injections.MAX),
+        },
+        "What a backend knows of its guest. What this schema cannot express, and what it leaves open, stands in "
+        "state-document.md.",
+    ),
+    "definitions": {**_WORDS, **_OUTSIDE, **_FIRMWARE, **_SDEI, **_GIC},
+}
