@@ -30,7 +30,6 @@ Why RAM is compared is in docs/concepts.md: QEMU 7.2's TCG loses pages that are 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -273,38 +272,39 @@ class Sequence(Generic[Result]):
             ) from None
 
     async def _follow(self, source: Source) -> None:
-        """What comes after the point of no return. `announce` and `confirm` only tell where the guest is."""
+        """What comes after the point of no return."""
         self._end = self._went
-        self._stage = Stage.ANNOUNCE
-        with contextlib.suppress(SdeiError):
-            await source.announce(*self._destination.whereabouts)
-        self._stage = Stage.CONFIRM
-        with contextlib.suppress(SdeiError):
-            heartbeat_ns = source.heartbeat_ns
-            expected = heartbeat_ns is not None and self._running
-            after_ms = await self._destination.confirm(expected=expected)
-            if heartbeat_ns is not None and after_ms is not None:
-                self._downtime = (self._go_ns - heartbeat_ns) / 1e6 + after_ms
-        if self._postcopy:
-            self._stage = Stage.FETCH
-            await self._fetch(source)
-            self._end = time.monotonic()
+        steps = [(Stage.ANNOUNCE, self._announce), (Stage.CONFIRM, self._confirm)]
+        for stage, step in [*steps, *([(Stage.FETCH, self._fetch)] if self._postcopy else [])]:
+            self._stage = stage
+            try:
+                await step(source)
+            except SdeiError as error:
+                if left(stage, error, self._options.route) is Left.LOST:
+                    raise LostInPostcopyError(
+                        f"the guest went on as {self._destination.name!r}, and then the rest of its RAM could not be "
+                        f"fetched: {error}"
+                    ) from None
+
+    async def _announce(self, source: Source) -> None:
+        await source.announce(*self._destination.whereabouts)
+
+    async def _confirm(self, source: Source) -> None:
+        heartbeat_ns = source.heartbeat_ns
+        after_ms = await self._destination.confirm(expected=heartbeat_ns is not None and self._running)
+        if heartbeat_ns is not None and after_ms is not None:
+            self._downtime = (self._go_ns - heartbeat_ns) / 1e6 + after_ms
 
     async def _fetch(self, source: Source) -> None:
         """The guest runs at the destination: wait until its RAM is there too."""
-        there = self._destination
         try:
-            try:
-                self._info = await source.fetched()
-            except (UnreachableError, LostGuestError):
-                self._info = {}  # QMP is gone; whether QEMU is too, the destination sees
-                if not await there.fetched(self._options.timeout):
-                    raise
-            await there.complete()
-        except SdeiError as error:
-            raise LostInPostcopyError(
-                f"the guest went on as {there.name!r}, and then the rest of its RAM could not be fetched: {error}"
-            ) from None
+            self._info = await source.fetched()
+        except (UnreachableError, LostGuestError):
+            self._info = {}  # QMP is gone; whether QEMU is too, the destination sees
+            if not await self._destination.fetched(self._options.timeout):
+                raise
+        await self._destination.complete()
+        self._end = time.monotonic()
 
     def _result(self) -> MigrationResult:
         numbers = self._info.get("ram", {})
