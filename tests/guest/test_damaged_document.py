@@ -81,7 +81,7 @@ def incomplete(document: Any) -> None:
 DAMAGE: list[tuple[Callable[[Any], None], str]] = [
     (two_of_a_class, "a handler on top of one that it cannot preempt"),
     (normal_over_critical, "a handler on top of one that it cannot preempt"),
-    (enabled_and_not_registered, "not a state that an event can be in"),
+    (enabled_and_not_registered, "events: 0: state: must be 1 or 3 or 4 or 5 or 7"),
     (context_without_handler, "runs without being registered"),
     (handler_without_context, "its state and the saved contexts contradict"),
     (routed_to_nobody, "routed to a PE that does not exist"),
