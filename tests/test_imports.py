@@ -45,6 +45,7 @@ COMMON = {
     "guestbuild",
     "jsonline",
     "locks",
+    "message_log",
     "paths",
     "printable",
     "rundir",

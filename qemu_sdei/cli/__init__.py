@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Final, NoReturn
 
 from qemu_sdei import __version__
-from qemu_sdei.cli.output import say
+from qemu_sdei.cli.output import messages_wanted, say
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.cli.signals import Terminated, catching_signals
 from qemu_sdei.cli.streams import OutputError, abandon_output, open_standard_files
@@ -91,8 +91,12 @@ def _main(words: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
     args.guest_command = command
-    code: int = args.run(args)
-    return code
+    if not messages_wanted(args):
+        return int(args.run(args))
+    from qemu_sdei.cli.debug_log import messages_shown
+
+    with messages_shown():
+        return int(args.run(args))
 
 
 def _refuse(subcommand: str, unknown: list[str]) -> NoReturn:

@@ -18,7 +18,7 @@ def register(subparsers: Any) -> None:
         "the terminal to its console, as `run` does: Ctrl-] ends the guest. What it printed last is shown first.",
     )
     parser.add_argument("guest", metavar="NAME", help="name of the guest (`qemu-sdei list` says which have no owner)")
-    add_verbosity(parser)
+    add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
 
 

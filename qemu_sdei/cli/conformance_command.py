@@ -57,7 +57,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="give up after S seconds (default: 300)"
     )
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

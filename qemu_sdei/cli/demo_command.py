@@ -54,7 +54,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--busybox", metavar="FILE", help="static arm64 busybox (default: Debian's)")
     parser.add_argument("--module", metavar="FILE", help="client module, built for that kernel (default: build it)")
     parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

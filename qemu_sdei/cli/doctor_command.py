@@ -23,7 +23,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to look at (default: the one on PATH)")
     parser.add_argument("--no-guest", action="store_true", help="start no guest")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

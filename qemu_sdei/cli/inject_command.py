@@ -35,7 +35,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--rate", type=float, metavar="R", help="at most R a second (default: as fast as it goes)")
     parser.add_argument("--wait", action="store_true", help="wait for each event's completion by the guest's handler")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="S", help="longest wait for one (default: 5)")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

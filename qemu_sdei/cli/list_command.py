@@ -21,7 +21,7 @@ def register(subparsers: Any) -> None:
         description="List the guests of this user that run now, and remove what guests left that were killed. A guest "
         "whose owner was killed goes on: `attach` takes it over, `stop` ends it.",
     )
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

@@ -54,7 +54,7 @@ def register(subparsers: Any) -> None:
     )
     add_hold(parser, "migrate")
     migrate_remote.add_options(parser)
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from qemu_sdei import message_log
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.printable import printable, printable_lines
 
@@ -20,12 +21,25 @@ _SPIN: Final = "|/-\\"
 _COLUMNS: Final = 80
 
 
-def add_verbosity(parser: argparse.ArgumentParser, *, json_output: bool = False) -> None:
-    """Add `-v`, `-q` and, where there is output to read, `--json`."""
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+_MESSAGES: Final = 2
+"""How often `-v` must be given to see messages."""
+
+
+def add_verbosity(parser: argparse.ArgumentParser, *, json_output: bool = False, messages: bool = False) -> None:
+    """Add `-v`, `-q` and, where there is output to read, `--json`. `messages`: `-vv` shows what is said to a guest's
+    processes.
+    """
+    more = "; -vv: also the messages of QMP, control sockets and migrations, with times" if messages else ""
+    parser.add_argument("-v", "--verbose", action="count", default=0, help=f"say more{more}")
+    parser.set_defaults(messages=messages)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     if json_output:
         parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+def messages_wanted(args: argparse.Namespace) -> bool:
+    """Whether the user wants to see messages: `add_verbosity(messages=True)`, and `-vv` was given."""
+    return bool(getattr(args, "messages", False)) and args.verbose >= _MESSAGES
 
 
 def say(*lines: object, error: bool = False) -> None:
@@ -44,7 +58,8 @@ class Progress:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._tty = sys.stderr.isatty()
+        # Among messages a line that changes would be lost.
+        self._tty = sys.stderr.isatty() and not message_log.wanted()
         self._text = ""
         self._since = 0.0
         self._lock = threading.Lock()

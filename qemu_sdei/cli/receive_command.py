@@ -53,7 +53,7 @@ def register(subparsers: Any) -> None:
         help="no console: say what happens as lines of JSON, end with standard input as long as no guest is here, "
         "and go on without it afterwards. If NAME waits already, only say where",
     )
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

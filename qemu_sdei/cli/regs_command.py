@@ -22,7 +22,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="which vCPU (default: 0)")
     parser.add_argument("--get", action="append", default=[], metavar="ID", help="only this one; id or name")
     parser.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="write a register first")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

@@ -27,7 +27,7 @@ def register(subparsers: Any) -> None:
         help="you know who made DIR: the guest may use what DIR says (QEMU, options for it, services, drives, shares, "
         "network, files), and have no checksums",
     )
-    add_verbosity(parser)
+    add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
 
 

@@ -44,7 +44,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--script", metavar="FILE", help="run a Python file here, with the running guest as `guest`")
     parser.add_argument("--trace", metavar="FILE", help="write a record per firmware call there")
     parser.add_argument("--dry-run", action="store_true", help="print QEMU's command line, start nothing")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

@@ -26,7 +26,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("directory", metavar="DIR", help="directory to make")
     parser.add_argument("--end", action="store_true", help="end the guest when it is saved")
     add_hold(parser, "save")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

@@ -25,7 +25,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument("do", choices=("save", "load", "list", "delete"), metavar="DO", help="save, load, list, delete")
     parser.add_argument("tag", metavar="TAG", nargs="?", help="name of the snapshot")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

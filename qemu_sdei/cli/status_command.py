@@ -24,7 +24,7 @@ def register(subparsers: Any) -> None:
         "often each firmware call was made.",
     )
     parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
-    add_verbosity(parser, json_output=True)
+    add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
 

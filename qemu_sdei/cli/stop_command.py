@@ -27,7 +27,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("guests", metavar="NAME", nargs="*", help="names of guests (see `qemu-sdei list`)")
     parser.add_argument("--ownerless", action="store_true", help="all guests whose owner was killed")
-    add_verbosity(parser)
+    add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
 
 

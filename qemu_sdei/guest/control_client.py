@@ -23,6 +23,7 @@ from qemu_sdei.errors import (
     SdeiError,
     UsageError,
 )
+from qemu_sdei.message_log import CONTROL
 
 MAX_LINE: Final = 1 << 20
 PROTOCOL: Final = 1
@@ -167,6 +168,11 @@ class ControlClient:
             raise rundir.another(self.path.parent.name)
         self.identity = str(found)
 
+    @property
+    def _whom(self) -> str:
+        """Who is asked, for the debug log."""
+        return f"backend of {self.path.parent.name}"
+
     def _reason(self) -> str:
         """Which of the guest's processes are stopped, as the end of a message."""
         return stopped.reason(self.path.parent)
@@ -288,9 +294,11 @@ class ControlClient:
         assert connection is not None
         self._number += 1
         number = self._number
-        line = jsonline.encode({"id": number, "cmd": command, **arguments})
+        request = {"id": number, "cmd": command, **arguments}
+        line = jsonline.encode(request)
         if len(line) > MAX_LINE:
             raise UsageError(f"request {command} is longer than 1 MiB")
+        CONTROL.sent(self._whom, request)
         deadline = time.monotonic() + timeout
         connection.settimeout(timeout)
         try:
@@ -302,6 +310,7 @@ class ControlClient:
             ) from None
         while True:
             answer = jsonline.decode(self._line(deadline, command), _ANSWER)
+            CONTROL.received(self._whom, answer)
             self._hear(answer)
             # Events of a subscription, and the answer to a request that was given up, are passed over.
             if "event" not in answer and answer.get("id") == number:
@@ -367,6 +376,7 @@ class ControlClient:
         while True:
             try:
                 message = jsonline.decode(self._line(deadline, "events"), _ANSWER)
+                CONTROL.received(self._whom, message)
             except GuestTimeoutError:
                 return
             except OSError:

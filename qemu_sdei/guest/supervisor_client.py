@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import jsonline, rundir, stopped
+from qemu_sdei import jsonline, message_log, rundir, stopped
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.message_log import CONTROL
 
 _ANSWER: Final = "the supervisor's answer"
 _MAX_LINE: Final = 1 << 20
@@ -63,7 +64,11 @@ def ask(
                 f"guest {path.parent.name!r} cannot be asked for {command}: its QEMU is not run by qemu-sdei"
             ) from None
         try:
-            connection.sendall(jsonline.encode({"cmd": command, **arguments, "identity": identity}))
+            request = {"cmd": command, **arguments, "identity": identity}
+            CONTROL.sent(f"supervisor of {path.parent.name}", request)
+            # What it says to others for us happens in its process.
+            more = {"messages": True} if message_log.wanted() else {}
+            connection.sendall(jsonline.encode(request | more))
             words = _Words(connection, path.parent, command, patience)
             try:
                 result = _outcome(words, progress)
@@ -106,6 +111,8 @@ class _Words:
 
     def __init__(self, connection: socket.socket, directory: Path, command: str, patience: float) -> None:
         self._connection, self._directory, self._command = connection, directory, command
+        self.whom = f"supervisor of {directory.name}"
+        """Who says them, for the debug log."""
         self.patience = patience
         """Seconds without any word."""
         self._owner = stopped.owner(directory)
@@ -149,6 +156,10 @@ class _Words:
 def _outcome(words: _Words, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
     """What the owner says at the end; None: it hung up."""
     while (message := words.next()) is not None:
+        if "message" in message:
+            message_log.repeat(message["message"])
+            continue
+        CONTROL.received(words.whom, message)
         if not isinstance(message.get("progress"), dict):
             return jsonline.SUPERVISOR.result(message, _ANSWER)
         progress(message["progress"])

@@ -5,7 +5,8 @@ terminal or script that started it keeps it. One JSON object a line: a request, 
 `{"ok": true, "result": {...}}` or `{"ok": false, "error": {"kind": ..., "message": ...}}`. When the client hangs up
 before the end, or only says that nothing more will come of it (SHUT_WR), the request is cancelled; who listens on is
 told what became of it. A request says by `identity` which guest it means, where its client knows: another guest may
-have the name by now.
+have the name by now. A request with `"messages": true` also gets lines `{"message": {...}}` (`message_log.Entry`): what
+this process and QEMU, backends and other hosts say to each other meanwhile.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei import jsonline, locks, rundir
 from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.message_log import CONTROL, Entry, heard_by
 
 MAX_LINE: Final = 1 << 16
 _BACKLOG: Final = 16
@@ -27,6 +31,7 @@ _MAX_UNREAD: Final = 1 << 20
 """Bytes that wait for a client that does not read."""
 _FIRST_WORD: Final = 10.0
 """Seconds in which a client must have said what it wants."""
+_CLIENT: Final = "client"
 _LOG: Final = logging.getLogger("qemu_sdei.owner")
 _LOG.addHandler(logging.NullHandler())  # for programs that want it; on the terminal is the guest's console
 
@@ -123,6 +128,22 @@ class OwnerSocket:
         if meant and self._identity and meant != self._identity:
             send(jsonline.refusal("failed", str(rundir.another(self._name))))
             return
+        CONTROL.received(_CLIENT, request)
+        with heard_by(_Messages(writer)) if request.get("messages") is True else contextlib.nullcontext():
+            answer = await self._carried_out(command, request, reader, send)
+        if answer is not None:
+            CONTROL.sent(_CLIENT, answer)
+            send(answer)
+            await writer.drain()
+
+    async def _carried_out(
+        self,
+        command: Command,
+        request: dict[str, Any],
+        reader: asyncio.StreamReader,
+        send: Progress,
+    ) -> dict[str, Any] | None:
+        """Do what is wanted, until the client hangs up. Returns the answer; None: the guest ends."""
         work = asyncio.ensure_future(command(request, lambda step: send({"progress": step})))
         gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come: this ends when the client does
         try:
@@ -133,17 +154,32 @@ class OwnerSocket:
                 await asyncio.wait({work})
             if work.cancelled():
                 if not given_up:
-                    return  # the guest ends, and all that it is asked for
-                send(jsonline.refusal("cancelled", f"given up; guest {self._name!r} goes on"))
-            else:
-                send(jsonline.success(work.result()))
+                    return None  # the guest ends, and all that it is asked for
+                return jsonline.refusal("cancelled", f"given up; guest {self._name!r} goes on")
+            return jsonline.success(work.result())
         except SdeiError as error:
-            send(jsonline.SUPERVISOR.refusal(error))
+            return jsonline.SUPERVISOR.refusal(error)
         finally:
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        await writer.drain()
+
+
+class _Messages:
+    """Sends on the messages that this process exchanges, from whichever of its threads."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def __call__(self, entry: Entry) -> None:
+        message = {"message": asdict(entry)}
+        if threading.get_ident() == self._thread:
+            _send(self._writer, message)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(_send, self._writer, message)
 
 
 def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:

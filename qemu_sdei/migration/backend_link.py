@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from qemu_sdei import jsonline, stopped
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError
+from qemu_sdei.message_log import CONTROL
 
 _LIMIT: Final = 1 << 20
 _CONNECT: Final = 10.0
@@ -53,6 +54,8 @@ class BackendLink:
         """
         self._number += 1
         message = {"id": self._number, "cmd": command, **arguments}
+        whom = f"backend of {self._path.parent.name}"
+        CONTROL.sent(whom, message)
         try:
             self._writer.write(jsonline.encode(message))
             async with asyncio.timeout(timeout):
@@ -64,6 +67,7 @@ class BackendLink:
             ) from None
         except OSError as error:
             raise LostGuestError(f"the backend went away during {command} ({error.strerror or error})") from None
+        CONTROL.received(whom, answer)
         return jsonline.CONTROL.result(answer, f"{_ANSWER} to {command}")
 
     async def _answer(self) -> dict[str, Any]:

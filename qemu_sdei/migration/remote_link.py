@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from qemu_sdei import jsonline
 from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
+from qemu_sdei.message_log import MIGRATION
 
 PROTOCOL: Final = 1
 CONTROL: Final = "control"
@@ -28,6 +29,8 @@ BUFFER: Final = 1 << 20
 """Bytes that are moved at once."""
 SILENCE: Final = 60.0
 """Seconds that one side waits for the other's next word."""
+_PEER: Final = "other host"
+"""Who it is, for the debug log."""
 _MAX_WORDS: Final = 1000
 _CLOSE: Final = 5.0
 
@@ -59,14 +62,17 @@ class Link:
         """Send a message with the bytes that follow it. Raises `LostPeerError`."""
         if len(blob):
             message = message | {"bytes": len(blob)}
+        MIGRATION.sent(_PEER, message)
         await self._write(jsonline.encode(message))
         if len(blob):
             await self._write(blob)
 
     async def send_file(self, message: dict[str, Any], path: Path, size: int) -> None:
         """Send a message with the first `size` bytes of a file behind it. Raises `LostPeerError`, `OSError`."""
+        message = message | {"bytes": size}
         with path.open("rb") as file:
-            await self._write(jsonline.encode(message | {"bytes": size}))
+            MIGRATION.sent(_PEER, message)
+            await self._write(jsonline.encode(message))
             left = size
             while left:
                 part = await asyncio.to_thread(file.read, min(left, BUFFER))
@@ -95,7 +101,9 @@ class Link:
         except (OSError, RuntimeError) as error:
             raise _lost(error, timeout) from None
         if message is None:
+            MIGRATION.received(_PEER, "(it has hung up)")
             raise LostPeerError("the other side has hung up")
+        MIGRATION.received(_PEER, message)
         return message
 
     async def blob(self, message: dict[str, Any], limit: int, into: Callable[[bytes], object] | None = None) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qemu_sdei.errors import GuestError, LostGuestError, UnreachableError
+from qemu_sdei.message_log import QMP
 from qemu_sdei.vm.silence import SilentError, answer
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Qmp:
         """The last command was not answered."""
 
     @property
+    def _name(self) -> str:
+        """Whose QEMU it is, for the debug log."""
+        return self._path.parent.name
+
+    @property
     def connected(self) -> bool:
         """QEMU has answered, and there is a connection."""
         return self._client is not None
@@ -90,6 +96,7 @@ class Qmp:
         return True
 
     def _hear(self, event: Mapping[str, object]) -> bool:
+        QMP.received(self._name, event)
         name, data = str(event["event"]), event.get("data")
         if name in _HEARD:
             self._on_event(name, dict(data) if isinstance(data, dict) else {})
@@ -155,18 +162,23 @@ class Qmp:
         client = self._client
         if client is None:
             raise LostGuestError(f"QMP command {command}: QEMU is gone")
+        QMP.sent(self._name, {"execute": command, "arguments": arguments} if arguments else {"execute": command})
         try:
             work = client.execute(command, arguments or None)
             result = await answer(work, lambda: self.pid, _PATIENCE if self._silent else _ANSWER)
             self._silent = False
+            QMP.received(self._name, {"return": result})
             return result
         except SilentError as error:
             self._silent = True
+            QMP.received(self._name, f"(no answer to {command}: {error})")
             raise UnreachableError(f"QMP command {command}: QEMU does not answer ({error})") from None
         except ExecuteError as error:
             self._silent = False
+            QMP.received(self._name, {"error": {"class": error.error_class, "desc": str(error)}})
             raise GuestError(f"QMP command {command}: {error}") from None
         except (QMPError, OSError, EOFError) as error:
+            QMP.received(self._name, f"(the connection broke during {command}: {error})")
             await self._hung_up(client)
             raise LostGuestError(f"QMP command {command}: QEMU went away ({error})") from None
 

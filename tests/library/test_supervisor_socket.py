@@ -23,6 +23,7 @@ from qemu_sdei.guest import supervisor_client
 from qemu_sdei.guest import supervisor_socket as owner_module
 from qemu_sdei.guest.supervisor_client import ask
 from qemu_sdei.guest.supervisor_socket import MAX_LINE, Command, OwnerSocket, Progress
+from qemu_sdei.message_log import QMP
 from qemu_sdei.migration import backend_link
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.options import Hold, MigrationOptions
@@ -40,6 +41,7 @@ class Owner:
         self.thread.start()
         commands: dict[str, Command] = {
             "echo": self._echo,
+            "talk": self._talk,
             "refuse": self._refuse,
             "fail": self._fail,
             "wait": self._wait,
@@ -53,6 +55,12 @@ class Owner:
     async def _echo(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         progress({"step": 1})
         return {"said": request["word"]}
+
+    async def _talk(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        QMP.sent("a", {"execute": "migrate"})
+        await asyncio.to_thread(QMP.received, "a", {"error": {"desc": "no\x1b"}})
+        await asyncio.sleep(0)
+        return {}
 
     async def _refuse(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         raise UsageError("not so")
@@ -97,10 +105,29 @@ def test_errors(owner: Owner) -> None:
         ask(owner.path, "refuse", {}, print)
     with pytest.raises(GuestError, match="it broke"):
         ask(owner.path, "fail", {}, print)
-    with pytest.raises(UsageError, match="there are echo, fail, refuse, wait"):
+    with pytest.raises(UsageError, match="there are echo, fail, refuse, talk, wait"):
         ask(owner.path, "other", {}, print)
     with pytest.raises(UsageError, match="not run by qemu-sdei"):
         ask(owner.path.with_name("nobody.sock"), "echo", {}, print)
+
+
+def test_messages_are_sent_on_to_who_asks(owner: Owner) -> None:
+    """What this process and QEMU say to each other, from whichever thread, before the result; to nobody else."""
+    told = {}
+    for wanted in (True, False):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(owner.path))
+            connection.settimeout(10)
+            connection.sendall(json.dumps({"cmd": "talk", "messages": wanted}).encode() + b"\n")
+            told[wanted] = [json.loads(line) for line in connection.makefile("rb")]
+    assert told[False] == [{"ok": True, "result": {}}]
+    *messages, last = told[True]
+    assert last == {"ok": True, "result": {}}
+    assert [each["message"]["text"] for each in messages] == [
+        'a -> {"execute": "migrate"}',
+        'a <- {"error": {"desc": "no\\u001b"}}',
+    ]
+    assert {each["message"]["logger"] for each in messages} == {"qemu_sdei.qmp"}
 
 
 @pytest.mark.parametrize("line", [b"\n", b"no json\n", b"[1]\n", b'{"cmd": [1]}\n', b"[" * 5000 + b"\n", b"\xff\n"])
