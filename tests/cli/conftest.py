@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process of its own, in a world of its own."""
+"""The command line: in this process, which takes milliseconds, or as a user runs it, in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import pytest
 from qemu_sdei.cli import main
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+RawCommand = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 @pytest.fixture
-def command(runtime: Path) -> Command:
-    """Run `qemu-sdei` with the given words and return what it said. Keywords: `input`, `env`, `timeout`."""
+def process(runtime: Path) -> Command:
+    """Run `qemu-sdei` with the given words and return what it said. Keywords: `input`, `env`, `timeout`.
+
+    Starts a Python: only for what `command` cannot see, such as the encoding of the output.
+    """
 
     def run(
         *words: str, input: str = "", env: dict[str, str] | None = None, timeout: float = 60
@@ -37,12 +41,12 @@ def command(runtime: Path) -> Command:
 
 
 @pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    """The same in this process, for commands that start nothing: quick enough for long lists of bad input."""
+def raw_command(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> RawCommand:
+    """The same by `qemu_sdei.cli.main` in this process, and what it said as bytes. Keywords: `input`, `env`."""
 
-    def run(
-        *words: str, input: str = "", env: dict[str, str] | None = None, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, input: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
         with monkeypatch.context() as patch:
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
@@ -51,6 +55,19 @@ def inline(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
             status = main(list(words))
             sys.stdout.flush()
             out, err = capfdbinary.readouterr()
-        return subprocess.CompletedProcess(words, status, out.decode(errors="replace"), err.decode())
+        return subprocess.CompletedProcess(words, status, out, err)
+
+    return run
+
+
+@pytest.fixture
+def command(raw_command: RawCommand) -> Command:
+    """The same as text."""
+
+    def run(*words: str, input: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = raw_command(*words, input=input, env=env)
+        return subprocess.CompletedProcess(
+            words, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode()
+        )
 
     return run

@@ -106,6 +106,12 @@ def test_one_line_and_exit_code_2(command: Command, runtime: Path, words: str, w
     check_refused(command(*words.split()), runtime, *what)
 
 
+@pytest.mark.parametrize("words", ["run --smp 0 -- true", "migrate nobody", "frobnicate", ""])
+def test_as_a_process(process: Command, runtime: Path, words: str) -> None:
+    """A few of these as a user runs them."""
+    check_refused(process(*words.split()), runtime)
+
+
 def test_an_old_qemu(command: Command, runtime: Path, tmp_path: Path) -> None:
     qemu = tmp_path / "qemu-system-aarch64"
     qemu.write_text("#!/bin/sh\necho 'QEMU emulator version 5.2.0'\n")

@@ -33,9 +33,9 @@ def kernel(tmp_path: Path) -> Path:
     return image
 
 
-def test_version_and_help(command: Command) -> None:
-    assert command("--version").stdout == f"qemu-sdei {__version__}\n"
-    overview = command("--help").stdout
+def test_version_and_help(process: Command, command: Command) -> None:
+    assert process("--version").stdout == f"qemu-sdei {__version__}\n"
+    overview = process("--help").stdout
     for name in COMMANDS:
         assert name in overview
         assert f"qemu-sdei {name}" in command(name, "--help").stdout

@@ -24,11 +24,11 @@ def answered(request: dict[str, Any]) -> bytes:
     return result(request, protocol=1, pid=1, nr_cpus=1, name="a", epoch=1, said="\x1b]0;x\x07\x9b2J")
 
 
-def test_messages_and_their_times(inline: Command, runtime: Path) -> None:
+def test_messages_and_their_times(command: Command, runtime: Path) -> None:
     directory = RunDirectory.create("a")
     backend = Backend(directory.path / "control.sock", answered, identity(directory.path))
-    silent = inline("status", "a")
-    shown = inline("status", "a", "-vv")
+    silent = command("status", "a")
+    shown = command("status", "a", "-vv")
     backend.close()
     assert not LINE.search(silent.stderr)
     lines = [line for line in shown.stderr.splitlines() if LINE.match(line)]
@@ -61,6 +61,6 @@ def test_a_terminal_obeys_none_of_it(runtime: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["tables"], ["dt"], ["qemu-args"], ["completion"]])
-def test_commands_without_a_guest_have_no_messages(inline: Command, words: list[str]) -> None:
-    assert "-vv" not in inline(*words, "--help").stdout
-    assert "-vv: also the messages" in " ".join(inline("migrate", "--help").stdout.split())
+def test_commands_without_a_guest_have_no_messages(command: Command, words: list[str]) -> None:
+    assert "-vv" not in command(*words, "--help").stdout
+    assert "-vv: also the messages" in " ".join(command("migrate", "--help").stdout.split())

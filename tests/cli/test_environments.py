@@ -4,6 +4,7 @@ moment. Whatever it is: one line that says what to do, never a traceback, and no
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -60,19 +61,21 @@ def as_stranger(*words: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+@functools.cache
 def reachable_by_others() -> bool:
     """Whether another user can run this Python and read this package."""
     words = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", *PROGRAM, "--version"]
     return subprocess.run(words, capture_output=True, cwd="/", check=False).returncode == 0
 
 
-needs_stranger = pytest.mark.skipif(
-    os.getuid() != 0 or shutil.which("setpriv") is None or not reachable_by_others(),
-    reason="only root can be somebody else, and only where others may read the clone",
-)
+@pytest.fixture
+def stranger() -> None:
+    """The test is done by another user."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None or not reachable_by_others():
+        pytest.skip("only root can be somebody else, and only where others may read the clone")
 
 
-@needs_stranger
+@pytest.mark.usefixtures("stranger")
 @needs_qemu
 @pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": "relative"}, {"HOME": "/root"}])
 def test_a_user_without_a_home(home: dict[str, str], open_directory: Path) -> None:
@@ -90,7 +93,7 @@ def test_a_user_without_a_home(home: dict[str, str], open_directory: Path) -> No
     assert "XDG_CACHE_HOME" in doctor.stdout
 
 
-@needs_stranger
+@pytest.mark.usefixtures("stranger")
 @needs_qemu
 @pytest.mark.parametrize("broken", ["runtime", "cache", "qemu"])
 def test_doctor_never_says_ok_where_run_refuses(broken: str, open_directory: Path) -> None:
@@ -118,7 +121,7 @@ def test_doctor_never_says_ok_where_run_refuses(broken: str, open_directory: Pat
     assert "guests can run here" not in doctor.stdout
 
 
-@needs_stranger
+@pytest.mark.usefixtures("stranger")
 def test_a_runtime_directory_below_anothers(open_directory: Path) -> None:
     """It may not even be looked at."""
     below = open_directory / "foreign" / "run"
@@ -160,9 +163,9 @@ WRITERS = [
 
 
 @pytest.fixture
-def table(inline: Command, tmp_path: Path) -> str:
+def table(command: Command, tmp_path: Path) -> str:
     path = tmp_path / "hest.aml"
-    assert inline("tables", "--ghes", "ghes@0xbff00000", "--table", "hest", "-o", str(path)).returncode == 0
+    assert command("tables", "--ghes", "ghes@0xbff00000", "--table", "hest", "-o", str(path)).returncode == 0
     return str(path)
 
 
@@ -206,13 +209,13 @@ def test_a_closed_pipe_is_no_success(words: list[str], runtime: Path) -> None:
     assert result.stderr == ""
 
 
-def test_output_in_ascii(command: Command, tmp_path: Path) -> None:
+def test_output_in_ascii(process: Command, tmp_path: Path) -> None:
     """A character that the output cannot have is shown by its number, on both streams."""
     strange = tmp_path / "\u00e9\U0001f600"
-    result = command("tables", "show", str(strange), env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    result = process("tables", "show", str(strange), env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     assert "\\xe9" in one_line(result, 2)
     strange.mkdir(mode=0o700)
-    shown = command("doctor", "--no-guest", env={"PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": str(strange)})
+    shown = process("doctor", "--no-guest", env={"PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": str(strange)})
     assert "\\xe9" in shown.stdout
     assert "Traceback" not in shown.stderr
 
@@ -259,10 +262,10 @@ def test_ctrl_c_at_any_moment_of_the_start(part: int, runtime: Path) -> None:
         ("import json; json.loads('{')", 1, "JSONDecodeError"),
     ],
 )
-def test_a_script_sees_its_own_frames(command: Command, tmp_path: Path, body: str, status: int, said: str) -> None:
+def test_a_script_sees_its_own_frames(process: Command, tmp_path: Path, body: str, status: int, said: str) -> None:
     script = tmp_path / "mine.py"
     script.write_text(f"def helper():\n    {body}\n\nhelper()\n")
-    result = command(*GUEST, "mode=idle", "--script", str(script))
+    result = process(*GUEST, "mode=idle", "--script", str(script))
     assert result.returncode == status, result.stderr
     assert said in result.stderr
     frames = [line.split('"')[1] for line in result.stderr.splitlines() if line.startswith('  File "')]

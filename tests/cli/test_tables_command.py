@@ -8,6 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from acpi.parse import parse, split_file
 from acpi.tables import Agdi, Fadt, Ghes, GhesV2, Hest, Xsdt
 from tests.acpi.blobs import table
 from tests.boot.newc import entries
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, RawCommand
 
 GHES = "ghes@0x7fd00000"
 FADT = Fadt(flags=1 << 20, minor_version=3).to_bytes()
@@ -30,13 +31,19 @@ def fadt(tmp_path: Path) -> str:
     return str(path)
 
 
-def raw(*words: str) -> bytes:
-    """Standard output as bytes, of a command that succeeds."""
-    command = [sys.executable, "-m", "qemu_sdei", "tables", *words]
-    return subprocess.run(command, capture_output=True, check=True, timeout=60, stdin=subprocess.DEVNULL).stdout
+@pytest.fixture
+def raw(raw_command: RawCommand) -> Callable[..., bytes]:
+    """Standard output of `tables` as bytes; it succeeds."""
+
+    def run(*words: str) -> bytes:
+        result = raw_command("tables", *words)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
 
 
-def test_ours_without_any_machine(fadt: str) -> None:
+def test_ours_without_any_machine(raw: Callable[..., bytes], fadt: str) -> None:
     tables = [
         parse(data) for data in split_file(raw("--format", "aml", "--ghes", GHES, "--fadt", fadt, "--method", "hvc"))
     ]
@@ -53,7 +60,7 @@ def test_ours_without_any_machine(fadt: str) -> None:
     assert (facp.psci_compliant, facp.psci_use_hvc, facp.flags) == (True, True, 1 << 20)
 
 
-def test_what_the_options_say_is_in_the_tables() -> None:
+def test_what_the_options_say_is_in_the_tables(raw: Callable[..., bytes]) -> None:
     words = ["--ghes", "0x324@0x1000,ack=none,size=8192", "--ghes", "shared-a@0x3000,ack=0x2000"]
     oem = ["--oem-id", "ACME", "--oem-table-id", "BOARD", "--oem-revision", "0x10"]
     tables = [parse(data) for data in split_file(raw("--format", "aml", *words, *oem, "--agdi-interrupt", "90"))]
@@ -72,7 +79,7 @@ def test_what_the_options_say_is_in_the_tables() -> None:
         assert (each.oem.oem_id, each.oem.oem_table_id, each.oem.oem_revision) == (b"ACME  ", b"BOARD   ", 16)
 
 
-def test_an_agdi_by_event_and_interrupt() -> None:
+def test_an_agdi_by_event_and_interrupt(raw: Callable[..., bytes]) -> None:
     """Mode 2 of DEN0093 1.2."""
     (agdi,) = [
         parse(data)
@@ -83,11 +90,11 @@ def test_an_agdi_by_event_and_interrupt() -> None:
 
 
 @pytest.mark.parametrize("form", ["aml", "acpidump", "hex", "c", "dsl", "edk2"])
-def test_a_directory_has_a_file_per_table(inline: Command, tmp_path: Path, form: str) -> None:
+def test_a_directory_has_a_file_per_table(command: Command, tmp_path: Path, form: str) -> None:
     if form == "dsl" and shutil.which("iasl") is None:
         pytest.skip("no iasl")
     out = tmp_path / "out"
-    result = inline("tables", "--ghes", GHES, "--format", form, "-o", f"{out}/")
+    result = command("tables", "--ghes", GHES, "--format", form, "-o", f"{out}/")
     assert result.returncode == 0, result.stderr
     names = {
         "aml": {"sdei.aml", "hest.aml", "agdi.aml"},
@@ -104,23 +111,23 @@ def test_a_directory_has_a_file_per_table(inline: Command, tmp_path: Path, form:
     for path in others:
         path.unlink()
     last.write_text("mine")
-    again = inline("tables", "--ghes", GHES, "--format", form, "-o", str(out))
+    again = command("tables", "--ghes", GHES, "--format", form, "-o", str(out))
     assert again.returncode == 2
     assert "--force" in again.stderr
     assert [path.read_text() for path in out.iterdir()] == ["mine"]
-    assert inline("tables", "--ghes", GHES, "--format", form, "-o", str(out), "--force").returncode == 0
+    assert command("tables", "--ghes", GHES, "--format", form, "-o", str(out), "--force").returncode == 0
     assert {path.name for path in out.iterdir()} == names[form]
     assert last.read_bytes() != b"mine"
 
 
-def test_the_dump_has_the_same_tables(inline: Command, tmp_path: Path) -> None:
-    text = inline("tables", "--ghes", GHES, "--format", "acpidump").stdout
+def test_the_dump_has_the_same_tables(raw: Callable[..., bytes], command: Command, tmp_path: Path) -> None:
+    text = command("tables", "--ghes", GHES, "--format", "acpidump").stdout
     assert [entry.data for entry in acpidump.read(text.encode())] == split_file(raw("--ghes", GHES, "--format", "aml"))
 
 
-def test_an_override_for_the_initrd(tmp_path: Path, fadt: str, inline: Command) -> None:
+def test_an_override_for_the_initrd(tmp_path: Path, fadt: str, command: Command) -> None:
     out = tmp_path / "acpi.cpio"
-    result = inline("tables", "--format", "cpio", "--ghes", GHES, "--fadt", fadt, "-o", str(out))
+    result = command("tables", "--format", "cpio", "--ghes", GHES, "--fadt", fadt, "-o", str(out))
     assert result.returncode == 0
     assert "left out: SDEI" in result.stderr
     files = {path: data for path, (_, data, _) in entries(out.read_bytes()).items() if data}
@@ -134,11 +141,11 @@ def test_an_override_for_the_initrd(tmp_path: Path, fadt: str, inline: Command) 
         assert b"kernel/firmware/acpi/hest.aml" in listed.stdout.splitlines()
 
 
-def test_without_a_format_they_are_shown(inline: Command) -> None:
-    text = inline("tables", "--table", "hest", "--ghes", GHES).stdout
+def test_without_a_format_they_are_shown(command: Command) -> None:
+    text = command("tables", "--table", "hest", "--ghes", GHES).stdout
     assert "Software Delegated Exception (SDEI)" in text
     assert "SDEI Event" not in text
-    document = json.loads(inline("tables", "--json", "--ghes", GHES).stdout)
+    document = json.loads(command("tables", "--json", "--ghes", GHES).stdout)
     assert [each["signature"] for each in document["tables"]] == ["SDEI", "HEST", "AGDI"]
     assert all(each["fields"][0]["offset"] == 0 for each in document["tables"])
 
@@ -214,7 +221,7 @@ def test_nothing_binary_goes_to_a_terminal(form: str) -> None:
         ("frob", ["frob"]),
     ],
 )
-def test_bad_input_is_one_line(inline: Command, tmp_path: Path, words: str, what: list[str]) -> None:
+def test_bad_input_is_one_line(command: Command, tmp_path: Path, words: str, what: list[str]) -> None:
     files = {
         "fadt": FADT,
         "other": table(b"MCFG", bytes(24)),
@@ -226,7 +233,7 @@ def test_bad_input_is_one_line(inline: Command, tmp_path: Path, words: str, what
     for name, data in files.items():
         paths[name] = str(tmp_path / name)
         Path(paths[name]).write_bytes(data)
-    result = inline("tables", *words.format(**paths).split())
+    result = command("tables", *words.format(**paths).split())
     assert result.returncode == 2, result.stdout
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -235,21 +242,21 @@ def test_bad_input_is_one_line(inline: Command, tmp_path: Path, words: str, what
     assert Path(paths["fadt"]).read_bytes() == FADT
 
 
-def test_without_iasl_it_is_said_what_to_install(inline: Command) -> None:
+def test_without_iasl_it_is_said_what_to_install(command: Command) -> None:
     for words in (["--format", "dsl"], ["check", "--iasl", "/dev/null"]):
-        result = inline("tables", *words, env={"PATH": "/nonexistent"})
+        result = command("tables", *words, env={"PATH": "/nonexistent"})
         assert result.returncode == 2
         assert result.stdout == ""
         assert "install acpica-tools" in result.stderr
-    result = inline("tables", "check", "--fwts", "-", env={"PATH": "/nonexistent"}, input="SDEI @ 0x0\n  0000: 00\n")
+    result = command("tables", "check", "--fwts", "-", env={"PATH": "/nonexistent"}, input="SDEI @ 0x0\n  0000: 00\n")
     assert result.returncode == 2
     assert "install fwts" in result.stderr
 
 
 @pytest.mark.guest
 @pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
-def test_the_set_of_a_machine(inline: Command, tmp_path: Path) -> None:
-    result = inline("tables", "--smp", "5", "--memory", "512M", "--format", "acpidump", "--method", "hvc")
+def test_the_set_of_a_machine(command: Command, tmp_path: Path) -> None:
+    result = command("tables", "--smp", "5", "--memory", "512M", "--format", "acpidump", "--method", "hvc")
     assert result.returncode == 0, result.stderr
     found = acpidump.read(result.stdout.encode())
     by_name = {entry.name: entry for entry in found}
@@ -262,18 +269,18 @@ def test_the_set_of_a_machine(inline: Command, tmp_path: Path) -> None:
     assert facp.x_dsdt == by_name["DSDT"].address
     # All of it lies in memory that the machine has, and is right by our own rules.
     assert all(0x4000_0000 <= entry.address < 0x4000_0000 + (512 << 20) for entry in found)
-    checked = inline("tables", "check", "-", input=result.stdout)
+    checked = command("tables", "check", "-", input=result.stdout)
     assert (checked.returncode, checked.stdout.split(":")[0]) == (0, f"no faults in {len(found)} tables")
-    one = inline("tables", "--smp", "5", "--memory", "512M", "--table", "hest", "--format", "hex")
+    one = command("tables", "--smp", "5", "--memory", "512M", "--table", "hest", "--format", "hex")
     assert bytes.fromhex(one.stdout) == by_name["HEST"].data
 
 
 @pytest.mark.guest
 @pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
-def test_qemus_own_error_sources_stay(inline: Command) -> None:
+def test_qemus_own_error_sources_stay(command: Command) -> None:
     """With `ras=on` QEMU has a HEST of its own, and files beside its tables: there can be one HEST only."""
     words = ["--qemu-arg=-machine ras=on", "--table", "hest", "--format", "hex"]
-    hest = Hest.from_bytes(bytes.fromhex(inline("tables", *words).stdout))
+    hest = Hest.from_bytes(bytes.fromhex(command("tables", *words).stdout))
     notifications = [source.notification.type for source in hest.sources if isinstance(source, Ghes)]
     assert notifications[-1] == 11
     assert len(notifications) > 1

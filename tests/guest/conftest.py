@@ -11,7 +11,7 @@ import pytest
 
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.vm.options import DIE_WITH_OWNER
-from tests.guest.guests import POSTCOPY_WORKS, runtime_directory
+from tests.guest.guests import postcopy_works, runtime_directory
 
 _PATIENCE = 3
 """Times as long as on a quiet machine a test may take before it is said to hang."""
@@ -20,17 +20,20 @@ os.environ.setdefault(DIE_WITH_OWNER, "1")  # a run of the tests that is killed 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is tried by each route is not tried by postcopy where QEMU loses pages by that.
-
-    The time limit of a test that boots guests is for one that hangs, and not for a host on which others work as well.
-    """
+    """The time limit of a test that boots guests is for one that hangs, and not for a host on which others work too."""
     for item in items:
         if item.get_closest_marker("guest") is not None:
             marker = item.get_closest_marker("timeout")
             limit = float(marker.args[0] if marker is not None else item.config.getini("timeout"))
             item.add_marker(pytest.mark.timeout(_PATIENCE * limit), append=False)
-        if not POSTCOPY_WORKS and getattr(item, "callspec", None) and item.callspec.params.get("route") == "postcopy":  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.skip(reason="this QEMU loses pages by postcopy"))
+
+
+@pytest.fixture(autouse=True)
+def postcopy_where_it_works(request: pytest.FixtureRequest) -> None:
+    """What is tried by each route is not tried by postcopy where QEMU loses pages by that."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("route") == "postcopy" and not postcopy_works():
+        pytest.skip("this QEMU loses pages by postcopy")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.migration.options import LAST_POSTCOPY, Step
 
-POSTCOPY_WORKS = shutil.which("qemu-system-aarch64") is None or find_qemu().version[:2] <= LAST_POSTCOPY
-"""Whether the QEMU on PATH is one that does not lose pages by postcopy."""
 LIMIT = 30.0
 """Seconds that something which happens at once may take on a machine that is busy."""
+
+
+@functools.cache
+def postcopy_works() -> bool:
+    """Whether the QEMU on PATH is one that does not lose pages by postcopy. It is started to find out."""
+    return shutil.which("qemu-system-aarch64") is None or find_qemu().version[:2] <= LAST_POSTCOPY
 
 
 @contextmanager

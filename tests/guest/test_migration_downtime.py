@@ -12,7 +12,7 @@ import pytest
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration import arrival
 from qemu_sdei.vm.options import GuestOptions
-from tests.guest.guests import POSTCOPY_WORKS, command
+from tests.guest.guests import command, postcopy_works
 from tests.guest.remote import Receiving
 
 pytestmark = pytest.mark.guest
@@ -40,7 +40,9 @@ def test_it_is_what_the_guest_lost(words: str, monkeypatch: pytest.MonkeyPatch) 
         assert quick.guest_downtime_ms is not None
         assert 0 < quick.guest_downtime_ms < quick.total_ms
         monkeypatch.setattr(arrival, "take_over", slowly)
-        for route in ("shared", "live", *(["postcopy"] if POSTCOPY_WORKS else [])) if "dirty" in words else ("shared",):
+        for route in (
+            ("shared", "live", *(["postcopy"] if postcopy_works() else [])) if "dirty" in words else ("shared",)
+        ):
             slow = guest.migrate(route=route)
             assert slow.guest_downtime_ms is not None
             assert 1000 * _DELAY <= slow.guest_downtime_ms < slow.total_ms

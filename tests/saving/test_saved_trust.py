@@ -19,9 +19,9 @@ from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving import saved as module
 from qemu_sdei.saving.saved import Saved
 from qemu_sdei.vm.description import Description
-from tests.cli.conftest import Command, command, inline
+from tests.cli.conftest import Command, command, raw_command
 
-__all__ = ["command", "inline"]
+__all__ = ["command", "raw_command"]
 
 CORPUS = Path(__file__).parent.parent / "guest" / "saved"
 
@@ -65,13 +65,15 @@ WANTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("wish", "shown"), WANTS, ids=lambda value: next(iter(value)) if type(value) is dict else "")
-def test_what_it_wants_is_shown_and_refused(directory: Path, wish: dict[str, Any], shown: str, inline: Command) -> None:
+def test_what_it_wants_is_shown_and_refused(
+    directory: Path, wish: dict[str, Any], shown: str, command: Command
+) -> None:
     options(directory, **wish)
     with pytest.raises(UntrustedError, match="--trust") as error:
         Guest.saved(directory)
     (want,) = error.value.wants
     assert Guest.saved(directory, trust=True).options
-    said = inline("restore", str(directory))
+    said = command("restore", str(directory))
     assert said.returncode == 2
     assert said.stdout == ""
     first, last = said.stderr.splitlines()
