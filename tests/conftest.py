@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
+from tests.examples import NORMAL
 from tests.guest.guests import runtime_directory
 
-# How long an example takes is no property of the program: a machine that does something else as well is no failure.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("tests")
+settings.load_profile(NORMAL)  # unless --hypothesis-profile names another
 
 # A shell that is no terminal's starts `... &` with SIGINT ignored, nohup its command with SIGHUP ignored, and all their
 # children inherit that. The tests are of what signals do where they do something; tests/guest/test_signals.py is of the

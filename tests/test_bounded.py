@@ -61,6 +61,7 @@ def test_bombs_are_refused_before_they_are_anything(data: bytes) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.not_quick
 def test_the_most_that_is_read_is_a_small_multiple() -> None:
     half = bounded.MAX_CONTAINERS - 2
     data = b"[" + b"[]," * half + b"1.5," * (bounded.MAX_PARTS - half - 1) + b"0]"

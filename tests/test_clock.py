@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "qemu_sdei/host/apt.py": "the age of a file, whose time stamp is of that clock as well",
     "qemu_sdei/cli/snapshot_command.py": "a date is shown",
+    "qemu_sdei/message_log.py": "a message is shown with its time",
+    "qemu_sdei/cli/debug_log.py": "a message is shown with its time",
 }
 WALL = {
     ("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("time", "gmtime"), ("time", "ctime"),

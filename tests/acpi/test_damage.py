@@ -14,6 +14,7 @@ from acpi.show import compare, show
 from acpi.table import Table
 from acpi.verify import verify
 from tests.acpi.samples import TABLES
+from tests.examples import examples
 
 GOOD = [table.to_bytes() for table in TABLES.values()]
 every_table = pytest.mark.parametrize("name", TABLES)
@@ -102,14 +103,14 @@ def test_many_bytes_changed_at_once(name: str) -> None:
         use(bytes(data))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.binary(max_size=300))
 def test_any_bytes(data: bytes) -> None:
     use(data)
     files(data)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.sampled_from([data[:4] for data in GOOD] + [b"RSD PTR ", b"OEMX"]),
     st.binary(min_size=28, max_size=28),
@@ -120,7 +121,7 @@ def test_any_body_behind_a_sound_header(signature: bytes, head: bytes, body: byt
     use(signature[:4] + size.to_bytes(4, "little") + head + body)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(st.integers(0, 13), st.integers(0, 0xFFFF), st.binary(max_size=160), st.integers(0, 5))
 def test_any_error_source(kind: int, number: int, rest: bytes, count: int) -> None:
     body = count.to_bytes(4, "little") + kind.to_bytes(2, "little") + number.to_bytes(2, "little") + rest
@@ -128,7 +129,7 @@ def test_any_error_source(kind: int, number: int, rest: bytes, count: int) -> No
     use(data)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(st.lists(st.one_of(st.sampled_from(GOOD), st.binary(max_size=60)), max_size=5), st.integers(0, 400))
 def test_any_file(parts: list[bytes], size: int) -> None:
     data = b"".join(parts)
@@ -136,13 +137,13 @@ def test_any_file(parts: list[bytes], size: int) -> None:
     files(data[:size])
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.text("SDEI @0x123456789abcdef:\n .", max_size=200))
 def test_any_acpidump_text(text: str) -> None:
     files(b"SDEI @ 0x0000000000000000\n" + text.encode())
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.sampled_from(GOOD), st.sampled_from(GOOD))
 def test_any_two_tables_can_be_compared(first: bytes, second: bytes) -> None:
     assert bool(compare(first, second)) == (first != second)

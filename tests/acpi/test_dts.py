@@ -16,6 +16,7 @@ from acpi.dt_firmware import announce
 from acpi.dts import overlay, overlay_tree, source, value_source
 from acpi.fdt import Node, Tree, flatten, parse
 from tests.acpi.trees import qemu_tree, small_dtb
+from tests.examples import examples
 
 needs_dtc = pytest.mark.skipif(shutil.which("dtc") is None, reason="no dtc")
 
@@ -51,7 +52,7 @@ def test_qemus_tree_as_source_compiles_to_the_same_tree() -> None:
 
 
 @needs_dtc
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.binary(max_size=24), min_size=1, max_size=12))
 def test_any_property_as_source_compiles_to_the_same_bytes(values: list[bytes]) -> None:
     root = Node("", {f"p{number}": value for number, value in enumerate(values)})

@@ -19,6 +19,7 @@ from acpi.dt import patch
 from acpi.fdt import MAX_NAME, MAX_SIZE, Node, Tree, flatten, parse, total_size
 from tests.acpi.hostile_trees import TREES
 from tests.acpi.trees import qemu_tree, small_dtb
+from tests.examples import examples
 
 needs_dtc = pytest.mark.skipif(shutil.which("dtc") is None, reason="no dtc")
 
@@ -64,7 +65,7 @@ def test_bytes_behind_the_tree_are_ignored() -> None:
     assert parse(dtb + b"anything") == parse(dtb)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_damaged_trees_are_refused_or_read_but_never_crash(data: st.DataObject) -> None:
     dtb = bytearray(small_dtb(3))

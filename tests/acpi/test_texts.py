@@ -18,6 +18,7 @@ from acpi.formats.texts import plain
 from acpi.parse import entries_of
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 from tests.acpi.samples import HEST
+from tests.examples import examples
 
 DATA = HEST.to_bytes()
 DUMP = acpidump.write([acpidump.Entry(DATA), acpidump.Entry(AGDI)])
@@ -107,7 +108,7 @@ def test_a_row_that_is_missing_is_not_made_up() -> None:
     assert entry.data == DATA[:48]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.text("0123456789abcdefHEST@x:|-*{}[]>., \n\t", max_size=400))
 def test_any_text(text: str) -> None:
     entries, faults = entries_of(text.encode())
@@ -115,7 +116,7 @@ def test_any_text(text: str) -> None:
     assert sum(len(entry.data) for entry in entries) <= 64 << 10
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.sampled_from(sorted(DUMPS)), st.integers(0, 5000), st.binary(max_size=3))
 def test_any_damage(name: str, at: int, new: bytes) -> None:
     data = DUMPS[name]

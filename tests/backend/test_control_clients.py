@@ -22,6 +22,7 @@ from qemu_sdei.backend.control import control_socket, handover_commands
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
 from tests.backend.simulated import serve
+from tests.examples import examples
 from tests.guest.guests import runtime_directory
 
 
@@ -90,7 +91,7 @@ JSON = st.recursive(
         max_size=6,
     )
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_request_breaks_the_backend(
     tmp_path_factory: pytest.TempPathFactory, messages: list[dict[str, Any]]
 ) -> None:

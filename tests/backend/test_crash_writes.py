@@ -144,6 +144,7 @@ def test_the_writes_are_seen(undisturbed: tuple[list[Any], list[Site]]) -> None:
     assert wanted <= names, f"missing: {wanted - names}"
 
 
+@pytest.mark.not_quick
 @pytest.mark.timeout(300)
 def test_killed_before_a_write_of_each_place(
     undisturbed: tuple[list[Any], list[Site]],
@@ -173,6 +174,7 @@ def killed_twice(
     assert second > times // 10
 
 
+@pytest.mark.not_quick
 @pytest.mark.timeout(300)
 def test_the_one_that_recovers_is_killed_too(
     undisturbed: tuple[list[Any], list[Site]],

@@ -26,6 +26,7 @@ from tests.backend.handed_over import described, destination, machine, migrate, 
 from tests.backend.simulated import serve
 from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
 from tests.backend.test_bound_state import lines_of, scenario
+from tests.examples import examples
 from tests.sdei.test_state_fuzz import JUNK, damage_at, places
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -233,7 +234,7 @@ def test_two_handlers_of_one_class_are_refused() -> None:
         load(state)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["delete", "copy", "set"]), JUNK), min_size=1, max_size=3

@@ -28,6 +28,7 @@ from tests.backend.schema import SCHEMA, refusal
 from tests.backend.simulated import serve
 from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
 from tests.backend.test_document import DOCUMENT
+from tests.examples import examples
 from tests.sdei.test_state_fuzz import places
 
 
@@ -364,7 +365,7 @@ def test_every_field_by_itself(state: Any) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from([DOCUMENT, MIDDLE]), st.data())
 def test_values_in_each_others_places(state: Any, data: st.DataObject) -> None:
     """Two of the same type are swapped."""

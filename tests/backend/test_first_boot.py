@@ -113,6 +113,7 @@ def test_undisturbed(boot: Callable[[Path, _Kill], None], tmp_path: Path) -> Non
     boot(tmp_path, _Kill(-1))
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("boot", [first, second])
 def test_killed_at_every_line(boot: Callable[[Path, _Kill], None], tmp_path: Path) -> None:
     whole = _Kill(-1)

@@ -14,6 +14,7 @@ from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.simulated import EL1H, ENTRY, SimulatedBoot, SimulatedGuest, serve
+from tests.examples import examples
 
 M64 = (1 << 64) - 1
 CPUS = 2
@@ -59,7 +60,7 @@ class Forged:
 
 
 @given(pokes=st.lists(st.lists(POKE, max_size=6), max_size=8), calls=st.lists(st.sampled_from([*Function]), max_size=8))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_whatever_is_forged_the_backend_goes_on(
     tmp_path_factory: pytest.TempPathFactory, pokes: list[list[tuple[int, int, int]]], calls: list[Function]
 ) -> None:

@@ -16,6 +16,7 @@ from qemu_sdei.monitor.layout import MAX_CPUS, AnswerFlag, Kind, Op, SysReg, Wor
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.simulated import EL1H, ENTRY, SimulatedGuest, serve
+from tests.examples import examples
 
 M64 = 0xFFFF_FFFF_FFFF_FFFF
 NOT_SUPPORTED = M64
@@ -255,7 +256,7 @@ def test_a_call_from_a_cpu_that_is_off_is_refused(guest: SimulatedGuest) -> None
     ),
     kinds=st.lists(st.one_of(st.sampled_from([*map(int, Kind)]), st.integers(0, M64)), max_size=12),
 )
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_no_frame_can_crash_or_hang_the_backend(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[int, int]], kinds: list[int]
 ) -> None:

@@ -33,6 +33,7 @@ from qemu_sdei.errors import GuestError, SdeiError
 from qemu_sdei.host.environment import Finding
 from qemu_sdei.printable import message_lines, printable
 from qemu_sdei.rundir import RunDirectory
+from tests.examples import examples
 from tests.library.test_control_client import Backend, result
 
 OURS = re.compile(rb"\x1b\[(?:0|1|2|3|31|32|33|1;31)?m|\r\x1b\[K")
@@ -103,7 +104,7 @@ def command(*words: str) -> str:
     return on_a_terminal(run)
 
 
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
 ]
 
 
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=examples(100))
 @given(word, st.sampled_from(WORDS))
 def test_arguments(text: str, words: Callable[[str], Sequence[str]]) -> None:
     command(*words(text))

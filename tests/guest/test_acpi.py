@@ -127,7 +127,7 @@ def test_disk_and_network_on_pcie(tmp_path: Path) -> None:
 
 
 SHAPES = [
-    pytest.param("cortex-a53", "6.1", 1, "128M", False),
+    pytest.param("cortex-a53", "6.1", 1, "128M", False, marks=pytest.mark.smoke),
     pytest.param("neoverse-n1", "6.12", 6, "512M", True),
     *(
         pytest.param(cpu, series, 2, "1G", False, marks=pytest.mark.slow)

@@ -12,6 +12,8 @@ from qemu_sdei import guestbuild
 from qemu_sdei.errors import UsageError
 from qemu_sdei.guestbuild import Layout
 
+pytestmark = pytest.mark.not_quick  # it compiles
+
 SELFTEST = next(program for program in guestbuild.PROGRAMS if program.name == "selftest")
 BENCH = next(program for program in guestbuild.PROGRAMS if program.name == "bench")
 NO_COMPILER = {"PATH": "/nonexistent"}

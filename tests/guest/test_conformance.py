@@ -76,7 +76,13 @@ def check(report: Report, skipped: set[int]) -> None:
 
 @pytest.mark.parametrize(
     ("cpu", "virtualization", "smp"),
-    [("cortex-a72", False, 4), ("cortex-a72", True, 4), ("max", False, 4), ("max", True, 2), ("cortex-a72", False, 8)],
+    [
+        pytest.param("cortex-a72", False, 4, marks=pytest.mark.smoke),
+        ("cortex-a72", True, 4),
+        ("max", False, 4),
+        ("max", True, 2),
+        ("cortex-a72", False, 8),
+    ],
     ids=["EL1", "EL2", "max", "max-EL2", "eight-CPUs"],
 )
 def test_our_firmware_conforms(cpu: str, virtualization: bool, smp: int) -> None:

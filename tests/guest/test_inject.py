@@ -47,6 +47,7 @@ WAIT = ("--wait", "--timeout", "1")
 LONG = ("--wait", "--timeout", "50")
 
 
+@pytest.mark.smoke
 def test_a_masked_vcpu(guest: Guest) -> None:
     tell(guest, "mask 1")
     code, _, err = inject(guest, "--event", "0", *WAIT)

@@ -195,6 +195,7 @@ def test_reset_and_end_at_the_destination(runtime: Path) -> None:
     check_nothing_left(runtime)
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(120)
 def test_command(runtime: Path) -> None:
     """`qemu-sdei migrate`: the terminal that runs the guest keeps it, and the guest's end is still its end."""

@@ -71,6 +71,7 @@ def test_no_event_is_lost_or_doubled(count: int, runtime: Path) -> None:
     check_nothing_left(runtime)
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(120)
 def test_in_a_storm_of_calls(runtime: Path) -> None:
     """Each call is answered once; the guest's end is seen where it is."""

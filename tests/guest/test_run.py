@@ -23,7 +23,7 @@ def run(runtime: Path, *words: str) -> tuple[int, str, str]:
     ("words", "status", "output"),
     [
         (["uname", "-m"], 0, "aarch64\n"),
-        (["echo one; echo two >&2; printf three; exit 42"], 42, "one\ntwo\nthree"),
+        pytest.param(["echo one; echo two >&2; printf three; exit 42"], 42, "one\ntwo\nthree", marks=pytest.mark.smoke),
         (["sh", "-c", "kill -9 $$"], 137, "Killed\n"),
         (["printf", "%s|", "a b", "$HOME", "'"], 0, "a b|$HOME|'|"),
         (["no-such-program"], 127, None),

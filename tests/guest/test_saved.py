@@ -22,6 +22,7 @@ pytestmark = pytest.mark.guest
 STORM = GuestOptions(kernel="builtin:bench", append="mode=storm count=8000 smp=2 seed=3", memory="128M")
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(120)
 def test_goes_on_and_is_restored_twice(runtime: Path, tmp_path: Path) -> None:
     """The guest that stayed and both that come back find every call answered once and every signal handled once."""

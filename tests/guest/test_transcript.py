@@ -74,6 +74,7 @@ def test_selftest_prints_the_transcript_of_the_kvm_series(cpu: str, virtualizati
     assert lines[len(wanted) :] in ([], [""])
 
 
+@pytest.mark.smoke
 def test_selftest_on_four_cpus() -> None:
     lines = console_of(GuestOptions(kernel="builtin:selftest", append="smp=4", smp=4, memory="128M"))
     assert lines[1] == "    NR_VCPUS: 4    SDEI Event: 0x00000000"

@@ -17,6 +17,7 @@ from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.context import new_regs
 from qemu_sdei.sdei.interrupts import Wanted
 from qemu_sdei.sdei.pstate import SCTLR_SPAN
+from tests.examples import examples
 from tests.sdei.machine import small_profile
 from tests.sdei.model import Model
 
@@ -389,7 +390,7 @@ class AgainstModel(RuleBasedStateMachine):
 
 
 AgainstModel.TestCase.settings = settings(
-    max_examples=200,
+    max_examples=examples(60, 200),
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.state import VERSION
+from tests.examples import examples
 from tests.sdei.machine import PRIVATE, PRIVATE_2, PRIVATE_CRITICAL, SHARED, SHARED_2, Machine, busy
 
 DOCUMENT: Any = busy().dispatcher.snapshot()
@@ -63,7 +64,7 @@ def damage_at(document: Any, path: tuple[Any, ...], how: str, junk: Any) -> None
         node[last] = copy.deepcopy(junk)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=examples(300, 1500))
 @given(
     damages=st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["replace", "replace", "delete", "copy"]), JUNK),

@@ -214,6 +214,7 @@ def test_a_pattern_may_be_compiled() -> None:
     assert console.search(re.compile("one", re.IGNORECASE), 0, 1)[0][0] == "One"
 
 
+@pytest.mark.not_quick
 def test_a_guest_that_prints_byte_by_byte_takes_no_more_memory_than_its_text() -> None:
     console = Console(limit=100_000)
     console.feed(b"x")

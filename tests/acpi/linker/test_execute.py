@@ -22,6 +22,7 @@ from acpi.linker import (
     files_of,
     parse,
 )
+from tests.examples import examples
 
 BASE, SIZE = 0x7FC0_0000, 0x10_0000
 
@@ -119,7 +120,7 @@ HOSTILE: st.SearchStrategy[Command] = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(HOSTILE, max_size=12), st.binary(max_size=80), st.binary(max_size=80))
 def test_no_script_does_more_than_raise_an_acpi_error(commands: list[Command], a: bytes, b: bytes) -> None:
     try:

@@ -1,0 +1,35 @@
+"""How many examples a property is tried with. A test that says a number itself says it by `examples`, so that it is
+smaller in the inner loop and larger by `scripts/test --all`; imported after the profile was chosen.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, settings
+
+QUICK = "quick"
+"""`scripts/test --quick`."""
+THOROUGH = "thorough"
+"""`scripts/test --all`."""
+SCORE = "score"
+"""For faults that are put in on purpose (tests/sdei/mutants.py): the same examples each time."""
+NORMAL = "tests"
+_SHARE = 10
+_FEWEST = 5
+
+# How long an example takes is no property of the program: a machine that does something else as well is no failure.
+settings.register_profile(NORMAL, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(QUICK, settings.get_profile(NORMAL), max_examples=10)
+settings.register_profile(THOROUGH, settings.get_profile(NORMAL))
+# No shrinking: the first example that fails is the answer.
+settings.register_profile(
+    SCORE, phases=(Phase.explicit, Phase.generate), derandomize=True, database=None, print_blob=False
+)
+settings.register_profile(f"{SCORE}-{NORMAL}", settings.get_profile(SCORE))
+
+
+def examples(normal: int, thorough: int | None = None) -> int:
+    """`normal`, a tenth of it in the inner loop; where all is tried `thorough`, if that is given."""
+    profile = settings.get_current_profile_name()
+    if profile == QUICK:
+        return max(normal // _SHARE, _FEWEST)
+    return thorough if thorough is not None and profile in (THOROUGH, SCORE) else normal
