@@ -51,6 +51,7 @@ def run(tmp_path: Path, *command: str, **extra: bytes) -> tuple[str, int]:
     return output.replace("\r\n", "\n"), status
 
 
+@pytest.mark.slow  # by `qemu-sdei run` as well (tests/guest/test_run.py)
 def test_output_is_the_commands_alone_and_its_status_comes_back(tmp_path: Path) -> None:
     output, status = run(tmp_path, "echo '<3>noise' >/dev/kmsg; printf 'one\\ntwo'; exit 42")
     assert (output, status) == ("one\ntwo", 42)
@@ -71,6 +72,7 @@ def test_the_command_has_a_usual_surrounding(tmp_path: Path) -> None:
     assert status == 127
 
 
+@pytest.mark.slow  # by `qemu-sdei run` as well
 def test_a_panic_is_seen_although_kernel_messages_are_off(tmp_path: Path) -> None:
     guest = boot(tmp_path, ["echo c >/proc/sysrq-trigger"])
     try:
@@ -82,7 +84,8 @@ def test_a_panic_is_seen_although_kernel_messages_are_off(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("poweroff", "reboot: Power down"), ("reboot", "reboot: Restarting system")]
+    ("name", "said"),
+    [pytest.param("poweroff", "reboot: Power down", marks=pytest.mark.slow), ("reboot", "reboot: Restarting system")],
 )
 def test_power_commands_work_by_their_names(tmp_path: Path, name: str, said: str) -> None:
     guest = boot(tmp_path, [f"echo 7 >/proc/sys/kernel/printk; echo last words; {name}; sleep 1000"])

@@ -78,10 +78,11 @@ def check(report: Report, skipped: set[int]) -> None:
     ("cpu", "virtualization", "smp"),
     [
         pytest.param("cortex-a72", False, 4, marks=pytest.mark.smoke),
-        ("cortex-a72", True, 4),
-        ("max", False, 4),
+        # Each by itself, and together in the next one.
+        pytest.param("cortex-a72", True, 4, marks=pytest.mark.slow),
+        pytest.param("max", False, 4, marks=pytest.mark.slow),
         ("max", True, 2),
-        ("cortex-a72", False, 8),
+        pytest.param("cortex-a72", False, 8, marks=pytest.mark.slow),
     ],
     ids=["EL1", "EL2", "max", "max-EL2", "eight-CPUs"],
 )

@@ -255,7 +255,13 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("what", ENDS)
+SAME = {"sys.exit", "SIGHUP"}
+"""As the interpreter's end, and as SIGTERM."""
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=pytest.mark.slow) if what in SAME else what for what in ENDS]
+)
 def test_an_orderly_end_of_the_owner_ends_its_guest(runtime: Path, what: str) -> None:
     before, then, status = ENDS[what]
     with owner(then, before) as process:
@@ -280,7 +286,17 @@ def test_a_guest_that_cannot_be_adopted_goes_on(runtime: Path) -> None:
         assert again.inject(0, 1, wait=True).outcome == "completed"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "qemu-sdei-run", "version": 9, "plan": {}}', None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        None,
+        *(
+            pytest.param(content, marks=pytest.mark.slow)
+            for content in ("", "[]", '{"format": "qemu-sdei-run", "version": 9, "plan": {}}')
+        ),
+    ],
+)
 def test_one_whose_description_is_damaged_can_still_be_ended(runtime: Path, content: str | None) -> None:
     killed()
     file = rundir.find("g").path / rundir.RUN

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 
 import pytest
 
@@ -81,8 +82,8 @@ def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> list[int
     return cpus
 
 
-def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, second: int) -> None:
-    """A panic, and one of the capture kernel, in and outside of a handler, on these physical CPUs."""
+def crash(series: str, boot: str, crashes: Sequence[tuple[int, bool]]) -> None:
+    """A panic, and further ones of the capture kernels: on which physical CPU, and whether in a handler."""
     image = DebianCache().kernel(series).image
     options = GuestOptions(
         series=series,
@@ -98,23 +99,28 @@ def crash_twice(series: str, boot: str, *, handler_first: bool, first: int, seco
         shell(guest, "dmesg -n 1")
         crash_load(guest, image, again="192M")
         cpus = list(range(CPUS))
-        for number, (cpu, in_handler) in enumerate(((first, handler_first), (second, not handler_first)), 2):
+        for number, (cpu, in_handler) in enumerate(crashes, 2):
             if in_handler:
                 assert crash_in_handler(guest, cpu) in ("SDEI TEST: in the handler of event 0x0", "")
             else:
                 assert crash_outside(guest, cpus.index(cpu)) == "sysrq triggered crash"
             cpus = check_capture_kernel(guest, cpu, number)
-            if number == 2:
+            if number <= len(crashes):
                 crash_load(guest, image)
         assert guest.poweroff().guest
 
 
 @pytest.mark.parametrize(
-    ("series", "boot", "handler_first", "first", "second"),
-    [pytest.param("6.1", "dt", False, 2, 0, marks=pytest.mark.slow), ("6.12", "acpi", True, 3, 1)],
+    ("series", "boot", "crashes"),
+    [
+        ("6.12", "acpi", [(3, True)]),
+        pytest.param("6.12", "acpi", [(3, True), (1, False)], marks=pytest.mark.slow),
+        pytest.param("6.1", "dt", [(2, False), (0, True)], marks=pytest.mark.slow),
+    ],
+    ids=["in a handler", "twice in a row, ACPI", "twice in a row"],
 )
-def test_smp_kdump_twice_in_a_row(series: str, boot: str, handler_first: bool, first: int, second: int) -> None:
-    crash_twice(series, boot, handler_first=handler_first, first=first, second=second)
+def test_smp_kdump(series: str, boot: str, crashes: list[tuple[int, bool]]) -> None:
+    crash(series, boot, crashes)
 
 
 @pytest.mark.slow
@@ -123,10 +129,6 @@ def test_smp_kdump_twice_in_a_row(series: str, boot: str, handler_first: bool, f
 def test_smp_kdump_many_times(series: str) -> None:
     """QEMU_SDEI_KDUMP_ROUNDS says how many boots, of which each crashes twice."""
     for n in range(ROUNDS):
-        crash_twice(
-            series,
-            "acpi" if n % 3 == 2 else "dt",
-            handler_first=n % 2 == 0,
-            first=n % CPUS,
-            second=(n + 1 + n // 4) % CPUS,
-        )
+        in_handler = n % 2 == 0
+        crashes = [(n % CPUS, in_handler), ((n + 1 + n // 4) % CPUS, not in_handler)]
+        crash(series, "acpi" if n % 3 == 2 else "dt", crashes)

@@ -43,7 +43,8 @@ def prepare(client: Client, image: Path) -> None:
     client.shell(f"echo {text} | base64 -d | gunzip >/bin/kexec; chmod 755 /bin/kexec")
 
 
-@pytest.mark.parametrize("series", ["6.12", pytest.param("6.1", marks=pytest.mark.slow)])
+@pytest.mark.slow  # for the firmware a capture kernel (test_kdump.py) is the same
+@pytest.mark.parametrize("series", ["6.12", "6.1"])
 def test_kexec_with_events_registered(series: str, capsys: pytest.CaptureFixture[str]) -> None:
     image = DebianCache().kernel(series).image
     files = {KO: module_for(series), IMAGE: image}

@@ -22,12 +22,12 @@ def run(runtime: Path, *words: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("words", "status", "output"),
     [
-        (["uname", "-m"], 0, "aarch64\n"),
+        pytest.param(["uname", "-m"], 0, "aarch64\n", marks=pytest.mark.slow),
         pytest.param(["echo one; echo two >&2; printf three; exit 42"], 42, "one\ntwo\nthree", marks=pytest.mark.smoke),
-        (["sh", "-c", "kill -9 $$"], 137, "Killed\n"),
+        pytest.param(["sh", "-c", "kill -9 $$"], 137, "Killed\n", marks=pytest.mark.slow),
         (["printf", "%s|", "a b", "$HOME", "'"], 0, "a b|$HOME|'|"),
-        (["no-such-program"], 127, None),
-        (["cat /proc/cpuinfo | grep -c ^processor"], 0, "2\n"),
+        pytest.param(["no-such-program"], 127, None, marks=pytest.mark.slow),
+        pytest.param(["cat /proc/cpuinfo | grep -c ^processor"], 0, "2\n", marks=pytest.mark.slow),
     ],
 )
 def test_a_commands_output_and_status_are_its_own(

@@ -82,7 +82,9 @@ def test_the_selftest_passes(installed: Path) -> None:
 
 
 @pytest.mark.usefixtures("linux")
-@pytest.mark.parametrize("words", [["run", "--", "true"], ["demo"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [["run", "--", "true"], pytest.param(["demo"], marks=pytest.mark.slow)], ids=lambda words: words[0]
+)
 def test_linux_boots(installed: Path, words: list[str]) -> None:
     with runtime_directory() as runtime:
         execute("env", f"XDG_RUNTIME_DIR={runtime}", installed / "qemu-sdei", *words)
