@@ -16,7 +16,7 @@ from tests.guest.guests import Command, check_nothing_left, command, until
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
 
 
-@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("end", [pytest.param("\n", marks=pytest.mark.slow), ""])
 def test_the_end_of_the_input_ends_the_guest(runtime: Path, end: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "qemu_sdei", "run", "-q"],
