@@ -130,9 +130,9 @@ def test_a_stopped_backend_is_told_and_goes_on(guest: Guest) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(GuestTimeoutError, match="did not answer"):
-            with guest.client() as client:
-                client.timeout = 0.5  # for its greeting, too
+        with guest.client() as client:
+            client.timeout = 0.5  # for its greeting, too
+            with pytest.raises(GuestTimeoutError, match="did not answer"):
                 client.request("status")
     finally:
         os.kill(pid, signal.SIGCONT)

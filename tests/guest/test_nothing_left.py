@@ -26,7 +26,7 @@ def start(runtime: Path, *, linux: bool = False) -> subprocess.Popen[bytes]:
     more = ("--", "echo up; sleep 1000") if linux else IDLE
     process = command(runtime, "run", "-q", "--name", "g", *more)
     assert process.stdout is not None
-    assert process.stdout.readline() == (b"up\n" if linux else b"idle: ready\r\n")
+    assert process.stdout.readline() == (b"up\n" if linux else b"idle: ready\n")
     assert len(processes(runtime)) == 2
     return process
 
