@@ -243,7 +243,8 @@ def test_ctrl_c_at_any_moment_of_the_start(part: int, runtime: Path) -> None:
         time.sleep(0.15 + 0.1 * part)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, -signal.SIGINT)
+    if "init_import_site" not in err:  # else Python itself had not come up
+        assert process.returncode in (130, -signal.SIGINT), err
     assert "qemu_sdei/" not in err, "Python itself may have been interrupted before it came to us"
     base = runtime / "qemu-sdei"
     assert not base.exists() or [path.name for path in base.iterdir()] in ([], [".lock"])
