@@ -23,11 +23,19 @@ def loads(data: bytes) -> Any:
             `MAX_CONTAINERS` and `MAX_PARTS`; a number has more digits than Python converts (4300).
     """
     containers = data.count(b"[") + data.count(b"{")
-    if containers > MAX_CONTAINERS or data.count(b",") > MAX_PARTS:
+    if containers > MAX_CONTAINERS or (len(data) > MAX_PARTS and data.count(b",") > MAX_PARTS):
         raise ValueError("it has too many parts")
+    if containers > MAX_DEPTH:  # fewer cannot be nested too deep: most messages are not looked at twice
+        _check_depth(data)
+    try:
+        return json.loads(data)
+    except RecursionError:  # as deep only by what is no JSON
+        raise ValueError("it is nested too deep") from None
+
+
+def _check_depth(data: bytes) -> None:
     depth = 0
-    # Fewer cannot be nested too deep: most messages are not looked at twice.
-    for token in _TOKEN.finditer(data) if containers > MAX_DEPTH else ():
+    for token in _TOKEN.finditer(data):
         what = token[0]
         if what in (b"[", b"{"):
             depth += 1
@@ -35,7 +43,3 @@ def loads(data: bytes) -> Any:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         elif what in (b"]", b"}"):
             depth -= 1
-    try:
-        return json.loads(data)
-    except RecursionError:  # as deep only by what is no JSON
-        raise ValueError("it is nested too deep") from None
