@@ -79,10 +79,10 @@ class GuestConfig:
     """RAM as a file by path; None when the backend gets a descriptor (`--ram-fd`)."""
     virtualization: bool = False
     """The guest has EL2 for its own use."""
-    profile: str | None = None
+    events: str | None = None
     """TOML file that says which SDEI events the machine has; None for the built-in set."""
     sdei_version: str | None = None
-    """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what the profile says."""
+    """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what the events file says."""
     sdei_vendor: int | None = None
     """Low 32 bits of SDEI_VERSION."""
     sdei_signal: str | None = None
@@ -124,6 +124,9 @@ class GuestConfig:
     @classmethod
     def from_data(cls, data: object) -> GuestConfig:
         """The same, of what JSON's text was."""
+        if isinstance(data, dict) and "events" not in data:
+            # An older program wrote it.
+            data = {("events" if name == "profile" else name): value for name, value in data.items()}
         try:
             return codec.from_data(cls, data)
         except codec.FieldError as error:

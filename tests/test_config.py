@@ -118,3 +118,11 @@ def test_any_values_give_a_configuration_or_a_protocol_error(changes: dict[str, 
     except ProtocolError:
         return
     assert GuestConfig.from_json(config.to_json()) == config
+
+
+def test_the_former_name_of_the_events_file_is_read() -> None:
+    """A guest that was started before the package was upgraded has it in its guest.json."""
+    config = GuestConfig(name="guest", nr_cpus=2, cpu="cortex-a72", ram_size=128 << 20, events="/mine.toml")
+    former = config.to_json().replace('"events"', '"profile"')
+    assert former != config.to_json()
+    assert GuestConfig.from_json(former) == config

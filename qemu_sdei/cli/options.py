@@ -166,7 +166,7 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         virtualization=args.virtualization,
         name=args.name,
         qemu=args.qemu,
-        profile=args.events,
+        events=args.events,
         sdei_version=args.sdei_version,
         sdei_vendor=None if args.sdei_vendor is None else _number(args.sdei_vendor, "--sdei-vendor"),
         sdei_signal=args.sdei_signal,

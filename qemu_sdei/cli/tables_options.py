@@ -87,7 +87,7 @@ def _machine(args: argparse.Namespace) -> GuestOptions | None:
             given["qemu_args"] = [word for argument in args.qemu_arg for word in shlex.split(argument)]
         except ValueError as error:
             raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
-    return GuestOptions(**given, profile=args.events) if given or args.machine else None
+    return GuestOptions(**given, events=args.events) if given or args.machine else None
 
 
 def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:

@@ -94,7 +94,7 @@ def run(
         UsageError: filter, events or machine cannot be. GuestError: the guest did not get to its first scenario.
         GuestTimeoutError: all of it took longer than `timeout` seconds.
     """
-    profile = Profile.default() if options.profile is None else Profile.load(Path(options.profile))
+    profile = Profile.default() if options.events is None else Profile.load(Path(options.events))
     words = ["trigger=console", *event_words(profile)]
     kernel = KERNEL if own is None else f"{FLAT}{own.guest}"
 

@@ -50,8 +50,8 @@ def make_offer(
         found[KERNEL] = Path(kernel)
     if initrd is not None:
         found[INITRD] = Path(str(initrd))
-    if config.profile is not None:
-        found[PROFILE] = Path(config.profile)
+    if config.events is not None:
+        found[PROFILE] = Path(config.events)
     for number, service in enumerate(config.services):
         found[f"{SERVICE}{number}"] = Path(service)
     known = travelling.to_host(options)

@@ -36,7 +36,7 @@ _KEYS: Final = {
     *("kernel", "flat", "append", "reboot", "shell", "config", "files"),
 }
 _LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
-_SAME: Final = ("name", "ram_path", "profile", "services", "trace")
+_SAME: Final = ("name", "ram_path", "events", "services", "trace")
 """Fields of guest.json that differ between two hosts."""
 
 
@@ -116,7 +116,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
     options = replace(options, kernel=words["kernel"])
     allowed.check(options)
     check_tables(replace(options, kernel=BUILTIN if flags["flat"] else None), flags["flat"])
-    qemu, size = check_machine(replace(options, services=(), profile=None))
+    qemu, size = check_machine(replace(options, services=(), events=None))
     attached = devices(options)
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
     kind = _machine_type(offer["qemu"], qemu)
@@ -135,7 +135,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         if here is None:
             needed[role] = replace(file, path=places[role])
     plan = Plan(
-        options=replace(options, profile=places.get(PROFILE)),
+        options=replace(options, events=places.get(PROFILE)),
         qemu=qemu,
         ram_size=size,
         kernel=str(places.get(KERNEL, words["kernel"])),
@@ -153,7 +153,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         needed.pop(MONITOR, None)
     # As far as it can be known before the files are here.
     machine = state_document.machine_of(
-        guest_config(replace(plan, options=replace(plan.options, profile=None)), name, None)
+        guest_config(replace(plan, options=replace(plan.options, events=None)), name, None)
     )
     if offer["machine"] != machine:
         different = sorted(key for key, value in machine.items() if _field(offer["machine"], key) != value)
@@ -214,7 +214,7 @@ def _files(data: object, kernel: str, config: GuestConfig, services: int) -> dic
         wanted.add(KERNEL)
     if config.boot.get("initrd") is not None:
         wanted.add(INITRD)
-    if config.profile is not None:
+    if config.events is not None:
         wanted.add(PROFILE)
     if not isinstance(data, dict) or data.keys() != wanted:
         raise ProtocolError("the offer has not the files that such a guest has")

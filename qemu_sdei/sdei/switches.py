@@ -18,7 +18,7 @@ def profile_of(config: GuestConfig) -> Profile:
     Raises:
         UsageError: the file cannot be read or is wrong, or a switch has a value that cannot be.
     """
-    profile = Profile.load(Path(config.profile)) if config.profile else Profile.default()
+    profile = Profile.load(Path(config.events)) if config.events else Profile.default()
     changes: dict[str, Any] = {}
     if config.sdei_version is not None:
         version = parse_version(config.sdei_version)

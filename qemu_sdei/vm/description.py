@@ -12,6 +12,7 @@ from qemu_sdei import untrusted_files as saved_files
 from qemu_sdei.errors import UsageError
 from qemu_sdei.vm.options import rooted
 from qemu_sdei.vm.plan import Plan
+from qemu_sdei.vm.travelling import renamed
 
 FORMAT: Final = "qemu-sdei-run"
 VERSION: Final = 1
@@ -56,6 +57,7 @@ class Description:
             raise UsageError(f"{what} is of another version of this program: use the one that it was started with")
         try:
             about = {name: value for name, value in data.items() if name not in ("format", "version")}
+            about["plan"] = data["plan"] | {"options": renamed(data["plan"].get("options"))}
             return codec.from_data(cls, about, complete=True)
         except codec.FieldError:
             raise UsageError(

@@ -6,8 +6,9 @@ Each option says by its metadata how far it goes when its guest leaves; `travell
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, InitVar, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -163,10 +164,12 @@ class GuestOptions:
     """False: firmware without SDEI. Its function ids are NOT_SUPPORTED, and nothing announces it."""
     name: str | None = field(default=None, metadata=_NOWHERE)
     """Name for `qemu-sdei inject NAME` and the like; None: the first free of guest, guest-2, ..."""
-    profile: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
-    """TOML file with the machine's SDEI events."""
+    events: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
+    """The events file: TOML with the machine's SDEI events."""
+    profile: InitVar[str | Path | None] = None
+    """The former name of `events`; it warns, and goes with the next release."""
     sdei_version: str | None = field(default=None, metadata=_EVERYWHERE)
-    """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what `profile` says."""
+    """What SDEI_VERSION answers, such as "1.0". This and the next three: None for what the events file says."""
     sdei_vendor: int | None = field(default=None, metadata=_EVERYWHERE)
     """Low 32 bits of SDEI_VERSION."""
     sdei_signal: str | None = field(default=None, metadata=_EVERYWHERE)
@@ -198,6 +201,11 @@ class GuestOptions:
     """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
     for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
     """
+
+    def __post_init__(self, profile: str | Path | None) -> None:
+        if profile is not None:
+            warnings.warn("GuestOptions(profile=...) is events=... now", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "events", profile)
 
 
 def rooted(options: GuestOptions) -> GuestOptions:

@@ -133,7 +133,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     size = memory.ram_size(options.memory, padded=padded)
     if options.name is not None:
         check_name(options.name)
-    for path, what in ((options.profile, "event profile"), *((service, "service") for service in options.services)):
+    for path, what in ((options.events, "events file"), *((service, "service") for service in options.services)):
         if path is not None:
             readable_file(path, what)
     if options.trace is not None:
@@ -319,7 +319,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         ram_path=absolute(ram_path),
         boot=plan.boot_json(initrd),
         virtualization=options.virtualization,
-        profile=absolute(options.profile),
+        events=absolute(options.events),
         sdei_version=options.sdei_version,
         sdei_vendor=options.sdei_vendor,
         sdei_signal=options.sdei_signal,
@@ -329,7 +329,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         trace=absolute(options.trace),
     )
     switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)
-    if options.profile is not None or switches != (None, None, None, None):
+    if options.events is not None or switches != (None, None, None, None):
         from qemu_sdei.sdei.switches import profile_of
 
         profile = profile_of(config)  # so that what is wrong is known now
@@ -346,7 +346,7 @@ def _check_announced(config: GuestConfig, profile: Profile, ras: bool) -> None:
     AcpiArea.of(BootConfig.from_json(config.boot)).sources(sources)
     if ras and not sources:
         raise UsageError(
-            f'machine description {config.profile} has no event for hardware errors: give one acpi = "ghes" in it, '
+            f'machine description {config.events} has no event for hardware errors: give one acpi = "ghes" in it, '
             "or leave out --ras"
         )
 

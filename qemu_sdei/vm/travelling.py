@@ -15,6 +15,8 @@ from qemu_sdei.vm.options import Goes, GuestOptions, rooted, travel
 
 _FORMER: Final = frozenset(("exact_memory",))
 """Options that there were, in directories of older versions; how much RAM there is, the configuration says."""
+_RENAMED: Final = {"profile": "events"}
+"""Options that had another name."""
 _MAX_TEXT: Final = 4096
 _MAX_LIST: Final = 64
 _LONGEST: Final = 1e6
@@ -59,7 +61,9 @@ def to_directory(options: GuestOptions) -> dict[str, Any]:
 
 def from_directory(data: object, kind: type[GuestOptions] = GuestOptions) -> GuestOptions:
     """Read what `to_directory` gave, an older program's too, which knew fewer options. Raises `UsageError`."""
-    known = {name: value for name, value in data.items() if name not in _FORMER} if isinstance(data, dict) else data
+    known = renamed(
+        {name: value for name, value in data.items() if name not in _FORMER} if isinstance(data, dict) else data
+    )
     try:
         options = codec.from_data(kind, known, only=in_directory(kind))
     except codec.FieldError as error:
@@ -69,6 +73,13 @@ def from_directory(data: object, kind: type[GuestOptions] = GuestOptions) -> Gue
     if name := _wrong(options):
         raise UsageError(f"the saved guest's options are damaged: {name}")
     return options
+
+
+def renamed(data: object) -> object:
+    """Options that an older program has written, by the names that they have now."""
+    if not isinstance(data, dict):
+        return data
+    return {_RENAMED.get(name, name): value for name, value in data.items()}
 
 
 def in_directory(kind: type[GuestOptions] = GuestOptions) -> frozenset[str]:

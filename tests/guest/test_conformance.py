@@ -102,7 +102,7 @@ def test_a_firmware_configured_as_tf_a(tmp_path: Path) -> None:
     """1.0, vendor 0, SIGNAL refused to those that are not ready, no static shared event: shared is the bound SPI."""
     events = tmp_path / "events.toml"
     events.write_text(TF_A_LIKE)
-    report = run(GuestOptions(smp=4, memory="128M", profile=events))
+    report = run(GuestOptions(smp=4, memory="128M", events=events))
     check(report, (set(NEEDS) - {2}) | {32, 33, 74, 77})
     assert "shared event" in " ".join(results(report)[78].notes)
 

@@ -140,7 +140,7 @@ def test_another_run_goes_on_with_it(runtime: Path, tmp_path: Path) -> None:
             guest.load_snapshot("six")
         with pytest.raises(UsageError, match="'five' already"):
             guest.snapshot("five")
-    for other in ({"sdei_vendor": 1}, {"smp": 4}, {"memory": "96M"}, {"profile": _other_events(tmp_path)}):
+    for other in ({"sdei_vendor": 1}, {"smp": 4}, {"memory": "96M"}, {"events": _other_events(tmp_path)}):
         with Guest(GuestOptions(**{**vars(idle(image)), **other})) as guest:
             guest.expect("idle: ready")
             assert handled(guest)

@@ -41,7 +41,7 @@ WAITING = '{"state": "waiting", "name": "g", "socket": "/run/user/1000/qemu-sdei
 
 
 @pytest.fixture
-def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ssh(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of the ssh; `answers` is what the other host says."""
     path = tmp_path / "bin"
     path.mkdir()
@@ -49,7 +49,6 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (path / "ssh").chmod(0o755)
     (path / "answers").write_text(f"Welcome!\n[1, 2]\n{WAITING}\n")
     monkeypatch.setenv("PATH", str(path))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return path
 
 
@@ -58,7 +57,7 @@ def asked(ssh: Path) -> list[str]:
     return (ssh / "asked").read_text().splitlines()
 
 
-def test_a_way_there_and_nothing_left(ssh: Path, tmp_path: Path) -> None:
+def test_a_way_there_and_nothing_left(ssh: Path, runtime: Path) -> None:
     with Tunnel("ssh://me@there:2222", "g", remote_command="/opt/x/qemu-sdei -q") as address:
         assert (address.kind, str(address)) == ("unix", "me@there")
         login, receive, forward = asked(ssh)
@@ -67,7 +66,7 @@ def test_a_way_there_and_nothing_left(ssh: Path, tmp_path: Path) -> None:
         assert receive.endswith("-p 2222 -- me@there /opt/x/qemu-sdei -q receive --detach --name g")
         assert f"-L {address.host}:/run/user/1000/qemu-sdei/g/receive.sock" in forward
     assert "-O exit" in asked(ssh)[-1]
-    assert not [*tmp_path.glob("qs-*")]
+    assert not [*runtime.glob("qs-*")]
 
 
 @pytest.mark.parametrize(
@@ -80,14 +79,14 @@ def test_a_way_there_and_nothing_left(ssh: Path, tmp_path: Path) -> None:
         ("ends", "qemu-sdei: not found", "there did not start to wait for the guest (qemu-sdei: not found); is qemu-s"),
     ],
 )
-def test_no_way_there(file: str, text: str, words: str, ssh: Path, tmp_path: Path) -> None:
+def test_no_way_there(file: str, text: str, words: str, ssh: Path, runtime: Path) -> None:
     if file == "ends":
         (ssh / "answers").write_text("")
     (ssh / file).write_text(text)
     with pytest.raises(GuestError) as caught, Tunnel("ssh://there", "g"):
         pass
     assert words in str(caught.value)
-    assert not [*tmp_path.glob("qs-*")]
+    assert not [*runtime.glob("qs-*")]
 
 
 def test_a_host_that_says_nothing(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def options(directory: Path, **values: Any) -> None:
     edit(directory / "saved.json", lambda data: data["options"].update(values))
-    same = {name: value for name, value in values.items() if name in ("services", "profile")}
+    same = {name: value for name, value in values.items() if name in ("services", "events")}
     edit(directory / "guest.json", lambda data: data.update(same))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qemu_sdei.vm.options import GuestOptions, rooted
+from qemu_sdei.vm.travelling import from_directory, to_directory
 
 
 def test_rooted_options_name_the_same_files_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +18,7 @@ def test_rooted_options_name_the_same_files_from_anywhere(tmp_path: Path, monkey
         kernel="Image",
         drives=("disk.img,snapshot=on", "/abs.img"),
         shares=("dir:tag", "dir"),
-        profile=Path("events.toml"),
+        events=Path("events.toml"),
         services=("service.py",),
         client="sdei.ko",
         files={"/etc/x": Path("x")},
@@ -25,7 +28,7 @@ def test_rooted_options_name_the_same_files_from_anywhere(tmp_path: Path, monkey
     assert found.kernel == f"{tmp_path}/Image"
     assert found.drives == (f"{tmp_path}/disk.img,snapshot=on", "/abs.img")
     assert found.shares == (f"{tmp_path}/dir:tag", f"{tmp_path}/dir")
-    assert (found.profile, found.services, found.client) == (
+    assert (found.events, found.services, found.client) == (
         f"{tmp_path}/events.toml",
         (f"{tmp_path}/service.py",),
         f"{tmp_path}/sdei.ko",
@@ -40,3 +43,15 @@ def test_what_names_no_file_stays() -> None:
     assert rooted(GuestOptions(kernel="flat:/u-boot.bin")).kernel == "flat:/u-boot.bin"
     assert rooted(GuestOptions(client=True)).client is True
     assert rooted(GuestOptions()) == GuestOptions()
+
+
+def test_the_former_name_of_the_events_file_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="events="):
+        options = GuestOptions(profile="mine.toml")
+    assert options.events == "mine.toml"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert replace(options, smp=4).events == "mine.toml"
+    written = to_directory(GuestOptions())
+    del written["events"]
+    assert from_directory({**written, "profile": "/mine.toml"}).events == "/mine.toml"

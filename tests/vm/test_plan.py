@@ -43,7 +43,7 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
         (GuestOptions(boot="uefi"), "boot 'uefi' is not understood"),  # type: ignore[arg-type]
         (GuestOptions(boot="dt", ras=True), "leave out --dt, or --ras"),
         (GuestOptions(sdei=False, ras=True), "leave out --no-sdei, or --ras"),
-        (replace(SELFTEST, profile="/nonexistent"), "event profile /nonexistent cannot be read: no such file"),
+        (replace(SELFTEST, events="/nonexistent"), "events file /nonexistent cannot be read: no such file"),
         (replace(SELFTEST, services=["/nonexistent"]), "service /nonexistent"),
         (replace(SELFTEST, qemu="/nonexistent"), "does not exist"),
         (replace(SELFTEST, append="x" * 5000), "command line"),
@@ -105,7 +105,7 @@ def test_ras_needs_an_event_for_hardware_errors(tmp_path: Path) -> None:
     events = tmp_path / "events.toml"
     events.write_text('[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n')
     with pytest.raises(UsageError, match='no event for hardware errors: give one acpi = "ghes"'):
-        guest_config(plan_for(GuestOptions(ras=True, profile=events), tmp_path), "guest", None)
+        guest_config(plan_for(GuestOptions(ras=True, events=events), tmp_path), "guest", None)
 
 
 def plan_for(options: GuestOptions, directory: Path) -> Plan:
