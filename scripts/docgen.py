@@ -25,8 +25,9 @@ from acpi.tables import KINDS  # noqa: E402
 from qemu_sdei.backend.control.commands import requests_in  # noqa: E402
 from qemu_sdei.backend.control.control_socket import Control  # noqa: E402
 from qemu_sdei.backend.control.document_schema import SCHEMA  # noqa: E402
-from qemu_sdei.backend.control.handover_commands import Handover  # noqa: E402
-from qemu_sdei.backend.control.snapshot_state import Keeping  # noqa: E402
+from qemu_sdei.backend.control.handover_commands import HandoverCommands  # noqa: E402
+from qemu_sdei.backend.control.injection_commands import InjectionCommands  # noqa: E402
+from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
@@ -306,9 +307,14 @@ def _left(point: FailurePoint) -> str:
 def control() -> str:
     """The control protocol: its requests from the handlers' own words, the rest from the `.in`."""
     text = (ROOT / "docs/reference/control-protocol.in").read_text()
-    for mark, kind in (("@CONTROL@", Control), ("@MIGRATION@", Handover), ("@SNAPSHOT@", Keeping)):
+    tables: dict[str, tuple[type, ...]] = {
+        "@CONTROL@": (Control, InjectionCommands),
+        "@MIGRATION@": (HandoverCommands,),
+        "@SNAPSHOT@": (SnapshotCommands,),
+    }
+    for mark, kinds in tables.items():
         rows = ["| command | fields | result |", "|---|---|---|"]
-        for _, asked in requests_in(kind):
+        for _, asked in (request for kind in kinds for request in requests_in(kind)):
             rows.append(f"| `{asked.name}` | {'; '.join(map(str, asked.fields))} | {asked.result} |")
         text = text.replace(mark, "\n".join(rows))
     note = _NOTE.format(source="qemu_sdei/backend/control and docs/reference/control-protocol.in")

@@ -91,7 +91,7 @@ def serve(options: argparse.Namespace) -> int:
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
         ram=usable,
     )
-    firmware.proof = _proof(directory)
+    firmware.boot.proof = _proof(directory)
     memory_limit.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)
     if options.identity and rundir.identity(directory) != options.identity:
@@ -99,15 +99,24 @@ def serve(options: argparse.Namespace) -> int:
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
-    server.machine = machine_of(config)
+    server.guest.machine = machine_of(config)
     lifeline = None
     if options.lifeline:
-        lifeline = Lifeline(server, directory, die_with_owner=options.die_with_owner, qemu_output=options.qemu_output)
-    trace = Trace(server, Path(config.trace)) if config.trace else None
+        lifeline = Lifeline(
+            server.descriptors,
+            server.hooks,
+            directory,
+            die_with_owner=options.die_with_owner,
+            qemu_output=options.qemu_output,
+        )
+    trace = None
+    if config.trace:
+        trace = Trace(Path(config.trace), server.guest, server.log.clock)
+        server.trace_to(trace)
     if server.recover() or not options.incoming:
         window.announce()  # also to a guest that has run: it may have written over the header
     else:
-        server.held = True
+        server.await_guest()
         form()
     about = {"name": config.name, "nr_cpus": config.nr_cpus, "identity": rundir.identity(directory)}
     control = Control(server, directory / rundir.CONTROL, about)

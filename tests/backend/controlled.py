@@ -12,7 +12,7 @@ from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import Kind
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
-from tests.backend.simulated import SimulatedGuest, serve
+from tests.backend.simulated import BELL, SimulatedGuest, serve
 
 SHARED, PRIVATE = 0x200, 0x100
 HANDLER = 0x4300_0000
@@ -25,14 +25,14 @@ class Backend:
     def __init__(self, directory: Path) -> None:
         self.guest = SimulatedGuest(2, directory)
         self.server: Server = self.guest.server()
-        self.server.unwatch(self.server.doorbell.fileno())  # the simulated one stands for no real descriptor
+        self.server.descriptors.unwatch(BELL)  # the simulated one stands for no real descriptor
         self.path = directory / "s"
         self.control = Control(self.server, self.path, {"name": "tester", "nr_cpus": 2})
 
     def turn(self) -> None:
         """Let the loop do all that there is to do now."""
         for _ in range(TURNS):
-            if not self.server._sockets(0):
+            if not self.server.descriptors.look(0):
                 return
         raise AssertionError("the loop finds work without end")
 

@@ -24,7 +24,7 @@ def machine(nr_cpus: int) -> dict[str, Any]:
 
 def taken(server: Server) -> dict[str, Any]:
     """The state document, through JSON."""
-    server.machine = machine(server.window.nr_cpus)
+    server.guest.machine = machine(server.window.nr_cpus)
     copy: dict[str, Any] = json.loads(json.dumps(state_document.take(server)))
     return copy
 
@@ -39,7 +39,7 @@ def migrate(world: World, directory: Path) -> None:
     guest.window.execute = execute
     guest.journal_path = directory / "journal"
     world.server = world._start()
-    world.server.machine = machine(guest.nr_cpus)
+    world.server.guest.machine = machine(guest.nr_cpus)
     state_document.restore(world.server, state)
 
 
@@ -71,5 +71,5 @@ def described(state: dict[str, Any]) -> Profile:
 def destination(nr_cpus: int, directory: Path) -> Server:
     """A server that a document of `taken` fits, of a world without users' services."""
     server = SimulatedGuest(nr_cpus, directory).server()
-    server.machine = machine(nr_cpus)
+    server.guest.machine = machine(nr_cpus)
     return server

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qemu_sdei.backend.firmware import power_down
-from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.core import affinity
 from qemu_sdei.backend.firmware.firmware import Firmware
-from qemu_sdei.backend.firmware.power import Boot
+from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.boot.config import Entry
@@ -29,6 +29,8 @@ RAM_SIZE = 4 << 20
 EL1H = 0x3C5
 SYSREGS: dict[int, int] = {SysReg.ICC_AP1R0_EL1: 0x0500_0000, SysReg.PMCR_EL0: 0x3000}
 """Two priorities are active."""
+BELL = 0
+"""The doorbell's descriptor: registered, never polled."""
 ENTRY = Entry(pc=0x4020_0000, x0=0x4800_0000, x1=0)
 
 
@@ -74,7 +76,7 @@ class SilentDoorbell:
         self.rings = 0
 
     def fileno(self) -> int:
-        return 0  # registered, never polled
+        return BELL
 
     def ring(self) -> None:
         self.rings += 1
@@ -114,11 +116,9 @@ class SimulatedGuest:
         firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
         bell = SilentDoorbell()
         server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
-        firmware.proof = self.proof
-        server._heard = True  # its doorbell cannot fail
-        server.firmware.note = server._note
-        server.firmware.record = server._record_outcome
-        firmware.dispatcher.on_transition = server._transition_hook()
+        firmware.boot.proof = self.proof
+        server.rung(0)  # its doorbell cannot fail
+        server.begin()
         return server
 
     def post(self, pe: int, kind: int) -> None:
@@ -179,11 +179,11 @@ def serve(server: Server) -> None:
     """
     window = server.window
     while True:
-        while window.seq != server._seen:
+        while window.seq != server.guest.seen:
             for pe in range(window.nr_cpus):
                 s = window.seq[pe]
-                if s != server._seen[pe]:
-                    server._frame(pe, s)
+                if s != server.guest.seen[pe]:
+                    server.frame(pe, s)
         again = [pe for pe in range(window.nr_cpus) if _goes_on(window, pe)]
         if not again:
             return

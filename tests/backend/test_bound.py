@@ -268,11 +268,11 @@ def test_an_interrupt_taken_just_when_its_event_is_unregistered(world: BoundWorl
     world.guest.post(1, Kind.INTERRUPT)
     world.exchange(1)
     assert not world.gic.lines[ALARM, -1].active
-    assert world.server.rejected == 0
+    assert world.server.log.rejected == 0
     frame[Word.VECTOR] = 99
     world.guest.post(1, Kind.INTERRUPT)
     world.exchange(1)
-    assert world.server.rejected == 1
+    assert world.server.log.rejected == 1
 
 
 def test_a_reset_of_the_machine_forgets(world: BoundWorld) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from qemu_sdei.backend.control.commands import Field, Number, Switch, commands_of, handles, requests_in
 from qemu_sdei.backend.control.control_socket import Control
-from qemu_sdei.backend.control.handover_commands import Handover
-from qemu_sdei.backend.control.snapshot_state import Keeping
+from qemu_sdei.backend.control.handover_commands import HandoverCommands
+from qemu_sdei.backend.control.injection_commands import InjectionCommands
+from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands
 from qemu_sdei.errors import UsageError
 
 
@@ -60,6 +61,7 @@ def test_what_the_page_is_printed_from() -> None:
 
 def test_no_two_handlers_have_a_name() -> None:
     """Each of the control socket's classes has a table of its own, and they are put together."""
-    names = [asked.name for kind in (Control, Handover, Keeping) for _, asked in requests_in(kind)]
+    kinds = (Control, InjectionCommands, HandoverCommands, SnapshotCommands)
+    names = [asked.name for kind in kinds for _, asked in requests_in(kind)]
     assert len(names) == len(set(names))
     assert {"hello", "inject", "freeze", "keep"} <= set(names)

@@ -232,7 +232,7 @@ def test_wait_for_what_will_never_come_ends_with_a_reason(
         "kind": "state",
         "message": f"event 0x0: {why} {'while its handler ran' if entered else 'before its handler started'}",
     }
-    assert not backend.server.listeners, "nobody waits any more"
+    assert not backend.server.log.listeners, "nobody waits any more"
 
 
 def test_a_client_that_vanishes_while_it_waits_leaves_nothing(backend: Backend, peer: Peer) -> None:
@@ -241,7 +241,7 @@ def test_a_client_that_vanishes_while_it_waits_leaves_nothing(backend: Backend, 
     vanished.send(b'{"cmd": "inject", "event": 0, "vcpu": 0, "wait": true}\n' * 3)
     vanished.socket.close()
     backend.turn()
-    assert not backend.server.listeners
+    assert not backend.server.log.listeners
     backend.kick()
     backend.call(0, Function.EVENT_COMPLETE, 0)
     assert peer.result(cmd="status")["counts"]["completed"] == 1
@@ -285,7 +285,7 @@ def test_a_subscriber_may_go_on_asking(backend: Backend, peer: Peer) -> None:
 
 def test_nobody_listening_costs_nothing(backend: Backend, peer: Peer) -> None:
     peer.result(cmd="events")
-    assert backend.server.listeners
+    assert backend.server.log.listeners
     peer.socket.close()
     backend.turn()
-    assert not backend.server.listeners
+    assert not backend.server.log.listeners

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from qemu_sdei import locks
 from qemu_sdei.backend.control import connections as module
-from qemu_sdei.backend.control import control_socket, handover_commands
+from qemu_sdei.backend.control import handover_commands, injection_commands
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
 from tests.backend.simulated import serve
@@ -124,7 +124,7 @@ def test_half_a_request_disturbs_nobody(backend: Backend, peer: Peer) -> None:
     assert peer.result(cmd="hello")
     half.socket.close()
     assert peer.result(cmd="hello")
-    assert not backend.server._stopping
+    assert not backend.server.descriptors.stopping
 
 
 def test_a_request_without_end_is_hung_up_on(backend: Backend, peer: Peer) -> None:
@@ -154,7 +154,7 @@ def test_a_client_that_does_not_read_is_hung_up_on_and_holds_nobody_up(backend: 
     deaf.send(b'{"cmd": "events"}\n')
     for _ in range(100_000):
         backend.call(0, 0xC300_0000)
-        if not backend.server.listeners:
+        if not backend.server.log.listeners:
             break
     else:
         raise AssertionError("the backend keeps for ever what nobody reads")
@@ -200,12 +200,12 @@ def test_one_client_cannot_have_everybody_wait_for_its_waits(backend: Backend, p
     backend.enable(PRIVATE)
     greedy = Peer(backend)
     wait = b'{"id": 7, "cmd": "inject", "event": %d, "vcpu": 0, "wait": true}\n' % PRIVATE
-    greedy.send(wait * (control_socket._MAX_WAITING + 5))
+    greedy.send(wait * (injection_commands._MAX_WAITING + 5))
     refused = greedy.lines()
     assert [answer["error"]["message"] for answer in refused] == ["this client waits for 1024 injections already"] * 5
     backend.kick()
     backend.call(0, Function.EVENT_COMPLETE)
-    assert len(greedy.lines()) == control_socket._MAX_WAITING, "all the others merged, and are answered"
+    assert len(greedy.lines()) == injection_commands._MAX_WAITING, "all the others merged, and are answered"
     assert peer.result(cmd="hello")
     greedy.send(wait)
     backend.kick()
@@ -276,7 +276,7 @@ def test_a_hostile_guest_cannot_touch_another(tmp_path: Path) -> None:
             with contextlib.suppress(ValueError):  # the simulated monitor's own count is overwritten too
                 bad.guest.smc(pe, draw.choice(interesting), *(draw.choice(interesting) for _ in range(3)))
         serve(bad.server)
-    assert bad.server.rejected > 0
+    assert bad.server.log.rejected > 0
     assert before == (good.server.firmware.snapshot(), bytes(good.guest.window.ram), good.server.status()["counts"])
     assert (tmp_path / "good" / "journal").read_bytes() == journal
     good.kick()
@@ -302,7 +302,7 @@ def test_a_backend_that_ends_late_leaves_the_next_guest_its_socket() -> None:
 
 def test_an_answer_with_trace_records_fits_into_a_line(backend: Backend) -> None:
     for _ in range(5000):
-        backend.server._note("reject", 0, why="x" * 500)
+        backend.server.log.note("reject", 0, why="x" * 500)
     peer = Peer(backend)
     records = peer.ask(cmd="trace", limit=1_000_000)["result"]["records"]
     assert 1000 < len(records) < 4096
@@ -315,8 +315,7 @@ def test_requests_that_wait_for_a_guest_that_is_handed_over_are_counted(
     """Of each client, and of all: each may have a megabyte."""
     monkeypatch.setattr(handover_commands, "_MAX_DEFERRED", 4)
     monkeypatch.setattr(handover_commands, "_MAX_TOGETHER", 6)
-    backend.server.hold()
-    backend.server._holding = True  # it is the test that turns the loop
+    backend.server.pause()
     peers = [Peer(backend), Peer(backend)]
     for peer in peers:
         for n in range(5):

@@ -67,7 +67,10 @@ def test_a_guest_does_not_notice(tmp_path: Path, seed: int) -> None:
     assert moved.seen == stayed.seen
     assert lines_of(moved) == lines_of(stayed)
     assert moved.server.status()["counts"]["delivered"] == stayed.server.status()["counts"]["delivered"]
-    assert moved.server.calls[int(Function.EVENT_REGISTER)] == stayed.server.calls[int(Function.EVENT_REGISTER)]
+    assert (
+        moved.server.guest.calls[int(Function.EVENT_REGISTER)]
+        == stayed.server.guest.calls[int(Function.EVENT_REGISTER)]
+    )
 
 
 def test_recovered_after_a_kill_at_the_destination(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def busy() -> dict[str, Any]:
         world.interrupt(TIMER, 0)
         world.interrupt(ALARM, 1)
         world.guest.smc(1, Function.EVENT_STATUS, S)
-        waiter = world.server.waiting.add(P, 0, None, print)
+        waiter = world.server.injections.add(P, 0, None, print)
         waiter.entry = waiter.start
         return taken(world.server)
 
@@ -109,7 +112,7 @@ def load(state: Any) -> dict[str, Any]:
     """Restore a document into a new backend that serves on; return it as that one has it then."""
     with tempfile.TemporaryDirectory() as name:
         world = BoundWorld(Path(name))
-        world.server.machine = machine(2)
+        world.server.guest.machine = machine(2)
         state_document.restore(world.server, state)
         arrived = taken(world.server)
         serve(world.server)

@@ -108,7 +108,7 @@ RULES: list[tuple[str, Any, dict[str, Any], str]] = [
 def refused(state: Any, directory: Path) -> str | None:
     """What a new backend says to it; None: it takes it."""
     server = BoundWorld(directory).server
-    server.machine = machine(2)
+    server.guest.machine = machine(2)
     try:
         state_document.restore(server, state)
     except ProtocolError as error:
@@ -143,7 +143,7 @@ class Destination(BoundWorld):
         self.guest.window = fresh_window(2)
         self.guest.journal_path = directory / "there"
         self.server = self._start()
-        self.server.machine = machine(2)
+        self.server.guest.machine = machine(2)
         state_document.restore(self.server, state)
         self.own = [cpu["seq"] for cpu in source["cpus"]]
         self.done = [cpu["frame"][Word.DONE] for cpu in source["cpus"]]
@@ -211,14 +211,14 @@ def runs_on(world: Destination) -> None:
         world.ask(pe, Function.EVENT_COMPLETE, 0)
     world.server.status()
     world.server.checkpoint()
-    epoch = world.server.firmware.epoch
+    epoch = world.server.firmware.machine.epoch
     for pe in (1, 0):
         world.guest.window.seq[pe] = world.own[pe]
         world.guest.reset(pe)
         world.own[pe] += 1
         serve(world.server)
         world.own[pe] = world.guest.window.seq[pe]
-    assert world.server.firmware.epoch == epoch + 1
+    assert world.server.firmware.machine.epoch == epoch + 1
 
 
 def test_the_examples_run_on(tmp_path: Path) -> None:
@@ -425,5 +425,5 @@ def test_who_waits_for_what_cannot_come_is_told(tmp_path: Path) -> None:
     state = changed(DOCUMENT, {"waiting/0/entry_ns": None, "waiting/0/event": S})
     world = Destination(tmp_path, DOCUMENT, state)
     answers: list[Any] = []
-    assert world.server.waiting.claim(state["waiting"][0]["ticket"], "me", answers.append)
+    assert world.server.injections.claim(state["waiting"][0]["ticket"], "me", answers.append)
     assert "not pending any more" in answers[0]["error"]["message"]

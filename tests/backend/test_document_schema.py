@@ -83,7 +83,7 @@ class WrittenDown:
         self.count = 0
 
     def take(self, server: Server) -> None:
-        if server.firmware.busy:
+        if server.firmware.exchange.busy:
             return
         state = taken(server)
         assert refusal(state) is None
@@ -264,7 +264,7 @@ def compare(state: Any, paths: list[tuple[Any, ...]], server: Server, every: int
     both = 0
     for number, path in enumerate(paths):
         for how, junk in damages(state, path, JUNK[number % every :: every]):
-            server.machine = machine(2)
+            server.guest.machine = machine(2)
             try:
                 state_document.prepare(server, state)
                 reason = None
@@ -337,6 +337,6 @@ def test_forms(what: str, changes: dict[str, Any], tmp_path: Path) -> None:
         node[last] = value
     assert refusal(state) is not None, what
     server = BoundWorld(tmp_path).server
-    server.machine = machine(2)
+    server.guest.machine = machine(2)
     with pytest.raises(ProtocolError):
         state_document.prepare(server, state)

@@ -117,14 +117,14 @@ def test_a_silent_cpu_is_silent_elsewhere(cpus: Cpus, tmp_path: Path) -> None:
     cpus(1, Psci.CPU_OFF)
     cpus(0, Psci.CPU_ON, 1, 0x4200_0000, 0)
     cpus.wake(1)
-    cpus.server.machine = {"nr_cpus": 2}
+    cpus.server.guest.machine = {"nr_cpus": 2}
     counters = state_document.take(cpus.server)["counters"]
     assert counters["silent"] == [[1, 0x4200_0000]]
     (tmp_path / "again").mkdir()
     again = Cpus(tmp_path / "again")
-    again.server.calls.clear()
-    again.server.calls.update({int(f): list(c) for f, c in counters["calls"].items()})
-    again.server.starts.restore(counters["silent"])
+    again.server.guest.calls.clear()
+    again.server.guest.calls.update({int(f): list(c) for f, c in counters["calls"].items()})
+    again.server.guest.starts.restore(counters["silent"])
     assert silent(again) == [None, 0x4200_0000]
     again(1, Psci.PSCI_VERSION)
     assert silent(again) == [None, None]

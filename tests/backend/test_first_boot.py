@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei.backend.control import state_document
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
+from tests.backend.handed_over import machine, taken
 from tests.backend.simulated import ENTRY, SimulatedGuest, serve
 from tests.backend.test_crash import World, _Kill
 
@@ -91,8 +93,8 @@ class Booting:
     def check(self, epoch: int) -> None:
         """The machine was reset so often, and no frame was taken for forged."""
         server = self.world.server
-        assert server.firmware.epoch == epoch
-        assert not [note for note in server.notes if note[1] == "reject"]
+        assert server.firmware.machine.epoch == epoch
+        assert not [note for note in server.log.notes if note[1] == "reject"]
 
 
 def first(directory: Path, kill: _Kill) -> None:
@@ -127,3 +129,28 @@ def test_killed_at_every_line(boot: Callable[[Path, _Kill], None], tmp_path: Pat
             boot(directory, _Kill(line))
         except AssertionError as error:
             pytest.fail(f"killed at line {line}: {error}")
+
+
+def test_a_boot_goes_on_elsewhere_with_another_monitors_proof(tmp_path: Path) -> None:
+    """The state is taken while CPU 0 does its first micro-operations; what it posts then has the proof of its monitor,
+    which the destination has never seen.
+    """
+    (tmp_path / "there").mkdir()
+    guest, there = SimulatedGuest(1, tmp_path), SimulatedGuest(1, tmp_path / "there")
+    there.proof = guest.proof ^ 2
+    server = guest.server()
+    guest.reset(0)
+    serve(server)
+    guest.take(0)
+    guest.reset(0)
+    server.frame(0, guest.window.seq[0])
+    assert guest.window.frames[0][Word.FLAGS] & AnswerFlag.REPOST, "a second boot begins with micro-operations"
+    state = taken(server)
+    moved = there.server()
+    moved.guest.machine = machine(1)
+    state_document.restore(moved, state)
+    there.take(0)
+    there.post(0, Kind.OPS)
+    moved.frame(0, there.window.seq[0])
+    assert there.window.frames[0][Word.PC] == ENTRY.pc
+    assert moved.status()["epoch"] == 2

@@ -89,9 +89,9 @@ def test_forged_numbers_do_not_outlast_a_reset(tmp_path: Path, pokes: list[list[
     forged.reset()
     for words in pokes:
         forged.poke(words)
-    epoch = server.firmware.epoch
+    epoch = server.firmware.machine.epoch
     forged.reset()
-    assert server.firmware.epoch > epoch
+    assert server.firmware.machine.epoch > epoch
     answer = guest.take(0)
     assert answer[1:4] == [ENTRY.pc, EL1H, ENTRY.x0]
     assert guest.take(1)[0] == AnswerFlag.PARK
@@ -113,7 +113,7 @@ def test_micro_operations_of_a_boot_that_is_over_are_nobodys(tmp_path: Path) -> 
     after = forged.server.status()
     assert after["epoch"] == before["epoch"]
     assert after["counts"]["rejected"] == before["counts"]["rejected"] + 1
-    assert "nobody waits for" in [str(note) for note in forged.server.notes][-1]
+    assert "nobody waits for" in [str(note) for note in forged.server.log.notes][-1]
 
 
 class CountedBoot(SimulatedBoot):
@@ -157,7 +157,7 @@ def test_a_boot_is_the_monitors_to_ask_for(tmp_path: Path, kind: int, proof: int
     for _ in range(3):
         forge(forged, kind, proof)
     assert CountedBoot.loads == loads
-    assert forged.server.firmware.epoch == 1
+    assert forged.server.firmware.machine.epoch == 1
     assert forged.server.status()["counts"]["rejected"] >= 3 or kind == Kind.OPS
     if kind == Kind.RESET:  # the number of an OPS frame is taken
         forged.call(Function.EVENT_STATUS, 0)
@@ -166,7 +166,7 @@ def test_a_boot_is_the_monitors_to_ask_for(tmp_path: Path, kind: int, proof: int
             forged.server.trigger(0, 1)
     forged.own[0] = guest.window.seq[0]
     forged.reset()
-    assert forged.server.firmware.epoch == 2
+    assert forged.server.firmware.machine.epoch == 2
     assert CountedBoot.loads == loads + 1
 
 
@@ -179,7 +179,7 @@ def test_a_guest_of_an_older_version_boots_without_proof(tmp_path: Path) -> None
         guest.reset(1)
         guest.reset(0)
         serve(server)
-        assert server.firmware.epoch == epoch
+        assert server.firmware.machine.epoch == epoch
 
 
 def test_the_user_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,8 +198,8 @@ def test_a_frame_that_becomes_a_reset_while_it_is_answered(tmp_path: Path) -> No
     firmware, frame = forged.server.firmware, forged.guest.window.frames[0]
     frame[Word.KIND] = Kind.RESET
     firmware.handle(0, frame, forged.guest.window.contexts[0])
-    assert firmware.epoch == 1
-    assert not firmware.booting
+    assert firmware.machine.epoch == 1
+    assert not firmware.boot.booting
     assert frame[Word.FLAGS] == AnswerFlag.PARK
     forged.reset()
-    assert firmware.epoch == 2
+    assert firmware.machine.epoch == 2

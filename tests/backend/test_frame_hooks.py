@@ -1,4 +1,4 @@
-"""Signs that a guest runs: who is interrupted for one, and who is left alone."""
+"""Heartbeats of a guest: who is interrupted for one, and who is left alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_who_sleeps_is_not_woken(waiting: tuple[int, ...], kicked: list[int], tm
     for pe in waiting:
         guest.window.frames[pe][Word.FLAGS] = int(AnswerFlag.WFI)
     before = list(guest.window.kick)
-    server.watched.ask_for_sign()
+    server.hooks.ask_for_heartbeat()
     assert [pe for pe in range(2) if guest.window.kick[pe] != before[pe]] == kicked
 
 
@@ -30,7 +30,7 @@ def test_how_often_is_checked(every: object, tmp_path: Path) -> None:
     backend = Backend(tmp_path)
     backend.boot()
     assert Peer(backend).ask(cmd="signs", every_ms=every)["error"]["kind"] == "usage"
-    assert not backend.server.watched.wanted
+    assert not backend.server.hooks.wanted
 
 
 def test_they_end_with_who_asked(tmp_path: Path) -> None:
@@ -39,11 +39,11 @@ def test_they_end_with_who_asked(tmp_path: Path) -> None:
     backend.boot()
     peer = Peer(backend)
     peer.send(json.dumps({"id": 1, "cmd": "signs", "every_ms": 1}).encode() + b"\n")
-    assert backend.server.watched.wanted
+    assert backend.server.hooks.wanted
     assert backend.guest.take_kicks() == [0]
     backend.guest.post(0, Kind.KICK)
-    backend.server._frame_function()(0, backend.guest.window.seq[0])
-    assert [line["result"]["sign_ns"] for line in peer.lines()] == [backend.server.watched.last_ns]
+    backend.server.answer_as_wanted(0, backend.guest.window.seq[0])
+    assert [line["result"]["sign_ns"] for line in peer.lines()] == [backend.server.hooks.heartbeat_ns]
     peer.socket.close()
     backend.turn()
-    assert not backend.server.watched.wanted
+    assert not backend.server.hooks.wanted

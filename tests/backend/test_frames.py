@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.core import affinity
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.backend.loop.trace import Trace
 from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import MAX_CPUS, AnswerFlag, Kind, Op, SysReg, Word
@@ -188,7 +189,7 @@ def test_an_exception_that_is_no_smc_becomes_an_undefined_instruction(guest: Sim
     answer = guest.take(0)
     assert answer[PC] == 0xFFFF_8000_0801_0200
     assert frame[Word.OPS : Word.OPS + 3].tolist() == [Op.WRITE_SYSREG, SysReg.ELR_EL1, 0x4020_0100]
-    assert server.rejected == 1
+    assert server.log.rejected == 1
 
 
 @pytest.mark.parametrize("function", [0xC400_0033, 0x8400_0020, 0xC300_0000, 0, M64, 0xC400_003F, 0xBF00_FF01])
@@ -215,7 +216,7 @@ def test_a_forged_sequence_number_is_ignored_and_said(guest: SimulatedGuest) -> 
     guest.window.seq[0] = 0xDEAD_BEEF
     serve(server)
     assert guest.waiting(0)
-    assert "0xdeadbeef after 0x1 is not the monitor's" in str(server.notes[-1])
+    assert "0xdeadbeef after 0x1 is not the monitor's" in str(server.log.notes[-1])
     guest.window.seq[0] = good
     guest.smc(0, Function.VERSION)
     serve(server)
@@ -232,7 +233,7 @@ def test_a_broken_frame_parks_its_cpu_and_not_the_other(guest: SimulatedGuest, k
     guest.post(1, kind)
     serve(server)
     assert guest.take(1)[0] == AnswerFlag.PARK
-    assert server.rejected == 1
+    assert server.log.rejected == 1
     guest.smc(0, Psci.PSCI_VERSION)
     serve(server)
     assert guest.take(0)[X0] == 0x1_0001
@@ -246,7 +247,7 @@ def test_a_call_from_a_cpu_that_is_off_is_refused(guest: SimulatedGuest) -> None
     guest.smc(1, Function.EVENT_REGISTER, 0, 0x4300_0000, 0, 0, 0)
     serve(server)
     assert guest.take(1)[0] == AnswerFlag.PARK
-    assert server.rejected == 1
+    assert server.log.rejected == 1
 
 
 @given(
@@ -279,17 +280,24 @@ def test_affinities_are_those_of_qemu() -> None:
     assert len({affinity(n) for n in range(MAX_CPUS)}) == MAX_CPUS
 
 
+def traced(server: Server, path: Path) -> Trace:
+    """Have what happens at this server written to a file."""
+    trace = Trace(path, server.guest, server.log.clock)
+    server.trace_to(trace)
+    return trace
+
+
 def test_a_trace_has_every_call_with_arguments_and_result(guest: SimulatedGuest, tmp_path: Path) -> None:
     server = guest.server()
-    trace = Trace(server, tmp_path / "trace")
+    trace = traced(server, tmp_path / "trace")
     guest.reset(0)
-    trace.frame(0, 1)
+    server.answer(0, 1)
     guest.take(0)
     guest.smc(0, Function.EVENT_REGISTER, 0, 0x4300_0000, 0xAB, 0, 0)
-    trace.frame(0, 2)
+    server.answer(0, 2)
     guest.take(0)
     guest.smc(0, Function.VERSION)
-    trace.frame(0, 3)
+    server.answer(0, 3)
     trace.close()
     records = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
     calls = [record for record in records if record["type"] == "call"]
@@ -306,13 +314,13 @@ def test_a_trace_that_cannot_be_written_ends_and_the_guest_goes_on(
     guest: SimulatedGuest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server = guest.server()
-    trace = Trace(server, Path("/dev/full"))
+    trace = traced(server, Path("/dev/full"))
     guest.reset(0)
-    trace.frame(0, 1)
+    server.answer(0, 1)
     guest.take(0)
     for n in range(300):  # more than the file's buffer holds
         guest.smc(0, Function.PE_MASK)
-        trace.frame(0, n + 2)
+        server.answer(0, n + 2)
         assert guest.take(0)[X0] in (0, 1)
         trace.flush()
     trace.close()
@@ -320,4 +328,4 @@ def test_a_trace_that_cannot_be_written_ends_and_the_guest_goes_on(
     assert err.count("\n") == 1, "told once"
     assert "the trace /dev/full is not complete, the guest goes on without it: No space left on device" in err
     with pytest.raises(UsageError, match="trace /nonexistent/trace cannot be written: No such file"):
-        Trace(server, Path("/nonexistent/trace"))
+        traced(server, Path("/nonexistent/trace"))

@@ -56,7 +56,7 @@ def booted(directory: Path) -> tuple[SimulatedGuest, Server]:
 def mask(guest: SimulatedGuest, server: Server, pe: int) -> None:
     """A call that is kept in the journal."""
     guest.smc(pe, Function.PE_MASK)
-    server._frame(pe, guest.window.seq[pe])
+    server.frame(pe, guest.window.seq[pe])
     assert guest.take(pe)[3] in (0, 1)
 
 
@@ -64,7 +64,7 @@ def test_others_wait_for_a_service_whose_cpu_comes_late(tmp_path: Path) -> None:
     """CPU 0 has done its micro-operations, and CPU 1's calls are seen before that, again and again."""
     guest, server = booted(tmp_path)
     guest.smc(0, STEPS, 1)
-    server._frame(0, guest.window.seq[0])
+    server.frame(0, guest.window.seq[0])
     assert guest.take(0)[0] & AnswerFlag.REPOST
     guest.post(0, Kind.OPS)
     for _ in range(2 * RECORDS):
@@ -79,7 +79,7 @@ def test_a_cpu_that_does_not_come_is_not_waited_for_again(tmp_path: Path, monkey
     monkeypatch.setattr(time, "sleep", pauses.append)
     guest, server = booted(tmp_path)
     guest.smc(0, STEPS, 1)
-    server._frame(0, guest.window.seq[0])
+    server.frame(0, guest.window.seq[0])
     for _ in range(FULL):
         mask(guest, server, 1)
     waited = len(pauses)
@@ -87,11 +87,11 @@ def test_a_cpu_that_does_not_come_is_not_waited_for_again(tmp_path: Path, monkey
     for _ in range(FULL - 20):
         mask(guest, server, 1)
     assert len(pauses) == waited
-    assert server.firmware.busy
+    assert server.firmware.exchange.busy
     for _ in range(FULL):
         mask(guest, server, 1)
-    assert not server.firmware.busy
-    assert any("given up" in str(note) for note in server.notes)
+    assert not server.firmware.exchange.busy
+    assert any("given up" in str(note) for note in server.log.notes)
     guest.post(0, Kind.OPS)
     serve(server)
     assert guest.take(0)[3] == NOT_SUPPORTED
@@ -118,7 +118,7 @@ def test_a_cpu_whose_monitor_is_broken_holds_up_nobody(tmp_path: Path) -> None:
     guest, server = booted(tmp_path)
     guest.smc(0, STEPS, 1)
     serve(server)
-    assert server.firmware.busy
+    assert server.firmware.exchange.busy
     guest.post(0, Kind.FAULT)
     serve(server)
-    assert not server.firmware.busy
+    assert not server.firmware.exchange.busy

@@ -40,7 +40,11 @@ def test_kernels_are_counted_from_each_reset(tmp_path: Path) -> None:
             kernel_begins(guest, server)
         seen.append((server.status()["epoch"], server.status()["kernels"]))
     assert seen == [(1, 1), (2, 2), (3, 0)]
-    assert [note[3] for note in server.notes if note[1] == "kernel"] == [{"kernel": 1}, {"kernel": 1}, {"kernel": 2}]
+    assert [note[3] for note in server.log.notes if note[1] == "kernel"] == [
+        {"kernel": 1},
+        {"kernel": 1},
+        {"kernel": 2},
+    ]
 
 
 def test_a_new_backend_knows_them(tmp_path: Path) -> None:
@@ -73,6 +77,6 @@ def test_a_state_of_before_has_none() -> None:
     firmware = Firmware(1, boot=SimulatedBoot())
     state = firmware.snapshot()
     del state["kernels"]
-    firmware.kernels = 5
+    firmware.machine.kernels = 5
     firmware.restore(state)
-    assert firmware.kernels == 0
+    assert firmware.machine.kernels == 0

@@ -13,7 +13,7 @@ import pytest
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import Header
 from qemu_sdei.sdei.constants import Function
-from tests.backend.simulated import SimulatedGuest
+from tests.backend.simulated import BELL, SimulatedGuest
 
 
 class Loop:
@@ -22,15 +22,15 @@ class Loop:
     def __init__(self, directory: Path) -> None:
         self.guest = SimulatedGuest(1, directory)
         self.server: Server = self.guest.server()
-        self.server.unwatch(self.server.doorbell.fileno())
+        self.server.descriptors.unwatch(BELL)
         self._read, self.write = os.pipe()
-        self.server.watch(self._read, self._rung)
+        self.server.descriptors.watch(self._read, self._rung)
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
 
     def _rung(self, events: int) -> None:
         os.read(self._read, 4096)
-        self.server._doorbell_event(events)
+        self.server.rung(events)
 
     def ring(self) -> None:
         os.write(self.write, b"x")
@@ -45,7 +45,7 @@ class Loop:
             time.sleep(0.001)
 
     def close(self) -> None:
-        self.server.stop()
+        self.server.descriptors.stop()
         self.ring()
         self.thread.join(30)
         assert not self.thread.is_alive()

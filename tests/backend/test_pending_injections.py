@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from qemu_sdei import jsonline
-from qemu_sdei.backend.loop.pending_injections import MAX, Waiting
+from qemu_sdei.backend.loop.pending_injections import MAX, PendingInjections
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, Backend, Peer
 
 
 class Clock:
-    """What a server is to `Waiting`."""
+    """What an event log is to `PendingInjections`."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -36,9 +36,9 @@ class Clock:
             self.listener({"time_ns": self.now, "type": kind, "event": event, "pe": pe, **more})
 
 
-def pair() -> tuple[Clock, Waiting]:
+def pair() -> tuple[Clock, PendingInjections]:
     clock = Clock()
-    return clock, Waiting(clock)  # type: ignore[arg-type]
+    return clock, PendingInjections(clock)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("entered", [False, True])
@@ -102,10 +102,9 @@ def test_by_the_socket(tmp_path: Path) -> None:
     """The client is told a ticket, not that nothing was done; another host gives it none."""
     backend = Backend(tmp_path)
     backend.boot()
-    backend.server._holding = True
     backend.enable(PRIVATE)
     assert backend.call(0, Function.PE_MASK)[3] == 1
-    backend.server.machine = {}
+    backend.server.guest.machine = {}
     waiting, owner = Peer(backend), Peer(backend)
     waiting.send(b'{"id": 7, "cmd": "inject", "event": 256, "vcpu": 0, "wait": true}\n')
     assert waiting.lines() == []

@@ -54,7 +54,7 @@ class Machine:
 
     def step(self, pe: int) -> list[int]:
         """One answer."""
-        self.server._frame(pe, self.guest.window.seq[pe])
+        self.server.frame(pe, self.guest.window.seq[pe])
         return self.guest.take(pe)
 
     def ops(self, pe: int) -> list[tuple[int, int]]:
@@ -133,12 +133,12 @@ def test_cpu_0_that_comes_up_while_the_backend_is_replaced_boots_nothing(machine
     answer = machine.guest.take(0)
     assert answer[PC : X0 + 1 : 2] == [ON, 7]
     assert answer[PC] != ENTRY.pc
-    assert machine.server.firmware.epoch == 1
+    assert machine.server.firmware.machine.epoch == 1
 
 
 def test_a_guest_with_an_older_monitor_is_asked_nothing_new(machine: Machine) -> None:
     machine.off(1)
-    machine.server.firmware.monitor = COLD - 1
+    machine.server.firmware.machine.monitor = COLD - 1
     machine.start(1)
     answer = machine.step(1)
     assert answer[PC : X0 + 1 : 2] == [ON, 7]

@@ -60,7 +60,7 @@ def test_goes_back(world: BoundWorld) -> None:
             cpu["kick"] = 0
     assert after == before
     world.call(0, Function.EVENT_DISABLE, P)
-    assert server.calls[int(Function.EVENT_DISABLE)][0] == 1
+    assert server.guest.calls[int(Function.EVENT_DISABLE)][0] == 1
     snapshot_state.erase(server.window)
     assert not any(server.window.kept)
 
@@ -146,8 +146,7 @@ def test_many_cpus_fit() -> None:
 def test_commands_are_for_who_froze_the_guest(tmp_path: Path) -> None:
     backend = Backend(tmp_path)
     backend.boot()
-    backend.server.machine = machine(2)
-    backend.server._holding = True  # the test's turns stand for its loop also while the guest stands still
+    backend.server.guest.machine = machine(2)
     other, owner = Peer(backend), Peer(backend)
     for command in ("keep", "take-up", "forget"):
         assert other.ask(id=1, cmd=command)["error"]["message"] == "the guest was not frozen by this client"
@@ -157,10 +156,10 @@ def test_commands_are_for_who_froze_the_guest(tmp_path: Path) -> None:
     kept_bytes: Any = owner.ask(id=1, cmd="keep", note=NOTE)["result"]["bytes"]
     assert kept_bytes > 100
     assert owner.ask(id=1, cmd="take-up")["result"] == {"note": NOTE}
-    backend.server.machine["window_version"] = 1  # a guest with an older monitor
+    backend.server.guest.machine["window_version"] = 1  # a guest with an older monitor
     assert owner.ask(id=1, cmd="keep", note=NOTE)["ok"]
     assert owner.ask(id=1, cmd="take-up")["ok"]
-    backend.server.machine = machine(2)
+    backend.server.guest.machine = machine(2)
     assert "with another EL3 monitor" in owner.ask(id=1, cmd="take-up")["error"]["message"]
     assert owner.ask(id=1, cmd="forget")["ok"]
     assert "no state document" in owner.ask(id=1, cmd="take-up")["error"]["message"]

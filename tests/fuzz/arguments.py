@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.core import affinity
 from qemu_sdei.sdei.constants import PRIVATE_SLOTS, SHARED_SLOTS
 from qemu_sdei.sdei.constants import Function as Sdei
 from qemu_sdei.services.psci import Function as Psci

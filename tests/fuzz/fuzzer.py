@@ -1,4 +1,4 @@
-"""A seeded fuzzer of frames and calls: drives `Server._frame` over a simulated guest and checks invariants.
+"""A seeded fuzzer of frames and calls: drives `Server.frame` over a simulated guest and checks invariants.
 
     python -m tests.fuzz.fuzzer --seed S --calls N
 
@@ -110,11 +110,11 @@ class Fuzzer:
                 pe = next((other for other in range(CPUS) if not (self._parked[other] or self._reposting[other])), -1)
             if pe >= 0:
                 self._call(pe, r >> 8)
-            elif 1 not in self._server._kicked and True not in self._reposting:
+            elif 1 not in self._server.kicks.on_the_way and True not in self._reposting:
                 self._reset_machine()
         else:
             self._other(pe, action, r >> 8)
-        kicked = self._server._kicked
+        kicked = self._server.kicks.on_the_way
         if 1 in kicked and not r >> 62:  # the others are still on their way
             for target in range(CPUS):
                 if kicked[target] and not self._reposting[target]:
@@ -125,7 +125,7 @@ class Fuzzer:
 
     def _comes(self, pe: int) -> bool:
         """The PE was told that there is something for it, or was where nothing could be delivered."""
-        told = self._server._kicked[pe] or self._reposting[pe] or self._odd[pe]
+        told = self._server.kicks.on_the_way[pe] or self._reposting[pe] or self._odd[pe]
         return bool(self._dispatcher.attention[pe] and told)
 
     def _call(self, pe: int, r: int) -> None:
@@ -150,19 +150,19 @@ class Fuzzer:
         self._function[pe] = function
         self._seq[pe] = s = self._seq[pe] + 1
         firmware = self._firmware
-        delivered = firmware.delivered
-        self._server._frame(pe, s)
+        delivered = firmware.exchange.delivered
+        self._server.frame(pe, s)
         assert frame[0] == s, f"PE {pe}: frame of kind {kind} not answered"
-        self._answered(pe, frame, firmware.delivered - delivered)
+        self._answered(pe, frame, firmware.exchange.delivered - delivered)
 
     def _operations_done(self, pe: int) -> None:
         frame = self._frames[pe]
         frame[8] = Kind.OPS
         self._seq[pe] = s = self._seq[pe] + 1
-        delivered = self._firmware.delivered
-        self._server._frame(pe, s)
+        delivered = self._firmware.exchange.delivered
+        self._server.frame(pe, s)
         assert frame[0] == s, f"PE {pe}: operations not answered"
-        self._answered(pe, frame, self._firmware.delivered - delivered)
+        self._answered(pe, frame, self._firmware.exchange.delivered - delivered)
 
     def _answered(self, pe: int, frame: memoryview, delivered: int) -> None:
         frame[15] = frame[0]
@@ -238,7 +238,7 @@ class Fuzzer:
                 word = shadow[-1][16 + 8 * index : 24 + 8 * index] if shadow and index < 18 else b""
                 expected = int.from_bytes(word, "little") if word else M64 - 2 if index < 18 else M64 - 1
                 assert x0 == expected, f"PE {pe}: CONTEXT {index} is {x0:#x}, not {expected:#x}"
-        elif number not in self._firmware.table:
+        elif number not in self._firmware.calls.table:
             assert x0 == M64, f"PE {pe}: {number:#x}, which nobody serves, returned {x0:#x}"
             return "unserved"
         return label
@@ -275,7 +275,7 @@ class Fuzzer:
             if forged != self._seq[pe] + 1:
                 frame[Word.KIND] = (2, 3, 4, 9)[r >> 8 & 3] if forged < 1 << 47 else Kind.RESET
                 acknowledged, kept = frame[0], self._server.journal.count
-                self._server._frame(pe, forged)
+                self._server.frame(pe, forged)
                 assert (frame[0], self._server.journal.count) == (acknowledged, kept), "forged number was served"
         elif what == 3:
             self._post(pe, _HOSTILE_KINDS[r % 6], _ANY_REGISTERS)
@@ -299,11 +299,11 @@ class Fuzzer:
             self._guest.reset(pe)
             self._seq[pe] = s = self._seq[pe]
             frame[Word.VECTOR] = 0
-            self._server._frame(pe, s)
+            self._server.frame(pe, s)
             if frame[1] & AnswerFlag.REPOST:
                 frame[Word.KIND] = Kind.OPS
                 self._seq[pe] = s = s + 1
-                self._server._frame(pe, s)
+                self._server.frame(pe, s)
             assert frame[0] == s, f"PE {pe}: reset not answered"
             frame[15] = s
             self._shadow[pe].clear()
@@ -339,20 +339,20 @@ class Fuzzer:
                     self._shared_running.remove(event)
 
         def note(name: str, pe: int, **details: Any) -> None:
-            server._note(name, pe, **details)
+            server.log.note(name, pe, **details)
             assert name != "reject" or "failed" not in details["why"], details["why"]
 
         dispatcher.on_transition = transition
-        firmware.note = note
+        firmware.observer.note = note
 
     def _restart(self) -> None:
         """The backend dies between two frames; another one takes up where it was."""
         old = self._firmware.snapshot()
         self._attach()
-        hooks = self._dispatcher.on_transition, self._firmware.note
-        self._dispatcher.on_transition = self._firmware.note = None
+        hooks = self._dispatcher.on_transition, self._firmware.observer.note
+        self._dispatcher.on_transition = self._firmware.observer.note = None
         assert self._server.recover(), "nothing to recover"
-        self._dispatcher.on_transition, self._firmware.note = hooks
+        self._dispatcher.on_transition, self._firmware.observer.note = hooks
         assert self._firmware.snapshot() == old, "the journal does not lead to the state that was"
         self.coverage["restart", 0] += 1
 

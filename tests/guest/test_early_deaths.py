@@ -33,8 +33,8 @@ if died < {deaths}:
 
     class NoSocket:
         def __init__(self, server, *_):
-            self.left, self.frame = {frames}, server._frame
-            server._frame = self.count
+            self.left, self.frame = {frames}, server.frame
+            server.frame = self.count
 
         def count(self, pe, s):
             if not self.left:

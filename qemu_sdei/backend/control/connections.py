@@ -11,12 +11,12 @@ import os
 import select
 import socket
 import sys
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei import jsonline, locks
-from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.backend.loop.descriptors import Descriptors
 from qemu_sdei.printable import printable
 
 MAX_LINE: Final = 1 << 20
@@ -40,13 +40,24 @@ class Client:
         """It has sent a whole request."""
 
 
-class Connections(ABC):
+class Connections:
     """Listens at a path, and reads and writes."""
 
-    def __init__(self, server: Server, path: Path) -> None:
-        """Listen at `path`; a socket that is there was left by a backend that was killed."""
-        self._server = server
+    def __init__(
+        self,
+        descriptors: Descriptors,
+        path: Path,
+        requested: Callable[[Client, bytes], None],
+        dropped: Callable[[Client], None],
+    ) -> None:
+        """Listen at `path`; a socket that is there was left by a backend that was killed.
+
+        `requested`: called with each line that a client has sent; `dropped`: called when one is gone.
+        """
+        self._descriptors = descriptors
         self._path = path
+        self._requested = requested
+        self._dropped = dropped
         # By it the socket is removed at the end: by then the path may lead to another guest's of the same name.
         self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._clients: dict[int, Client] = {}
@@ -54,15 +65,22 @@ class Connections(ABC):
             path.unlink()
         self._listener = locks.listening(path, _BACKLOG)
         self._listener.setblocking(False)
-        server.watch(self._listener.fileno(), self._accept)
+        descriptors.watch(self._listener.fileno(), self._accept)
 
-    @abstractmethod
-    def _request(self, client: Client, line: bytes) -> None:
-        """A client has sent a line."""
+    def all(self) -> list[Client]:
+        """Who is connected now."""
+        return list(self._clients.values())
 
-    @abstractmethod
-    def _dropped(self, client: Client) -> None:
-        """A client is gone."""
+    def send(self, client: Client, message: dict[str, Any]) -> None:
+        """Send one message, as far as the client is still there and reads."""
+        if client.socket.fileno() < 0:
+            return
+        client.output += jsonline.encode(message)
+        self._flush(client)
+
+    def fail(self, client: Client, request: Any, kind: str, message: str) -> None:
+        """Answer a request with an error."""
+        self.send(client, {"id": request, **jsonline.refusal(kind, message)})
 
     def close(self) -> None:
         """Hang up on everybody and remove the socket; does nothing the second time."""
@@ -70,7 +88,7 @@ class Connections(ABC):
             return
         for client in list(self._clients.values()):
             self._drop(client)
-        self._server.unwatch(self._listener.fileno())
+        self._descriptors.unwatch(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path.name, dir_fd=self._directory)
@@ -92,7 +110,7 @@ class Connections(ABC):
         sock.setblocking(False)
         client = Client(sock)
         self._clients[sock.fileno()] = client
-        self._server.watch(sock.fileno(), lambda events, c=client: self._ready(c, events))  # type: ignore[misc]
+        self._descriptors.watch(sock.fileno(), lambda events, c=client: self._ready(c, events))  # type: ignore[misc]
 
     def _make_room(self) -> bool:
         """Hang up on the client that has been there longest without having asked anything; False: all have."""
@@ -111,7 +129,7 @@ class Connections(ABC):
         fd = client.socket.fileno()
         if fd in self._clients:
             del self._clients[fd]
-            self._server.unwatch(fd)
+            self._descriptors.unwatch(fd)
             client.socket.close()
         self._dropped(client)
 
@@ -135,18 +153,12 @@ class Connections(ABC):
         try:
             while (line := client.input.next()) is not None:
                 client.asked = True
-                self._request(client, line)
+                self._requested(client, line)
                 if client.socket.fileno() < 0:
                     return
         except jsonline.TooLongError:
-            self._fail(client, None, "usage", f"a request has at most {MAX_LINE} bytes")
+            self.fail(client, None, "usage", f"a request has at most {MAX_LINE} bytes")
             self._drop(client)
-
-    def _send(self, client: Client, message: dict[str, Any]) -> None:
-        if client.socket.fileno() < 0:
-            return
-        client.output += jsonline.encode(message)
-        self._flush(client)
 
     def _flush(self, client: Client) -> None:
         try:
@@ -162,7 +174,4 @@ class Connections(ABC):
             self._drop(client)
             return
         wanted = select.POLLIN | (select.POLLOUT if client.output else 0)
-        self._server.watch(client.socket.fileno(), lambda events, c=client: self._ready(c, events), wanted)  # type: ignore[misc]
-
-    def _fail(self, client: Client, request: Any, kind: str, message: str) -> None:
-        self._send(client, {"id": request, **jsonline.refusal(kind, message)})
+        self._descriptors.watch(client.socket.fileno(), lambda events, c=client: self._ready(c, events), wanted)  # type: ignore[misc]

@@ -23,8 +23,8 @@ from qemu_sdei.sdei.interrupts import FIRST_SPI, Wanted
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.services.psci import Power
 
-if TYPE_CHECKING:
-    from qemu_sdei.backend.loop.server import Server
+if TYPE_CHECKING:  # as in `state_document`
+    from qemu_sdei.backend.loop.served_guest import ServedGuest
 
 _MAX_SEQ: Final = 1 << 47
 _ANSWERED: Final = int(AnswerFlag.PARK | AnswerFlag.WFI | AnswerFlag.ALL)
@@ -33,10 +33,10 @@ _ANSWERED: Final = int(AnswerFlag.PARK | AnswerFlag.WFI | AnswerFlag.ALL)
 Document = dict[str, Any]
 
 
-def put_right(server: Server, pe: int) -> None:
+def put_right(guest: ServedGuest, pe: int) -> None:
     """SEQ, ACK, MPIDR_EL1 and REPOST of a CPU, if its guest has forged them: before its state is written down."""
-    seq, frame, answered = server.window.seq, server.window.frames[pe], server.answered(pe)
-    if frame[Word.MPIDR_EL1] & AFFINITY_MASK != server.firmware.affinities[pe]:
+    seq, frame, answered = guest.window.seq, guest.window.frames[pe], guest.answered[pe]
+    if frame[Word.MPIDR_EL1] & AFFINITY_MASK != guest.firmware.machine.affinities[pe]:
         frame[Word.MPIDR_EL1] = 0
     if answered == 0:
         return  # of a guest that ran before nothing is known until its next frame
@@ -44,30 +44,30 @@ def put_right(server: Server, pe: int) -> None:
         seq[pe] = answered
     if frame[Word.ACK] != answered:
         frame[Word.ACK] = answered
-    ownership = server.firmware.ownership
+    ownership = guest.firmware.ownership
     if pe in ownership.jobs or pe in ownership.quieting:
         frame[Word.FLAGS] |= AnswerFlag.REPOST
         if seq[pe] != answered:
             frame[Word.KIND] = Kind.OPS
-    elif not _comes_up(server, pe, frame) and not (pe == 0 and server.firmware.booting):
+    elif not _comes_up(guest, pe, frame) and not (pe == 0 and guest.firmware.boot.booting):
         frame[Word.FLAGS] &= ~int(AnswerFlag.REPOST)
 
 
-def check(server: Server, document: Document) -> None:
-    """Whether the parts of a document agree, of which `server.firmware` has been made already.
+def check(guest: ServedGuest, document: Document) -> None:
+    """Whether the parts of a document agree, of which `guest.firmware` has been made already.
 
     Raises:
         ProtocolError: they do not.
     """
     for pe, cpu in enumerate(document["cpus"]):
         _check_numbers(pe, cpu)
-        _check_frame(pe, cpu["frame"], server)
+        _check_frame(pe, cpu["frame"], guest)
     firmware = document["firmware"]
-    _check_power(server, firmware)
-    _check_life(server, firmware)
+    _check_power(guest, firmware)
+    _check_life(guest, firmware)
     _check_counts(document)
-    _check_gic(server, document)
-    _check_waiting(server, document["waiting"])
+    _check_gic(guest, document)
+    _check_waiting(guest, document["waiting"])
 
 
 def _refuse(what: str) -> ProtocolError:
@@ -94,15 +94,15 @@ def _check_numbers(pe: int, cpu: Document) -> None:
         raise _refuse(f"CPU {pe}: frame {answered:#x} was answered, and has no answer")
 
 
-def _check_frame(pe: int, frame: list[int], server: Server) -> None:
+def _check_frame(pe: int, frame: list[int], guest: ServedGuest) -> None:
     """Each CPU's own: the monitor has put its affinity there when it came out of reset."""
-    if frame[Word.MPIDR_EL1] and frame[Word.MPIDR_EL1] & AFFINITY_MASK != server.firmware.affinities[pe]:
+    if frame[Word.MPIDR_EL1] and frame[Word.MPIDR_EL1] & AFFINITY_MASK != guest.firmware.machine.affinities[pe]:
         raise _refuse(f"CPU {pe}: its frame is that of another CPU, by MPIDR_EL1")
 
 
-def _check_power(server: Server, firmware: Document) -> None:
+def _check_power(guest: ServedGuest, firmware: Document) -> None:
     """PSCI and SDEI must be of one mind on which CPUs are on."""
-    psci, booting = server.firmware.psci, server.firmware.booting
+    psci, booting = guest.firmware.psci, guest.firmware.boot.booting
     for pe, entry in enumerate(firmware["sdei"]["pes"]):
         power, start = psci.power[pe], psci.entry[pe]
         if entry["on"] and power is not Power.ON:
@@ -115,7 +115,7 @@ def _check_power(server: Server, firmware: Document) -> None:
             raise _refuse(f"CPU {pe} is to start at {start[0]:#x}, which is no address of an instruction")
 
 
-def _check_life(server: Server, firmware: Document) -> None:
+def _check_life(guest: ServedGuest, firmware: Document) -> None:
     """What a machine knows of itself since its boot."""
     anything = any(pe["on"] for pe in firmware["sdei"]["pes"]) or firmware["sdei"]["shared"]
     registers, epoch = firmware["id_registers"], firmware["epoch"]
@@ -125,7 +125,7 @@ def _check_life(server: Server, firmware: Document) -> None:
         raise _refuse("a CPU is on, or an event registered, in a machine that has not booted (epoch is 0)")
     if anything and firmware.get("booting", False):
         raise _refuse("a CPU is on, or an event registered, while the machine boots")
-    if registers and server.firmware.dispatcher.features != CpuFeatures.from_id_registers(registers):
+    if registers and guest.firmware.dispatcher.features != CpuFeatures.from_id_registers(registers):
         raise _refuse("sdei: features: the CPUs' id_registers say other ones")
 
 
@@ -158,12 +158,12 @@ def _check_counts(document: Document) -> None:
         raise _refuse("triggers: more handlers were entered than counters: delivered says")
 
 
-def _check_gic(server: Server, document: Document) -> None:
+def _check_gic(guest: ServedGuest, document: Document) -> None:
     """Interrupts are owned for bound events that are registered, and for no others, but for those that somebody is
     about to see to; whoever is, is in an exchange of micro-operations. Else an interrupt stays off, or a call waits.
     """
     firmware = document["firmware"]
-    gic = server.firmware.ownership.snapshot()
+    gic = guest.firmware.ownership.snapshot()
     written = firmware["gic"] if firmware["version"] > 1 else gic
     jobs = {job["pe"]: job for job in gic["jobs"]}
     quieting = dict(gic["quieting"])
@@ -182,25 +182,25 @@ def _check_gic(server: Server, document: Document) -> None:
             raise _refuse(f"gic: CPU {pe} has taken interrupt {intid}, which is not owned")
     for pe, cpu in enumerate(document["cpus"]):
         busy = pe in jobs or pe in quieting
-        others = _comes_up(server, pe, cpu["frame"]) or (pe == 0 and server.firmware.booting)
-        if busy is not _amid_operations(cpu) and (busy or not others):
+        others = _comes_up(guest, pe, cpu["frame"]) or (pe == 0 and guest.firmware.boot.booting)
+        if busy is not _operations_in_flight(cpu) and (busy or not others):
             raise _refuse(f"CPU {pe}: its frame and gic contradict: in one of them it does micro-operations")
     seen_to = {(intid, -1) for intid in (*spis, *quieting.values())}
     for job in jobs.values():
         seen_to |= {tuple(claim) for claim in (*job["todo"], job["looking"], job["registering"]) if claim}
-    _check_owned(server, gic, seen_to, firmware["sdei"].get("bound", []))
+    _check_owned(guest, gic, seen_to, firmware["sdei"].get("bound", []))
 
 
-def _amid_operations(cpu: Document) -> bool:
+def _operations_in_flight(cpu: Document) -> bool:
     """The answer to the newest frame that was answered was to do micro-operations and come back."""
     came_back = cpu["seq"] == cpu["answered"] or cpu["frame"][Word.KIND] == Kind.OPS
     return came_back and bool(cpu["frame"][Word.FLAGS] & AnswerFlag.REPOST)
 
 
-def _comes_up(server: Server, pe: int, frame: memoryview | list[int]) -> bool:
+def _comes_up(guest: ServedGuest, pe: int, frame: memoryview | list[int]) -> bool:
     """The micro-operations are those of a power-down's end, which are nobody's but the frame's own."""
-    firmware = server.firmware
-    on_its_way = 0 < power_down.step_of(frame) < power_down.Step.END and firmware.monitor >= layout.COLD
+    firmware = guest.firmware
+    on_its_way = 0 < power_down.step_of(frame) < power_down.Step.END and firmware.machine.monitor >= layout.COLD
     return on_its_way and firmware.psci.power[pe] is not Power.OFF
 
 
@@ -214,8 +214,8 @@ def _check_job(pe: int, job: Document, operator: int) -> None:
         raise _refuse(f"gic: CPU {pe}: its answer has flags {job['flags']:#x}, which no answer has")
 
 
-def _check_owned(server: Server, gic: Document, seen_to: set[Any], bound: list[list[int]]) -> None:
-    dispatcher, psci = server.firmware.dispatcher, server.firmware.psci
+def _check_owned(guest: ServedGuest, gic: Document, seen_to: set[Any], bound: list[list[int]]) -> None:
+    dispatcher, psci = guest.firmware.dispatcher, guest.firmware.psci
     owned = {(entry[0], entry[1]) for entry in gic["owned"]}
     quiet = {(entry[0], entry[1]) for entry in gic["owned"] if entry[4]}
     for intid, pe in owned - seen_to:
@@ -227,29 +227,29 @@ def _check_owned(server: Server, gic: Document, seen_to: set[Any], bound: list[l
         if wanted is Wanted.LISTEN and (intid, pe) in quiet:
             raise _refuse(f"gic: interrupt {intid} is quiet, and its event neither pending nor running")
     for number, intid in bound:
-        for pe in range(server.firmware.nr_cpus) if intid < FIRST_SPI else (ANY_PE,):
+        for pe in range(guest.firmware.machine.nr_cpus) if intid < FIRST_SPI else (ANY_PE,):
             if dispatcher.wanted(intid, pe) is not Wanted.FREE and (intid, pe) not in owned | seen_to:
                 raise _refuse(f"gic: event {number:#x} is registered, and its interrupt {intid} not owned")
 
 
-def _check_waiting(server: Server, waiting: list[Document]) -> None:
+def _check_waiting(guest: ServedGuest, waiting: list[Document]) -> None:
     """Each has a ticket of its own, and waits for an event that there is. (Who waits for what cannot come is told so:
     KVM's registers can bring that about, and it is the client's loss.)
     """
     tickets = {entry["ticket"] for entry in waiting}
     if len(tickets) < len(waiting):
         raise _refuse("waiting: two have the same ticket")
-    known = {event.number for event in server.firmware.dispatcher.events()}
+    known = {event.number for event in guest.firmware.dispatcher.events()}
     for entry in waiting:
         if entry["event"] not in known:
             raise _refuse(f"waiting: there is no event {entry['event']:#x}")
 
 
-def outstanding(server: Server) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+def outstanding(guest: ServedGuest) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
     """What a client can wait for: (event, PE or -1 for a shared one) of all that is pending, and (event, PE) of all
     handlers that run.
     """
-    dispatcher = server.firmware.dispatcher
+    dispatcher = guest.firmware.dispatcher
     pending = {key for key, entry in _instances(dispatcher.snapshot()).items() if entry["pending"]}
-    running = {(event, pe) for pe in range(server.firmware.nr_cpus) for event in dispatcher.running(pe)}
+    running = {(event, pe) for pe in range(guest.firmware.machine.nr_cpus) for event in dispatcher.running(pe)}
     return pending, running

@@ -11,7 +11,7 @@ from typing import Final
 
 from qemu_sdei.backend.control.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
 from qemu_sdei.backend.firmware import gic
-from qemu_sdei.backend.firmware.exchange import affinity
+from qemu_sdei.backend.firmware.core import affinity
 from qemu_sdei.backend.firmware.firmware import STATE_VERSION
 from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.config import MAX_RAM

@@ -2,16 +2,16 @@
 
     source                                    destination (`--incoming`: held from the start)
     hold (if asked for)
-    signs    -> the guest gives signs that it runs
-    freeze   -> state.json, stands still
+    signs    -> the guest gives heartbeats: signs that it runs
+    freeze   -> state.json, paused
                                               check   <- state.json, all of it
                                               restore <- state.json, serves
     moved    -> tells clients where to
                                               first-sign -> when it was seen to run there
-    (or thaw -> goes on)
+    (or thaw -> resumes)
 
-A freeze belongs to the connection that asked for it: when that breaks, the guest goes on. Triggers that arrive while
-the guest stands still are neither done nor refused before it is known where it goes on.
+A freeze belongs to the connection that asked for it: when that breaks, the guest resumes. Triggers that arrive while
+the guest is paused are neither done nor refused before it is known where it resumes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from qemu_sdei import bounded, jsonline, rundir
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.control.commands import Field, Number, commands_of, handles
+from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop.hold_points import HoldPoint
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.monitor import layout
-
-if TYPE_CHECKING:
-    from qemu_sdei.backend.control.control_socket import Client
-    from qemu_sdei.backend.loop.server import Server
 
 _LIVE_VERSION: Final = 2
 """Of the frame window: since then the monitor's memory is in it."""
@@ -43,57 +41,62 @@ _MAX_EVERY: Final = 1000
 """Milliseconds."""
 
 
-class Handover:
-    """State of the hand-over, one for each control socket."""
+class HandoverCommands:
+    """The commands, and the state of the hand-over; one for each control socket.
+
+    Attributes:
+        commands: by name.
+    """
 
     def __init__(
         self,
         server: Server,
         directory: Path,
-        send: Callable[[Client, dict[str, Any]], None],
+        connections: Connections,
         again: Callable[[Client, dict[str, Any]], None],
     ) -> None:
-        """`send` a message to a client; do a request `again` that was deferred."""
+        """`directory`: where the state document lies. Do a request `again` that was deferred."""
         self._server = server
         self._path = directory / rundir.STATE
-        self._send = send
+        self._connections = connections
         self._again = again
         self._freezer: Client | None = None
-        self._waiting: tuple[Client, Any] | None = None
+        self._waits_for_hold: tuple[Client, Any] | None = None
         """Who waits for a hold point, and its request's id."""
         self._deferred: list[tuple[Client, dict[str, Any]]] = []
-        self._moved: dict[str, Any] | None = None
-        self._incoming = server.held
+        self._elsewhere: dict[str, Any] | None = None
+        """Name and control socket of where the guest is; None: here."""
+        self._incoming = server.paused
         self._restored = False
-        self._first_ns: int | None = None
-        """When the guest was first seen to run here, by the server's clock."""
-        self._signs: tuple[Client, Any] | None = None
-        """Who waits for a sign of it, and its request's id."""
+        self._first_heartbeat_ns: int | None = None
+        """When the guest was first seen to run here, by the log's clock."""
+        self._waits_for_heartbeat: tuple[Client, Any] | None = None
+        """Who waits for a heartbeat, and its request's id."""
         self.commands = commands_of(self)
 
     def defers(self, client: Client, message: dict[str, Any]) -> bool:
         """Whether this request, which changes the guest, is not for us to carry out now; it is answered later."""
-        if not self._server.held:
+        if not self._server.paused:
             return False
-        if self._moved is not None:
+        if self._elsewhere is not None:
             self._send_moved(client, message)
         elif sum(other is client for other, _ in self._deferred) >= _MAX_DEFERRED:
-            self._send(client, {"id": message["id"], **jsonline.refusal("busy", _TOO_MANY)})
+            self._connections.send(client, {"id": message["id"], **jsonline.refusal("busy", _TOO_MANY)})
         elif len(self._deferred) >= _MAX_TOGETHER:
-            self._send(client, {"id": message["id"], **jsonline.refusal("busy", _TOO_MANY_TOGETHER)})
+            self._connections.send(client, {"id": message["id"], **jsonline.refusal("busy", _TOO_MANY_TOGETHER)})
         else:
             self._deferred.append((client, message))
         return True
 
     def frozen_by(self, client: Client) -> bool:
-        """Whether the guest stands still because this client has frozen it."""
-        return self._freezer is client and self._server.held and self._moved is None
+        """Whether the guest is paused because this client has frozen it."""
+        return self._freezer is client and self._server.paused and self._elsewhere is None
 
     def dropped(self, client: Client) -> None:
         """A connection has ended."""
         self._deferred = [entry for entry in self._deferred if entry[0] is not client]
-        if self._signs is not None and self._signs[0] is client:
-            self._signs = None
+        if self._waits_for_heartbeat is not None and self._waits_for_heartbeat[0] is client:
+            self._waits_for_heartbeat = None
         if self._freezer is client:
             self._release()
 
@@ -107,7 +110,7 @@ class Handover:
         result="nothing; when it is reached, the backend answers no frame any more",
     )
     def _hold(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """Stand still at a hold point, from now on: `held` is answered when it is reached."""
+        """Pause at a hold point, from now on: `held` is answered when it is reached."""
         state, event, vcpu = message.get("state"), message.get("event", 0), message.get("vcpu", 0)
         if not isinstance(state, str) or type(event) is not int or type(vcpu) is not int:
             raise UsageError("hold wants a state, and the numbers of an event and a vCPU")
@@ -117,11 +120,11 @@ class Handover:
         point.check(server.firmware)
         self._freezer = client
         if point.reached(server.firmware):
-            server.watched.last_ns = server.clock()
-            server.hold()
+            server.hooks.heartbeat_ns = server.log.clock()
+            server.pause()
         else:
-            server.watched.hold_point = point
-            server.listen(self._happened)
+            server.hooks.hold_point = point
+            server.log.listen(self._happened)
         return {}
 
     @handles(
@@ -131,46 +134,46 @@ class Handover:
     def _held(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         if self._freezer is not client:
             raise NotDeliveredError("this client has asked for no hold point")
-        if self._server.held:
+        if self._server.paused:
             return {}
-        self._waiting = (client, message["id"])
+        self._waits_for_hold = (client, message["id"])
         return None
 
     def _happened(self, record: dict[str, Any]) -> None:
         if record["type"] == "held":
-            self._server.unlisten(self._happened)
-            if self._waiting is not None:
-                client, request = self._waiting
-                self._waiting = None
-                self._send(client, {"id": request, **jsonline.success({})})
+            self._server.log.unlisten(self._happened)
+            if self._waits_for_hold is not None:
+                client, request = self._waits_for_hold
+                self._waits_for_hold = None
+                self._connections.send(client, {"id": request, **jsonline.success({})})
 
     @handles(
         "signs",
         Number("every_ms", 1, _MAX_EVERY, about=f" (1 to {_MAX_EVERY})"),
         result="`sign_ns`, when the guest has come by; it is interrupted for that as often, until it stands still",
     )
-    def _ask_signs(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Have the guest give a sign that it runs, `every_ms` or more often, until it stands still or this client hangs
-        up. Answered when it gave the first.
+    def _ask_heartbeats(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Have the guest give a heartbeat `every_ms` or more often, until it is paused or this client hangs up.
+        Answered when it gave the first.
         """
         self._check_free(client)
         self._freezer = client
-        watched = self._server.watched
-        watched.every_ms = message["every_ms"]
-        watched.on_sign = self._seen
-        self._signs = (client, message["id"])
-        watched.ask_for_sign()
+        hooks = self._server.hooks
+        hooks.heartbeat_ms = message["every_ms"]
+        hooks.on_heartbeat = self._heartbeat
+        self._waits_for_heartbeat = (client, message["id"])
+        hooks.ask_for_heartbeat()
         return None
 
-    def _seen(self) -> None:
-        """The guest has given a sign."""
-        last_ns = self._server.watched.last_ns
-        if self._first_ns is None:
-            self._first_ns = last_ns
-        if self._signs is not None:
-            client, request = self._signs
-            self._signs = None
-            self._send(client, {"id": request, **jsonline.success({"sign_ns": last_ns})})
+    def _heartbeat(self) -> None:
+        """The guest has given a heartbeat."""
+        last_ns = self._server.hooks.heartbeat_ns
+        if self._first_heartbeat_ns is None:
+            self._first_heartbeat_ns = last_ns
+        if self._waits_for_heartbeat is not None:
+            client, request = self._waits_for_heartbeat
+            self._waits_for_heartbeat = None
+            self._connections.send(client, {"id": request, **jsonline.success({"sign_ns": last_ns})})
 
     @handles(
         "freeze",
@@ -181,15 +184,18 @@ class Handover:
         "and `shutdown` wait",
     )
     def _freeze(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """Stand still, and write the state document into the run directory. The vCPUs must have been stopped."""
+        """Pause, and write the state document into the run directory. The vCPUs must have been stopped."""
         self._check_free(client)
         server = self._server
-        if message.get("live", False) is True and server.machine.get("window_version", layout.VERSION) < _LIVE_VERSION:
+        if (
+            message.get("live", False) is True
+            and server.guest.machine.get("window_version", layout.VERSION) < _LIVE_VERSION
+        ):
             raise NotDeliveredError(
                 "the guest was saved by an older version, and brought a monitor whose memory QEMU may lose in a live "
                 "migration: migrate it by route shared or copy"
             )
-        server.hold()
+        server.pause()
         self._freezer = client
         if message.get("drain", True) is True:
             server.drain()
@@ -206,8 +212,8 @@ class Handover:
         except OSError as error:
             self._release()
             raise SdeiError(f"the state document {self._path} cannot be written: {error.strerror}") from None
-        sign_ns = server.watched.last_ns
-        server.watched.forget()
+        sign_ns = server.hooks.heartbeat_ns
+        server.hooks.forget()
         return {"document": self._path.name, "bytes": len(data), "sign_ns": sign_ns}
 
     def _check_free(self, client: Client) -> None:
@@ -221,37 +227,58 @@ class Handover:
         result="nothing; the guest goes on here",
     )
     def _thaw(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """The guest goes on here."""
-        if self._freezer is not client or self._moved is not None:
+        """The guest resumes here."""
+        if self._freezer is not client or self._elsewhere is not None:
             raise NotDeliveredError("the guest was not frozen by this client")
         self._release()
         return {}
 
     def _release(self) -> None:
-        if self._moved is not None:
+        if self._elsewhere is not None:
             return  # it runs elsewhere: nobody here may touch it any more
-        self._freezer = self._waiting = self._signs = None
-        self._server.held = False
-        self._server.watched.forget()
-        self._server.unlisten(self._happened)
+        self._freezer = self._waits_for_hold = self._waits_for_heartbeat = None
+        self._server.resume()
+        self._server.hooks.forget()
+        self._server.log.unlisten(self._happened)
         deferred, self._deferred = self._deferred, []
         for client, message in deferred:
             self._again(client, message)
 
-    def moved(self, client: Client, name: str, control: str) -> None:
-        """The guest goes on at another backend, whose control socket is `control`. Final."""
+    @handles(
+        "moved",
+        Field("name"),
+        Field("control"),
+        result="nothing; the client that has frozen the guest says so, and this backend does nothing any more. "
+        "Requests that were not carried out get the error `moved`, an `inject` that waits gets `waits`, each other "
+        'client a line `{"moved": {"name": ..., "control": ...}}`',
+    )
+    def _moved(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        """The guest resumes at another backend, whose control socket is `control`. Final."""
+        name, control = message.get("name"), message.get("control")
+        if not isinstance(name, str) or not isinstance(control, str):
+            raise UsageError("moved wants the name and the control socket of where the guest is now")
         if self._freezer is not client:
             raise NotDeliveredError("the guest was not frozen by this client")
-        self._moved = {"name": name, "control": control}
+        self._elsewhere = {"name": name, "control": control}
         deferred, self._deferred = self._deferred, []
-        for other, message in deferred:
-            self._send_moved(other, message)
+        for other, request in deferred:
+            self._send_moved(other, request)
+        for waiter in self._server.injections.leave():
+            # Not `moved`, which says that nothing was done. On another host nobody can ask.
+            here = f"event {waiter.event:#x}: the guest moved to {name} meanwhile, and its handler completes there"
+            waits = jsonline.refusal("waits", here, control=control, ticket=waiter.ticket)
+            if waiter.reply is not None:
+                waiter.reply(waits if control else jsonline.refusal("state", here))
+        for other in self._connections.all():
+            if other is not client:
+                self._connections.send(other, {"moved": {"name": name, "control": control}})
+        return {}
 
     def _send_moved(self, client: Client, message: dict[str, Any]) -> None:
-        assert self._moved is not None
-        here = f"the guest has moved to {self._moved['name']}; nothing was done here"
-        moved = jsonline.refusal("moved", here, control=self._moved["control"])
-        self._send(client, {"id": message["id"], **moved})
+        assert self._elsewhere is not None
+        here = f"the guest has moved to {self._elsewhere['name']}; nothing was done here"
+        moved = jsonline.refusal("moved", here, control=self._elsewhere["control"])
+        self._connections.send(client, {"id": message["id"], **moved})
 
     # ---- destination ------------------------------------------------------------------------------------------------
 
@@ -280,23 +307,23 @@ class Handover:
         state_document.restore(self._server, self._read())
         self._restored = True
         self._release()
-        watched = self._server.watched
-        watched.arriving = message.get("arriving", False) is True
-        watched.on_sign = self._seen
+        hooks = self._server.hooks
+        hooks.arriving = message.get("arriving", False) is True
+        hooks.on_heartbeat = self._heartbeat
         return {}
 
     @handles(
         "first-sign",
         result="`sign_ns`: when it first came by here, as soon as it did. CLOCK_MONOTONIC, as all times here",
     )
-    def _first_sign(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+    def _first_heartbeat(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         """When the guest was first seen to run here (`sign_ns`); answered as soon as it was."""
         if not self._restored:
             raise NotDeliveredError("no guest has arrived here")
-        if self._first_ns is None:
-            self._signs = (client, message["id"])
+        if self._first_heartbeat_ns is None:
+            self._waits_for_heartbeat = (client, message["id"])
             return None
-        return {"sign_ns": self._first_ns}
+        return {"sign_ns": self._first_heartbeat_ns}
 
     @handles(
         "arrived",
@@ -304,9 +331,9 @@ class Handover:
     )
     def _arrived(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """All of the guest's RAM is there."""
-        watched = self._server.watched
-        if watched.arriving:
-            watched.arriving = False
+        hooks = self._server.hooks
+        if hooks.arriving:
+            hooks.arriving = False
             if self._freezer is None:
                 self._release()
         return {}

@@ -18,18 +18,13 @@ import hashlib
 import json
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from qemu_sdei import bounded
 from qemu_sdei.backend.control import state_document
-from qemu_sdei.backend.control.commands import Field, commands_of, handles
-from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
-
-if TYPE_CHECKING:
-    from qemu_sdei.backend.control.control_socket import Client
-    from qemu_sdei.backend.control.handover_commands import Handover
-    from qemu_sdei.backend.loop.server import Server
-    from qemu_sdei.monitor.window import Window
+from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.monitor.window import Window
 
 MAGIC: Final = b"SDEIDOC1"
 HEADER: Final = struct.Struct("<8sQ32s16x")
@@ -87,10 +82,11 @@ def read(window: Window) -> tuple[object, dict[str, str]]:
         raise ProtocolError(f"the state document in it is damaged: {error}") from None
     if not isinstance(found, dict) or found.keys() != {"document", "note"}:
         raise ProtocolError("the state document in it is damaged (its form)")
-    return found["document"], _checked_note(found["note"])
+    return found["document"], checked_note(found["note"])
 
 
-def _checked_note(note: object) -> dict[str, str]:
+def checked_note(note: object) -> dict[str, str]:
+    """A note of the owner's, from outside. Raises `ProtocolError`: it has another form."""
     if not isinstance(note, dict) or not note.keys() <= _NOTE:
         raise ProtocolError("the owner's note beside the state document has another form")
     for value in note.values():
@@ -107,7 +103,7 @@ def take_up(server: Server) -> dict[str, str]:
     """
     state, note = read(server.window)
     top = state_document.check(server, state)
-    if top["machine"]["window_version"] != server.machine["window_version"]:
+    if top["machine"]["window_version"] != server.guest.machine["window_version"]:
         # QEMU would write ours at the next reset, and not see that it is another than it has translated.
         raise ProtocolError("the snapshot was saved by another version of this program, with another EL3 monitor")
     window = server.window
@@ -117,60 +113,3 @@ def take_up(server: Server) -> dict[str, str]:
             raise ProtocolError(f"the state document in it is not of this moment: CPU {pe}'s frame is another")
     state_document.restore(server, top)
     return note
-
-
-class Keeping:
-    """The control socket's commands around a snapshot, for the client that has frozen the guest."""
-
-    def __init__(self, server: Server, handover: Handover) -> None:
-        self._server = server
-        self._handover = handover
-        self.commands = commands_of(self)
-
-    def _check(self, client: Client) -> None:
-        if not self._handover.frozen_by(client):
-            raise NotDeliveredError("the guest was not frozen by this client")
-
-    @handles(
-        "keep",
-        Field("note", ": `nonce` (none)"),
-        result="`bytes` that the state document takes in guest RAM",
-    )
-    def _keep(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """Write the state document into guest RAM."""
-        self._check(client)
-        try:
-            note = _checked_note(message.get("note", {}))
-            state = state_document.take(self._server)
-        except ProtocolError as error:
-            raise UsageError(str(error)) from None
-        return {"bytes": write(self._server.window, state, note)}
-
-    @handles(
-        "take-up",
-        result="`note`; the backend goes on with the document in guest RAM. Each `inject` that waits fails with "
-        "`state`",
-    )
-    def _take_up(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """QEMU has loaded a snapshot: go on with the state document in it."""
-        self._check(client)
-        waiting = self._server.waiting
-        here = waiting.leave()
-        try:
-            note = take_up(self._server)
-        finally:
-            # Who waited when it was saved does not wait any more.
-            waiting.leave()
-            waiting.go_on(here)
-        waiting.abandon("the guest was taken to a snapshot, where nobody has asked for it")
-        return {"note": note}
-
-    @handles(
-        "forget",
-        result="nothing; there is no document in guest RAM any more",
-    )
-    def _forget(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        """Take the state document out of guest RAM."""
-        self._check(client)
-        erase(self._server.window)
-        return {}

@@ -4,7 +4,7 @@ What QEMU itself migrates is not in it: vCPU registers, the GIC, RAM with the mo
 it and in guest RAM too is the frame window, because QEMU's dirty tracking does not see what another process writes.
 Its form is in `document_schema.py`, and explained in docs/reference/state-document.md.
 
-It is taken and restored while the vCPUs stand still. One from outside is hostile until all of it has been checked.
+It is taken and restored while the vCPUs are paused. One from outside is hostile until all of it has been checked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
 from qemu_sdei.sdei.state import VERSION as SDEI_VERSION
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line checks documents as well, and starts faster without the whole backend
     from qemu_sdei.backend.loop.server import Server
 
 Document = dict[str, Any]
@@ -50,38 +50,38 @@ def machine_of(config: GuestConfig) -> Document:
 
 
 def take(server: Server) -> Document:
-    """The state of a guest whose vCPUs stand still.
+    """The state of a guest whose vCPUs are paused.
 
     Raises:
         BusyError: let the guest run on for a moment.
     """
     firmware, window = server.firmware, server.window
-    if firmware.busy:
+    if firmware.exchange.busy:
         raise BusyError("a service of the guest is amid its micro-operations: its progress cannot be written down")
     for pe in range(window.nr_cpus):
-        document_rules.put_right(server, pe)
+        document_rules.put_right(server.guest, pe)
     return {
         "format": FORMAT,
         "version": VERSION,
         "written_by": f"qemu-sdei {__version__}",
-        "machine": dict(server.machine),
+        "machine": dict(server.guest.machine),
         "services": _services(server),
         "counters": {
-            "delivered": firmware.delivered,
-            "calls": {str(function): list(counts) for function, counts in server.calls.items()},
-            "silent": server.starts.snapshot(),
+            "delivered": firmware.exchange.delivered,
+            "calls": {str(function): list(counts) for function, counts in server.guest.calls.items()},
+            "silent": server.guest.starts.snapshot(),
         },
         "cpus": [
             {
                 "seq": window.seq[pe],
-                "answered": server.answered(pe),
+                "answered": server.guest.answered[pe],
                 "kick": window.kick[pe],
                 "frame": window.frames[pe].tolist(),
             }
             for pe in range(window.nr_cpus)
         ],
         "firmware": firmware.snapshot(),
-        "waiting": server.waiting.snapshot(),
+        "waiting": server.injections.snapshot(),
     }
 
 
@@ -93,17 +93,17 @@ def prepare(server: Server, document: object) -> Document:
     """
     top = check(server, document)
     firmware = server.firmware
-    server.machine["window_version"] = firmware.monitor = top["machine"]["window_version"]
+    server.guest.machine["window_version"] = firmware.machine.monitor = top["machine"]["window_version"]
     try:
         firmware.restore(top["firmware"])
     except (ProtocolError, RecursionError) as error:
         raise ProtocolError(f"state document: {error}") from None
-    document_rules.check(server, top)
+    document_rules.check(server.guest, top)
     counters = top["counters"]
-    firmware.delivered = counters["delivered"]
+    firmware.exchange.delivered = counters["delivered"]
     stored = ((int(function), counts) for function, counts in counters["calls"].items())
-    taken_up(server.calls, stored, server.window.nr_cpus)
-    server.starts.restore(counters.get("silent", []))
+    taken_up(server.guest.calls, stored, server.window.nr_cpus)
+    server.guest.starts.restore(counters.get("silent", []))
     return top
 
 
@@ -123,11 +123,12 @@ def restore(server: Server, document: object) -> None:
         for index, word in enumerate(cpu["frame"]):
             frame[index] = word
     first, on = window.frames[0], top["firmware"]["sdei"]["pes"][0]["on"]
-    if server.firmware.booting and not on and first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]:
+    boot = server.firmware.boot
+    if boot.booting and not on and first[Word.KIND] in (Kind.RESET, Kind.OPS) and not first[Word.VECTOR]:
         # It boots, the backend before us has seen that; a snapshot may have been made with another monitor's proof.
-        first[Word.PROOF] = server.firmware.proof
-    server.waiting.restore(top["waiting"], window.nr_cpus)
-    server.waiting.disappoint(*document_rules.outstanding(server))
+        first[Word.PROOF] = boot.proof
+    server.injections.restore(top["waiting"], window.nr_cpus)
+    server.injections.disappoint(*document_rules.outstanding(server.guest))
     server.take_over([cpu["answered"] for cpu in top["cpus"]])
 
 
@@ -167,9 +168,9 @@ def _services(server: Server) -> list[str]:
 
 def _check_machine(server: Server, machine: object) -> None:
     """Of another machine not even the form need be known. What is no machine at all is left to the form."""
-    if not isinstance(machine, dict) or not machine.keys() >= server.machine.keys():
+    if not isinstance(machine, dict) or not machine.keys() >= server.guest.machine.keys():
         return
-    for name, value in server.machine.items():
+    for name, value in server.guest.machine.items():
         there = machine[name]
         if name == "window_version" and type(there) is int and 1 <= there < layout.VERSION:
             continue  # the guest brings its monitor with it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.services.psci import Power
 
@@ -18,24 +17,27 @@ class Starts:
     counted again.
     """
 
-    def __init__(self, firmware: Firmware, calls: dict[int, list[int]]) -> None:
-        """`calls`: function -> how often each PE called it; the server's own, which it keeps up to date."""
-        self._firmware = firmware
+    def __init__(self, started: dict[int, int], power: list[Power], calls: dict[int, list[int]]) -> None:
+        """`started`: see `PowerStates`, drained here. `power`: of each CPU. `calls`: function -> how often each PE
+        called it. Their owners keep them up to date.
+        """
+        self._started = started
+        self._power = power
         self._calls = calls
         self._starts: dict[int, tuple[int, int]] = {}
 
     def note(self) -> None:
         """Take what the firmware has started since the last time."""
-        for pe, entry in self._firmware.started.items():
+        for pe, entry in self._started.items():
             self._starts[pe] = entry, self._made(pe)
-        self._firmware.started.clear()
+        self._started.clear()
 
     def silent(self, pe: int) -> int | None:
         """The entry point of a CPU that is on and has made no call since it started there; None: it has, is off, or it
         is not known.
         """
         start = self._starts.get(pe)
-        on = self._firmware.psci.power[pe] is Power.ON
+        on = self._power[pe] is Power.ON
         return start[0] if on and start is not None and start[1] == self._made(pe) else None
 
     def _made(self, pe: int) -> int:
@@ -48,7 +50,7 @@ class Starts:
 
     def restore(self, silent: list[list[int]]) -> None:
         """Take what `check` has let pass, after the counts of calls."""
-        self._firmware.started.clear()
+        self._started.clear()
         self._starts.clear()
         self._starts.update({pe: (entry, self._made(pe)) for pe, entry in silent})
 

@@ -5,7 +5,8 @@ recovery (the journal) and migration stand on. The one exception is `boot`, the 
 of CPU 0; it is never replayed, because a reset ends with a checkpoint.
 
 A frame is answered in place: `handle` edits the words that the monitor will take (context, FLAGS, OPS). Writing ACK
-is the owner's. Below it are `exchange.py` (calls and deliveries) and `power.py` (reset, boot, power states).
+is the owner's. It hands a frame to the part that answers its kind: `exchange.py` (calls and deliveries, the hot path),
+`power_states.py` (CPUs that start and wait), `machine_boot.py` (reset and boot).
 """
 
 from __future__ import annotations
@@ -14,21 +15,30 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from qemu_sdei.backend.firmware import power_down
-from qemu_sdei.backend.firmware.exchange import DAIF, NOT_SUPPORTED, OUTCOME, Steps
-from qemu_sdei.backend.firmware.gic import LOOKED
-from qemu_sdei.backend.firmware.power import Boot, PowerFirmware
+from qemu_sdei.backend.firmware.call_table import OUTCOME, CallTable
+from qemu_sdei.backend.firmware.core import DAIF, Answer, Core, MachineFacts, Observer, Steps
+from qemu_sdei.backend.firmware.exchange import NOT_SUPPORTED, Exchange
+from qemu_sdei.backend.firmware.gic import LAST_SPI, LOOKED, UART_INTID
+from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
+from qemu_sdei.backend.firmware.machine_boot import Boot, MachineBoot
+from qemu_sdei.backend.firmware.power_control import AnsweredPower
+from qemu_sdei.backend.firmware.power_states import PowerStates
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, OpResult, decode, encode, write_sysreg
 from qemu_sdei.sdei.context import PC, PSTATE, X0
+from qemu_sdei.sdei.dispatcher import Dispatcher
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.sdei.interrupts import FIRST_SPI
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import CpuFeatures
+from qemu_sdei.services.built_in import services_of
+from qemu_sdei.services.platform import Platform
 from qemu_sdei.services.psci import Power, Psci
 from qemu_sdei.services.sdei import Sdei
 from qemu_sdei.smccc.ids import FUNCTION_MASK
+from qemu_sdei.smccc.registry import Registry
 from qemu_sdei.smccc.service import JournalMode, Service
 
 STATE_VERSION: Final = 2
@@ -37,24 +47,22 @@ _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _ESR_UNKNOWN: Final = 0x0200_0000  # EC 0, IL
 
 
-class Firmware(PowerFirmware):
+class Firmware:
     """The firmware of one guest.
 
     Attributes:
+        machine: facts of its machine; resets and kernels are counted there.
         dispatcher: the SDEI core.
-        psci: power states.
-        table: function id -> (handler, journal mode) of the built-in services.
-        constants: function id -> result, for calls that always answer the same.
+        ownership: which interrupts are the firmware's.
+        psci: power states, as PSCI has them.
+        registry: its services.
+        calls: what each call needs.
+        exchange: what answers calls.
+        power: what answers frames of CPUs that start and wait.
+        boot: what answers frames of a reset and boot of the machine.
+        observer: who is told what happens.
         kicks: PEs that ought to be interrupted; the owner drains it.
-        epoch: counts resets of the machine.
-        kernels: counts kernels that have begun since: more than one, and one has started another (kexec).
-        booting: CPU 0's RESET frame has come, and what its boot needs of QEMU is not all there yet.
-        proof: what the monitor puts into a RESET frame of CPU 0 (`monitor.image.proof_of`); 0: nothing, so any is
-            taken.
-        delivered: counts handlers that were entered.
-        started: PE -> entry point of CPUs that were sent off by CPU_ON or a boot; the owner drains it.
-        record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
-        note: called with (name, PE, details...) for what a person would want to see; None in a replay.
+        serves_sdei: whether it has SDEI at all.
     """
 
     def __init__(
@@ -71,7 +79,30 @@ class Firmware(PowerFirmware):
         """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
         """
-        super().__init__(nr_cpus, client_el, profile or Profile.default(), sdei, services, boot, ram)
+        self.machine = MachineFacts(nr_cpus, client_el, ram)
+        self.dispatcher = Dispatcher(
+            profile or Profile.default(),
+            self.machine.affinities,
+            client_el=client_el,
+            max_intid=LAST_SPI,
+            reserved_intids=(UART_INTID,),
+        )
+        self.ownership = Ownership(self.dispatcher)
+        self.observer = Observer()
+        self._answer = Answer()
+        core = Core(self.machine, self.dispatcher, self.ownership, self._answer, self.observer)
+        self.registry = Registry()
+        self.serves_sdei = sdei
+        power = AnsweredPower(core)
+        platform = Platform(self.machine.affinities, self.registry, self.dispatcher, power, ram, sdei)
+        for service in (*services_of(platform), *services):
+            self.registry.register(service)
+        self.psci = self.registry.find(Psci)
+        self.calls = CallTable(self.registry, self.machine, self._answer)
+        self.exchange = Exchange(core, self.psci.power)
+        self.power = PowerStates(core, self.psci, self.exchange)
+        self.boot = MachineBoot(core, self.psci, self.registry, self.exchange, self.power, boot)
+        self.kicks = self.dispatcher.kicks
         self._kept = [
             service
             for service in self.registry
@@ -83,21 +114,21 @@ class Firmware(PowerFirmware):
         """Answer one frame in place. `regs` is the view of its context."""
         kind = frame[Word.KIND]
         if kind == Kind.SMC:
-            entry = self.find(frame[Word.FUNCTION] & FUNCTION_MASK)
+            entry = self.calls.find(frame[Word.FUNCTION] & FUNCTION_MASK)
             if entry is None:
-                self.call(pe, frame, regs, None)
+                self.exchange.call(pe, frame, regs, None)
             else:
-                self.call(pe, frame, regs, entry[0], entry[1] == OUTCOME)
+                self.exchange.call(pe, frame, regs, entry[0], entry[1] == OUTCOME)
         elif kind == Kind.KICK:
-            self._kick(pe, frame, regs)
-        elif kind == Kind.RESET and (pe != 0 or self.is_proven(frame)):
+            self.power.kicked(pe, frame, regs)
+        elif kind == Kind.RESET and (pe != 0 or self.boot.is_proven(frame)):
             # The owner has looked already, but the guest may write into the frame meanwhile.
-            self._reset(pe, frame, regs)
+            self.boot.reset(pe, frame, regs)
         elif kind == Kind.INTERRUPT:
             self._interrupt(pe, frame, regs)
         elif kind == Kind.OPS:
-            if self.is_boots(pe, frame):
-                self._boot_machine(frame, regs)
+            if self.boot.is_boots(pe, frame):
+                self.boot.proceed(frame, regs)
             else:
                 self._continue(pe, frame, regs)
         elif kind == Kind.EXCEPTION:
@@ -111,15 +142,15 @@ class Firmware(PowerFirmware):
         if not self.ownership.gic.owns(intid, pe):
             # A bound one was taken just when its event was unregistered. No other can be.
             if not self.dispatcher.is_bound(intid):
-                self._reject(pe, f"interrupt {intid} is secure Group 0 and belongs to no event")
-            self._ops.append(write_sysreg(SysReg.ICC_EOIR0_EL1, intid))
-            self._kick(pe, frame, regs)
+                self.observer.reject(pe, f"interrupt {intid} is secure Group 0 and belongs to no event")
+            self._answer.ops.append(write_sysreg(SysReg.ICC_EOIR0_EL1, intid))
+            self.power.kicked(pe, frame, regs)
             return
         ops = self.ownership.gic.quiet(intid, pe)
         self.dispatcher.interrupt(intid, pe)
         if intid < FIRST_SPI:
-            self._ops += ops
-            self._kick(pe, frame, regs)
+            self._answer.ops += ops
+            self.power.kicked(pe, frame, regs)
             return
         self.ownership.quieting[pe] = intid
         frame[Word.FLAGS] = encode(frame, ops) | AnswerFlag.REPOST
@@ -127,26 +158,26 @@ class Firmware(PowerFirmware):
     def _continue(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         job = self.ownership.jobs.pop(pe, None)
         if job is not None:
-            self._settle(pe, frame, regs, job, decode(frame, LOOKED))
+            self.exchange.settle(pe, frame, regs, job, decode(frame, LOOKED))
             return
         intid = self.ownership.quieting.pop(pe, None)
         if intid is not None:
-            self._claims.append((intid, ANY_PE))
-            self._kick(pe, frame, regs)
+            self.dispatcher.interrupts.append((intid, ANY_PE))
+            self.power.kicked(pe, frame, regs)
             return
-        waiting = self._steps.pop(pe, None)
+        waiting = self.exchange.take_steps(pe)
         step = power_down.step_of(frame)
         if waiting is None and 0 < step < power_down.Step.END and self.psci.power[pe] is not Power.OFF:
-            self._come_up(pe, frame, regs, step)
+            self.power.come_up(pe, frame, regs, step)
             return
         if waiting is None:
             regs[X0] = NOT_SUPPORTED
-            self._reject(pe, "micro-operations done that nobody waits for")
-            self.finish(pe, frame, regs)
+            self.observer.reject(pe, "micro-operations done that nobody waits for")
+            self.exchange.finish(pe, frame, regs)
             return
         steps, count = waiting
         results: OpResult | list[OpResult] = decode(frame, count) if count else decode(frame, 1)[0]
-        self._advance(pe, frame, regs, steps, results)
+        self.exchange.advance(pe, frame, regs, steps, results)
 
     # ---- what ought not to happen -----------------------------------------------------------------------------------
 
@@ -154,11 +185,13 @@ class Firmware(PowerFirmware):
         """The guest ran into EL3 by something that is no SMC (a register that traps, ...): it gets an Undefined
         Instruction for it.
         """
-        self._reject(pe, f"exception to EL3: ESR {frame[Word.ESR_EL3]:#x} vector {frame[Word.VECTOR]} pc {regs[PC]:#x}")
-        self._advance(pe, frame, regs, self._undefined(regs), None)
+        self.observer.reject(
+            pe, f"exception to EL3: ESR {frame[Word.ESR_EL3]:#x} vector {frame[Word.VECTOR]} pc {regs[PC]:#x}"
+        )
+        self.exchange.advance(pe, frame, regs, self._undefined(regs), None)
 
     def _undefined(self, regs: memoryview) -> Steps:
-        two = self.client_el == 2 and regs[PSTATE] & 0xC == 8
+        two = self.machine.client_el == 2 and regs[PSTATE] & 0xC == 8
         names = "VBAR_EL2 ELR_EL2 SPSR_EL2 ESR_EL2" if two else "VBAR_EL1 ELR_EL1 SPSR_EL1 ESR_EL1"
         vbar, elr, spsr, esr = (SysReg[name] for name in names.split())
         base = yield MicroOp(layout.Op.READ_SYSREG, vbar)
@@ -169,7 +202,7 @@ class Firmware(PowerFirmware):
             offset = 0x200 if mode & 1 else 0
         else:
             offset = 0x400
-        self._ops += [
+        self._answer.ops += [
             write_sysreg(elr, regs[PC]),
             write_sysreg(spsr, regs[PSTATE]),
             write_sysreg(esr, _ESR_UNKNOWN),
@@ -181,19 +214,12 @@ class Firmware(PowerFirmware):
     def _broken(self, pe: int, frame: memoryview, kind: int) -> None:
         """The monitor is in trouble, or somebody wrote into the frame: this CPU stops, the others go on."""
         known = Kind(kind).name if kind in Kind._value2member_map_ else "unknown"
-        self._reject(
+        self.observer.reject(
             pe,
             f"frame of kind {kind} ({known}): vector {frame[Word.VECTOR]} ESR {frame[Word.ESR_EL3]:#x} "
             f"FAR {frame[Word.FAR_EL3]:#x} pc {frame[Word.PC]:#x}; the CPU is parked",
         )
-        self.psci.power[pe] = Power.OFF
-        self.psci.entry[pe] = None
-        self.dispatcher.power_off(pe)
-        self._steps.pop(pe, None)
-        self.ownership.forget(pe)
-        self.ownership.leave(self._claims)
-        self._claims.clear()  # the PPIs that it owned are given back if it is ever started again
-        self._park(frame)
+        self.power.stop_broken(pe, frame)
 
     # ---- the host's side --------------------------------------------------------------------------------------------
 
@@ -209,13 +235,13 @@ class Firmware(PowerFirmware):
         """The whole state as a JSON-able document."""
         return {
             "version": STATE_VERSION,
-            "nr_cpus": self.nr_cpus,
-            "client_el": self.client_el,
-            "epoch": self.epoch,
-            "kernels": self.kernels,
-            "booting": self.booting,
+            "nr_cpus": self.machine.nr_cpus,
+            "client_el": self.machine.client_el,
+            "epoch": self.machine.epoch,
+            "kernels": self.machine.kernels,
+            "booting": self.boot.booting,
             "serves_sdei": self.serves_sdei,
-            "id_registers": self.id_registers,
+            "id_registers": self.machine.id_registers,
             "psci": self.psci.snapshot(),
             "sdei": self.dispatcher.snapshot(),
             "triggers": self.dispatcher.counts(),
@@ -232,7 +258,7 @@ class Firmware(PowerFirmware):
         version = state.get("version")
         if type(version) is not int or not 1 <= version <= STATE_VERSION:
             raise ProtocolError(f"state of another version than this program knows (1 to {STATE_VERSION})")
-        for name, value in (("nr_cpus", self.nr_cpus), ("client_el", self.client_el)):
+        for name, value in (("nr_cpus", self.machine.nr_cpus), ("client_el", self.machine.client_el)):
             if type(state.get(name)) is not int or state[name] != value:
                 raise ProtocolError("state of a machine with other CPUs")
         if state.get("serves_sdei", True) is not self.serves_sdei:
@@ -241,18 +267,18 @@ class Firmware(PowerFirmware):
         if "booting" in state and not isinstance(booting, bool):
             raise ProtocolError("state document: booting: must be true or false")
         try:
-            self.epoch = int(state["epoch"])
-            self.kernels = int(state.get("kernels", 0))  # older programs did not count them
-            self.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
-            self.dispatcher.features = CpuFeatures.from_id_registers(self.id_registers)
+            self.machine.epoch = int(state["epoch"])
+            self.machine.kernels = int(state.get("kernels", 0))  # older programs did not count them
+            self.machine.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
+            self.dispatcher.features = CpuFeatures.from_id_registers(self.machine.id_registers)
             self.psci.restore(state["psci"])
             self.dispatcher.restore(state["sdei"])
             # Older programs did not say. While a machine boots no CPU is on for SDEI.
-            self.booting = not any(pe["on"] for pe in state["sdei"]["pes"]) if booting is None else booting
+            self.boot.booting = not any(pe["on"] for pe in state["sdei"]["pes"]) if booting is None else booting
             self.dispatcher.restore_counts(state.get("triggers", []))
             self.ownership.reset()
             if version > 1:
-                self.ownership.restore(state["gic"], self.nr_cpus)
+                self.ownership.restore(state["gic"], self.machine.nr_cpus)
             for service in self._kept:
                 service.restore(state["services"][service.title])
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -1,29 +1,28 @@
-"""The descriptors that the backend's loop looks at beside the frames, and standing still: serving nothing else."""
+"""The descriptors that the backend's loop looks at beside the frames, and the loop's pause: serving nothing else."""
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable
 
-from qemu_sdei.backend.loop.event_log import Telling
-
 Callback = Callable[[int], None]
 
 
-class Descriptors(Telling):
+class Descriptors:
     """Calls back when a descriptor is ready.
 
     Attributes:
-        held: no frame is answered: the guest stands still, because it is to be written down or has not come yet.
+        paused: the loop answers no frame, because the guest is about to be written down or has not come yet.
+        stopping: the loop is to end at its next turn.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        super().__init__(clock)
-        self.held = False
-        self._stopping = False
+    def __init__(self) -> None:
+        self.paused = False
+        self.stopping = False
         self._poll = select.poll()
         self._handlers: dict[int, Callback] = {}
-        self._holding = False
+        self._waiting = False
+        """`wait_while_paused` is on the stack already: a callback has come back to it."""
 
     def watch(self, fd: int, callback: Callback, events: int = select.POLLIN) -> None:
         """Call `callback(revents)` when `fd` is ready."""
@@ -36,27 +35,30 @@ class Descriptors(Telling):
             self._poll.unregister(fd)
 
     def stop(self) -> None:
-        """End `run` at the next turn."""
-        self._stopping = True
+        """End the loop at its next turn."""
+        self.stopping = True
 
-    def _sockets(self, timeout_ms: int | None) -> bool:
+    def look(self, timeout_ms: int | None) -> bool:
+        """Call back for what is ready within `timeout_ms` (None: without limit). Returns whether anything was."""
         ready = self._poll.poll(timeout_ms)
-        self._call_back(ready)
-        if self.held:
-            self._hold_still()
-        return bool(ready)
-
-    def _call_back(self, ready: list[tuple[int, int]]) -> None:
         for fd, events in ready:
             callback = self._handlers.get(fd)
             if callback is not None:
                 callback(events)
+        return bool(ready)
 
-    def _hold_still(self) -> None:
-        """Serve descriptors only, until `held` is taken back."""
-        if self._holding:
+    def serve(self, timeout_ms: int) -> bool:
+        """As `look`; if the loop is paused then, return only when it is no longer."""
+        found = self.look(timeout_ms)
+        if self.paused:
+            self.wait_while_paused()
+        return found
+
+    def wait_while_paused(self) -> None:
+        """Serve descriptors only, until `paused` is taken back or somebody calls `stop`."""
+        if self._waiting:
             return
-        self._holding = True
-        while self.held and not self._stopping:
-            self._call_back(self._poll.poll())
-        self._holding = False
+        self._waiting = True
+        while self.paused and not self.stopping:
+            self.look(None)
+        self._waiting = False

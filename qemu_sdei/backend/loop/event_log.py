@@ -1,4 +1,4 @@
-"""What happens in a guest, told to whoever wants to know: the newest things worth telling, and listeners to each."""
+"""The event log: what happens in a guest. It keeps the newest events and passes each one to whoever listens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def complain(text: str) -> None:
         print(f"{WARNING}{text}", file=sys.stderr, flush=True)
 
 
-class Telling:
-    """Keeps notes and tells them.
+class EventLog:
+    """Keeps notes of what happens in one guest, and passes them on.
 
     Attributes:
+        clock: gives the time in nanoseconds.
         notes: the newest things worth telling (time in ns, name, PE, details).
         listeners: called with each note as it happens.
         rejected: how many notes say that something was not as it must be.
@@ -35,8 +36,8 @@ class Telling:
     def __init__(self, clock: Callable[[], int]) -> None:
         self.clock = clock
         self.notes: deque[Note] = deque(maxlen=TRACE_LENGTH)
-        self.listeners: list[Listener] = []
         self.rejected = 0
+        self.listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` called with each thing that happens, in the form of `readable`."""
@@ -48,7 +49,7 @@ class Telling:
         if listener in self.listeners:
             self.listeners.remove(listener)
 
-    def _transition_hook(self) -> Callable[[int, int, int, int, str], None]:
+    def transition_hook(self) -> Callable[[int, int, int, int, str], None]:
         """What the dispatcher calls for each transition, twice for each event: a closure is a third cheaper than a
         method.
         """
@@ -62,7 +63,8 @@ class Telling:
 
         return transition
 
-    def _note(self, name: str, pe: int, **details: Any) -> None:
+    def note(self, name: str, pe: int, **details: Any) -> None:
+        """Keep a note with the time of now, and pass it on. The name "reject" counts as a rejection."""
         note = (self.clock(), name, pe, details)
         self.notes.append(note)
         if name == "reject":

@@ -1,4 +1,4 @@
-"""Hold points: "stand still when event E on vCPU N is ...", so that a migration happens exactly there.
+"""Hold points: "pause when event E on vCPU N is ...", so that a migration happens exactly there.
 
 Armed, each frame costs a look at the whole status: it is for scripts and tests, not for a guest that must be fast.
 """
@@ -56,8 +56,8 @@ class HoldPoint:
         """
         if self.state not in STATES:
             raise UsageError(f"no hold point {self.state!r}; there are {', '.join(STATES)}")
-        if not 0 <= self.vcpu < firmware.nr_cpus:
-            raise UsageError(f"there is no vCPU {self.vcpu}: the guest has {firmware.nr_cpus}")
+        if not 0 <= self.vcpu < firmware.machine.nr_cpus:
+            raise UsageError(f"there is no vCPU {self.vcpu}: the guest has {firmware.machine.nr_cpus}")
         if self.state not in OF_VCPU:
             if not firmware.serves_sdei:
                 raise UsageError(f"this guest has no SDEI (--no-sdei): hold points for it are {', '.join(OF_VCPU)}")
@@ -65,7 +65,7 @@ class HoldPoint:
 
     @property
     def drain(self) -> bool:
-        """Whether what is posted is answered once the vCPUs stand still."""
+        """Whether what is posted is answered once the vCPUs are paused."""
         return self.state == "resume"
 
     def before(self, firmware: Firmware, pe: int, frame: memoryview) -> bool:
@@ -87,7 +87,7 @@ class HoldPoint:
     def reached(self, firmware: Firmware) -> bool:
         """Whether things are so now."""
         if self.state == _OFF:
-            return firmware.epoch > 0 and firmware.psci.power[self.vcpu] is Power.OFF
+            return firmware.machine.epoch > 0 and firmware.psci.power[self.vcpu] is Power.OFF
         test = _AFTER.get(self.state)
         if test is None:
             return False

@@ -1,7 +1,7 @@
 """What a backend does when its owner goes: the end of its standard input tells it.
 
-The guest goes on, if it is here; what it prints is kept, as far as there is room, for the owner that adopts it. The
-backend of a guest that was to be killed with its owner, or that is not here (its owner was killed amid a migration),
+The guest runs on, if it is here; what it prints is kept, as far as there is room, for the owner that adopts it. The
+backend of a guest that was to be killed with its owner, or that is not here (its owner was killed during a migration),
 ends its QEMU.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from qemu_sdei import boundedlog, locks, rundir
-from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.backend.loop.descriptors import Descriptors
+from qemu_sdei.backend.loop.frame_hooks import FrameHooks
 from qemu_sdei.fetching import fetching
 
 _LAST_LOOK: Final = 0.5
@@ -41,10 +42,19 @@ class Lifeline:
     """Standard input, which the owner holds the other end of."""
 
     def __init__(
-        self, server: Server, directory: Path, *, die_with_owner: bool, qemu_output: int | None = None
+        self,
+        descriptors: Descriptors,
+        hooks: FrameHooks,
+        directory: Path,
+        *,
+        die_with_owner: bool,
+        qemu_output: int | None = None,
     ) -> None:
-        """`qemu_output`: the pipe with what QEMU says; the supervisor process reads it while it lives."""
-        self._server = server
+        """`hooks` know whether guest RAM still arrives. `qemu_output`: the pipe with what QEMU says; the supervisor
+        process reads it while it lives.
+        """
+        self._descriptors = descriptors
+        self._hooks = hooks
         self._name = directory
         # The directory itself: when all that is in it has ended, its path may be that of another guest.
         self._fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -54,30 +64,30 @@ class Lifeline:
         self._console: _Console | None = None
         self._output: _Output | None = None
         self._qemu_output = qemu_output
-        server.watch(0, self._heard)
+        descriptors.watch(0, self._heard)
 
     def _heard(self, _events: int) -> None:
         with contextlib.suppress(OSError):
             if os.read(0, 4096):
                 return
-        self._server.unwatch(0)
+        self._descriptors.unwatch(0)
         self._orphaned = True
         if self._qemu_output is not None:
             with contextlib.suppress(OSError):
-                self._output = _Output(self._server, self._qemu_output, self._directory / rundir.QEMU_LOG)
+                self._output = _Output(self._descriptors, self._qemu_output, self._directory / rundir.QEMU_LOG)
         here = (self._directory / rundir.RUN).exists()
         if self._die:
             self._end_qemu()
             return
-        if not here or self._server.watched.arriving:
+        if not here or self._hooks.arriving:
             threading.Thread(target=self._see_fetched, args=(here,), daemon=True).start()
         if not here:
             return
         with contextlib.suppress(OSError):
-            self._console = _Console(self._server, self._directory)
+            self._console = _Console(self._descriptors, self._directory)
 
     def _see_fetched(self, here: bool) -> None:
-        """The owner was killed amid a migration, perhaps by postcopy: wait until no RAM is to be fetched any more.
+        """The owner was killed during a migration, perhaps by postcopy: wait until no RAM is to be fetched any more.
 
         Here or there the guest needs both QEMUs until then; also where it has not gone on yet, because the source's
         does not let it go on before.
@@ -95,7 +105,7 @@ class Lifeline:
 
     def _end_qemu(self) -> None:
         locks.end_holders(self._directory / rundir.QEMU_LOCK)
-        self._server.stop()
+        self._descriptors.stop()
 
     def close(self) -> None:
         """The service is over: remove the run directory if there is no owner to do it."""
@@ -110,20 +120,20 @@ class Lifeline:
 class _Output:
     """What QEMU says, into its log."""
 
-    def __init__(self, server: Server, fd: int, path: Path) -> None:
+    def __init__(self, descriptors: Descriptors, fd: int, path: Path) -> None:
         """Raises `OSError`: the log cannot be written."""
-        self._server = server
+        self._descriptors = descriptors
         self._fd = fd
         self._log = boundedlog.BoundedLog(path)
-        server.watch(fd, self._heard)
+        descriptors.watch(fd, self._heard)
 
     def _heard(self, _events: int) -> None:
         if boundedlog.take(self._fd, self._log) is None:
-            self._server.unwatch(self._fd)
+            self._descriptors.unwatch(self._fd)
 
     def close(self) -> None:
         """Take what lies there, and read no more."""
-        self._server.unwatch(self._fd)
+        self._descriptors.unwatch(self._fd)
         boundedlog.drain(self._fd, self._log)
         self._log.close()
 
@@ -131,9 +141,9 @@ class _Output:
 class _Console:
     """The guest's console, into the log."""
 
-    def __init__(self, server: Server, directory: Path) -> None:
+    def __init__(self, descriptors: Descriptors, directory: Path) -> None:
         """Raises `OSError`: somebody else is at the console, or the log cannot be written."""
-        self._server = server
+        self._descriptors = descriptors
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._log: boundedlog.ConsoleLog | None = None
         try:
@@ -143,7 +153,7 @@ class _Console:
         except OSError:
             self._socket.close()
             raise
-        server.watch(self._socket.fileno(), self._heard)
+        descriptors.watch(self._socket.fileno(), self._heard)
 
     def _heard(self, _events: int) -> None:
         try:
@@ -160,7 +170,7 @@ class _Console:
     def close(self) -> None:
         """Hang up."""
         if self._log is not None:
-            self._server.unwatch(self._socket.fileno())
+            self._descriptors.unwatch(self._socket.fileno())
             self._socket.close()
             self._log.close()
             self._log = None

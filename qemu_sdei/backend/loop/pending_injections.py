@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from qemu_sdei import jsonline
+from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.transitions import UNREGISTERED
-
-if TYPE_CHECKING:
-    from qemu_sdei.backend.loop.event_log import Telling
 
 MAX: Final = 4096
 """Tickets that a guest brings along at most, and answers that are kept for those who have not come for them."""
@@ -42,17 +40,17 @@ class Waiter:
         self.answer: Answer | None = None
 
 
-class Waiting:
+class PendingInjections:
     """Those of one guest."""
 
-    def __init__(self, server: Telling) -> None:
-        """`server` has the clock, and tells what happens."""
-        self._server = server
+    def __init__(self, log: EventLog) -> None:
+        """`log` has the clock, and tells what happens."""
+        self._log = log
         self._waiters: list[Waiter] = []
 
     def add(self, event: int, pe: int | None, owner: object, reply: Callable[[Answer], None]) -> Waiter:
         """Wait for an event that is about to be triggered; `pe` None: on whichever PE."""
-        waiter = Waiter(secrets.token_hex(8), event, pe, self._server.clock())
+        waiter = Waiter(secrets.token_hex(8), event, pe, self._log.clock())
         waiter.owner, waiter.reply = owner, reply
         self._waiters.append(waiter)
         self._listen()
@@ -104,8 +102,8 @@ class Waiting:
     # State
 
     def snapshot(self) -> list[dict[str, Any]]:
-        """For the state document. Times are those of the guest's life here: how long it stands still is not in them."""
-        now = self._server.clock()
+        """For the state document. Times are those of the guest's life here: how long it is paused is not in them."""
+        now = self._log.clock()
         return [
             {
                 "ticket": waiter.ticket,
@@ -122,7 +120,7 @@ class Waiting:
         """Take over what `check` has checked."""
         check(state, nr_cpus)
         assert isinstance(state, list)
-        now = self._server.clock()
+        now = self._log.clock()
         self._waiters = []
         for entry in state:
             waiter = Waiter(entry["ticket"], entry["event"], entry["pe"], now - entry["waited_ns"])
@@ -148,9 +146,9 @@ class Waiting:
     def _listen(self) -> None:
         """Be told of what happens only while somebody wants to know: it costs on the hot path."""
         if any(waiter.answer is None for waiter in self._waiters):
-            self._server.listen(self._happened)
+            self._log.listen(self._happened)
         else:
-            self._server.unlisten(self._happened)
+            self._log.unlisten(self._happened)
 
     def _happened(self, record: dict[str, Any]) -> None:
         if "event" not in record:

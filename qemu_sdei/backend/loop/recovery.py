@@ -3,73 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_counts import taken_up
 from qemu_sdei.backend.loop.journal import Record
+from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import FRAME_WORDS, AnswerFlag, Kind, Word
 
-if TYPE_CHECKING:
-    from qemu_sdei.backend.loop.server import Server
 
-
-def checkpoint(server: Server, answers: dict[int, memoryview] | None = None) -> None:
+def checkpoint(guest: ServedGuest, answers: dict[int, memoryview] | None = None) -> None:
     """Replace the journal by the state as it is. `answers`: frames that are answered but not acknowledged yet."""
-    server.journal.checkpoint(
+    guest.journal.checkpoint(
         {
-            "firmware": server.firmware.snapshot(),
-            "last": list(server._last),
-            "delivered": server.firmware.delivered,
-            "calls": {str(f): counts for f, counts in server.calls.items()},
+            "firmware": guest.firmware.snapshot(),
+            "last": list(guest.answered),
+            "delivered": guest.firmware.exchange.delivered,
+            "calls": {str(f): counts for f, counts in guest.calls.items()},
             "answers": {str(pe): frame.tolist() for pe, frame in (answers or {}).items()},
-            "window_version": server.machine.get("window_version", layout.VERSION),
+            "window_version": guest.machine.get("window_version", layout.VERSION),
         }
     )
 
 
-def recover(server: Server) -> bool:
+def recover(guest: ServedGuest) -> bool:
     """Take up the service of a guest where an earlier backend left it. Returns False when there was none.
 
-    Whatever the guest has not taken yet is written again; then every CPU is kicked once, because kicks may have
+    Whatever the guest has not taken yet is written again. The caller then kicks every CPU once, because kicks may have
     been lost.
 
     Raises:
         ProtocolError: the journal is damaged.
     """
-    firmware, window = server.firmware, server.window
-    state = server.journal.load()
+    firmware, window = guest.firmware, guest.window
+    state = guest.journal.load()
     # A RESET frame that was posted may be in no journal yet: what CPU 0 posted last tells whether a boot is under way.
-    posted = server.window.frames[0]
-    booting = posted[Word.KIND] in (Kind.RESET, Kind.OPS) and not posted[Word.VECTOR] and firmware.is_proven(posted)
+    posted = window.frames[0]
+    booting = posted[Word.KIND] in (Kind.RESET, Kind.OPS) and not posted[Word.VECTOR]
+    booting = booting and firmware.boot.is_proven(posted)
     booting = booting and not (posted[Word.KIND] == Kind.OPS and power_down.step_of(posted))
-    firmware.booting = booting
-    if state is None and server.journal.count == 0:
+    firmware.boot.booting = booting
+    if state is None and guest.journal.count == 0:
         return False
     last = [0] * window.nr_cpus
     answers: dict[int, tuple[int, list[int]]] = {}
     try:
         if state is not None:  # else the machine has not booted yet: all that happened is in the records
             firmware.restore(state["firmware"])
-            firmware.delivered = int(state["delivered"])
+            firmware.exchange.delivered = int(state["delivered"])
             last = _words(state["last"], window.nr_cpus)
             stored = [(int(function), [int(n) for n in counts]) for function, counts in state["calls"].items()]
             if any(len(counts) != window.nr_cpus for _, counts in stored):
                 raise ValueError("calls of another number of CPUs")
-            taken_up(server.calls, stored, window.nr_cpus)
-            server.machine["window_version"] = firmware.monitor = int(state.get("window_version", layout.VERSION))
+            taken_up(guest.calls, stored, window.nr_cpus)
+            window_version = int(state.get("window_version", layout.VERSION))
+            guest.machine["window_version"] = firmware.machine.monitor = window_version
             for pe, words in state["answers"].items():
                 answers[int(pe)] = (last[int(pe)], _words(words, FRAME_WORDS))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError(f"journal: checkpoint: {error!r}") from None
     scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
     contexts = [frame[layout.CONTEXT] for frame in scratch]
-    scratch[0][Word.PROOF] = firmware.proof  # the journal has no others
-    for kind, pe, s, body, ops in server.journal.records():
+    scratch[0][Word.PROOF] = firmware.boot.proof  # the journal has no others
+    for kind, pe, s, body, ops in guest.journal.records():
         if kind == Record.TRIGGER:
-            _replay_trigger(server, body[0], body[1])
+            _replay_trigger(guest, body[0], body[1])
             continue
         if pe >= window.nr_cpus:
             raise ProtocolError(f"journal: record of CPU {pe}")
@@ -81,18 +80,18 @@ def recover(server: Server) -> bool:
         if kind == Record.INPUT:
             firmware.handle(pe, frame, contexts[pe])
         else:
-            firmware.finish(pe, frame, contexts[pe])
+            firmware.exchange.finish(pe, frame, contexts[pe])
         last[pe] = s
         answers[pe] = (s, frame.tolist())
         firmware.kicks.clear()
-    firmware.booting = booting
-    firmware.started.clear()  # the calls that came after are not counted again, so who has called since is not known
-    server._last = last
-    server._seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
+    firmware.boot.booting = booting
+    # The calls that came after are not counted again, so who has called since is not known.
+    firmware.power.started.clear()
+    guest.answered[:] = last
+    guest.seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
     for pe in range(window.nr_cpus):
-        _take_up(server, pe, answers.get(pe))
+        _take_up(guest, pe, answers.get(pe))
     firmware.kicks.clear()
-    server.kick_again()
     return True
 
 
@@ -105,14 +104,14 @@ def _words(value: object, count: int) -> list[int]:
     return value
 
 
-def _replay_trigger(server: Server, event: int, target: int) -> None:
+def _replay_trigger(guest: ServedGuest, event: int, target: int) -> None:
     with contextlib.suppress(SdeiError):
-        server.firmware.trigger(event, target - 1 if target else None)
+        guest.firmware.trigger(event, target - 1 if target else None)
 
 
-def _take_up(server: Server, pe: int, answer: tuple[int, list[int]] | None) -> None:
+def _take_up(guest: ServedGuest, pe: int, answer: tuple[int, list[int]] | None) -> None:
     """Finish the last exchange of a PE, if the guest still waits for it."""
-    frame, s = server.window.frames[pe], server.window.seq[pe]
+    frame, s = guest.window.frames[pe], guest.window.seq[pe]
     if answer is not None and answer[0] == s:
         if frame[Word.ACK] != s:
             words = answer[1]
@@ -126,5 +125,5 @@ def _take_up(server: Server, pe: int, answer: tuple[int, list[int]] | None) -> N
             frame[Word.ACK] = s
     else:
         # Calls that keep no state leave no record: the acknowledgement is all that is known of them.
-        server._last[pe] = max(server._last[pe], frame[Word.ACK])
-    server._seen[pe] = server._last[pe]
+        guest.answered[pe] = max(guest.answered[pe], frame[Word.ACK])
+    guest.seen[pe] = guest.answered[pe]

@@ -5,33 +5,32 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from qemu_sdei.backend.firmware.function_names import function_name
+from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import Kind, Word
 from qemu_sdei.rundir import WARNING
 from qemu_sdei.sdei.context import PC, PSTATE, X0
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
-if TYPE_CHECKING:
-    from qemu_sdei.backend.loop.server import Server
-
 
 class Trace:
     """Writes the trace of one guest. What cannot be written ends the trace, with a warning, and not the guest."""
 
-    def __init__(self, server: Server, path: Path) -> None:
-        """Append to the file `path`. Raises `UsageError`: it cannot be opened."""
-        self._server = server
+    def __init__(self, path: Path, guest: ServedGuest, clock: Callable[[], int]) -> None:
+        """Append to the file `path`; `clock` gives nanoseconds. Raises `UsageError`: it cannot be opened."""
+        self._guest = guest
+        self._clock = clock
         self._path = path
         self._file: TextIO | None = None
         try:
             self._file = path.open("a")
         except OSError as error:
             raise UsageError(f"trace {path} cannot be written: {error.strerror}") from None
-        server.trace_to(self)
 
     def write(self, record: dict[str, Any]) -> None:
         """Write something that happens."""
@@ -46,24 +45,24 @@ class Trace:
 
     def _interrupted(self, pe: int) -> dict[str, Any]:
         """PC, PSTATE and X0..X30 that a handler which starts now has interrupted."""
-        saved = self._server.firmware.dispatcher.interrupted(pe)
+        saved = self._guest.firmware.dispatcher.interrupted(pe)
         assert saved is not None
         # The core has what a handler may change; a delivery leaves the other registers where they are.
-        rest = self._server.window.frames[pe][Word.X0 + 18 : Word.X30 + 1].tolist()
+        rest = self._guest.window.frames[pe][Word.X0 + 18 : Word.X30 + 1].tolist()
         return {"pc": saved[PC], "pstate": saved[PSTATE], "x": saved[X0:].tolist() + rest}
 
-    def frame(self, pe: int, s: int) -> bool:
-        """Have the server answer a frame, and write what it was if it is a call."""
-        frame = self._server.window.frames[pe]
+    def frame(self, answer: Callable[[int, int], bool], pe: int, s: int) -> bool:
+        """Have `answer` answer a frame, and write what it was if it is a call. Returns what `answer` returns."""
+        frame = self._guest.window.frames[pe]
         call = frame[Word.KIND] == Kind.SMC
         function = frame[Word.FUNCTION]
         arguments = frame[Word.X0 + 1 : Word.X0 + 6].tolist()
         pc = frame[Word.PC]
-        slow = self._server._frame(pe, s)
+        slow = answer(pe, s)
         if call:
             record = {"function": function_name(function & FUNCTION_MASK), "id": function, "args": arguments, "pc": pc}
             x0 = frame[Word.X0] if frame[Word.PC] == pc else None  # it went on where it called
-            self.write({"time_ns": self._server.clock(), "type": "call", "pe": pe, **record, "x0": x0})
+            self.write({"time_ns": self._clock(), "type": "call", "pe": pe, **record, "x0": x0})
         return slow
 
     def flush(self) -> None:

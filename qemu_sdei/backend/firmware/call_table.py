@@ -1,0 +1,96 @@
+"""What each call needs: its handler, how it is journalled, and the result of those that always answer the same."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+from qemu_sdei.backend.firmware.core import Answer, MachineFacts
+from qemu_sdei.sdei.constants import DENIED
+from qemu_sdei.sdei.constants import Function as SdeiFunction
+from qemu_sdei.sdei.context import PSTATE, X0, new_regs
+from qemu_sdei.sdei.pstate import EL_MASK
+from qemu_sdei.services.psci import Function as PsciFunction
+from qemu_sdei.smccc.arch import SMCCC_VERSION
+from qemu_sdei.smccc.registry import Registry
+from qemu_sdei.smccc.service import JournalMode
+
+INPUT: Final = 1
+OUTCOME: Final = 2
+USERS_INPUT: Final = 4
+"""As INPUT, of a user's service, which may take its time."""
+_MODES: Final = {JournalMode.NONE: 0, JournalMode.INPUT: INPUT, JournalMode.OUTCOME: OUTCOME}
+_M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_RESUME: Final = int(SdeiFunction.EVENT_COMPLETE_AND_RESUME)
+
+Handler = Callable[[int, memoryview], Any]
+
+
+class CallTable:
+    """The calls of one guest's firmware.
+
+    Attributes:
+        table: function id -> (handler, journal mode) of the built-in services.
+        constants: function id -> result, for calls that always answer the same.
+    """
+
+    def __init__(self, registry: Registry, machine: MachineFacts, answer: Answer) -> None:
+        """`registry`: it must be complete."""
+        self._registry = registry
+        self._machine = machine
+        self._answer = answer
+        self.table = {f: self._entry(f, h) for f, h in registry.table.items()}
+        if _RESUME in self.table:
+            handler, mode = self.table[_RESUME]
+            self.table[_RESUME] = self._resumes(handler), mode
+        self.constants = self._find_constants()
+
+    def find(self, function: int) -> tuple[Handler, int] | None:
+        """Handler and journal mode of a function id, users' services included; None: NOT_SUPPORTED."""
+        entry = self.table.get(function)
+        if entry is None:
+            handler = self._registry.lookup(function)
+            if handler is not None:
+                entry = self._entry(function, handler)
+        return entry
+
+    def _entry(self, function: int, handler: Handler) -> tuple[Handler, int]:
+        service = self._registry.service_of(function)
+        if service is None:
+            return handler, OUTCOME
+        if function in service.reads:
+            return handler, 0
+        if function in self._registry.table:
+            return handler, _MODES[service.journal]
+        # A user's service: a generator goes on with results that only its own frames bring; the rest is recorded if
+        # it does not say that it can be run again, because what it writes to the registers would be its arguments the
+        # second time.
+        replay = service.journal is JournalMode.INPUT or inspect.isgeneratorfunction(type(service).call)
+        return handler, USERS_INPUT if replay else OUTCOME
+
+    def _resumes(self, handler: Handler) -> Handler:
+        """COMPLETE_AND_RESUME by `handler`, which knows what an address is, but not the MMU: while that is off an
+        instruction can only be fetched from RAM, and anywhere else is an address that is not valid (DEN0054 5.1.7).
+        """
+        answer, ram = self._answer, self._machine.ram
+        sctlr, client = self._machine.sctlr, self._machine.client_el << 2
+
+        def checked(pe: int, regs: memoryview) -> Any:
+            frame = answer.frame
+            if frame is None or ram is None or frame[sctlr] & 1 or regs[X0 + 1] in ram:
+                return handler(pe, regs)
+            return DENIED if regs[PSTATE] & EL_MASK == client else handler(pe, regs)
+
+        return checked
+
+    def _find_constants(self) -> dict[int, int]:
+        """Results of calls that never answer anything else, whoever asks. (At EL2 SDEI_VERSION asks who it is that
+        asks.)
+        """
+        functions = [SMCCC_VERSION, PsciFunction.PSCI_VERSION]
+        if self._machine.client_el == 1 and SdeiFunction.VERSION in self.table:
+            functions.append(SdeiFunction.VERSION)
+        regs = new_regs()
+        regs[PSTATE] = self._machine.client_el << 2 | 1
+        return {int(f): int(self.table[f][0](0, regs)) & _M64 for f in functions}

@@ -1,0 +1,115 @@
+"""What the parts of one guest's firmware share: facts of its machine, the answer that is being made, who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.layout import AnswerFlag, Word
+from qemu_sdei.monitor.ops import MicroOp
+from qemu_sdei.sdei.dispatcher import Dispatcher
+
+Steps = Generator[Any, Any, Any]
+"""A service that asks for micro-operations, and is sent their results."""
+Note = Callable[..., None]
+Record = Callable[[int, memoryview, tuple[int, ...]], None]
+PARK: Final = int(AnswerFlag.PARK)
+DAIF: Final = 0x3C0
+_MAX_WHY: Final = 500
+"""Characters of a rejection's reason."""
+
+
+def affinity(cpu: int) -> int:
+    """MPIDR affinity of QEMU's CPU `cpu` with a GICv3: 16 CPUs in an Aff1 cluster, 256 clusters in an Aff2."""
+    return cpu & 0xF | (cpu >> 4 & 0xFF) << 8 | cpu >> 12 << 16
+
+
+def park(frame: memoryview) -> None:
+    """Answer a frame: the CPU waits in the monitor."""
+    frame[Word.FLAGS] = PARK
+
+
+class MachineFacts:
+    """What the firmware knows of its machine.
+
+    Attributes:
+        affinities: of each CPU, in MPIDR form.
+        sctlr: index of the frame's word with SCTLR of the client's exception level.
+        monitor: version of the frame window that the guest's EL3 monitor is of.
+        id_registers: ID registers by name, as CPU 0 came out of reset with them.
+        epoch: counts resets of the machine.
+        kernels: counts kernels that have begun since: more than one, and one has started another (kexec).
+    """
+
+    def __init__(self, nr_cpus: int, client_el: int, ram: range | None) -> None:
+        """`ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere."""
+        self.nr_cpus = nr_cpus
+        self.client_el = client_el
+        self.ram = ram
+        self.affinities = [affinity(cpu) for cpu in range(nr_cpus)]
+        self.sctlr = int(Word.SCTLR_EL1 if client_el == 1 else Word.SCTLR_EL2)
+        self.monitor = layout.VERSION
+        self.id_registers: dict[str, int] = {}
+        self.epoch = 0
+        self.kernels = 0
+
+
+class Answer:
+    """The answer that is being made; of one frame at a time. What is left here when a frame is answered, is void.
+
+    Attributes:
+        frame: that of the call which is being answered.
+        flags: `AnswerFlag` bits, beside those for micro-operations.
+        ops: micro-operations that go with it.
+        wake: (entry point, x0) at which the caller comes up, in place of returning.
+    """
+
+    __slots__ = ("flags", "frame", "ops", "wake")
+
+    def __init__(self) -> None:
+        self.frame: memoryview | None = None
+        self.flags = 0
+        self.ops: list[MicroOp] = []
+        self.wake: tuple[int, int] | None = None
+
+    def clear(self) -> None:
+        """Nothing goes with it."""
+        self.flags = 0
+        self.wake = None
+        self.ops.clear()
+
+
+class Observer:
+    """Who is told what happens; nobody in a replay.
+
+    Attributes:
+        note: called with (name, PE, details...) for what a person would want to see.
+        record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
+    """
+
+    def __init__(self) -> None:
+        self.note: Note | None = None
+        self.record: Record | None = None
+
+    def tell(self, name: str, pe: int, **details: Any) -> None:
+        """Something has happened."""
+        if self.note is not None:
+            self.note(name, pe, **details)
+
+    def reject(self, pe: int, why: str) -> None:
+        """Something was not as it must be."""
+        self.tell("reject", pe, why=why[:_MAX_WHY])  # a service's error may quote what the guest gave it
+
+
+@dataclass(frozen=True)
+class Core:
+    """One of each, for all parts."""
+
+    machine: MachineFacts
+    dispatcher: Dispatcher
+    ownership: Ownership
+    answer: Answer
+    observer: Observer
