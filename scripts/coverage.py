@@ -24,9 +24,10 @@ FLOORS: Final = {
     "qemu_sdei/smccc": 95.0,
     "qemu_sdei/migration": 0.0,
 }
-"""Per cent of the branches of a package."""
-TESTS: Final = ("tests/acpi", "tests/sdei", "tests/smccc", "tests/backend", "tests/boot", "tests/migration")
-"""Where the packages are tested; of `services` that is with the core and the backend."""
+"""Per cent of the branches of a package. (Of `migration` they were 46 in November 2026, before it was rewritten.)"""
+_FOLDERS: Final = ("acpi", "sdei", "services", "smccc", "backend", "boot", "migration", "saving")
+TESTS: Final = tuple(f"tests/{folder}" for folder in _FOLDERS)
+"""Where the packages are tested."""
 _SHOWN: Final = 8
 """Files of a package that is below its floor."""
 
@@ -37,7 +38,7 @@ def measured(arguments: list[str], data: Path) -> tuple[int, dict[str, Any]]:
     packages = [f"--cov={package}" for package in FLOORS]
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-m", "not (guest or slow)", *TESTS, *packages),
-        *("--cov-branch", f"--cov-report=json:{report}", "--cov-report=", *arguments),
+        *("--timeout=600", "--cov-branch", f"--cov-report=json:{report}", "--cov-report=", *arguments),
     ]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"COVERAGE_FILE": str(data / "data")}, check=False)
     return done.returncode, json.loads(report.read_text())["files"] if report.exists() else {}
