@@ -116,7 +116,7 @@ class Adoption:
             )
         if marked and (await execute(side, "query-status"))["status"] != "running":
             await execute(side, "cont")
-        side.resume()
+        side.stays()
 
 
 def _wait_fetched(directory: RunDirectory) -> None:

@@ -30,7 +30,7 @@ from qemu_sdei.guest.guest_snapshots import Snapshooter
 from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram, unwritable
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.remote_migration import RemoteMigration
-from qemu_sdei.guest.supervisor_socket import OwnerSocket, Progress
+from qemu_sdei.guest.supervisor_socket import Progress, SupervisorSocket
 from qemu_sdei.host import memory
 from qemu_sdei.migration.destination_local import LocalDestination
 from qemu_sdei.migration.destination_remote import RemoteResult
@@ -60,7 +60,7 @@ class LocalMigration:
         self._task: asyncio.Task[Any] | None = None
         self.snapshooter = Snapshooter(record, self)
         self._remote = RemoteMigration(record)
-        self._owner = OwnerSocket(
+        self._owner = SupervisorSocket(
             {
                 "migrate": self._requested,
                 "migrate-to": self._requested_away,

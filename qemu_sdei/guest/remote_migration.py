@@ -103,7 +103,7 @@ class RemoteMigration:
             return
         # Its owner at that time was killed.
         await execute(side, "cont")
-        side.resume()
+        side.stays()
 
     @staticmethod
     async def _leave(source: Supervisor, where: str) -> None:

@@ -39,7 +39,7 @@ Progress = Callable[[dict[str, Any]], None]
 Command = Callable[[dict[str, Any], Progress], Awaitable[dict[str, Any]]]
 
 
-class OwnerSocket:
+class SupervisorSocket:
     """Serves one guest's owner socket, in its event loop."""
 
     def __init__(self, commands: dict[str, Command]) -> None:

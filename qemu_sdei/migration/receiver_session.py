@@ -258,7 +258,7 @@ class Session:
         running = message.get("running")
         if not isinstance(running, bool):
             raise ProtocolError("go does not say whether the guest is to run")
-        self.side.resume()
+        self.side.stays()
         if running:
             self._go_ns = time.perf_counter_ns()
             await execute(self.side, "cont")

@@ -74,10 +74,10 @@ class Side(Protocol):
     async def pass_fd(self, name: str, fd: int) -> None:
         """Give QEMU a descriptor of ours, for URIs `fd:NAME`. Raises `GuestError`."""
 
-    def suspend(self) -> None:
+    def leaves(self) -> None:
         """The guest is being handed over: a backend that dies is not replaced, and what is typed is kept."""
 
-    def resume(self) -> None:
+    def stays(self) -> None:
         """The guest goes on here after all."""
 
     async def last_words(self) -> str:
@@ -169,7 +169,7 @@ class Source:
         Returns:
             Whether the vCPUs ran, and the bytes of the document.
         """
-        self.side.suspend()
+        self.side.leaves()
         running = await self._stop()
         return running, await self._freeze()
 
@@ -265,7 +265,7 @@ class Source:
 
     async def switch_over(self) -> int:
         """In QEMU's pause: write the state document. Returns its bytes."""
-        self.side.suspend()
+        self.side.leaves()
         self._stopped_by_us = self._running  # by QEMU for us: when it has sent everything it does not have them go on
         return await self._freeze(live=True)
 
@@ -332,7 +332,7 @@ class Source:
                 over = not self._migrating or await cancel(self.side, _SETTLE)
                 # Closed, not asked to thaw: whatever it has heard of this connection, that ends the freeze.
                 self._link.close()
-                self.side.resume()
+                self.side.stays()
                 if self._stopped_by_us:
                     await self._execute("cont")
                 if self._running:

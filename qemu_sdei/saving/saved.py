@@ -175,7 +175,7 @@ class Saved:
         except LostGuestError as error:
             raise GuestError(f"{_REFUSAL}: {await side.last_words() or error}") from None
         await take_over(side)
-        side.resume()
+        side.stays()
         if self.running:
             await execute(side, "cont")
 

@@ -255,7 +255,7 @@ class _Visit:
         What it makes of its journal is of no account, because the vCPUs stand still, and RAM is about to be loaded.
         """
         self._link.close()
-        self.side.resume()
+        self.side.stays()
         deadline = time.monotonic() + _BACK
         while True:
             try:
@@ -266,7 +266,7 @@ class _Visit:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(_RETRY)
-        self.side.suspend()
+        self.side.leaves()
         with contextlib.suppress(NotDeliveredError):
             await self._link.request("freeze", drain=False)
 

@@ -240,11 +240,11 @@ class Supervisor:
         """The run directory."""
         return self.directory.path
 
-    def suspend(self) -> None:
+    def leaves(self) -> None:
         """The guest is being handed over: a backend that dies is not replaced, and what is typed is kept."""
         self._now(Event.LEAVE)
 
-    def resume(self) -> None:
+    def stays(self) -> None:
         """The guest goes on here after all, or it has arrived here from elsewhere."""
         self.take_back()
         self._now(Event.RETURN)

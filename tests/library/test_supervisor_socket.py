@@ -22,7 +22,7 @@ from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, Sdei
 from qemu_sdei.guest import supervisor_client
 from qemu_sdei.guest import supervisor_socket as owner_module
 from qemu_sdei.guest.supervisor_client import ask
-from qemu_sdei.guest.supervisor_socket import MAX_LINE, Command, OwnerSocket, Progress
+from qemu_sdei.guest.supervisor_socket import MAX_LINE, Command, Progress, SupervisorSocket
 from qemu_sdei.message_log import QMP
 from qemu_sdei.migration import backend_link
 from qemu_sdei.migration.backend_link import BackendLink
@@ -46,7 +46,7 @@ class Owner:
             "fail": self._fail,
             "wait": self._wait,
         }
-        self.socket = OwnerSocket(commands)
+        self.socket = SupervisorSocket(commands)
         self.run(self.socket.open(path))
 
     def run(self, work: Any) -> None:

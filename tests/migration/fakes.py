@@ -143,7 +143,7 @@ class FakeSide:
         self.running = running
         self.other: Callable[[], bool] = lambda: False
         """Whether the guest runs at the other side."""
-        self.suspended = False
+        self.leaving = False
         self.resumed = False
         self.heard: list[str] = []
         self.refuses_cont = False
@@ -268,13 +268,13 @@ class FakeSide:
                 self._set(running=True)
         return {}
 
-    def suspend(self) -> None:
+    def leaves(self) -> None:
         """The guest is being handed over."""
-        self.suspended = True
+        self.leaving = True
 
-    def resume(self) -> None:
+    def stays(self) -> None:
         """It goes on here."""
-        self.suspended, self.resumed = False, True
+        self.leaving, self.resumed = False, True
 
     async def start(self, timeout: float) -> None:
         """Start the processes; for a destination."""

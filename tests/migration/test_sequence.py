@@ -165,16 +165,16 @@ class World:
             while self.backend.clients:
                 await asyncio.sleep(0)
         if what is Left.UNTOUCHED:
-            assert not source.suspended
+            assert not source.leaving
             assert not source.resumed
             assert "cont" not in source.heard
             assert not destination.abandoned
         elif what is Left.SOURCE:
             assert source.resumed
-            assert not source.suspended
+            assert not source.leaving
             assert destination.abandoned
         elif what is Left.DESTINATION:
-            assert source.suspended
+            assert source.leaving
             assert not destination.abandoned
 
     def expected(self, stage: Stage, error: BaseException) -> Left:

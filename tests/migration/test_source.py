@@ -51,7 +51,7 @@ def test_a_guest_is_written_to_a_file(tmp_path: Path) -> None:
         assert not side.running
         await source.resume()
         assert side.running
-        assert not side.suspended
+        assert not side.leaving
 
     leave(tmp_path, save)
 
