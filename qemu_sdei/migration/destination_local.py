@@ -60,6 +60,8 @@ class LocalDestination:
         self._restored = False
         """The backend may have taken the guest over."""
         self._go_ns = 0
+        self._told = False
+        """QEMU was told to have the guest run, whether it has heard of that or not."""
 
     @property
     def name(self) -> str:
@@ -146,6 +148,7 @@ class LocalDestination:
         await self._side.inherit(self._source)
         self._go_ns = time.perf_counter_ns()
         if running:
+            self._told = True
             await execute(self._side, "cont")
         self._wire.close()
         return self._go_ns
@@ -173,6 +176,9 @@ class LocalDestination:
             with contextlib.suppress(SdeiError):
                 control = str(self._source.path / rundir.CONTROL)
                 await arrival.hand_back(self._side, self._source.name, control, _HAND_BACK)
+        if self._told:
+            await self._side.kill()  # the answer may be all that was lost: by QMP it would hear of its end no sooner
+            return
         with contextlib.suppress(SdeiError):
             await execute(self._side, "quit")
 

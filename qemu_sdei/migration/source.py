@@ -80,6 +80,9 @@ class Side(Protocol):
     def stays(self) -> None:
         """The guest goes on here after all."""
 
+    async def kill(self) -> None:
+        """End QEMU at once; returns when nothing of the guest runs in it any more."""
+
     async def last_words(self) -> str:
         """Why a QEMU that ended, or is about to, did not take the guest that arrived; "" if it does not say."""
 

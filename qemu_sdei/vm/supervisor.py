@@ -359,6 +359,12 @@ class Supervisor:
                 # One that is stopped would not hear of it, nor write to its disks what it has.
                 self._qemu.kill(signal.SIGCONT)
 
+    async def kill(self) -> None:
+        """End QEMU at once; returns when nothing of the guest runs in it any more."""
+        if self._qemu is not None:
+            self._qemu.kill()
+            await self._qemu.wait()
+
     async def _watch_qemu(self) -> None:
         assert self._qemu is not None
         returncode = await self._qemu.wait()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qemu_sdei import rundir
-from qemu_sdei.errors import GuestError, SdeiError
+from qemu_sdei.errors import GuestError, SdeiError, UnreachableError
 from qemu_sdei.migration.options import MigrationResult
 from qemu_sdei.migration.source import Side
 
@@ -148,6 +148,9 @@ class FakeSide:
         self.heard: list[str] = []
         self.refuses_cont = False
         """As QEMU does once the destination has begun a postcopy."""
+        self.killed = False
+        self.answers_cont = True
+        """False: it runs, and the answer is lost, with the connection."""
         self.lets_go_on = False
         """The same, of a QEMU that goes on all the same."""
         self.gone: GuestError | None = None
@@ -198,7 +201,15 @@ class FakeSide:
         if self.refuses_cont:
             raise GuestError("QEMU says: the guest has gone")
         self._set(running=True)
+        if not self.answers_cont:
+            self.gone = UnreachableError("QMP has broken")
+            raise self.gone
         return {}
+
+    async def kill(self) -> None:
+        """End QEMU."""
+        self.killed = True
+        self._set(running=False, state="shutdown")
 
     def _quit(self) -> dict[str, Any]:
         self._set(running=False, state="shutdown")

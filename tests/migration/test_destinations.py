@@ -107,10 +107,25 @@ def test_what_fails_on_this_host(case: Case, route: str, tmp_path: Path) -> None
             assert isinstance(caught.value, LostInPostcopyError) == (what is Left.LOST)
             assert ("it broke" in str(caught.value)) == (what is not Left.LOST or case.stage is Stage.FETCH)
         pair.check(what)
-        assert pair.there.was_given_back == ("quit" in pair.there.heard)
+        assert pair.there.was_given_back == ("quit" in pair.there.heard or pair.there.killed)
         # In shared RAM a backend that lives on would answer the calls that the guest makes at the source.
         let_go = [message["name"] for message in pair.backends[1].told]
         assert let_go == ["a"] * (route == SHARED and what is Left.SOURCE and case.stage in (Stage.RESTORE, Stage.GO))
+
+    do(pair, move)
+
+
+@pytest.mark.parametrize("route", [SHARED, COPY, LIVE])
+def test_a_destination_that_runs_and_cannot_say_so_is_killed(route: str, tmp_path: Path) -> None:
+    """Its answer to `cont` is lost with its QMP, so that `quit` would not reach it: never do both run."""
+    pair = Pair(tmp_path, Trip(), shared=route == SHARED)
+    pair.there.answers_cont = False
+
+    async def move() -> None:
+        with pytest.raises(SdeiError, match="QMP has broken"):
+            await local(pair, MigrationOptions(route)).run()
+        assert pair.there.killed
+        pair.check(Left.SOURCE)
 
     do(pair, move)
 
