@@ -37,7 +37,7 @@ def test_they_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
         '[sdei]\nversion = "1.0"\nvendor = 7\nsignal = "invalid"\n[slots]\nprivate = 1\nshared = 2\n'
         '[[event]]\nnumber = 0\nname = "zero"\nsignalable = true\n'
     )
-    profile = profile_of(config(profile=str(file), sdei_signal="pend"))
+    profile = profile_of(config(events=str(file), sdei_signal="pend"))
     assert (profile.version, profile.vendor, profile.strict_signal, profile.slots) == ((1, 0), 7, False, (1, 2))
     assert [event.name for event in profile.events] == ["zero"]
 
