@@ -25,7 +25,7 @@ class UsageError(SdeiError):
 
 
 class UntrustedError(UsageError):
-    """A saved guest wants what one that somebody sent must not have, or has no checksums; `trust` lets it."""
+    """A saved guest wants what one that somebody sent must not have; `trust` lets it."""
 
     def __init__(self, message: str, wants: list[str]) -> None:
         super().__init__(message)

@@ -116,6 +116,7 @@ def window() -> str:
         "|---|---|---|---|",
     ]
     cpus, frames = layout.MAX_CPUS, layout.MAX_CPUS * layout.FRAME_SIZE
+    unused = layout.MONITOR_OFFSET + layout.MAX_CPUS * layout.MONITOR_SIZE
     for offset, size, what, writer in (
         (0, len(layout.Header) * 8, "header", "host"),
         (layout.SEQ_OFFSET, cpus * 8, "SEQ, one word a CPU: number of the newest frame that the CPU posted", "monitor"),
@@ -133,11 +134,27 @@ def window() -> str:
             f"the monitor's own memory, {layout.MONITOR_SIZE:#x} bytes a CPU",
             "monitor",
         ),
+        (unused, layout.SCRATCH_OFFSET - unused, "reserved: 0", "nobody"),
         (layout.SCRATCH_OFFSET, layout.SCRATCH_SIZE, "scratch: buffers for micro-operations", "both"),
+        (
+            layout.READY_OFFSET,
+            layout.MAX_CPUS * layout.READY_SIZE,
+            f"answers that are ready, {layout.READY_SIZE:#x} bytes a CPU. The first word, VALID, is 0 while nothing "
+            "behind it counts. Reserved: no monitor answers by itself yet, and all of it is 0",
+            "host",
+        ),
     ):
         out.append(f"| {offset:#x} | {size:#x} | {what} | {writer} |")
     notes = _docstrings()
     out += _table("Header", layout.Header, notes, lambda value: f"{value * 8:#x}", "offset")
+    out += [
+        "",
+        f"This is version {layout.VERSION}. A guest keeps the monitor that it was started with, and the host serves "
+        f"{layout.OLDEST} to {layout.VERSION}: it writes the version of the guest's monitor to VERSION. It knows that "
+        "by the monitor's image, by the state document, and by what a RESET frame says. The monitor looks at VERSION "
+        "when it takes the first answer after a reset. The rest of the page is reserved: 0.",
+    ]
+    out += _table("What is saved besides", layout.Save, notes, str, "bit value of SAVE")
     out += _table("Words of a frame", layout.Word, notes, lambda value: f"{value * 8:#x}", "offset")
     out += [
         "",
@@ -146,6 +163,11 @@ def window() -> str:
         "code | size << 8, argument, value.",
         "",
         "ID_REGISTERS of a RESET frame, in this order: " + ", ".join(layout.RESET_REGISTERS) + ".",
+        "",
+        f"Reserved: {_spans(layout.RESERVED)}. Both sides leave them 0, and look at none of them.",
+        "",
+        f"Version {layout.COUNTER_SINCE - 1} has DONE where COUNTER is, and nothing of SAVE, MONITOR_VERSION, the EL2 "
+        "registers and what is reserved here by name.",
     ]
     out += _table("Kinds of frames", layout.Kind, notes, str, "KIND")
     out += _table("What can be wrong with an answer", layout.BadAnswer, notes, str, "VECTOR")
@@ -162,6 +184,17 @@ def window() -> str:
         + ". An access to secure flash (0 to 0x3ffffff) is answered as one that took an external abort.",
     ]
     return "\n".join(out) + "\n"
+
+
+def _spans(words: tuple[int, ...]) -> str:
+    """Offsets of words of a frame: those that follow one another as one span."""
+    spans: list[list[int]] = []
+    for word in words:
+        if spans and spans[-1][1] == word - 1:
+            spans[-1][1] = word
+        else:
+            spans.append([word, word])
+    return ", ".join(f"{first * 8:#x} to {last * 8 + 7:#x}" for first, last in spans)
 
 
 def _table(

@@ -3,7 +3,7 @@
 #define QEMU_SDEI_LAYOUT_H
 
 #define W_MAGIC 0x314e495749454453
-#define W_VERSION 0x3
+#define W_VERSION 0x4
 #define W_WINDOW_SIZE 0x200000
 #define W_MAX_CPUS 0x200
 #define W_SEQ_OFFSET 0x1000
@@ -13,6 +13,8 @@
 #define W_MONITOR_OFFSET 0x90000
 #define W_MONITOR_SIZE 0x400
 #define W_SCRATCH_OFFSET 0x120000
+#define W_READY_OFFSET 0x1c0000
+#define W_READY_SIZE 0x200
 #define W_OP_WORDS 0x3
 #define W_MAX_OPS 0x10
 #define W_OPS_SHIFT 0x8
@@ -22,9 +24,14 @@
 #define H_VERSION 0x8
 #define H_NR_CPUS 0x10
 #define H_POLL 0x18
+#define H_SAVE 0x20
+
+#define SAVE_COUNTER 0x1
+#define SAVE_EL2 0x2
 
 #define F_ACK 0x0
 #define F_FLAGS 0x8
+#define F_HALT_POLL 0x10
 #define F_KIND 0x40
 #define F_VECTOR 0x48
 #define F_FUNCTION 0x50
@@ -32,7 +39,7 @@
 #define F_SCTLR_EL1 0x60
 #define F_SCTLR_EL2 0x68
 #define F_HCR_EL2 0x70
-#define F_DONE 0x78
+#define F_COUNTER 0x78
 #define F_PC 0x80
 #define F_PSTATE 0x88
 #define F_X0 0x90
@@ -42,8 +49,18 @@
 #define F_FAR_EL3 0x188
 #define F_MPIDR_EL1 0x190
 #define F_ID_REGISTERS 0x198
+#define F_DONE 0x200
+#define F_MONITOR_VERSION 0x208
+#define F_HALT_POLLED 0x210
+#define F_HALT_SLEPT 0x218
 #define F_PROOF 0x238
 #define F_OPS 0x240
+#define F_ESR_EL2 0x3c0
+#define F_ELR_EL2 0x3c8
+#define F_SPSR_EL2 0x3d0
+#define F_FAR_EL2 0x3d8
+#define F_HPFAR_EL2 0x3e0
+#define F_SCR_EL3 0x3e8
 
 #define KIND_RESET 0x1
 #define KIND_SMC 0x2
@@ -57,6 +74,7 @@
 #define BAD_PSTATE 0x1
 #define BAD_OP 0x2
 #define BAD_COUNT 0x3
+#define BAD_VERSION 0x4
 
 #define ANSWER_REPOST 0x1
 #define ANSWER_PARK 0x2

@@ -25,6 +25,7 @@ config_redist2:
 	.quad	0x4000000000
 config_proof:
 	.quad	0
+	.quad	W_VERSION			/* not patched: it says what this code is */
 
 reset:
 	msr	daifset, #0xf
@@ -68,7 +69,7 @@ reset:
 	bl	monitor_init
 	ldr	x30, [sp, #P_FRAME]
 	str	xzr, [sp, #P_X30]
-	b	post
+	b	post_own
 
 halt:	/* A CPU that the image was not patched for. */
 	wfi
@@ -88,7 +89,12 @@ halt:	/* A CPU that the image was not patched for. */
 	stp	x12, x13, [x30, #F_X0 + 96]
 	stp	x14, x15, [x30, #F_X0 + 112]
 	stp	x16, x17, [x30, #F_X0 + 128]
-	mrs	x0, elr_el3
+	ldr	x2, [sp, #P_POLL_ADDR]
+	str	xzr, [x30, #F_COUNTER]
+	ldr	x2, [x2, #H_SAVE - H_POLL]
+	adr	x3, 8f
+	cbnz	x2, save_more
+8:	mrs	x0, elr_el3
 	mrs	x1, spsr_el3
 	stp	x0, x1, [x30, #F_PC]
 	mrs	x0, esr_el3
@@ -238,11 +244,35 @@ load_context:	/* ELR_EL3 and SPSR_EL3 are right */
 	ldr	x30, [sp, #P_X30]
 	eret
 
+save_more:	/* x2 = what the host wants saved besides (bits that are not known here are none), x3 = where to go on */
+	tbz	x2, #0, 1f			/* SAVE_COUNTER */
+	mrs	x0, cntpct_el0
+	str	x0, [x30, #F_COUNTER]
+1:	tbz	x2, #1, 2f			/* SAVE_EL2: where there is no EL2, these read as 0 */
+	add	x4, x30, #F_ESR_EL2
+	mrs	x0, esr_el2
+	mrs	x1, elr_el2
+	stp	x0, x1, [x4]
+	mrs	x0, spsr_el2
+	mrs	x1, far_el2
+	stp	x0, x1, [x4, #F_SPSR_EL2 - F_ESR_EL2]
+	mrs	x0, hpfar_el2
+	mrs	x1, scr_el3
+	stp	x0, x1, [x4, #F_HPFAR_EL2 - F_ESR_EL2]
+2:	br	x3
+
 bad_pstate:
 	mov	x3, #KIND_BAD_ANSWER
 	mov	x4, #BAD_PSTATE
 	stp	x3, x4, [x30, #F_KIND]
 	str	x1, [x30, #F_DONE]
+post_own:	/* a frame that the guest did not come for: its moment is now */
+	ldr	x2, [sp, #P_POLL_ADDR]
+	str	xzr, [x30, #F_COUNTER]
+	ldr	x2, [x2, #H_SAVE - H_POLL]
+	tbz	x2, #0, post			/* SAVE_COUNTER */
+	mrs	x0, cntpct_el0
+	str	x0, [x30, #F_COUNTER]
 	b	post
 
 special:	/* x2 = flags */
@@ -264,7 +294,7 @@ special:	/* x2 = flags */
 	str	x0, [sp, #P_X30]
 	b	resume
 1:	str	x1, [x30, #F_DONE]
-	b	post
+	b	post_own
 
 own_exception:	/* x18 = vector. The guest's registers are in the frame already or lost; say what happened and wait. */
 	mrs	x30, tpidr_el3
@@ -274,6 +304,7 @@ own_exception:	/* x18 = vector. The guest's registers are in the frame already o
 	mrs	x0, elr_el3
 	mrs	x1, spsr_el3
 	stp	x0, x1, [x30, #F_PC]
+	str	xzr, [x30, #F_COUNTER]
 	mrs	x0, esr_el3
 	mov	x1, #KIND_FAULT
 	mov	x2, x18

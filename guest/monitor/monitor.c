@@ -182,6 +182,7 @@ void monitor_init(struct pcpu *me)
 	frame[WORD(F_SCTLR_EL2)] = read_reg("sctlr_el2");
 	frame[WORD(F_HCR_EL2)] = read_reg("hcr_el2");
 	frame[WORD(F_FUNCTION)] = 0;
+	frame[WORD(F_MONITOR_VERSION)] = W_VERSION;
 	/* Only this code can read it: it is in secure flash. The host clears it before the guest runs. */
 	frame[WORD(F_PROOF)] = me->index == 0 ? config_proof : 0;
 	frame[WORD(F_RESET_MIDR_EL1)] = read_reg("midr_el1");
@@ -306,6 +307,9 @@ u64 answer(volatile u64 *frame, struct pcpu *me, u64 flags)
 {
 	u64 count = (flags >> W_OPS_SHIFT) & 0xff;
 
+	/* The first answer after a reset: does the host speak of the same window? */
+	if (frame[WORD(F_KIND)] == KIND_RESET && *(volatile u64 *)(config_window + H_VERSION) != W_VERSION)
+		return bad_answer(frame, BAD_VERSION);
 	if (count > W_MAX_OPS)
 		return bad_answer(frame, BAD_COUNT);
 	for (u64 i = 0; i < count; i++)

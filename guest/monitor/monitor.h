@@ -33,7 +33,7 @@
 #define P_INTID 0x48  /* an interrupt of the host's waits to be posted; 0: none (INTID 0 is an SGI of the guest's) */
 
 /* Image header, patched per guest by qemu_sdei.monitor.image. */
-#define IMAGE_MAGIC 0x324e4f4d49454453 /* "SDEIMON2"; SDEIMON1 had no config_proof */
+#define IMAGE_MAGIC 0x334e4f4d49454453 /* "SDEIMON3"; SDEIMON2 did not say its W_VERSION */
 
 /* What answer() tells monitor.S to do. */
 #define DO_RESUME 0

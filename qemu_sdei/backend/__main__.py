@@ -29,10 +29,10 @@ from qemu_sdei.backend.reset.choice import loader_for
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import GuestTimeoutError, SdeiError, UsageError
+from qemu_sdei.errors import GuestTimeoutError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.image import proof_of
+from qemu_sdei.monitor.image import proof_of, version_of
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.printable import printable
 from qemu_sdei.sdei.switches import profile_of
@@ -91,7 +91,7 @@ def serve(options: argparse.Namespace) -> int:
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
         ram=usable,
     )
-    firmware.boot.proof = _proof(directory)
+    firmware.machine.monitor, firmware.boot.proof = _monitor(directory)
     memory_limit.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)
     if options.identity and rundir.identity(directory) != options.identity:
@@ -99,7 +99,7 @@ def serve(options: argparse.Namespace) -> int:
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)
     server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
-    server.guest.machine = machine_of(config)
+    server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
     if options.lifeline:
         lifeline = Lifeline(
@@ -114,7 +114,7 @@ def serve(options: argparse.Namespace) -> int:
         trace = Trace(Path(config.trace), server.guest, server.log.clock)
         server.trace_to(trace)
     if server.recover() or not options.incoming:
-        window.announce()  # also to a guest that has run: it may have written over the header
+        window.announce(firmware.machine.monitor)  # also to a guest that has run: it may have written over the header
     else:
         server.await_guest()
         form()
@@ -133,15 +133,22 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _proof(directory: Path) -> int:
-    """The proof of the monitor that QEMU runs: it stands in the very file that QEMU was given."""
+def _monitor(directory: Path) -> tuple[int, int]:
+    """Version and proof of the monitor that QEMU runs: they stand in the very file that QEMU was given.
+
+    Raises `UsageError`: it cannot be read, or is of a version that is not served.
+    """
+    path = directory / rundir.MONITOR
     try:
-        with (directory / rundir.MONITOR).open("rb") as file:
-            return proof_of(file.read(_MAX_MONITOR))
+        with path.open("rb") as file:
+            image = file.read(_MAX_MONITOR)
+        return version_of(image), proof_of(image)
     except FileNotFoundError:
-        return 0
+        return layout.VERSION, 0
     except OSError as error:
-        raise UsageError(f"{directory / rundir.MONITOR} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ProtocolError as error:
+        raise UsageError(f"the guest in {directory} cannot be served: {error}") from None
 
 
 def _connect(directory: Path, options: argparse.Namespace) -> Doorbell:

@@ -25,7 +25,7 @@ def register(subparsers: Any) -> None:
         "--trust",
         action="store_true",
         help="you know who made DIR: the guest may use what DIR says (QEMU, options for it, services, drives, shares, "
-        "network, files), and have no checksums",
+        "network, files)",
     )
     add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)

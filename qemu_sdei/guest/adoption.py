@@ -19,6 +19,7 @@ from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, UsageError
 from qemu_sdei.migration.cancelling import cancel
 from qemu_sdei.migration.source import execute
+from qemu_sdei.monitor.image import version_of
 from qemu_sdei.rundir import RunDirectory, Running
 from qemu_sdei.vm.description import Description
 from qemu_sdei.vm.place import found
@@ -65,6 +66,7 @@ class Adoption:
                 _wait_fetched(directory)
                 description = Description.read(directory.path)
                 config = GuestConfig.from_json(saved_files.read(directory / rundir.CONFIG, MAX_CONFIG))
+                version_of(saved_files.read(directory / rundir.MONITOR, MAX_CONFIG))
                 qemu = locks.holder(directory / rundir.QEMU_LOCK)
                 if qemu is None:
                     raise UsageError(f"guest {name!r} has just ended")

@@ -99,14 +99,14 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
         `trust`: it may have what its options say, which whoever made the directory wrote: programs that are run here,
         options for QEMU, drives, shares, a network, files that a reset loads. Without it, it may have what one may that
-        arrives from another host (`Guest.receive`), and must have checksums.
+        arrives from another host (`Guest.receive`).
 
         Raises:
             UsageError: there is no saved guest. `UntrustedError`: it wants more; `wants` says what.
         """
         saved = replace(Saved.read(path), trusted=trust)
         if not trust:
-            saved_trust.check(saved.path, saved.wants(qemu=qemu is not None), summed=saved.files is not None)
+            saved_trust.check(saved.path, saved.wants(qemu=qemu is not None))
         options = replace(saved.options, name=name, memory=saved.config.ram_size, pad_memory=False)
         return cls(options if qemu is None else replace(options, qemu=qemu), progress=progress, beginning=Boot(saved))
 

@@ -208,7 +208,7 @@ class Source:
         hold = self._hold
         for _ in range(_BUSY_TRIES):
             try:
-                answer = await self._link.request("freeze", drain=hold is None or hold.drain, live=live)
+                answer = await self._link.request("freeze", drain=hold is None or hold.drain)
                 break
             except BusyError:
                 # Micro-operations take microseconds: let the guest run on so far. Where QEMU has stopped it by itself

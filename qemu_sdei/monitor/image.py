@@ -14,37 +14,34 @@ from qemu_sdei import blobs
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 
-IMAGE_MAGIC: Final = 0x324E_4F4D_4945_4453  # "SDEIMON2"
-_WITHOUT_PROOF: Final = 0x314E_4F4D_4945_4453
-""""SDEIMON1": what guests bring that were saved before there was a proof."""
+IMAGE_MAGIC: Final = 0x334E_4F4D_4945_4453  # "SDEIMON3"
+_OLDER: Final = {0x314E_4F4D_4945_4453: 2, 0x324E_4F4D_4945_4453: 3}
+"""SDEIMON1 and SDEIMON2 do not say their version of the frame window. The first had versions 1 and 2."""
 _CONFIG: Final = struct.Struct("<QQQQ")  # magic, window base, CPUs, second redistributor region
 _CONFIG_OFFSET: Final = 8
-_PROOF: Final = struct.Struct("<Q")
+_WORD: Final = struct.Struct("<Q")
 _PROOF_OFFSET: Final = _CONFIG_OFFSET + _CONFIG.size
+_VERSION_OFFSET: Final = _PROOF_OFFSET + _WORD.size
 REDISTRIBUTOR_REGION_2 = 0x40_0000_0000
 """Where QEMU's `virt` puts the redistributors of CPU 123 and up, for RAM below 255 GiB."""
 
 
-OLDER: Final = {1: "monitor-1", 2: "monitor-2"}
-"""By `layout.VERSION` of then, monitors of guests that were saved before a saved guest had its own beside it."""
-
-
-def blob(older: int | None = None) -> bytes:
-    """The monitor as shipped, unpatched; with `older`, that of `OLDER`. Raises `UsageError`: it is damaged."""
-    return blobs.read("monitor" if older is None else OLDER[older])
+def blob() -> bytes:
+    """The monitor as shipped, unpatched. Raises `UsageError`: it is damaged."""
+    return blobs.read("monitor")
 
 
 def patched(window_base: int, nr_cpus: int, image: bytes | None = None) -> bytes:
     """The monitor for a guest whose window lies at physical address `window_base`. It has no proof yet.
 
     Raises:
-        ProtocolError: `image` is not a monitor of this version.
+        ProtocolError: `image` is not a monitor that this program serves.
     """
     data = bytearray(blob() if image is None else image)
-    magic = _magic(data)
+    version_of(data)
     if not 1 <= nr_cpus <= layout.MAX_CPUS:
         raise ValueError(f"nr_cpus {nr_cpus} is not in 1..{layout.MAX_CPUS}")
-    _CONFIG.pack_into(data, _CONFIG_OFFSET, magic, window_base, nr_cpus, REDISTRIBUTOR_REGION_2)
+    _CONFIG.pack_into(data, _CONFIG_OFFSET, _magic(data), window_base, nr_cpus, REDISTRIBUTOR_REGION_2)
     return bytes(data)
 
 
@@ -53,12 +50,11 @@ def with_proof(image: bytes) -> bytes:
     backend at each reset of the machine.
 
     Raises:
-        ProtocolError: `image` is not a monitor of this version.
+        ProtocolError: `image` is not a monitor that this program serves.
     """
     data = bytearray(image)
-    if _magic(data) != IMAGE_MAGIC:
-        raise ProtocolError("monitor image: one of an older version, which has no proof")
-    _PROOF.pack_into(data, _PROOF_OFFSET, secrets.randbits(64) | 1)
+    version_of(data)
+    _WORD.pack_into(data, _PROOF_OFFSET, secrets.randbits(64) | 1)
     return bytes(data)
 
 
@@ -66,16 +62,33 @@ def proof_of(image: bytes) -> int:
     """The proof in a monitor; 0: it has none.
 
     Raises:
-        ProtocolError: `image` is not a monitor.
+        ProtocolError: `image` is not a monitor that this program serves.
     """
-    return int(_PROOF.unpack_from(image, _PROOF_OFFSET)[0]) if _magic(image) == IMAGE_MAGIC else 0
+    version_of(image)
+    return int(_WORD.unpack_from(image, _PROOF_OFFSET)[0])
+
+
+def version_of(image: bytes | bytearray) -> int:
+    """The version of the frame window that a monitor was built for, `layout.OLDEST` to `layout.VERSION`.
+
+    Raises:
+        ProtocolError: `image` is no monitor, or of a version that this program does not serve.
+    """
+    magic = _magic(image)
+    version = _OLDER[magic] if magic in _OLDER else int(_WORD.unpack_from(image, _VERSION_OFFSET)[0])
+    if not layout.OLDEST <= version <= layout.VERSION:
+        raise ProtocolError(
+            f"its EL3 monitor has frame window {version}, and this program knows {layout.OLDEST} to {layout.VERSION}: "
+            "use the version of qemu-sdei that it was started with"
+        )
+    return version
 
 
 def _magic(image: bytes | bytearray) -> int:
-    if len(image) < _PROOF_OFFSET + _PROOF.size:
+    if len(image) < _VERSION_OFFSET + _WORD.size:
         raise ProtocolError(f"monitor image: {len(image)} bytes are too few")
     magic = int(_CONFIG.unpack_from(image, _CONFIG_OFFSET)[0])
-    if magic not in (IMAGE_MAGIC, _WITHOUT_PROOF):
+    if magic != IMAGE_MAGIC and magic not in _OLDER:
         raise ProtocolError(
             f"monitor image: no {IMAGE_MAGIC:#x} at offset {_CONFIG_OFFSET}; is this a qemu-sdei monitor?"
         )

@@ -13,15 +13,21 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Final
 
+from qemu_sdei.monitor.sysregs import FAMILIES as FAMILIES
+from qemu_sdei.monitor.sysregs import READ_ONLY as READ_ONLY
+from qemu_sdei.monitor.sysregs import SYSREG_NUMBERS as SYSREG_NUMBERS
+from qemu_sdei.monitor.sysregs import SysReg as SysReg
+
 MAGIC: Final = 0x314E_4957_4945_4453  # "SDEIWIN1"
-VERSION: Final = 3
-"""1: the monitor had its own memory in secure SRAM, and the scratch area began at 0x10_0000. 2: without what `COLD`
-tells.
+VERSION: Final = 4
+"""Of the window that new guests get. A guest keeps the monitor that it was started with, so one that was saved,
+migrated or adopted may bring an older version, down to `OLDEST`. What changed is told at `COUNTER_SINCE`.
 """
-COLD: Final = 3
-"""From this version on a monitor knows the system registers above `ICC_EOIR0_EL1` and `Op.CLEAR_SYSREGS`, ignores
-those that its CPU does not have, and waits before it posts again where an answer says both. A guest that was saved or
-migrated may bring an older one.
+OLDEST: Final = 3
+"""The oldest version that the host still serves."""
+COUNTER_SINCE: Final = 4
+"""From this version on a frame has COUNTER where DONE was, DONE is in a line of its own, a RESET frame says which
+version its monitor is of, and the monitor looks at the header's VERSION and SAVE.
 """
 
 WINDOW_SIZE: Final = 0x20_0000
@@ -51,7 +57,12 @@ outside. A guest that writes here breaks its own firmware, as it could by its fr
 """
 SCRATCH_OFFSET: Final = 0x12_0000
 """Neither side gives it a meaning: buffers for micro-operations (fw_cfg DMA)."""
-SCRATCH_SIZE: Final = 0xE_0000
+SCRATCH_SIZE: Final = 0xA_0000
+READY_OFFSET: Final = 0x1C_0000
+READY_SIZE: Final = 0x200
+"""For each CPU a table of answers that are ready before they are asked for. Host: its first word, VALID, is 0 while
+nothing behind it counts. Reserved: no monitor answers by itself yet, and VALID is 0.
+"""
 
 
 class Header(IntEnum):
@@ -62,19 +73,34 @@ class Header(IntEnum):
     NR_CPUS = 2
     POLL = 3
     """1 while the host watches SEQ by itself: the monitor then does not ring the doorbell."""
+    SAVE = 4
+    """A `Save` set: what the monitor saves at each entry beside what it always saves."""
+
+
+class Save(IntFlag):
+    """What costs time at each entry, and so is only saved when the host asks for it."""
+
+    COUNTER = 1
+    """Without it COUNTER is 0: QEMU takes some 70 ns to read the counter, one in 25 of a hot call."""
+    EL2 = 2
+    """ESR_EL2 to SCR_EL3. All but SCR_EL3 are 0 where the CPU has no EL2."""
 
 
 class Word(IntEnum):
     """Words of a frame, ordered by cache lines (eight words): the two sides run on two cores, and what a call costs is
     mostly the lines that go to and fro. Line 0 is the host's alone, because the monitor spins on it; line 1 and the
-    context
-    behind it are all that the host reads of an ordinary call.
+    context behind it are all that the host reads of an ordinary call. Lines 8 and 15 are the monitor's, for what is
+    rarely read.
     """
 
     ACK = 0
     """Host: the sequence number that the rest of the frame answers. Written last."""
     FLAGS = 1
     """Host: an `AnswerFlag` set with the number of micro-operations in bits 15:8."""
+    HALT_POLL = 2
+    """Host: how long the monitor may look for an interrupt before the CPU sleeps, in ticks of the counter. Reserved: no
+    monitor looks yet, and it is 0.
+    """
     KIND = 8
     VECTOR = 9
     """Monitor: index (0..15) of the EL3 vector that was taken, for SMC, EXCEPTION and FAULT; 0 for RESET, and still
@@ -88,8 +114,12 @@ class Word(IntEnum):
     SCTLR_EL1 = 12
     SCTLR_EL2 = 13
     HCR_EL2 = 14
-    DONE = 15
-    """Monitor: the sequence number whose answer it has taken. A CPU is in an exchange iff SEQ != DONE."""
+    COUNTER = 15
+    """Monitor: CNTPCT_EL0 when the CPU came to EL3, if the header's SAVE has `Save.COUNTER`; else 0. Where it did not
+    come from the guest (RESET, OPS, BAD_ANSWER, and the wake-up of a parked CPU) it is that of the post; 0 in a FAULT
+    frame. The physical counter, because no guest can shift it: it is one for all CPUs and exception levels. The
+    virtual counter is less by CNTVOFF_EL2, which is 0 unless the guest has EL2.
+    """
     PC = 16
     PSTATE = 17
     X0 = 18
@@ -100,11 +130,32 @@ class Word(IntEnum):
     MPIDR_EL1 = 50
     ID_REGISTERS = 51
     """Monitor, in a RESET frame: the registers of `RESET_REGISTERS`."""
+    DONE = 64
+    """Monitor: the sequence number whose answer it has taken. A CPU is in an exchange iff SEQ != DONE."""
+    MONITOR_VERSION = 65
+    """Monitor, in a RESET frame: the version of the window that it was built for."""
+    HALT_POLLED = 66
+    """Monitor: how often an interrupt came while it looked for one (see HALT_POLL). Reserved: 0."""
+    HALT_SLEPT = 67
+    """Monitor: how often it looked, and the CPU slept all the same. Reserved: 0."""
     PROOF = 71
     """Monitor, in CPU 0's RESET frame: the number in its image that the guest cannot read. The host clears it before
     the guest runs.
     """
     OPS = 72
+    ESR_EL2 = 120
+    """Monitor, from here to SCR_EL3: as they were when the CPU came to EL3 from the guest, if the header's SAVE has
+    `Save.EL2`; else they are left as they are.
+    """
+    ELR_EL2 = 121
+    SPSR_EL2 = 122
+    FAR_EL2 = 123
+    HPFAR_EL2 = 124
+    SCR_EL3 = 125
+
+
+RESERVED: Final = (*range(3, 8), *range(61, 64), *range(68, 71), *range(126, 128))
+"""Words of a frame that mean nothing yet. Both sides leave them 0, and look at none of them."""
 
 
 CONTEXT: Final = slice(Word.PC, Word.PC + 20)
@@ -150,6 +201,8 @@ class BadAnswer(IntEnum):
     PSTATE = 1
     OP = 2
     COUNT = 3
+    VERSION = 4
+    """The first answer after a reset, while the header's VERSION is not that of the monitor."""
 
 
 class AnswerFlag(IntFlag):
@@ -193,194 +246,6 @@ OP_ABORTED: Final = 0x1_0000
 """Set in the code word by the monitor when the access took an external abort."""
 
 
-class SysReg(IntEnum):
-    """The fixed list of system registers that micro-operations reach."""
-
-    SCTLR_EL1 = 0
-    ELR_EL1 = 1
-    SPSR_EL1 = 2
-    ESR_EL1 = 3
-    FAR_EL1 = 4
-    VBAR_EL1 = 5
-    SP_EL0 = 6
-    SP_EL1 = 7
-    TTBR0_EL1 = 8
-    TTBR1_EL1 = 9
-    TCR_EL1 = 10
-    MAIR_EL1 = 11
-    CPACR_EL1 = 12
-    CONTEXTIDR_EL1 = 13
-    TPIDR_EL0 = 14
-    TPIDR_EL1 = 15
-    CNTPCT_EL0 = 16
-    CNTFRQ_EL0 = 17
-    CNTKCTL_EL1 = 18
-    SCTLR_EL2 = 19
-    ELR_EL2 = 20
-    SPSR_EL2 = 21
-    ESR_EL2 = 22
-    FAR_EL2 = 23
-    HPFAR_EL2 = 24
-    VBAR_EL2 = 25
-    HCR_EL2 = 26
-    SP_EL2 = 27
-    CPTR_EL2 = 28
-    CNTHCTL_EL2 = 29
-    CNTVOFF_EL2 = 30
-    VTTBR_EL2 = 31
-    VTCR_EL2 = 32
-    VPIDR_EL2 = 33
-    VMPIDR_EL2 = 34
-    MDCR_EL2 = 35
-    HSTR_EL2 = 36
-    SCR_EL3 = 37
-    CPTR_EL3 = 38
-    ICC_PMR_EL1 = 39
-    ICC_IGRPEN1_EL1 = 40
-    ISR_EL1 = 41
-    ICC_EOIR0_EL1 = 42
-    """Write only."""
-    ICC_CTLR_EL1 = 43
-    ICC_BPR1_EL1 = 44
-    ICC_AP0R0_EL1 = 45
-    ICC_AP1R0_EL1 = 46
-    ICC_EOIR1_EL1 = 47
-    """Write only; drops a running priority, as QEMU takes no other way to end one."""
-    AFSR0_EL1 = 48
-    AFSR1_EL1 = 49
-    AMAIR_EL1 = 50
-    PAR_EL1 = 51
-    TPIDRRO_EL0 = 52
-    TPIDR2_EL0 = 53
-    CSSELR_EL1 = 54
-    SVCR = 55
-    """Before FPSR, which leaving streaming mode changes."""
-    FPCR = 56
-    FPSR = 57
-    MDSCR_EL1 = 58
-    MDCCINT_EL1 = 59
-    OSDLR_EL1 = 60
-    OSLAR_EL1 = 61
-    """Write only."""
-    PMCR_EL0 = 62
-    PMUSERENR_EL0 = 63
-    PMSELR_EL0 = 64
-    PMCCFILTR_EL0 = 65
-    PMCNTENCLR_EL0 = 66
-    PMINTENCLR_EL1 = 67
-    PMOVSCLR_EL0 = 68
-    CNTV_CTL_EL0 = 69
-    CNTV_CVAL_EL0 = 70
-    CNTP_CTL_EL0 = 71
-    CNTP_CVAL_EL0 = 72
-    APIAKEYLO_EL1 = 73
-    APIAKEYHI_EL1 = 74
-    APIBKEYLO_EL1 = 75
-    APIBKEYHI_EL1 = 76
-    APDAKEYLO_EL1 = 77
-    APDAKEYHI_EL1 = 78
-    APDBKEYLO_EL1 = 79
-    APDBKEYHI_EL1 = 80
-    APGAKEYLO_EL1 = 81
-    APGAKEYHI_EL1 = 82
-    RGSR_EL1 = 83
-    GCR_EL1 = 84
-    TFSR_EL1 = 85
-    TFSRE0_EL1 = 86
-    SCXTNUM_EL0 = 87
-    SCXTNUM_EL1 = 88
-    ZCR_EL1 = 89
-    SMCR_EL1 = 90
-    SMPRI_EL1 = 91
-    FPMR = 92
-    DISR_EL1 = 93
-    ERRSELR_EL1 = 94
-    SCTLR2_EL1 = 95
-    TCR2_EL1 = 96
-    MAIR2_EL1 = 97
-    AMAIR2_EL1 = 98
-    PIRE0_EL1 = 99
-    PIR_EL1 = 100
-    POR_EL0 = 101
-    POR_EL1 = 102
-    GCSCR_EL1 = 103
-    GCSCRE0_EL1 = 104
-    GCSPR_EL0 = 105
-    GCSPR_EL1 = 106
-    TTBR0_EL2 = 107
-    TTBR1_EL2 = 108
-    TCR_EL2 = 109
-    MAIR_EL2 = 110
-    AMAIR_EL2 = 111
-    AFSR0_EL2 = 112
-    AFSR1_EL2 = 113
-    TPIDR_EL2 = 114
-    CONTEXTIDR_EL2 = 115
-    HACR_EL2 = 116
-    HCRX_EL2 = 117
-    HFGRTR_EL2 = 118
-    HFGWTR_EL2 = 119
-    HFGITR_EL2 = 120
-    HDFGRTR_EL2 = 121
-    HDFGWTR_EL2 = 122
-    HAFGRTR_EL2 = 123
-    HFGRTR2_EL2 = 124
-    HFGWTR2_EL2 = 125
-    HFGITR2_EL2 = 126
-    HDFGRTR2_EL2 = 127
-    HDFGWTR2_EL2 = 128
-    ZCR_EL2 = 129
-    SMCR_EL2 = 130
-    SMPRIMAP_EL2 = 131
-    TFSR_EL2 = 132
-    SCXTNUM_EL2 = 133
-    VDISR_EL2 = 134
-    VSESR_EL2 = 135
-    VNCR_EL2 = 136
-    DBGVCR32_EL2 = 137
-    SCTLR2_EL2 = 138
-    TCR2_EL2 = 139
-    MAIR2_EL2 = 140
-    AMAIR2_EL2 = 141
-    PIRE0_EL2 = 142
-    PIR_EL2 = 143
-    POR_EL2 = 144
-    GCSCR_EL2 = 145
-    GCSPR_EL2 = 146
-    CNTHP_CTL_EL2 = 147
-    CNTHP_CVAL_EL2 = 148
-    CNTHV_CTL_EL2 = 149
-    CNTHV_CVAL_EL2 = 150
-    CNTPOFF_EL2 = 151
-    ICH_HCR_EL2 = 152
-    ICH_VMCR_EL2 = 153
-    ICH_AP0R0_EL2 = 154
-    ICH_AP1R0_EL2 = 155
-    DBGBVR0_EL1 = 192
-    DBGBCR0_EL1 = 208
-    DBGWVR0_EL1 = 224
-    DBGWCR0_EL1 = 240
-    PMEVTYPER0_EL0 = 256
-    ICH_LR0_EL2 = 288
-
-
-FAMILIES: Final = {
-    SysReg.DBGBVR0_EL1: 16,
-    SysReg.DBGBCR0_EL1: 16,
-    SysReg.DBGWVR0_EL1: 16,
-    SysReg.DBGWCR0_EL1: 16,
-    SysReg.PMEVTYPER0_EL0: 31,
-    SysReg.ICH_LR0_EL2: 16,
-}
-"""These are the first of so many, whose numbers follow."""
-READ_ONLY: Final = frozenset((SysReg.CNTPCT_EL0, SysReg.ISR_EL1, SysReg.SCR_EL3, SysReg.CPTR_EL3))
-"""The monitor takes no write to these: they are no state, or its own."""
-SYSREG_NUMBERS: Final = frozenset(first + n for first in SysReg for n in range(FAMILIES.get(first, 1)))
-
-
-SYSREGS_EL2: Final = tuple(r for r in SysReg if r.name.endswith("_EL2"))
-"""Only there when the CPU has EL2 (`virtualization=on`); the monitor reads them as 0 and ignores writes otherwise."""
-
 RESET_REGISTERS: Final = (
     "MIDR_EL1",
     "ID_AA64PFR0_EL1",
@@ -399,6 +264,21 @@ POWER_GPIO: Final = 0x090B_0000
 """The secure PL061 of `virt,secure=on`: pin 0 powers off, pin 1 resets (`gpio-poweroff`, `gpio-restart` in QEMU's
 DTB).
 """
+
+
+def done_word(version: int) -> int:
+    """Index of DONE in a frame of a monitor of that version."""
+    return int(Word.DONE if version >= COUNTER_SINCE else Word.COUNTER)
+
+
+def counter_of(frame: memoryview, version: int) -> int | None:
+    """What COUNTER of a frame says; None: nothing, or its monitor is of a version that does not."""
+    return int(frame[Word.COUNTER]) or None if version >= COUNTER_SINCE else None
+
+
+def ready_offset(cpu: int) -> int:
+    """Offset of CPU `cpu`'s table of ready answers from the start of the window, in bytes."""
+    return READY_OFFSET + cpu * READY_SIZE
 
 
 def frame_offset(cpu: int) -> int:
@@ -429,11 +309,12 @@ def c_header() -> str:
         out.append(f"#define {name} {value:#x}")
 
     for name in ("MAGIC", "VERSION", "WINDOW_SIZE", "MAX_CPUS", "SEQ_OFFSET", "KICK_OFFSET", "FRAME_OFFSET",
-                 "FRAME_SIZE", "MONITOR_OFFSET", "MONITOR_SIZE", "SCRATCH_OFFSET",
+                 "FRAME_SIZE", "MONITOR_OFFSET", "MONITOR_SIZE", "SCRATCH_OFFSET", "READY_OFFSET", "READY_SIZE",
                  "OP_WORDS", "MAX_OPS", "OPS_SHIFT", "OP_ABORTED"):  # fmt: skip
         define(f"W_{name}", globals()[name])
     for prefix, members, scale in (
         ("H_", Header, 8),
+        ("SAVE_", Save, 1),
         ("F_", Word, 8),
         ("KIND_", Kind, 1),
         ("BAD_", BadAnswer, 1),

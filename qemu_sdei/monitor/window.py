@@ -7,7 +7,7 @@ import os
 
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import Header
+from qemu_sdei.monitor.layout import Header, Save
 
 
 class Window:
@@ -23,6 +23,7 @@ class Window:
         frames: one view of 128 words for each CPU.
         contexts: PC, PSTATE, X0..X17 of each frame (20 words).
         kept: bytes for the state document of a snapshot, format "B".
+        save: what the monitor is asked to save at each entry, from the next `announce` on.
     """
 
     def __init__(self, fd: int, ram_base: int, ram_size: int, nr_cpus: int) -> None:
@@ -48,13 +49,15 @@ class Window:
         self.frames = [_sub(words, layout.frame_offset(cpu), layout.FRAME_WORDS) for cpu in range(nr_cpus)]
         self.contexts = [frame[layout.CONTEXT] for frame in self.frames]
         self.kept = self.ram[start + layout.KEPT_OFFSET : start + layout.KEPT_OFFSET + layout.KEPT_SIZE]
+        self.save = Save(0)
         self._words = words
 
-    def announce(self) -> None:
-        """Write the header, for people and tools that look at the window from outside."""
+    def announce(self, version: int = layout.VERSION) -> None:
+        """Write the header. `version`: that of the guest's monitor, which looks at it after a reset."""
         self.header[Header.MAGIC] = layout.MAGIC
-        self.header[Header.VERSION] = layout.VERSION
+        self.header[Header.VERSION] = version
         self.header[Header.NR_CPUS] = self.nr_cpus
+        self.header[Header.SAVE] = self.save
 
     def close(self) -> None:
         """Unmap. The views die with it."""

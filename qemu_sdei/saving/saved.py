@@ -28,14 +28,14 @@ from qemu_sdei import untrusted_files as saved_files
 from qemu_sdei.backend.control.state_document import MAX_DOCUMENT
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.image import MAX_FILE
-from qemu_sdei.config import MAX_CONFIG, RAM_BASE, GuestConfig
+from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
 from qemu_sdei.migration.arrival import arrived, take_over
 from qemu_sdei.migration.backend_link import BackendLink
 from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.source import Side, Source, execute
-from qemu_sdei.monitor import image, layout
+from qemu_sdei.monitor import image
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving import saved_trust
 from qemu_sdei.vm import travelling
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "qemu-sdei-saved"
 VERSION: Final = 2
-"""1: without `files`."""
+"""No release wrote version 1."""
 META: Final = "saved.json"
 VM: Final = "vm.state"
 _PART: Final = "vm.part"
@@ -68,7 +68,7 @@ _BESIDE_RAM: Final = 1 << 30
 _CONSOLE: Final = 32 << 20
 _SAME: Final = sorted(travelling.in_directory() & {field.name for field in fields(GuestConfig)} - {"boot"})
 """Fields that are the same in options and configuration (`boot` is two things of one name)."""
-_OPTIONAL: Final = frozenset((files.INITRD, files.MONITOR))
+_OPTIONAL: Final = frozenset((files.INITRD,))
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Saved:
     nonce: str
     config: GuestConfig
     running: bool
-    files: dict[str, str] | None
-    """SHA-256 of each file, in hex digits; None: not known."""
+    files: dict[str, str]
+    """SHA-256 of each file, in hex digits."""
 
     trusted: bool = False
     """The user has said that they know who made it."""
@@ -100,12 +100,10 @@ class Saved:
             raise UsageError(f"{directory} holds no saved guest: {error}") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UsageError(f"{directory} holds no saved guest, or not all of it")
-        if data.get("version") == 1:
-            data = {**data, "version": VERSION, "files": None}
         if data.get("version") != VERSION or data.keys() != _KEYS:
             raise UsageError(f"{directory} was saved by another version of this program")
         found = data["files"]
-        if found is not None and (
+        if (
             not isinstance(found, dict)
             or not found.keys() >= {*_FILES} - _OPTIONAL
             or not all(isinstance(digest, str) for digest in found.values())
@@ -131,10 +129,10 @@ class Saved:
         """Look whether the files are those that were saved. Raises `UsageError`."""
         for name in _FILES:
             path = self.path / name
-            if not path.is_symlink() and not path.exists() and name not in (self.files or ()):
+            if not path.is_symlink() and not path.exists() and name not in self.files:
                 continue  # one of those that need not be there
             digest = saved_files.sha256(path, _limit(name, self.config))
-            if self.files is not None and self.files.get(name) != digest:
+            if self.files.get(name) != digest:
                 raise UsageError(f"{path} is damaged, or of another saved guest")
 
     def furnish(self, directory: RunDirectory) -> GuestConfig:
@@ -156,15 +154,17 @@ class Saved:
         return config
 
     def monitor(self) -> bytes:
-        """The EL3 monitor that the guest was saved with. Raises `UsageError`.
+        """The EL3 monitor that the guest was saved with. Raises `UsageError`: it cannot be read, or is not served.
 
         QEMU writes it anew at each reset, and does not see that it is another one than it has translated.
         """
-        if files.MONITOR in (self.files or ()):
-            return saved_files.read(self.path / files.MONITOR, _LIMITS[files.MONITOR])
-        window_version = _window_version(saved_files.read(self.path / files.STATE, _LIMITS[files.STATE]))
-        window = layout.window_base(RAM_BASE, self.config.ram_size)
-        return image.patched(window, self.config.nr_cpus, image.blob(window_version))
+        path = self.path / files.MONITOR
+        data = saved_files.read(path, _LIMITS[files.MONITOR])
+        try:
+            image.version_of(data)
+        except ProtocolError as error:
+            raise UsageError(f"the guest in {self.path} cannot be restored: {error}") from None
+        return data
 
     async def arrive(self, side: Supervisor) -> None:
         """Have QEMU and backend of `side`, which wait for a guest, take this one."""
@@ -178,15 +178,6 @@ class Saved:
         side.stays()
         if self.running:
             await execute(side, "cont")
-
-
-def _window_version(state: bytes) -> int | None:
-    """What a state document says of it; where it is damaged, the backend says so."""
-    try:
-        version = bounded.loads(state)["machine"]["window_version"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return version if type(version) is int and version in image.OLDER else None
 
 
 def _limit(name: str, config: GuestConfig) -> int:

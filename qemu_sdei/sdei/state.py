@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "qemu-sdei sdei state"
 VERSION: Final = 3
-"""1: without `bound`. 1 and 2: with `resume`, `sctlr` and `hcr_el2`, which had no meaning between two frames."""
+"""No release wrote an older one."""
 
 _TOP: Final = frozenset(("format", "version", "client_el", "features", "profile", "bound", "pes", "shared"))
 _PE: Final = frozenset(("affinity", "on", "masked", "frames", "events"))
@@ -137,9 +137,9 @@ def restore_into(engine: Interrupts, document: object) -> None:
 
 
 def _check(engine: Interrupts, document: object) -> _Plan:
-    top = _dict(_current(document), _TOP, "document")
-    if top["format"] != FORMAT or type(top["version"]) is not int or not 1 <= top["version"] <= VERSION:
-        raise ProtocolError(f"SDEI state: not a version 1 to {VERSION} document of this program")
+    top = _dict(document, _TOP, "document")
+    if top["format"] != FORMAT or type(top["version"]) is not int or top["version"] != VERSION:
+        raise ProtocolError(f"SDEI state: not a version {VERSION} document of this program")
     if type(top["client_el"]) is not int or top["client_el"] != engine.client_el:
         raise ProtocolError(f"SDEI state: for another client EL than EL{engine.client_el}")
     if not _same(top["profile"], _profile(engine)):
@@ -160,19 +160,6 @@ def _check(engine: Interrupts, document: object) -> _Plan:
         if plan.inst.slot is not None and not bound.get(plan.inst.number):
             raise ProtocolError(f"SDEI state: event {plan.inst.number:#x} is registered without a bound interrupt")
     return _Plan(features, bound, pe_plans, instances)
-
-
-def _current(document: object) -> object:
-    """A document of an older version as one of this version; what is none is left to be refused."""
-    if not isinstance(document, dict) or type(document.get("version")) is not int or document["version"] >= VERSION:
-        return document
-    document = {"bound": []} | {key: value for key, value in document.items() if key != "resume"}
-    if isinstance(document.get("pes"), list):
-        document["pes"] = [
-            {key: value for key, value in pe.items() if key not in ("sctlr", "hcr_el2")} if isinstance(pe, dict) else pe
-            for pe in document["pes"]
-        ]
-    return document
 
 
 def _check_bound(engine: Interrupts, document: object) -> dict[int, int]:

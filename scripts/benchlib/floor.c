@@ -201,6 +201,8 @@ int main(int argc, char **args)
 	window = mmap(0, W_WINDOW_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)strtoull(args[2], 0, 0));
 	if (window == MAP_FAILED)
 		return 1;
+	window[WORD(H_MAGIC)] = W_MAGIC;
+	window[WORD(H_VERSION)] = W_VERSION; /* the monitor looks at it after a reset */
 	seq = (volatile _Atomic uint64_t *)(window + W_SEQ_OFFSET / 8);
 	nr_cpus = (unsigned int)atoi(args[3]);
 	injections = (unsigned int)atoi(args[8]);

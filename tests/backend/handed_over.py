@@ -24,7 +24,7 @@ def machine(nr_cpus: int) -> dict[str, Any]:
 
 def taken(server: Server) -> dict[str, Any]:
     """The state document, through JSON."""
-    server.guest.machine = machine(server.window.nr_cpus)
+    server.guest.machine = machine(server.window.nr_cpus) | {"window_version": server.firmware.machine.monitor}
     copy: dict[str, Any] = json.loads(json.dumps(state_document.take(server)))
     return copy
 

@@ -19,7 +19,8 @@ from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.boot.config import Entry
-from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Kind, Op, SysReg, Word
+from qemu_sdei.monitor import layout
+from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Header, Kind, Op, Save, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.service import Service
@@ -104,7 +105,11 @@ class SimulatedGuest:
         self.x18 = 0
         self.sdei = True
         self.proof = 0x1234_5678_9ABC_DEF1
-        """Of the monitor's image. 0: that of an older version."""
+        """Of the monitor's image. 0: it has none."""
+        self.version = layout.VERSION
+        """Of the frame window that the monitor was built for."""
+        self.counter = 0
+        """The guest's counter: it goes on with each frame."""
         self.ram: range | None = None
         """Where the firmware takes it to be, see `Firmware`."""
         self.id_registers: dict[str, int] = {}
@@ -116,7 +121,7 @@ class SimulatedGuest:
         firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
         bell = SilentDoorbell()
         server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
-        firmware.boot.proof = self.proof
+        firmware.machine.monitor, firmware.boot.proof = self.version, self.proof
         server.rung(0)  # its doorbell cannot fail
         server.begin()
         return server
@@ -125,6 +130,9 @@ class SimulatedGuest:
         """Post what lies in the frame."""
         frame = self.window.frames[pe]
         frame[Word.KIND] = kind
+        if self.version >= layout.COUNTER_SINCE:
+            self.counter += 1000
+            frame[Word.COUNTER] = self.counter if self.window.header[Header.SAVE] & Save.COUNTER else 0
         if kind not in (Kind.OPS, Kind.INTERRUPT):  # of the latter it is the INTID, set by who posts it
             frame[Word.VECTOR] = 8 if kind in (Kind.SMC, Kind.EXCEPTION) else 0
         frame[Word.MPIDR_EL1] = 1 << 31 | affinity(pe)
@@ -133,11 +141,12 @@ class SimulatedGuest:
     def reset(self, pe: int) -> None:
         """The CPU comes out of reset."""
         frame = self.window.frames[pe]
-        for word in (*range(Word.FUNCTION, Word.PC), *range(Word.PC, Word.X30 + 1)):
+        for word in (*range(Word.FUNCTION, Word.COUNTER), *range(Word.PC, Word.X30 + 1)):
             frame[word] = 0
         for n, name in enumerate(RESET_REGISTERS):
             frame[Word.ID_REGISTERS + n] = self.id_registers.get(name, 0)
         frame[Word.PROOF] = 0 if pe else self.proof
+        frame[Word.MONITOR_VERSION] = self.version if self.version >= layout.COUNTER_SINCE else 0
         self.parked[pe] = False
         self.post(pe, Kind.RESET)
 
@@ -158,7 +167,7 @@ class SimulatedGuest:
         """Take the answer as the monitor does. Returns FLAGS, PC, PSTATE, X0..X17."""
         frame = self.window.frames[pe]
         assert not self.waiting(pe), f"CPU {pe} was not answered"
-        frame[Word.DONE] = self.window.seq[pe]
+        frame[layout.done_word(self.version)] = self.window.seq[pe]
         flags = frame[Word.FLAGS]
         self.parked[pe] = bool(flags & AnswerFlag.PARK)
         return [flags, *self.window.contexts[pe].tolist()]
@@ -184,7 +193,8 @@ def serve(server: Server) -> None:
                 s = window.seq[pe]
                 if s != server.guest.seen[pe]:
                     server.frame(pe, s)
-        again = [pe for pe in range(window.nr_cpus) if _goes_on(window, pe)]
+        done = layout.done_word(server.firmware.machine.monitor)
+        again = [pe for pe in range(window.nr_cpus) if _goes_on(window, pe, done)]
         if not again:
             return
         for pe in again:
@@ -192,14 +202,14 @@ def serve(server: Server) -> None:
             if isinstance(window, SimulatedWindow) and frame[Word.KIND] != Kind.RESET:
                 window.execute(frame, pe)
                 window.slept += [pe] if frame[Word.FLAGS] & AnswerFlag.WFI else []
-            frame[Word.DONE] = s
+            frame[done] = s
             frame[Word.KIND] = Kind.OPS
             window.seq[pe] = s + 1
 
 
-def _goes_on(window: Window, pe: int) -> bool:
+def _goes_on(window: Window, pe: int, done: int) -> bool:
     frame = window.frames[pe]
     s = window.seq[pe]
-    if not (frame[Word.ACK] == s != frame[Word.DONE] and s < 1 << 47 and frame[Word.FLAGS] & AnswerFlag.REPOST):
+    if not (frame[Word.ACK] == s != frame[done] and s < 1 << 47 and frame[Word.FLAGS] & AnswerFlag.REPOST):
         return False
     return bool(frame[Word.KIND] == Kind.RESET or power_down.step_of(frame))

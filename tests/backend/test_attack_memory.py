@@ -67,6 +67,7 @@ class Alone:
     def post(self, proof: int, kind: int = Kind.RESET) -> int:
         """A frame of CPU 0's boot, with this proof. Returns its number."""
         self.frame[Word.KIND], self.frame[Word.VECTOR], self.frame[Word.PROOF] = kind, 0, proof
+        self.frame[Word.MONITOR_VERSION] = layout.VERSION
         at = layout.SEQ_OFFSET // 8
         self.words[at] = number = self.frame[Word.ACK] + 1
         with contextlib.suppress(OSError):

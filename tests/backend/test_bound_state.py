@@ -107,16 +107,6 @@ def test_state_in_the_middle_of_it(tmp_path: Path) -> None:
     assert world.gic.lines[ALARM, -1].group0
 
 
-def test_state_of_before_there_were_bound_interrupts() -> None:
-    """Version 1."""
-    firmware = Firmware(2)
-    document = firmware.snapshot()
-    del document["gic"]
-    document["version"] = 1
-    firmware.restore(document)
-    assert firmware.snapshot()["gic"]["owned"] == []
-
-
 JUNK: list[Any] = [None, True, -1, -2, 0, 1, 5, 99, 1 << 70, "x", [], [1], [[1]], {}]
 
 

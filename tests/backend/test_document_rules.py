@@ -93,8 +93,6 @@ RULES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("a job of which the frame knows nothing", MIDDLE, {f"cpus/0/frame/{FLAGS}": 0}, "micro-operations"),
     ("has come up, and does micro-operations", DOCUMENT,
      {f"cpus/0/frame/{FLAGS}": 0x101, f"cpus/0/frame/{OPS}": 0xC403}, "micro-operations"),
-    ("comes up by an older monitor", DOCUMENT,
-     {f"cpus/0/frame/{FLAGS}": 0x101, f"cpus/0/frame/{OPS}": 0xC003, "machine/window_version": 2}, "micro-operations"),
     ("no job to the micro-operations", MIDDLE, {f"{GIC}/jobs": [], f"{GIC}/operator": -1}, "micro-operations"),
     ("two jobs of a CPU", MIDDLE, {f"{GIC}/jobs": lambda jobs: [*jobs, jobs[0]]}, "two exchanges"),
     ("an operator without work", MIDDLE, {f"{GIC}/spis": []}, "nobody is to see to|not owned|is owned"),

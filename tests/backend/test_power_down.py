@@ -11,7 +11,7 @@ from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.power_down import Step
 from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.monitor.layout import COLD, MAX_OPS, AnswerFlag, Kind, Op, SysReg, Word
+from qemu_sdei.monitor.layout import MAX_OPS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.monitor.ops import encode
 from qemu_sdei.services.psci import Function as Psci
 from qemu_sdei.services.psci import Power
@@ -134,20 +134,6 @@ def test_cpu_0_that_comes_up_while_the_backend_is_replaced_boots_nothing(machine
     assert answer[PC : X0 + 1 : 2] == [ON, 7]
     assert answer[PC] != ENTRY.pc
     assert machine.server.firmware.machine.epoch == 1
-
-
-def test_a_guest_with_an_older_monitor_is_asked_nothing_new(machine: Machine) -> None:
-    machine.off(1)
-    machine.server.firmware.machine.monitor = COLD - 1
-    machine.start(1)
-    answer = machine.step(1)
-    assert answer[PC : X0 + 1 : 2] == [ON, 7]
-    assert machine.ops(1) == [(Op.WRITE_SYSREG, SysReg.SCTLR_EL1)]
-    machine.guest.smc(1, Psci.CPU_SUSPEND | 0x4000_0000, 1 << 16, ON + 4, 8)
-    answer = machine.step(1)
-    assert answer[0] & AnswerFlag.WFI
-    assert not answer[0] & AnswerFlag.REPOST
-    assert answer[PC : X0 + 1 : 2] == [ON + 4, 8]
 
 
 @pytest.mark.parametrize("mark", [*Step, 0xC5, 1])

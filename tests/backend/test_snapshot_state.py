@@ -156,7 +156,7 @@ def test_commands_are_for_who_froze_the_guest(tmp_path: Path) -> None:
     kept_bytes: Any = owner.ask(id=1, cmd="keep", note=NOTE)["result"]["bytes"]
     assert kept_bytes > 100
     assert owner.ask(id=1, cmd="take-up")["result"] == {"note": NOTE}
-    backend.server.guest.machine["window_version"] = 1  # a guest with an older monitor
+    backend.server.guest.machine["window_version"] = layout.OLDEST  # a guest with an older monitor
     assert owner.ask(id=1, cmd="keep", note=NOTE)["ok"]
     assert owner.ask(id=1, cmd="take-up")["ok"]
     backend.server.guest.machine = machine(2)

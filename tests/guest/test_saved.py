@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -110,27 +111,15 @@ def test_damaged(runtime: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no saved guest"):
         Guest.saved(tmp_path)
 
-    def first_version() -> None:
-        data = json.loads((tried / "saved.json").read_text())
-        del data["files"]
-        (tried / "saved.json").write_text(json.dumps(data | {"version": 1}))
-
-    # One of the first version has no checksums: it is not taken for sound, and when the user takes it all the same, it
-    # is QEMU and the backend who find out.
-    refused(first_version, r"has no checksums.* give --trust \(in Python: trust=True\)$")
-
-    def without_checksums(name: str, length: int) -> None:
-        first_version()
+    def cut_and_summed(name: str, length: int) -> None:
+        """Whoever changes a file can change its checksum: then QEMU and the backend find out."""
         os.truncate(tried / name, length)
+        data = json.loads((tried / "saved.json").read_text())
+        data["files"][name] = hashlib.sha256((tried / name).read_bytes()).hexdigest()
+        (tried / "saved.json").write_text(json.dumps(data))
 
-    refused(lambda: without_checksums("vm.state", 300_000), "QEMU does not take the saved guest: .", trust=True)
-    refused(lambda: without_checksums("state.json", 2000), "state document: .*truncated", trust=True)
-    shutil.rmtree(tried)
-    shutil.copytree(tmp_path / "saved", tried)
-    first_version()
-    with Guest.saved(tried, trust=True) as guest:
-        assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
-    check_nothing_left(runtime)
+    refused(lambda: cut_and_summed("vm.state", 300_000), "QEMU does not take the saved guest: .", trust=True)
+    refused(lambda: cut_and_summed("state.json", 2000), "state document: .*truncated", trust=True)
 
 
 @pytest.mark.timeout(60)

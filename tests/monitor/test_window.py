@@ -12,7 +12,7 @@ import pytest
 from qemu_sdei.errors import GuestTimeoutError, ProtocolError
 from qemu_sdei.monitor import image, layout, ops
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.layout import Word
+from qemu_sdei.monitor.layout import Header, Save, Word
 from qemu_sdei.monitor.window import Window
 
 RAM_BASE = 0x4000_0000
@@ -34,8 +34,17 @@ def test_views_reach_the_bytes_that_the_layout_names(ram: int) -> None:
     window.kick[1] = 7
     start = window.base - RAM_BASE
     assert int.from_bytes(os.pread(ram, 8, start), "little") == layout.MAGIC
+    assert window.header[:5].tolist() == [layout.MAGIC, layout.VERSION, 3, 0, 0]
     assert int.from_bytes(os.pread(ram, 8, start + layout.KICK_OFFSET + 8), "little") == 7
     assert int.from_bytes(os.pread(ram, 8, start + layout.frame_offset(2) + 8 * Word.PC), "little") == 0x1122
+    window.close()
+
+
+def test_the_header_says_what_the_guests_monitor_is_of_and_is_to_save(ram: int) -> None:
+    window = Window(ram, RAM_BASE, RAM_SIZE, 1)
+    window.save = Save.COUNTER | Save.EL2
+    window.announce(3)
+    assert (window.header[Header.VERSION], window.header[Header.SAVE]) == (3, 3)
     window.close()
 
 
@@ -63,14 +72,38 @@ def test_each_guests_monitor_has_a_proof_of_its_own() -> None:
     assert one[48:] == plain[48:]
 
 
-@pytest.mark.parametrize("older", sorted(image.OLDER))
-def test_older_monitors_have_no_proof(older: int) -> None:
-    """What lies there is their code: it stays as it is."""
-    plain = image.patched(0x7FE0_0000, 4, image.blob(older))
-    assert plain[40:] == image.blob(older)[40:]
-    assert image.proof_of(plain) == 0
-    with pytest.raises(ProtocolError, match="no proof"):
-        image.with_proof(plain)
+def monitor_of(magic: bytes, version: int = 0) -> bytes:
+    """The start of a monitor's image: the words that are at the same place in each version, and nothing of its code."""
+    return bytes(8) + magic + bytes(32) + version.to_bytes(8, "little") + bytes(64)
+
+
+def test_a_monitor_says_its_version() -> None:
+    assert image.version_of(image.blob()) == layout.VERSION
+    assert image.version_of(image.with_proof(image.patched(0x7FE0_0000, 4))) == layout.VERSION
+
+
+def test_the_monitor_before_this_one_is_served() -> None:
+    """SDEIMON2 did not say its version: it is 3. What lies at that place is its code, and stays as it is."""
+    older = monitor_of(b"SDEIMON2", 0xD503_201F)
+    assert image.version_of(older) == 3 == layout.OLDEST
+    patched = image.with_proof(image.patched(0x7FE0_0000, 4, older))
+    assert (patched[:16], patched[48:]) == (older[:16], older[48:])
+    assert image.proof_of(patched) != 0
+
+
+@pytest.mark.parametrize(
+    ("data", "version"),
+    [
+        (monitor_of(b"SDEIMON1"), 2),
+        (monitor_of(b"SDEIMON3", 2), 2),
+        (monitor_of(b"SDEIMON3", layout.VERSION + 1), layout.VERSION + 1),
+    ],
+)
+def test_a_monitor_of_another_version_is_refused(data: bytes, version: int) -> None:
+    words = f"frame window {version}, and this program knows 3 to 4: use the version of qemu-sdei that it was started"
+    for look in (image.version_of, image.proof_of, image.with_proof, lambda data: image.patched(0x7FE0_0000, 1, data)):
+        with pytest.raises(ProtocolError, match=words):
+            look(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", bytes(4096)])

@@ -40,7 +40,7 @@ def put_right(guest: ServedGuest, pe: int) -> None:
         frame[Word.MPIDR_EL1] = 0
     if answered == 0:
         return  # of a guest that ran before nothing is known until its next frame
-    if not _follows(seq[pe], answered, frame.tolist()):
+    if not _follows(seq[pe], answered, frame.tolist(), guest):
         seq[pe] = answered
     if frame[Word.ACK] != answered:
         frame[Word.ACK] = answered
@@ -60,7 +60,7 @@ def check(guest: ServedGuest, document: Document) -> None:
         ProtocolError: they do not.
     """
     for pe, cpu in enumerate(document["cpus"]):
-        _check_numbers(pe, cpu)
+        _check_numbers(pe, cpu, guest)
         _check_frame(pe, cpu["frame"], guest)
     firmware = document["firmware"]
     _check_power(guest, firmware)
@@ -74,21 +74,22 @@ def _refuse(what: str) -> ProtocolError:
     return ProtocolError(f"state document: {what}")
 
 
-def _follows(seq: int, answered: int, frame: list[int]) -> bool:
+def _follows(seq: int, answered: int, frame: list[int], guest: ServedGuest) -> bool:
     """Whether frame `seq` is the newest after `answered`: that one, the next one, the first that is seen of a guest
     that ran before, or that of a reset, which follows no matter what was forged before it.
     """
-    if seq in (answered, answered + 1) or (answered == 0 and seq == frame[Word.DONE] + 1):
+    done = frame[layout.done_word(guest.firmware.machine.monitor)]
+    if seq in (answered, answered + 1) or (answered == 0 and seq == done + 1):
         return True
-    return frame[Word.KIND] == Kind.RESET and seq != frame[Word.DONE] and seq < _MAX_SEQ
+    return frame[Word.KIND] == Kind.RESET and seq != done and seq < _MAX_SEQ
 
 
-def _check_numbers(pe: int, cpu: Document) -> None:
+def _check_numbers(pe: int, cpu: Document, guest: ServedGuest) -> None:
     """Else the CPU waits for an answer that does not come: its next frame would not be taken for the monitor's."""
     seq, answered, frame = cpu["seq"], cpu["answered"], cpu["frame"]
     if frame[Word.ACK] > answered:
         raise _refuse(f"CPU {pe}: an answer to a frame that was not seen")
-    if not _follows(seq, answered, frame):
+    if not _follows(seq, answered, frame, guest):
         raise _refuse(f"CPU {pe}: its newest frame is {seq:#x}, which does not follow {answered:#x}, answered last")
     if frame[Word.ACK] != answered:
         raise _refuse(f"CPU {pe}: frame {answered:#x} was answered, and has no answer")
@@ -164,7 +165,7 @@ def _check_gic(guest: ServedGuest, document: Document) -> None:
     """
     firmware = document["firmware"]
     gic = guest.firmware.ownership.snapshot()
-    written = firmware["gic"] if firmware["version"] > 1 else gic
+    written = firmware["gic"]
     jobs = {job["pe"]: job for job in gic["jobs"]}
     quieting = dict(gic["quieting"])
     if len(jobs) < len(written["jobs"]) or len(quieting) < len(written["quieting"]) or jobs.keys() & quieting.keys():
@@ -200,8 +201,7 @@ def _operations_in_flight(cpu: Document) -> bool:
 def _comes_up(guest: ServedGuest, pe: int, frame: memoryview | list[int]) -> bool:
     """The micro-operations are those of a power-down's end, which are nobody's but the frame's own."""
     firmware = guest.firmware
-    on_its_way = 0 < power_down.step_of(frame) < power_down.Step.END and firmware.machine.monitor >= layout.COLD
-    return on_its_way and firmware.psci.power[pe] is not Power.OFF
+    return 0 < power_down.step_of(frame) < power_down.Step.END and firmware.psci.power[pe] is not Power.OFF
 
 
 def _check_job(pe: int, job: Document, operator: int) -> None:

@@ -6,8 +6,9 @@ outside by it. What it cannot say is in `document_rules.py`, and in the parts th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
 from qemu_sdei.backend.control.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
 from qemu_sdei.backend.firmware import gic
@@ -27,7 +28,8 @@ from qemu_sdei.services.psci import Power
 
 FORMAT: Final = "qemu-sdei-state"
 VERSION: Final = 2
-"""1: without `waiting`."""
+UPGRADES: Final[dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+"""By version, what makes a document of it one of the next version. There is none: no release wrote version 1."""
 MAX_SEQ: Final = 1 << 47
 _WORD: Final = (1 << 64) - 1
 _COUNT: Final = (1 << 63) - 1
@@ -80,7 +82,7 @@ _OUTSIDE: Final = {
             "ram_size": integer(layout.WINDOW_SIZE, MAX_RAM, "bytes, the window included", multipleOf=_PAGE),
             "window": integer(0, about="guest physical address of the frame window", multipleOf=layout.WINDOW_ALIGN),
             "window_version": integer(
-                1, layout.VERSION, "of the frame window's layout, which is that of the guest's EL3 monitor"
+                layout.OLDEST, layout.VERSION, "of the frame window's layout, which is that of the guest's EL3 monitor"
             ),
             "virtualization": boolean("the guest has EL2"),
         },

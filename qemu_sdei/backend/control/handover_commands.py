@@ -29,10 +29,7 @@ from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop.hold_points import HoldPoint
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError, UsageError
-from qemu_sdei.monitor import layout
 
-_LIVE_VERSION: Final = 2
-"""Of the frame window: since then the monitor's memory is in it."""
 _MAX_DEFERRED: Final = 1024
 _MAX_TOGETHER: Final = 4 * _MAX_DEFERRED
 _TOO_MANY: Final = f"{_MAX_DEFERRED} requests of this client wait for the guest already, which is being handed over"
@@ -178,7 +175,6 @@ class HandoverCommands:
     @handles(
         "freeze",
         Field("drain", " (true): answer what is posted"),
-        Field("live", " (false): QEMU migrates it while it runs"),
         result="`document`: name of the [state document](state-document.md) in the run directory, `bytes`; `sign_ns`: "
         "when the guest came by last, null if it was not watched. For stopped vCPUs. Until `thaw`, `inject`, `regs` "
         "and `shutdown` wait",
@@ -187,14 +183,6 @@ class HandoverCommands:
         """Pause, and write the state document into the run directory. The vCPUs must have been stopped."""
         self._check_free(client)
         server = self._server
-        if (
-            message.get("live", False) is True
-            and server.guest.machine.get("window_version", layout.VERSION) < _LIVE_VERSION
-        ):
-            raise NotDeliveredError(
-                "the guest was saved by an older version, and brought a monitor whose memory QEMU may lose in a live "
-                "migration: migrate it by route shared or copy"
-            )
         server.pause()
         self._freezer = client
         if message.get("drain", True) is True:

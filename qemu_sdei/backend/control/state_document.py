@@ -16,17 +16,16 @@ from qemu_sdei import __version__
 from qemu_sdei.backend.control import document_rules
 from qemu_sdei.backend.control.document_schema import FORMAT as FORMAT
 from qemu_sdei.backend.control.document_schema import SCHEMA
+from qemu_sdei.backend.control.document_schema import UPGRADES as UPGRADES
 from qemu_sdei.backend.control.document_schema import VERSION as VERSION
 from qemu_sdei.backend.control.json_schema import Check, MisfitError, compiled
 from qemu_sdei.backend.firmware import cpu_starts
 from qemu_sdei.backend.firmware.call_counts import taken_up
-from qemu_sdei.backend.firmware.firmware import STATE_VERSION
 from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
-from qemu_sdei.sdei.state import VERSION as SDEI_VERSION
 
 if TYPE_CHECKING:  # the command line checks documents as well, and starts faster without the whole backend
     from qemu_sdei.backend.loop.server import Server
@@ -115,7 +114,7 @@ def restore(server: Server, document: object) -> None:
     """
     top = prepare(server, document)
     window = server.window
-    window.announce()
+    window.announce(server.firmware.machine.monitor)
     for pe, cpu in enumerate(top["cpus"]):
         window.seq[pe] = cpu["seq"]
         window.kick[pe] = cpu["kick"]
@@ -147,8 +146,7 @@ def check(server: Server, document: object) -> Document:
     if version > VERSION:
         # The number may have more digits than Python converts.
         raise ProtocolError(f"state document: written by a newer program; this one knows up to version {VERSION}")
-    if version == 1:
-        document = {**document, "version": VERSION, "waiting": []}
+    document = _current(document, version)
     _check_machine(server, document.get("machine"))
     top = _check_form(document)
     services = _services(server)
@@ -162,6 +160,18 @@ def check(server: Server, document: object) -> Document:
     return top
 
 
+def _current(document: Document, version: int) -> Document:
+    """A document as one of this version, step by step. Raises `ProtocolError`: it is too old."""
+    while version < VERSION:
+        if version not in UPGRADES:
+            raise ProtocolError(
+                f"state document: of version {version}, which only earlier versions of this program read"
+            )
+        document = UPGRADES[version](document) | {"version": version + 1}
+        version += 1
+    return document
+
+
 def _services(server: Server) -> list[str]:
     return [service.title for service in server.firmware.registry]
 
@@ -172,7 +182,7 @@ def _check_machine(server: Server, machine: object) -> None:
         return
     for name, value in server.guest.machine.items():
         there = machine[name]
-        if name == "window_version" and type(there) is int and 1 <= there < layout.VERSION:
+        if name == "window_version" and type(there) is int and layout.OLDEST <= there <= layout.VERSION:
             continue  # the guest brings its monitor with it
         if there != value or type(there) is not type(value):
             raise ProtocolError(
@@ -182,7 +192,7 @@ def _check_machine(server: Server, machine: object) -> None:
 
 def _check_form(document: Document) -> Document:
     try:
-        (_older_form if _is_older(document.get("firmware")) else form)()(document)
+        form()(document)
     except MisfitError as error:
         raise ProtocolError(f"state document: {error}") from None
     return document
@@ -192,28 +202,6 @@ def _check_form(document: Document) -> Document:
 def form() -> Check:
     """What checks the form of a document. Making it takes 1 ms: a backend that waits for a guest has it done before."""
     return compiled(SCHEMA)
-
-
-@cache
-def _older_form() -> Check:
-    """What older programs wrote of SDEI, its own part looks at (`sdei/state.py`)."""
-    parts = SCHEMA["definitions"]
-    firmware = parts["firmware"]
-    fields = {**firmware["properties"], "version": {"type": "integer"}}
-    return compiled(
-        {**SCHEMA, "definitions": {**parts, "sdei": {"type": "object"}, "firmware": {**firmware, "properties": fields}}}
-    )
-
-
-def _is_older(firmware: object) -> bool:
-    """Whether an older program wrote it, by the versions of its parts."""
-    sdei = firmware.get("sdei") if isinstance(firmware, dict) else None
-    versions = [
-        (part.get("version"), current)
-        for part, current in ((firmware, STATE_VERSION), (sdei, SDEI_VERSION))
-        if isinstance(part, dict)
-    ]
-    return any(type(version) is int and 1 <= version < current for version, current in versions)
 
 
 def _check_sizes(document: Document, nr_cpus: int) -> None:

@@ -42,7 +42,6 @@ from qemu_sdei.smccc.registry import Registry
 from qemu_sdei.smccc.service import JournalMode, Service
 
 STATE_VERSION: Final = 2
-"""1: without `gic`."""
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _ESR_UNKNOWN: Final = 0x0200_0000  # EC 0, IL
 
@@ -256,8 +255,8 @@ class Firmware:
             ProtocolError: it is damaged, newer, or of another machine; this object must then be thrown away.
         """
         version = state.get("version")
-        if type(version) is not int or not 1 <= version <= STATE_VERSION:
-            raise ProtocolError(f"state of another version than this program knows (1 to {STATE_VERSION})")
+        if type(version) is not int or version != STATE_VERSION:
+            raise ProtocolError(f"state of another version than this program knows ({STATE_VERSION})")
         for name, value in (("nr_cpus", self.machine.nr_cpus), ("client_el", self.machine.client_el)):
             if type(state.get(name)) is not int or state[name] != value:
                 raise ProtocolError("state of a machine with other CPUs")
@@ -277,8 +276,7 @@ class Firmware:
             self.boot.booting = not any(pe["on"] for pe in state["sdei"]["pes"]) if booting is None else booting
             self.dispatcher.restore_counts(state.get("triggers", []))
             self.ownership.reset()
-            if version > 1:
-                self.ownership.restore(state["gic"], self.machine.nr_cpus)
+            self.ownership.restore(state["gic"], self.machine.nr_cpus)
             for service in self._kept:
                 service.restore(state["services"][service.title])
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -120,9 +120,12 @@ class MachineBoot:
 
     def is_proven(self, frame: memoryview) -> bool:
         """Whether the monitor has put its proof into this frame of CPU 0, as it does when it comes out of reset, and
-        nowhere else. What CPU 0 boots by has it until the guest runs.
+        nowhere else. What CPU 0 boots by has it until the guest runs. A monitor of another version than ours is
+        another one, whatever its proof.
         """
-        return not self.proof or frame[Word.PROOF] == self.proof
+        version = self._machine.monitor
+        ours = version < layout.COUNTER_SINCE or frame[Word.MONITOR_VERSION] == version
+        return ours and (not self.proof or frame[Word.PROOF] == self.proof)
 
     def _operations(self, frame: memoryview) -> list[MicroOp]:
         """The micro-operations that answer a frame of a boot. Asked twice, it gives and does the same."""

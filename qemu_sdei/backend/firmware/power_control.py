@@ -45,11 +45,8 @@ class AnsweredPower:
         """
         self._dispatcher.suspended(pe)
         self._answer.wake = (entry, context)
-        if self._machine.monitor < layout.COLD:
-            self._answer.flags |= _WFI
-        else:
-            self._answer.flags |= _REPOST
-            self._answer.ops[:0] = power_down.look(None)
+        self._answer.flags |= _REPOST
+        self._answer.ops[:0] = power_down.look(None)
         self._observer.tell("power", pe, state="suspended", entry=entry)
 
     def in_handler(self, pe: int) -> bool:
@@ -62,8 +59,7 @@ class AnsweredPower:
         """
         self._machine.kernels += 1
         self._observer.tell("kernel", pe, kernel=self._machine.kernels)
-        again = self._machine.kernels > 1 and self._machine.monitor >= layout.COLD
-        return _drop_priorities() if again else None
+        return _drop_priorities() if self._machine.kernels > 1 else None
 
     def system_off(self) -> None:
         """See `PowerControl`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.core import PARK, Core, park
 from qemu_sdei.backend.firmware.exchange import Exchange
-from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag
 from qemu_sdei.monitor.ops import marked
 from qemu_sdei.sdei.context import PC, X0
@@ -39,9 +38,6 @@ class PowerStates:
         elif power is Power.OFF:
             self._answer.flags |= PARK
             exchange.finish(pe, frame, regs)
-        elif self._machine.monitor < layout.COLD:
-            claims += self._ownership.gic.owned_by(pe)
-            self._start_wanted(pe, frame, regs)
         elif claims:
             # An SPI that this CPU took is to be seen to; then it is asked again.
             self._answer.flags |= PARK

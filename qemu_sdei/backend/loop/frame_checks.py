@@ -6,7 +6,7 @@ from typing import Final
 
 from qemu_sdei.backend.loop.event_log import EventLog, complain
 from qemu_sdei.backend.loop.served_guest import ServedGuest
-from qemu_sdei.monitor.layout import Kind, Word
+from qemu_sdei.monitor.layout import Kind, Word, done_word
 
 _MAX_SEQ: Final = 1 << 47
 """No monitor gets there, and the journal has 48 bits for it."""
@@ -32,7 +32,8 @@ class FrameChecks:
                 self.forged_reset(s)
                 return False
             return True  # what was posted before the reset is void, forged numbers and all
-        if last == 0 and s != frame[Word.ACK] and frame[Word.DONE] + 1 == s < _MAX_SEQ:
+        done = frame[done_word(self._guest.firmware.machine.monitor)]
+        if last == 0 and s != frame[Word.ACK] and done + 1 == s < _MAX_SEQ:
             return True
         why = f"sequence number {s:#x} after {last:#x} is not the monitor's; frame ignored"
         self._log.note("reject", pe, why=why)

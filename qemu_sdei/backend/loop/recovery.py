@@ -22,7 +22,7 @@ def checkpoint(guest: ServedGuest, answers: dict[int, memoryview] | None = None)
             "delivered": guest.firmware.exchange.delivered,
             "calls": {str(f): counts for f, counts in guest.calls.items()},
             "answers": {str(pe): frame.tolist() for pe, frame in (answers or {}).items()},
-            "window_version": guest.machine.get("window_version", layout.VERSION),
+            "window_version": guest.firmware.machine.monitor,
         }
     )
 
@@ -57,8 +57,7 @@ def recover(guest: ServedGuest) -> bool:
             if any(len(counts) != window.nr_cpus for _, counts in stored):
                 raise ValueError("calls of another number of CPUs")
             taken_up(guest.calls, stored, window.nr_cpus)
-            window_version = int(state.get("window_version", layout.VERSION))
-            guest.machine["window_version"] = firmware.machine.monitor = window_version
+            guest.machine["window_version"] = firmware.machine.monitor = _version(state["window_version"])
             for pe, words in state["answers"].items():
                 answers[int(pe)] = (last[int(pe)], _words(words, FRAME_WORDS))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -66,6 +65,7 @@ def recover(guest: ServedGuest) -> bool:
     scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
     contexts = [frame[layout.CONTEXT] for frame in scratch]
     scratch[0][Word.PROOF] = firmware.boot.proof  # the journal has no others
+    scratch[0][Word.MONITOR_VERSION] = firmware.machine.monitor
     for kind, pe, s, body, ops in guest.journal.records():
         if kind == Record.TRIGGER:
             _replay_trigger(guest, body[0], body[1])
@@ -85,6 +85,7 @@ def recover(guest: ServedGuest) -> bool:
         answers[pe] = (s, frame.tolist())
         firmware.kicks.clear()
     firmware.boot.booting = booting
+    window.announce(firmware.machine.monitor)  # before any answer: a CPU that came out of reset looks at it
     # The calls that came after are not counted again, so who has called since is not known.
     firmware.power.started.clear()
     guest.answered[:] = last
@@ -93,6 +94,13 @@ def recover(guest: ServedGuest) -> bool:
         _take_up(guest, pe, answers.get(pe))
     firmware.kicks.clear()
     return True
+
+
+def _version(value: object) -> int:
+    """A version of the frame window. Raises ValueError: one that is not served."""
+    if type(value) is not int or not layout.OLDEST <= value <= layout.VERSION:
+        raise ValueError("a monitor of another version")
+    return value
 
 
 def _words(value: object, count: int) -> list[int]:

@@ -33,7 +33,7 @@ from qemu_sdei.backend.loop.trace import Trace
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Word
+from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Save, Word
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
@@ -301,6 +301,7 @@ class Server:
     def trace_to(self, trace: Trace) -> None:
         """Have all that happens traced, from now on. For this run of `run`, and slower."""
         self._trace = trace
+        self.window.save |= Save.COUNTER
         self._entries.clear()
         self.log.listen(trace.write)
 
@@ -311,6 +312,9 @@ class Server:
             self._last[pe] = s - 1
             self._checks.forged_reset(s)
             return False
+        if kind == Kind.RESET:
+            # The monitor looks at it next, and a guest may have written there.
+            self.window.announce(firmware.machine.monitor)
         if kind in (Kind.KICK, Kind.INTERRUPT):
             self.kicks.on_the_way[pe] = 0
             self._heard = True

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from qemu_sdei.backend.firmware.function_names import function_name
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import UsageError
-from qemu_sdei.monitor.layout import Kind, Word
+from qemu_sdei.monitor.layout import Kind, Word, counter_of
 from qemu_sdei.rundir import WARNING
 from qemu_sdei.sdei.context import PC, PSTATE, X0
 from qemu_sdei.smccc.ids import FUNCTION_MASK
@@ -37,7 +37,8 @@ class Trace:
         if self._file is None:
             return
         if record["type"] == "deliver":
-            record = record | {"interrupted": self._interrupted(record["pe"])}
+            pe = record["pe"]
+            record = record | self._counter(pe) | {"interrupted": self._interrupted(pe)}
         try:
             self._file.write(json.dumps(record) + "\n")
         except OSError as error:
@@ -51,6 +52,11 @@ class Trace:
         rest = self._guest.window.frames[pe][Word.X0 + 18 : Word.X30 + 1].tolist()
         return {"pc": saved[PC], "pstate": saved[PSTATE], "x": saved[X0:].tolist() + rest}
 
+    def _counter(self, pe: int) -> dict[str, int]:
+        """The guest's counter when the CPU came to EL3 with the frame that is being answered, if its monitor tells."""
+        counter = counter_of(self._guest.window.frames[pe], self._guest.firmware.machine.monitor)
+        return {} if counter is None else {"counter": counter}
+
     def frame(self, answer: Callable[[int, int], bool], pe: int, s: int) -> bool:
         """Have `answer` answer a frame, and write what it was if it is a call. Returns what `answer` returns."""
         frame = self._guest.window.frames[pe]
@@ -58,11 +64,12 @@ class Trace:
         function = frame[Word.FUNCTION]
         arguments = frame[Word.X0 + 1 : Word.X0 + 6].tolist()
         pc = frame[Word.PC]
+        counter = self._counter(pe)
         slow = answer(pe, s)
         if call:
             record = {"function": function_name(function & FUNCTION_MASK), "id": function, "args": arguments, "pc": pc}
             x0 = frame[Word.X0] if frame[Word.PC] == pc else None  # it went on where it called
-            self.write({"time_ns": self._clock(), "type": "call", "pe": pe, **record, "x0": x0})
+            self.write({"time_ns": self._clock(), "type": "call", "pe": pe, **counter, **record, "x0": x0})
         return slow
 
     def flush(self) -> None:

@@ -26,7 +26,7 @@ from qemu_sdei.monitor.ops import MicroOp
 from qemu_sdei.monitor.window import Window
 
 _READ, _READ_MORE, _TELL = START + 1, START + 2, START + 3
-_SIZES: Final = {TABLES_FILE: 0x8_0000, SCRIPT_FILE: 0x2_0000}
+_SIZES: Final = {TABLES_FILE: 0x6_0000, SCRIPT_FILE: 0x1_0000}
 """Bytes that are read of a file whose size is not known yet: QEMU 7.2 has 0x20000 and 0xc00, with 512 CPUs too."""
 _SMALL: Final = 0x1000
 
