@@ -358,13 +358,3 @@ def test_status_shows_what_is_bound() -> None:
     assert P + 1 not in found
     assert "intid" not in found[PRIVATE]
     assert len(found[P]["instances"]) == 2
-
-
-def test_version_1_documents() -> None:
-    """Written before there were bindings."""
-    old = Dispatcher(profile(slots=(0, 0)), range(1))
-    document = old.snapshot()
-    del document["bound"]
-    document["version"] = 1
-    old.restore(document)
-    assert old.snapshot()["bound"] == []
