@@ -16,8 +16,8 @@ from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, Allocate, Loaded, P
 from qemu_sdei.boot import linux
 from qemu_sdei.boot.area import AcpiArea, Announced, ErrorSource
 from qemu_sdei.boot.config import BootConfig, Entry
+from qemu_sdei.boot.load_addresses import BLOCK, align_up
 from qemu_sdei.boot.machine_tables import MachineTables, complete
-from qemu_sdei.boot.placement import BLOCK, align_up
 from qemu_sdei.boot.tree import check_ram
 from qemu_sdei.errors import GuestError
 

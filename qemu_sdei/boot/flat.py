@@ -13,7 +13,7 @@ from functools import lru_cache
 from qemu_sdei import blobs
 from qemu_sdei.boot.config import BUILTIN, BootConfig, Entry
 from qemu_sdei.boot.image import read_file
-from qemu_sdei.boot.placement import BLOCK, align_up, too_small
+from qemu_sdei.boot.load_addresses import BLOCK, align_up, too_small
 from qemu_sdei.boot.tree import check_ram, firmware_tree
 from qemu_sdei.errors import UsageError
 

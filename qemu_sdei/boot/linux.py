@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from qemu_sdei.boot.config import BootConfig, Entry
 from qemu_sdei.boot.image import KernelImage, read_file
-from qemu_sdei.boot.placement import BLOCK, Placement, plan
+from qemu_sdei.boot.load_addresses import BLOCK, Placement, plan
 from qemu_sdei.boot.tree import check_ram, firmware_tree
 
 # Read once in the life of the process: what a guest boots does not change under it at a reset.

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.options import add_machine_options, machine_options
+from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import UsageError
 

@@ -11,7 +11,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.files import read_file
-from qemu_sdei.cli.options import add_guest_options, add_machine_options, guest_options
+from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.cli.script_errors import shown

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final
 
-from qemu_sdei.cli.options import add_machine_options, machine_options
+from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError, UsageError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_sdei.boot.image import KernelImage
-from qemu_sdei.boot.placement import BLOCK, plan
+from qemu_sdei.boot.load_addresses import BLOCK, plan
 from qemu_sdei.errors import UsageError
 
 MIB = 1 << 20
