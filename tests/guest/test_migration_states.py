@@ -22,6 +22,7 @@ from qemu_sdei.errors import LostGuestError
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.options import Hold, MigrationResult, Step
+from qemu_sdei.monitor.layout import Word
 from qemu_sdei.vm.options import GuestOptions
 from tests.backend.schema import refusal
 from tests.guest.guests import check_nothing_left, runtime_directory
@@ -138,7 +139,7 @@ def waits(document: dict[str, Any]) -> bool:
 def answered_not_taken(document: dict[str, Any]) -> bool:
     """CPU 0 is in an exchange whose answer lies there."""
     cpu = document["cpus"][0]
-    return bool(cpu["seq"] == cpu["answered"] == cpu["frame"][15] + 1)
+    return bool(cpu["seq"] == cpu["answered"] == cpu["frame"][Word.DONE] + 1)
 
 
 STATES: dict[str, tuple[Hold, Callable[[dict[str, Any]], bool]]] = {
