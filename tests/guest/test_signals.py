@@ -50,5 +50,5 @@ def test_a_test_that_fails_leaves_no_process() -> None:
         until("it runs", lambda: len(processes(path)) == 2)
         raise RuntimeError("as a failing test")
     assert not processes(path)
-    assert owner.wait(0) == -signal.SIGKILL
+    assert owner.wait(1) in (-signal.SIGKILL, 0)  # 0: somebody else has waited for it, as `end_everything` may
     end_everything(path)
