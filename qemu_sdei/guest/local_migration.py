@@ -111,11 +111,11 @@ class LocalMigration:
         return {}
 
     async def resume(self) -> None:
-        """See `RemoteMover.resume`."""
+        """See `RemoteMigration.resume`."""
         await self._remote.resume()
 
     async def migrate_to(self, address: Address, options: MigrationOptions, report: Report) -> RemoteResult:
-        """See `RemoteMover.migrate`."""
+        """See `RemoteMigration.migrate`."""
         with self.alone():
             return await self._remote.migrate(address, options, report)
 

@@ -76,7 +76,7 @@ class Supervisor:
         self._incoming = incoming
         self._ram_fd = ram_fd
         self._other: Supervisor | None = None
-        """The one on this host that the guest went to, or comes from."""
+        """The one on this host that the guest went to."""
         self._typing = ConsoleEnd(directory.path, console)
         self._qemu: process.Process | None = None
         self._output: OutputLink | None = None
@@ -263,7 +263,6 @@ class Supervisor:
         self._typing.take_over(said)
         self.attach(sink)
         self.write(typed)
-        self._other = source
         # From here on the guest is here, should this process die.
         self._now(Event.TAKE, other=source.place)
 

@@ -5,6 +5,7 @@ The judge is the guest: `mode=storm` of the bench guest checks each result again
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +260,14 @@ def test_linux_goes_there_and_back(linux: Path) -> None:
         log = client.shell("dmesg")
         assert not re.search(r"BUG|Oops|WARNING|Call trace|stall", log), log
         assert guest.poweroff().guest
+
+
+def test_a_source_is_forgotten(runtime: Path) -> None:
+    """A guest that migrates all day must not keep what it has left behind."""
+    options = GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")
+    with Guest(options) as guest:
+        guest.expect("idle: ready")
+        left = weakref.ref(guest.placement.supervisor)
+        guest.migrate()
+        gc.collect()
+        assert left() is None

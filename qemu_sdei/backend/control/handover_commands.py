@@ -147,7 +147,7 @@ class HandoverCommands:
     @handles(
         "signs",
         Number("every_ms", 1, _MAX_EVERY, about=f" (1 to {_MAX_EVERY})"),
-        result="`sign_ns`, when the guest has come by; it is interrupted for that as often, until it stands still",
+        result="`sign_ns`, when the guest has trapped to EL3; it is interrupted for that as often, until it is paused",
     )
     def _ask_heartbeats(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
         """Have the guest give a heartbeat `every_ms` or more often, until it is paused or this client hangs up.
@@ -176,8 +176,8 @@ class HandoverCommands:
         "freeze",
         Field("drain", " (true): answer what is posted"),
         result="`document`: name of the [state document](state-document.md) in the run directory, `bytes`; `sign_ns`: "
-        "when the guest came by last, null if it was not watched. For stopped vCPUs. Until `thaw`, `inject`, `regs` "
-        "and `shutdown` wait",
+        "when the guest trapped to EL3 last, null if it was not watched. For stopped vCPUs. Until `thaw`, `inject`, "
+        "`regs` and `shutdown` wait",
     )
     def _freeze(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         """Pause, and write the state document into the run directory. The vCPUs must have been stopped."""
