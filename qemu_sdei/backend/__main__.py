@@ -15,8 +15,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from qemu_sdei import boundedlog, locks, rundir
+from qemu_sdei import __version__, boundedlog, locks, rundir
 from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.backend.control.state_document import form, machine_of
 from qemu_sdei.backend.firmware.firmware import Firmware
@@ -24,7 +25,6 @@ from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.backend.loop.trace import Trace
 from qemu_sdei.backend.reset.choice import loader_for
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
@@ -37,6 +37,9 @@ from qemu_sdei.monitor.window import Window
 from qemu_sdei.printable import printable
 from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
+from qemu_sdei.trace.meta import TraceMeta
+from qemu_sdei.trace.ring import Ring
+from qemu_sdei.trace.trace_file import Recorder
 
 JOURNAL = "journal"
 _DOORBELL_TIMEOUT = 30.0
@@ -98,7 +101,9 @@ def serve(options: argparse.Namespace) -> int:
         raise SdeiError(f"another guest has {directory} by now")
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)
-    server = Server(window, doorbell, firmware, journal, time.perf_counter_ns)
+    ring = Ring(directory / rundir.TRACE, time.monotonic_ns)
+    goes_on = ring.newest > 0
+    server = Server(window, doorbell, firmware, journal, ring)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
     if options.lifeline:
@@ -109,11 +114,16 @@ def serve(options: argparse.Namespace) -> int:
             die_with_owner=options.die_with_owner,
             qemu_output=options.qemu_output,
         )
-    trace = None
+    meta = _meta(config, firmware, ring)
+    ring.describe(meta)
+    recorder = None
     if config.trace:
-        trace = Trace(Path(config.trace), server.guest, server.log.clock)
-        server.trace_to(trace)
-    if server.recover() or not options.incoming:
+        recorder = Recorder(ring, Path(config.trace), meta, anew=not goes_on and not options.incoming)
+        server.record_each(True)
+    recovered = server.recover()
+    began = "took-over" if recovered or goes_on else "incoming" if options.incoming else "started"
+    ring.text("backend", None, {"what": began, "pid": os.getpid(), "program": __version__})
+    if recovered or not options.incoming:
         window.announce(firmware.machine.monitor)  # also to a guest that has run: it may have written over the header
     else:
         server.await_guest()
@@ -125,12 +135,32 @@ def serve(options: argparse.Namespace) -> int:
     finally:
         control.close()
         doorbell.close()
-        if trace is not None:
-            trace.close()
+        ring.commit()
+        if recorder is not None:
+            recorder.close()
         if lifeline is not None:
             lifeline.close()
         os.close(lock)
     return 0
+
+
+def _meta(config: GuestConfig, firmware: Firmware, ring: Ring) -> dict[str, Any]:
+    """What the trace says first of this guest."""
+    now = time.monotonic_ns()
+    return TraceMeta(
+        guest=config.name,
+        vcpus=config.nr_cpus,
+        client_el=firmware.machine.client_el,
+        monitor=firmware.machine.monitor,
+        started_ns=now,
+        realtime_ns=time.time_ns(),
+        events=tuple(
+            {"event": e.number, "name": e.name, "type": e.type.name.lower(), "priority": e.priority.name.lower()}
+            for e in firmware.dispatcher.profile.events
+        ),
+        program=__version__,
+        slots=ring.slots,
+    ).document()
 
 
 def _monitor(directory: Path) -> tuple[int, int]:

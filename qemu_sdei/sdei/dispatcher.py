@@ -31,7 +31,7 @@ from qemu_sdei.sdei.events import ANY_PE, EventType, Instance
 from qemu_sdei.sdei.interrupts import MAX_INTID, Interrupts
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import ARMV8_0, EL_MASK, CpuFeatures
-from qemu_sdei.sdei.report import Document, obstacle, status_of
+from qemu_sdei.sdei.report import Document, Obstacle, obstacle, status_of
 from qemu_sdei.sdei.state import restore_into, snapshot_of
 from qemu_sdei.sdei.transitions import (
     BIT_ENABLED,
@@ -295,6 +295,8 @@ class Dispatcher(Interrupts):
             inst.pending = True
             if state == ENABLED:
                 self._arm(inst, pe, pe)
+            else:
+                self._waits(inst)
         return SUCCESS
 
     def _do_features(self, pe: int, regs: Regs) -> int | None:
@@ -347,9 +349,8 @@ class Dispatcher(Interrupts):
         else:
             inst = self._pes[pe].private[event]
         if TRIGGER_RESULT[inst.state] != SUCCESS:
-            raise NotDeliveredError(
-                obstacle(self, inst, inst.pe if pe is None else pe) or "the event is not registered"
-            )
+            found = obstacle(self, inst, inst.pe if pe is None else pe)
+            raise NotDeliveredError("the event is not registered" if found is None else found.why)
         inst.accepted += 1
         if inst.pending:
             inst.merged += 1
@@ -357,10 +358,17 @@ class Dispatcher(Interrupts):
         inst.pending = True
         if inst.state == ENABLED:
             self._arm(inst, ANY_PE, ANY_PE if pe is None else pe)
+        else:
+            self._waits(inst)
         return Trigger.QUEUED
 
     def why_pending(self, event: int, pe: int | None) -> str | None:
-        """In a sentence, what stands between `event` and its handler on `pe`; None: nothing, or it is not pending.
+        """`what_is_in_the_way` in a sentence. Raises as it does."""
+        found = self.what_is_in_the_way(event, pe)
+        return None if found is None else found.why
+
+    def what_is_in_the_way(self, event: int, pe: int | None) -> Obstacle | None:
+        """What stands between `event` and its handler on `pe`; None: nothing, or it is not pending.
 
         Raises:
             UsageError: no such event or PE.

@@ -57,6 +57,7 @@ class Engine:
         "interrupts",
         "kicks",
         "on_transition",
+        "on_waiting",
         "profile",
         "resume",
     )
@@ -89,6 +90,8 @@ class Engine:
         """(ELR_ELc, SPSR_ELc) that a COMPLETE_AND_RESUME wants written to the CPU: the owner asks `take_resume` in the
         same frame, before `dispatch`."""
         self.on_transition: TransitionHook | None = None
+        self.on_waiting: Callable[[int, int], None] | None = None
+        """Called with (event, PE; ANY_PE for a shared event) when one became pending that no PE can take now."""
         self._interruptible: Final = interruptible_modes(client_el)
         self._features = features
         self._entry = entry_pstate(self._features, client_el)
@@ -250,12 +253,19 @@ class Engine:
                         prefer = p.index
             inst.asked = target = prefer
             if target == ANY_PE:
-                return  # nobody takes it now: the first PE that opens its gate will
+                self._waits(inst)  # the first PE that opens its gate will take it
+                return
         elif self._pes[target].gate >= inst.rank:
+            self._waits(inst)
             return
         self.attention[target] = 1
         if target != caller:
             self.kicks.append(target)
+
+    def _waits(self, inst: Instance) -> None:
+        """`inst` is pending, and no PE can take it now."""
+        if self.on_waiting is not None:
+            self.on_waiting(inst.number, ANY_PE if inst.shared else inst.pe)
 
     def _disarm(self, inst: Instance) -> None:
         """`inst` is not to be delivered any more. The attention that it got goes out at the next `dispatch`."""

@@ -86,6 +86,11 @@ class Interrupts(Engine):
         """Whether a slot has it, registered or not."""
         return self._slot_of(intid) is not None
 
+    def event_of(self, intid: int) -> int | None:
+        """The event that an interrupt is bound to; None: none."""
+        slot = self._slot_of(intid)
+        return None if slot is None else slot.description.number
+
     def wanted(self, intid: int, pe: int) -> Wanted:
         """What the GIC is to do with an interrupt, of PE `pe` if it is a PPI."""
         slot = self._slot_of(intid)
@@ -114,6 +119,8 @@ class Interrupts(Engine):
                 inst.pending = True
                 if inst.state == ENABLED:
                     self._arm(inst, pe, pe)
+                else:
+                    self._waits(inst)
         return inst.state != UNREGISTERED
 
     def refuse(self, intid: int, pe: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qemu_sdei.sdei.events import ANY_PE, Instance
 from qemu_sdei.sdei.transitions import (
@@ -77,25 +77,35 @@ def _instance(inst: Instance) -> Document:
     return document
 
 
-def obstacle(engine: Engine, inst: Instance, pe: int) -> str | None:
-    """What stands between `inst` and its handler, in a sentence; None if nothing does or nothing is pending.
+class Obstacle(NamedTuple):
+    """What stands between an event and its handler."""
+
+    reason: str
+    """In a word: "off", "unregistered", "disabled", "running", "masked", "behind"."""
+    why: str
+    """In a sentence."""
+
+
+def obstacle(engine: Engine, inst: Instance, pe: int) -> Obstacle | None:
+    """What stands between `inst` and its handler; None if nothing does or nothing is pending.
 
     `pe` says for an RM_ANY event which PE is meant (ANY_PE: all of them); otherwise it is the instance's own.
     """
     name = f"event {inst.number:#x} ({inst.description.name})"
     if not inst.shared and not engine._pes[inst.pe].on:
-        return f"PE {inst.pe} is off"
+        return Obstacle("off", f"PE {inst.pe} is off")
     if not inst.state & BIT_REGISTERED:
         where = "" if inst.shared else f" on PE {inst.pe}"
         if inst.state == UNREGISTER_PENDING:
-            return f"{name} is being unregistered: its handler still runs on PE {inst.running_on}"
-        return f"{name} is not registered{where}"
+            why = f"{name} is being unregistered: its handler still runs on PE {inst.running_on}"
+            return Obstacle("running", why)
+        return Obstacle("unregistered", f"{name} is not registered{where}")
     if not inst.pending:
         return None
     if not inst.state & BIT_ENABLED:
-        return f"{name} is registered but disabled"
+        return Obstacle("disabled", f"{name} is registered but disabled")
     if inst.state & BIT_RUNNING:
-        return f"{name} waits for its own handler, which still runs on PE {inst.running_on}"
+        return Obstacle("running", f"{name} waits for its own handler, which still runs on PE {inst.running_on}")
     if inst.target != ANY_PE:
         return _pe_obstacle(engine, engine._pes[inst.target], inst, name)
     if any(p.gate < inst.rank for p in engine._pes):
@@ -103,25 +113,27 @@ def obstacle(engine: Engine, inst: Instance, pe: int) -> str | None:
     if pe != ANY_PE:
         return _pe_obstacle(engine, engine._pes[pe], inst, name)
     if all(p.masked or not p.on for p in engine._pes):
-        return f"{name} waits: every PE is masked or off"
-    return f"{name} waits: a handler runs on every PE that is not masked or off"
+        return Obstacle("masked", f"{name} waits: every PE is masked or off")
+    return Obstacle("behind", f"{name} waits: a handler runs on every PE that is not masked or off")
 
 
-def _pe_obstacle(engine: Engine, p: ProcessingElement, inst: Instance, name: str) -> str | None:
+def _pe_obstacle(engine: Engine, p: ProcessingElement, inst: Instance, name: str) -> Obstacle | None:
     if not p.on:
-        return f"{name} waits: PE {p.index} is off"
+        return Obstacle("off", f"{name} waits: PE {p.index} is off")
     if p.masked:
-        return f"{name} waits: PE {p.index} is masked"
+        return Obstacle("masked", f"{name} waits: PE {p.index} is masked")
     if p.gate >= inst.rank:
         running = p.running[-1]
-        return (
+        return Obstacle(
+            "behind",
             f"{name} waits behind event {running.number:#x} ({running.description.name}), "
-            f"whose handler runs on PE {p.index}"
+            f"whose handler runs on PE {p.index}",
         )
     best = engine._best(p)
     if best is not None and best is not inst:
-        return (
+        return Obstacle(
+            "behind",
             f"{name} waits behind event {best.number:#x} ({best.description.name}), "
-            f"which is delivered first on PE {p.index}"
+            f"which is delivered first on PE {p.index}",
         )
     return None

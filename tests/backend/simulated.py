@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.core import affinity
@@ -24,6 +25,9 @@ from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Header, Kind, 
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.service import Service
+from qemu_sdei.trace.meta import TraceMeta
+from qemu_sdei.trace.reading import records_of
+from qemu_sdei.trace.ring import Ring
 
 RAM_BASE = 0x4000_0000
 RAM_SIZE = 4 << 20
@@ -120,7 +124,8 @@ class SimulatedGuest:
         ticks = itertools.count()
         firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
         bell = SilentDoorbell()
-        server = Server(self.window, bell, firmware, Journal(self.journal_path), lambda: next(ticks))  # type: ignore[arg-type]
+        ring = Ring(self.journal_path.with_name("trace-ring"), lambda: next(ticks), 1024)
+        server = Server(self.window, bell, firmware, Journal(self.journal_path), ring)  # type: ignore[arg-type]
         firmware.machine.monitor, firmware.boot.proof = self.version, self.proof
         server.rung(0)  # its doorbell cannot fail
         server.begin()
@@ -213,3 +218,9 @@ def _goes_on(window: Window, pe: int, done: int) -> bool:
     if not (frame[Word.ACK] == s != frame[done] and s < 1 << 47 and frame[Word.FLAGS] & AnswerFlag.REPOST):
         return False
     return bool(frame[Word.KIND] == Kind.RESET or power_down.step_of(frame))
+
+
+def records(server: Server) -> list[dict[str, Any]]:
+    """What is in the server's trace ring, oldest first."""
+    meta = TraceMeta(monitor=server.firmware.machine.monitor)
+    return list(records_of(meta, server.log.ring.newest_slots(1 << 20)))

@@ -98,11 +98,13 @@ def test_inject_errors_say_what_is_wrong(
 def test_trace_gives_the_newest_records_oldest_first(backend: Backend, peer: Peer) -> None:
     backend.enable(0)
     records = peer.result(cmd="trace")["records"]
-    assert [record["type"] for record in records[:2]] == ["reset", "power"]
-    assert (
-        records[-1].items()
-        >= {"type": "transition", "pe": 0, "event": 0, "from": 1, "to": 3, "cause": "ENABLE"}.items()
-    )
+    assert [record["type"] for record in records[:4]] == ["frame", "boot", "power", "frame"]
+    (call,) = (record for record in records if record.get("function") == "SDEI_EVENT_ENABLE")
+    *_, transition = (record for record in records if record["type"] == "transition")
+    assert (call["function"], call["args"], call["result_name"]) == ("SDEI_EVENT_ENABLE", {"event": 0}, "SUCCESS")
+    wanted = {"type": "transition", "vcpu": 0, "event": 0, "from": "registered", "to": "enabled", "cause": "ENABLE"}
+    assert transition.items() >= wanted.items()
+    assert transition["clause"].startswith("DEN0054 5.1.3")
     assert [record["time_ns"] for record in records] == sorted(record["time_ns"] for record in records)
     assert peer.result(cmd="trace", limit=1)["records"] == records[-1:]
     assert peer.result(cmd="trace", limit=0)["records"] == []

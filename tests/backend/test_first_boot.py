@@ -16,7 +16,7 @@ from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.handed_over import machine, taken
-from tests.backend.simulated import ENTRY, SimulatedGuest, serve
+from tests.backend.simulated import ENTRY, SimulatedGuest, records, serve
 from tests.backend.test_crash import World, _Kill
 
 STEPS = 3
@@ -94,7 +94,7 @@ class Booting:
         """The machine was reset so often, and no frame was taken for forged."""
         server = self.world.server
         assert server.firmware.machine.epoch == epoch
-        assert not [note for note in server.log.notes if note[1] == "reject"]
+        assert not [record for record in records(server) if record["type"] == "reject"]
 
 
 def first(directory: Path, kill: _Kill) -> None:

@@ -13,7 +13,7 @@ from qemu_sdei.errors import NotDeliveredError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
-from tests.backend.simulated import EL1H, ENTRY, SimulatedBoot, SimulatedGuest, serve
+from tests.backend.simulated import EL1H, ENTRY, SimulatedBoot, SimulatedGuest, records, serve
 from tests.examples import examples
 
 M64 = (1 << 64) - 1
@@ -113,7 +113,7 @@ def test_micro_operations_of_a_boot_that_is_over_are_nobodys(tmp_path: Path) -> 
     after = forged.server.status()
     assert after["epoch"] == before["epoch"]
     assert after["counts"]["rejected"] == before["counts"]["rejected"] + 1
-    assert "nobody waits for" in [str(note) for note in forged.server.log.notes][-1]
+    assert "nobody waits for" in records(forged.server)[-1]["why"]
 
 
 class CountedBoot(SimulatedBoot):

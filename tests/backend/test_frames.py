@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.backend.firmware.core import affinity
-from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.backend.loop.trace import Trace
-from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import MAX_CPUS, AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
-from tests.backend.simulated import EL1H, ENTRY, SimulatedGuest, serve
+from tests.backend.simulated import EL1H, ENTRY, SimulatedGuest, records, serve
 from tests.examples import examples
 
 M64 = 0xFFFF_FFFF_FFFF_FFFF
@@ -216,7 +212,9 @@ def test_a_forged_sequence_number_is_ignored_and_said(guest: SimulatedGuest) -> 
     guest.window.seq[0] = 0xDEAD_BEEF
     serve(server)
     assert guest.waiting(0)
-    assert "0xdeadbeef after 0x1 is not the monitor's" in str(server.log.notes[-1])
+    assert "0xdeadbeef after 0x1 is not the monitor's" in next(
+        record["why"] for record in records(server) if record["type"] == "reject"
+    )
     guest.window.seq[0] = good
     guest.smc(0, Function.VERSION)
     serve(server)
@@ -278,54 +276,3 @@ def test_no_frame_can_crash_or_hang_the_backend(
 def test_affinities_are_those_of_qemu() -> None:
     assert [affinity(n) for n in (0, 15, 16, 31, 255, 256)] == [0, 15, 0x100, 0x10F, 0xF0F, 0x1000]
     assert len({affinity(n) for n in range(MAX_CPUS)}) == MAX_CPUS
-
-
-def traced(server: Server, path: Path) -> Trace:
-    """Have what happens at this server written to a file."""
-    trace = Trace(path, server.guest, server.log.clock)
-    server.trace_to(trace)
-    return trace
-
-
-def test_a_trace_has_every_call_with_arguments_and_result(guest: SimulatedGuest, tmp_path: Path) -> None:
-    server = guest.server()
-    trace = traced(server, tmp_path / "trace")
-    guest.reset(0)
-    server.answer(0, 1)
-    guest.take(0)
-    guest.smc(0, Function.EVENT_REGISTER, 0, 0x4300_0000, 0xAB, 0, 0)
-    server.answer(0, 2)
-    guest.take(0)
-    guest.smc(0, Function.VERSION)
-    server.answer(0, 3)
-    trace.close()
-    records = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
-    calls = [record for record in records if record["type"] == "call"]
-    assert [(call["function"], call["x0"]) for call in calls] == [
-        ("SDEI_EVENT_REGISTER", 0),
-        ("SDEI_VERSION", 0x0001_0001_004B_564D),
-    ]
-    assert calls[0]["args"] == [0, 0x4300_0000, 0xAB, 0, 0]
-    assert [record["type"] for record in records[:2]] == ["reset", "power"]
-    assert {key: records[2][key] for key in ("event", "from", "to")} == {"event": 0, "from": 0, "to": 1}
-
-
-def test_a_trace_that_cannot_be_written_ends_and_the_guest_goes_on(
-    guest: SimulatedGuest, capfd: pytest.CaptureFixture[str]
-) -> None:
-    server = guest.server()
-    trace = traced(server, Path("/dev/full"))
-    guest.reset(0)
-    server.answer(0, 1)
-    guest.take(0)
-    for n in range(300):  # more than the file's buffer holds
-        guest.smc(0, Function.PE_MASK)
-        server.answer(0, n + 2)
-        assert guest.take(0)[X0] in (0, 1)
-        trace.flush()
-    trace.close()
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1, "told once"
-    assert "the trace /dev/full is not complete, the guest goes on without it: No space left on device" in err
-    with pytest.raises(UsageError, match="trace /nonexistent/trace cannot be written: No such file"):
-        traced(server, Path("/nonexistent/trace"))

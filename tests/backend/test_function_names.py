@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qemu_sdei.backend.firmware.function_names import UNKNOWN, function_name
+from qemu_sdei.services.function_names import UNKNOWN, function_name
 
 
 @pytest.mark.parametrize(

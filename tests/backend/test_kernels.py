@@ -8,7 +8,7 @@ from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.services.psci import Function as Psci
-from tests.backend.simulated import SimulatedBoot, SimulatedGuest, serve
+from tests.backend.simulated import SimulatedBoot, SimulatedGuest, records, serve
 
 
 def kernel_begins(guest: SimulatedGuest, server: Server, active: int = 0) -> list[tuple[int, int]]:
@@ -40,11 +40,7 @@ def test_kernels_are_counted_from_each_reset(tmp_path: Path) -> None:
             kernel_begins(guest, server)
         seen.append((server.status()["epoch"], server.status()["kernels"]))
     assert seen == [(1, 1), (2, 2), (3, 0)]
-    assert [note[3] for note in server.log.notes if note[1] == "kernel"] == [
-        {"kernel": 1},
-        {"kernel": 1},
-        {"kernel": 2},
-    ]
+    assert [record["kernels"] for record in records(server) if record["type"] == "kernel"] == [1, 1, 2]
 
 
 def test_a_new_backend_knows_them(tmp_path: Path) -> None:

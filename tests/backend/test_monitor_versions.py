@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,13 @@ import pytest
 from qemu_sdei.backend.__main__ import main
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.backend.loop.trace import Trace
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.monitor import image, layout
 from qemu_sdei.monitor.layout import Header, Save, Word
 from qemu_sdei.sdei.constants import Function
 from tests.backend.handed_over import destination, taken
-from tests.backend.simulated import SimulatedGuest, serve
+from tests.backend.simulated import SimulatedGuest, records, serve
 
 VERSIONS = range(layout.OLDEST, layout.VERSION + 1)
 
@@ -38,11 +36,11 @@ def test_the_monitor_is_told_its_own_version(version: int, tmp_path: Path) -> No
     """Before each answer to a reset, whatever the guest has written there."""
     guest, server = booted(tmp_path, version)
     header = guest.window.header
-    assert (header[Header.MAGIC], header[Header.VERSION], header[Header.SAVE]) == (layout.MAGIC, version, 0)
+    assert (header[Header.MAGIC], header[Header.VERSION], header[Header.SAVE]) == (layout.MAGIC, version, Save.COUNTER)
     header[Header.VERSION], header[Header.SAVE] = 99, layout.MAX_CPUS
     guest.reset(1)
     serve(server)
-    assert (header[Header.VERSION], header[Header.SAVE]) == (version, 0)
+    assert (header[Header.VERSION], header[Header.SAVE]) == (version, Save.COUNTER)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -101,8 +99,6 @@ def test_the_trace_tells_the_counter(version: int, tmp_path: Path) -> None:
     guest = SimulatedGuest(1, tmp_path)
     guest.version = version
     server = guest.server()
-    trace = Trace(tmp_path / "trace", server.guest, server.log.clock)
-    server.trace_to(trace)
     guest.reset(0)
     serve(server)
     guest.take(0)
@@ -116,13 +112,11 @@ def test_the_trace_tells_the_counter(version: int, tmp_path: Path) -> None:
     ):
         guest.smc(0, *call)
         posted.append(guest.counter)
-        while server.guest.seen != guest.window.seq:
-            server.answer(0, guest.window.seq[0])
+        serve(server)
         guest.take(0)
-    trace.close()
-    records = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
-    told = [record.get("counter") for record in records if record["type"] == "call"]
-    delivered = [record.get("counter") for record in records if record["type"] == "deliver"]
+    found = records(server)
+    told = [record["counter"] for record in found if record["type"] == "call"]
+    delivered = [record["counter"] for record in found if record.get("cause") == "DISPATCH"]
     if version < layout.COUNTER_SINCE:
         assert {*told, *delivered} == {None}
     else:

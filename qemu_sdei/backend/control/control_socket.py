@@ -20,9 +20,10 @@ from qemu_sdei.backend.control.connections import MAX_LINE, Client, Connections
 from qemu_sdei.backend.control.handover_commands import HandoverCommands
 from qemu_sdei.backend.control.injection_commands import InjectionCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands
-from qemu_sdei.backend.loop.event_log import readable
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
+from qemu_sdei.trace.meta import TraceMeta
+from qemu_sdei.trace.reading import records_of
 
 PROTOCOL: Final = 1
 _MAX_COUNT: Final = 1_000_000
@@ -39,6 +40,8 @@ class Control:
         self._about = about
         self._aside: dict[tuple[int, int], dict[int, list[int]]] = {}
         """Of KVM's registers: handlers that were written before their events, by boot and PE."""
+        self._followers: list[Client] = []
+        """Who wants to see each call in the trace ring."""
         self._connections = Connections(server.descriptors, path, self._request, self._dropped)
         self._handover = HandoverCommands(server, path.parent, self._connections, self._perform)
         self._commands: dict[str, Command] = {
@@ -103,19 +106,32 @@ class Control:
     @handles(
         "trace",
         Number("limit", 0, _MAX_COUNT, default=100),
-        result="`records`: the newest records, oldest first; the backend keeps 4096, and an answer has as many of the "
-        "newest as fit into 1 MiB",
+        result="`records`: the newest records of the trace ring, oldest first; as many of them as fit into 1 MiB",
     )
     def _trace(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        limit = message["limit"]
-        notes = list(self._server.log.notes)[-limit:] if limit else []
+        slots = self._server.log.ring.newest_slots(message["limit"])
         records, room = [], _MAX_RECORDS
-        for record in map(readable, reversed(notes)):
+        decoded = [*records_of(self._meta(), slots)] if slots else []
+        for record in reversed([record for record in decoded if record["type"] != "dropped"]):
             room -= len(json.dumps(record)) + 2
             if room < 0:
                 break
             records.append(record)
         return {"records": records[::-1]}
+
+    def _meta(self) -> TraceMeta:
+        return TraceMeta(monitor=self._server.firmware.machine.monitor)
+
+    @handles(
+        "follow",
+        result="nothing; while this connection is open each call is recorded in the trace ring, also those that always "
+        "answer the same and are only counted otherwise",
+    )
+    def _follow(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        if client not in self._followers:
+            self._followers.append(client)
+            self._server.record_each(True)
+        return {}
 
     @handles(
         "events",
@@ -168,6 +184,9 @@ class Control:
     # ---- what happens ------------------------------------------------------------------------------------------------
 
     def _dropped(self, client: Client) -> None:
+        if client in self._followers:
+            self._followers.remove(client)
+            self._server.record_each(False)
         self._server.injections.drop(client)
         self._handover.dropped(client)
         self._listen()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from qemu_sdei.backend.firmware.function_names import OTHER
+from qemu_sdei.services.function_names import OTHER
 
 MAX_FUNCTIONS: Final = 256
 """Functions that are counted one by one: those that were called first. All others count as OTHER."""

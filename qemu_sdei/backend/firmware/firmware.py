@@ -146,6 +146,8 @@ class Firmware:
             self.power.kicked(pe, frame, regs)
             return
         ops = self.ownership.gic.quiet(intid, pe)
+        event = self.dispatcher.event_of(intid)
+        self.observer.tell("trigger", pe, event=event, by="interrupt", intid=intid, outcome="pending")
         self.dispatcher.interrupt(intid, pe)
         if intid < FIRST_SPI:
             self._answer.ops += ops

@@ -95,7 +95,7 @@ class MachineBoot:
         self._ownership.reset()
         for service in self._registry:
             service.reset()
-        self._observer.tell("reset", 0, epoch=machine.epoch)
+        self._observer.tell("reset", 0, epoch=machine.epoch, counter_hz=machine.id_registers["CNTFRQ_EL0"])
 
     def boots(self, pe: int, frame: memoryview) -> bool:
         """Whether answering this frame ends in a boot of the machine, which is not replayed but checkpointed.

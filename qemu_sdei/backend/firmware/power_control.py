@@ -28,6 +28,7 @@ class AnsweredPower:
     def start_cpu(self, pe: int) -> None:
         """See `PowerControl`."""
         self._dispatcher.kicks.append(pe)
+        self._observer.tell("power", pe, state="on-pending")
 
     def stop_cpu(self, pe: int) -> None:
         """See `PowerControl`."""

@@ -1,18 +1,16 @@
-"""The event log: what happens in a guest. It keeps the newest events and passes each one to whoever listens."""
+"""The event log: what happens in a guest. It is kept in the trace ring, and passed on to whoever listens."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from qemu_sdei.rundir import WARNING
+from qemu_sdei.trace.ring import Ring
+from qemu_sdei.trace.slots import Outcome, Type
 
-TRACE_LENGTH: Final = 4096
-Note = tuple[int, str, int, dict[str, Any]] | tuple[int, str, int, int, int, int]
-"""Time in ns, name, PE, and details; for a transition, of which there are many: event, old and new state."""
 Listener = Callable[[dict[str, Any]], None]
 _KINDS: Final = {"DISPATCH": "deliver", "COMPLETE": "complete"}
 
@@ -24,23 +22,23 @@ def complain(text: str) -> None:
 
 
 class EventLog:
-    """Keeps notes of what happens in one guest, and passes them on.
+    """Keeps what happens in one guest, and passes it on.
 
     Attributes:
         clock: gives the time in nanoseconds.
-        notes: the newest things worth telling (time in ns, name, PE, details).
-        listeners: called with each note as it happens.
+        ring: where it is kept.
+        listeners: called with each thing as it happens.
         rejected: how many notes say that something was not as it must be.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        self.clock = clock
-        self.notes: deque[Note] = deque(maxlen=TRACE_LENGTH)
+    def __init__(self, ring: Ring) -> None:
+        self.clock = ring.clock
+        self.ring = ring
         self.rejected = 0
         self.listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` called with each thing that happens, in the form of `readable`."""
+        """Have `listener` called with each thing that happens: type, time and details."""
         if listener not in self.listeners:
             self.listeners.append(listener)
 
@@ -53,36 +51,30 @@ class EventLog:
         """What the dispatcher calls for each transition, twice for each event: a closure is a third cheaper than a
         method.
         """
-        append, clock, listeners, tell = self.notes.append, self.clock, self.listeners, self._tell
+        keep, clock, listeners, tell = self.ring.transition_writer(), self.clock, self.listeners, self._tell
 
         def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
-            note = (clock(), cause, pe, event, old, new)
-            append(note)
+            keep(event, pe, old, new, cause)
             if listeners:
-                tell(note)
+                kind = _KINDS.get(cause, "transition")
+                fields = {"event": event, "from": old, "to": new, "cause": cause}
+                tell({"time_ns": clock(), "type": kind, "pe": pe, **fields})
 
         return transition
 
-    def note(self, name: str, pe: int, **details: Any) -> None:
-        """Keep a note with the time of now, and pass it on. The name "reject" counts as a rejection."""
-        note = (self.clock(), name, pe, details)
-        self.notes.append(note)
+    def note(self, name: str, pe: int | None, **details: Any) -> None:
+        """Keep something rare with the time of now, and pass it on. The name "reject" counts as a rejection."""
+        if name != "unknown":  # the call's own record says so
+            self.ring.text(name, pe, details)
         if name == "reject":
             self.rejected += 1
         if self.listeners:
-            self._tell(note)
+            self._tell({"time_ns": self.clock(), "type": name, "pe": pe, **details})
 
-    def _tell(self, note: Note) -> None:
-        record = readable(note)
+    def triggered(self, event: int, pe: int | None, *, merged: bool) -> None:
+        """Keep a trigger of the host's."""
+        self.ring.keep(Type.TRIGGER, pe, event, Outcome.MERGED if merged else Outcome.PENDING, 0)
+
+    def _tell(self, record: dict[str, Any]) -> None:
         for listener in list(self.listeners):
             listener(record)
-
-
-def readable(note: Note) -> dict[str, Any]:
-    """A note as people and programs get it."""
-    now, name, pe, *rest = note
-    if isinstance(rest[0], dict):
-        return {"time_ns": now, "type": name, "pe": pe, **rest[0]}
-    event, old, new = rest
-    kind = _KINDS.get(name, "transition")
-    return {"time_ns": now, "type": kind, "pe": pe, "event": event, "from": old, "to": new, "cause": name}

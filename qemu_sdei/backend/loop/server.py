@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from qemu_sdei.backend.firmware.call_counts import MAX_FUNCTIONS, counter
 from qemu_sdei.backend.firmware.firmware import Firmware
-from qemu_sdei.backend.firmware.function_names import UNKNOWN
 from qemu_sdei.backend.loop import recovery, status_report
+from qemu_sdei.backend.loop.counted_calls import CountedCalls
 from qemu_sdei.backend.loop.descriptors import Descriptors
 from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.frame_checks import FrameChecks
@@ -29,13 +29,16 @@ from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
 from qemu_sdei.backend.loop.pending_injections import PendingInjections
 from qemu_sdei.backend.loop.served_guest import ServedGuest
-from qemu_sdei.backend.loop.trace import Trace
-from qemu_sdei.errors import ProtocolError
+from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Save, Word
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.sdei.dispatcher import Trigger
+from qemu_sdei.sdei.events import ANY_PE
+from qemu_sdei.services.function_names import UNKNOWN
 from qemu_sdei.smccc.ids import FUNCTION_MASK
+from qemu_sdei.trace.ring import Ring
 
 _SPIN_MIN: Final = 400
 _SPIN_MAX: Final = 4000
@@ -67,21 +70,22 @@ class Server:
         injections: whose clients wait for the outcome.
     """
 
-    def __init__(
-        self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, ring: Ring) -> None:
         self.guest = guest = ServedGuest(window, firmware, journal)
         self.window = window
         self.firmware = firmware
         self.journal = journal
-        self.log = EventLog(clock)
+        self.log = EventLog(ring)
         self.descriptors = Descriptors()
         self.kicks = Kicks(window, doorbell, firmware)
         self.hooks = FrameHooks(self, guest, self.kicks, self.log)
         self.injections = PendingInjections(self.log)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
-        self._trace: Trace | None = None
+        self._counted = CountedCalls(ring)
+        self._each = 0
+        """How many want to see each call, also those that are only counted otherwise."""
+        window.save |= Save.COUNTER
         self._doorbell = doorbell
         # The hot path looks at these in each frame: the same objects by shorter ways.
         self._seen = guest.seen
@@ -90,6 +94,7 @@ class Server:
         self._contexts = window.contexts
         self._heads = [frame[layout.HEAD] for frame in window.frames]
         self._keep = journal.append
+        self._before, self._after = ring.frame_writer(window.frames)
         self._call = firmware.exchange.call
         self._wanted_kicks = firmware.kicks
         self._attention = firmware.dispatcher.attention
@@ -115,6 +120,14 @@ class Server:
         self.firmware.observer.note = self.log.note
         self.firmware.observer.record = self._record_outcome
         self.firmware.dispatcher.on_transition = self.log.transition_hook()
+        self.firmware.dispatcher.on_waiting = self._waits
+
+    def _waits(self, event: int, pe: int) -> None:
+        """An event became pending that no PE takes now. `pe`: of a private event, else ANY_PE."""
+        where = None if pe == ANY_PE else pe
+        found = self.firmware.dispatcher.what_is_in_the_way(event, where)
+        if found is not None:
+            self.log.note("undelivered", where, event=event, reason=found.reason, why=found.why)
 
     # ---- the loop
 
@@ -129,7 +142,7 @@ class Server:
         descriptors, kicked, sched_yield = self.descriptors, self.kicks.on_the_way, os.sched_yield
         if descriptors.paused:
             descriptors.wait_while_paused()
-        frame = self._frame_function()
+        frame = self.answer_function()
         quiet = 0
         since_sockets = 0
         poll_word[Header.POLL] = 1
@@ -146,8 +159,9 @@ class Server:
                 quiet = 0
                 if since_sockets >= _SOCKETS_EVERY:
                     since_sockets = 0
+                    self._counted.tell()
                     descriptors.serve(0)
-                    frame = self._frame_function()
+                    frame = self.answer_function()
                     poll_word[Header.POLL] = 1
                 continue
             quiet += 1
@@ -169,7 +183,7 @@ class Server:
             if self._spin > _SPIN_MIN:
                 self._spin -= self._spin >> 2
             self._sleep()
-            frame = self._frame_function()
+            frame = self.answer_function()
             poll_word[Header.POLL] = 1
             quiet = 0
             since_sockets = 0
@@ -182,8 +196,8 @@ class Server:
         meanwhile is lost: so until it has rung once, sleeps are short. And a guest that writes into the window where it
         must not can have its own rings left out: so no sleep is without end.
         """
-        if self._trace is not None:
-            self._trace.flush()
+        self._counted.tell()
+        self.log.ring.commit()
         limit = _SECOND_LOOK_MS
         while not self.descriptors.serve(limit) and self.window.seq == self._seen:
             self.window.header[Header.POLL] = 0
@@ -221,22 +235,21 @@ class Server:
                 self.frame(pe, s)
 
     def answer(self, pe: int, s: int) -> bool:
-        """Answer frame `s` of a PE, and trace it if that is wanted; returns as `frame`."""
-        return self.frame(pe, s) if self._trace is None else self._trace.frame(self.frame, pe, s)
+        """Answer frame `s` of a PE; returns as `frame`."""
+        return self.frame(pe, s)
 
     def answer_as_wanted(self, pe: int, s: int) -> bool:
         """As `answer`, with all that is wanted of frames (`hooks`)."""
-        return self._frame_function()(pe, s)
+        return self.answer_function()(pe, s)
 
-    def _frame_function(self) -> Callable[[int, int], bool]:
-        if self.descriptors.paused or self.hooks.wanted:
-            return self.hooks.frame
-        return self.frame if self._trace is None else self.answer
+    def answer_function(self) -> Callable[[int, int], bool]:
+        """What answers the next frames."""
+        return self.hooks.frame if self.descriptors.paused or self.hooks.wanted else self.frame
 
     def take_over(self, answered: list[int]) -> None:
         """Serve a guest whose state and window were just filled in; `answered` as of the backend before this."""
         self._last[:] = answered
-        self._entries.clear()  # they count in lists that were replaced
+        self._forget_entries()  # they count in lists that were replaced
         for pe, s in enumerate(answered):
             self._seen[pe] = s
         self.kicks.forget()
@@ -264,6 +277,7 @@ class Server:
                 frame[1] = 0  # Word.FLAGS
                 frame[0] = s  # Word.ACK
                 return False
+            slot = self._before(pe)
             # What is kept is what cannot be done twice. Where an event is due, even a call that only asks, or that
             # nobody serves, ends with a delivery.
             if mode == 1 or mode == 4 or (mode != 2 and self._attention[pe]):
@@ -272,9 +286,11 @@ class Server:
                     self._full = True
             self._call(pe, frame, self._contexts[pe], handler, mode == 2)
         else:
+            slot = self._before(pe)
             mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
             if not self._rare(pe, s, frame, frame[8]):
                 return False
+        self._after(pe, slot)
         frame[0] = s
         if self._wanted_kicks:
             self.kicks.send()
@@ -291,19 +307,23 @@ class Server:
         found = self.firmware.calls.find(number)
         if found is None:
             return None, 3, None, counter(self.guest.calls, UNKNOWN, self.window.nr_cpus)
-        constant = None if self._trace is not None else self.firmware.calls.constants.get(number)
+        constant = None if self._each else self.firmware.calls.constants.get(number)
         counts = counter(self.guest.calls, number, self.window.nr_cpus)
+        if constant is not None:
+            self._counted.watch(number, counts)
         entry = (*found, constant, counts)
         if len(self._entries) < MAX_FUNCTIONS:
             self._entries[number] = entry
         return entry
 
-    def trace_to(self, trace: Trace) -> None:
-        """Have all that happens traced, from now on. For this run of `run`, and slower."""
-        self._trace = trace
-        self.window.save |= Save.COUNTER
+    def record_each(self, wanted: bool) -> None:
+        """Have each call recorded, also those that are only counted otherwise; or somebody wants that no more."""
+        self._each += 1 if wanted else -1
+        self._forget_entries()
+
+    def _forget_entries(self) -> None:
+        self._counted.forget()
         self._entries.clear()
-        self.log.listen(trace.write)
 
     def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
         """A frame that is no call; False: it is left alone."""
@@ -356,11 +376,18 @@ class Server:
             self._full = self._journal_space.make()
         self.journal.trigger(event, pe)
         try:
-            return self.firmware.trigger(event, pe)
+            found = self.firmware.trigger(event, pe)
+        except SdeiError as error:
+            self.log.note("trigger", pe, event=event, by="host", outcome="refused", why=str(error))
+            raise
+        else:
+            self.log.triggered(event, pe, merged=found is Trigger.MERGED)
+            return found
         finally:
             if self._wanted_kicks:
                 self.kicks.send()
             self.hooks.changed()
+            self.log.ring.commit()
 
     def replace_sdei(self, sdei: dict[str, Any]) -> None:
         """Have another SDEI state from now on. Raises `ProtocolError`: it cannot be, and nothing was changed."""

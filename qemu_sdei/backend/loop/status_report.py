@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qemu_sdei.backend.firmware.function_names import function_name
 from qemu_sdei.backend.loop.served_guest import ServedGuest
+from qemu_sdei.services.function_names import function_name
 
 
 def status(guest: ServedGuest, rejected: int) -> dict[str, Any]:

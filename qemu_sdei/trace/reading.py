@@ -1,0 +1,194 @@
+"""Reads a trace wherever it is: a guest's ring, a trace file, JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader, FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from qemu_sdei import bounded
+from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.trace.decode import Decoder, Record
+from qemu_sdei.trace.meta import TraceMeta
+from qemu_sdei.trace.ring_reader import RingReader
+from qemu_sdei.trace.slots import MAGIC as RING_MAGIC
+from qemu_sdei.trace.trace_file import MAGIC as FILE_MAGIC
+from qemu_sdei.trace.trace_file import TraceFile
+
+_MAX_LINE: Final = 1 << 20
+_SLOTS_AT_ONCE: Final = 4096
+
+
+class Reading:
+    """A trace that is being read; a context manager.
+
+    Attributes:
+        meta: of which guest it is.
+    """
+
+    def __init__(self, meta: TraceMeta, records: Callable[[], Iterator[Record]], close: Callable[[], None]) -> None:
+        self.meta = meta
+        self.records = records
+        """Call it once: the records, from the oldest to the newest. What is missing is a record of type `dropped`."""
+        self._close = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+
+def open_trace(path: Path) -> Reading:
+    """The trace in `path`: the ring of a guest (of a run directory: see `rundir.TRACE`), the file of `run --trace`, or
+    JSON lines of `qemu-sdei trace --json`.
+
+    Raises:
+        UsageError: it cannot be read. `ProtocolError`: it is none of these, or damaged at its beginning.
+    """
+    file = _opened(path)
+    try:
+        head = file.peek(16)[:16]
+        if int.from_bytes(head[:8], "little") == RING_MAGIC:
+            file.close()
+            ring = RingReader(path)
+            return Reading(ring.meta, lambda: records_of(ring.meta, ring_slots(ring)), ring.close)
+        if head[:8] == FILE_MAGIC:
+            trace = TraceFile(file, path)
+            return Reading(trace.meta, lambda: _of_file(trace), trace.close)
+        if head[:1] == b"{":
+            meta = _first_line(file, path)
+            return Reading(meta, lambda: _of_lines(file), file.close)
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    raise ProtocolError(f"{path} is no trace: neither the file of `run --trace` nor JSON lines of `trace --json`")
+
+
+def _opened(path: Path) -> BufferedReader:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(fd, True)
+        return BufferedReader(FileIO(fd), 1 << 16)
+    except OSError as error:
+        raise UsageError(f"trace {path} cannot be read: {error.strerror}") from None
+
+
+# ---- slots -----------------------------------------------------------------------------------------------------------
+
+
+def ring_slots(ring: RingReader) -> Iterator[tuple[int, ...]]:
+    """All that a ring has now, what its writer is at included."""
+    end = ring.begun
+    while True:
+        slots = ring.take(_SLOTS_AT_ONCE, unfinished=True)
+        yield from slots
+        if not slots or slots[-1][0] >> 20 >= end:
+            return
+
+
+class Numbering:
+    """Numbers records as they come: gaps between serial numbers are what was dropped, and a number that goes back
+    begins with a ring of another backend's.
+    """
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._base = 0
+
+    def missing(self, slot: tuple[int, ...]) -> int:
+        """How many records are missing before this one."""
+        serial = slot[0] >> 20
+        last, self._last = self._last, serial
+        if last is None:
+            return serial - 1
+        if serial <= last:
+            self._base += last
+            return serial - 1
+        return serial - last - 1
+
+    def number(self, serial: int) -> int:
+        """The record's number in this trace."""
+        return self._base + serial
+
+
+def records_of(meta: TraceMeta, slots: Iterable[tuple[int, ...]]) -> Iterator[Record]:
+    """The records of slots in their order, with `dropped` where some are missing."""
+    decoder, numbering = Decoder(meta.monitor), Numbering()
+    for slot in slots:
+        missing = numbering.missing(slot)
+        if missing:
+            yield dropped(missing, slot[1], numbering.number(slot[0] >> 20))
+        record = decoder.record(slot)
+        if record is not None:
+            record["n"] = numbering.number(record["n"])
+            yield timed(record)
+
+
+def dropped(count: int, time_ns: int, before: int) -> Record:
+    """The record that says that `count` are missing before record number `before`."""
+    record: Record = {"n": before - 1, "type": "dropped", "vcpu": None, "time_ns": time_ns, "counter": None}
+    return timed({**record, "count": count})
+
+
+def timed(record: Record) -> Record:
+    """With its place on the time axis."""
+    record["at_ns"] = record["time_ns"]
+    record["at_error_ns"] = 0
+    return record
+
+
+def _of_file(trace: TraceFile) -> Iterator[Record]:
+    yield from records_of(trace.meta, trace.slots())
+    if trace.cut:
+        yield dropped(1, 0, 0) | {"why": "the file ends in the middle of a record"}
+
+
+# ---- JSON lines ------------------------------------------------------------------------------------------------------
+
+
+def _first_line(file: BufferedReader, path: Path) -> TraceMeta:
+    try:
+        return TraceMeta.of(bounded.loads(file.readline(_MAX_LINE)))
+    except (ValueError, ProtocolError) as error:
+        raise ProtocolError(f"{path} is no trace: {error}") from None
+
+
+def _of_lines(file: BufferedReader) -> Iterator[Record]:
+    bad = 0
+    while line := file.readline(_MAX_LINE):
+        record = _of_line(line)
+        if record is None:
+            bad += 1
+            continue
+        if bad:
+            yield _damaged(bad)
+            bad = 0
+        yield record
+    if bad:
+        yield _damaged(bad)
+
+
+def _damaged(lines: int) -> Record:
+    return dropped(lines, 0, 0) | {"why": f"{lines} lines are no records"}
+
+
+def _of_line(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+        return None
+    numbers = [record.get("n"), record.get("at_ns"), record.get("time_ns")]
+    vcpu = record.get("vcpu")
+    if not all(type(number) is int for number in numbers) or not (vcpu is None or type(vcpu) is int):
+        return None
+    return record
