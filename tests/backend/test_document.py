@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.backend.control import document_schema, state_document
-from qemu_sdei.backend.control.json_schema import compiled
 from qemu_sdei.errors import ProtocolError
+from qemu_sdei.json_schema import compiled
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function

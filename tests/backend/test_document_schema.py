@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_sdei.backend.control import document_schema, json_schema, state_document
+from qemu_sdei import json_schema
+from qemu_sdei.backend.control import document_schema, state_document
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.firmware.gic import LAST_SPI
 from qemu_sdei.backend.loop.server import Server

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final
 
-from qemu_sdei.backend.control.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
 from qemu_sdei.backend.firmware import gic
 from qemu_sdei.backend.firmware.core import affinity
 from qemu_sdei.backend.firmware.firmware import STATE_VERSION
 from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.config import MAX_RAM
+from qemu_sdei.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import MAX_CPUS
 from qemu_sdei.sdei import constants as sdei

@@ -18,12 +18,12 @@ from qemu_sdei.backend.control.document_schema import FORMAT as FORMAT
 from qemu_sdei.backend.control.document_schema import SCHEMA
 from qemu_sdei.backend.control.document_schema import UPGRADES as UPGRADES
 from qemu_sdei.backend.control.document_schema import VERSION as VERSION
-from qemu_sdei.backend.control.json_schema import Check, MisfitError, compiled
 from qemu_sdei.backend.firmware import cpu_starts
 from qemu_sdei.backend.firmware.call_counts import taken_up
 from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import BusyError, ProtocolError
+from qemu_sdei.json_schema import Check, MisfitError, compiled
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_sdei.backend.control.json_schema import (
+from qemu_sdei.json_schema import (
     MisfitError,
     array,
     boolean,

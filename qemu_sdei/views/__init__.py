@@ -1,0 +1,1 @@
+"""What is made of records: pages and files for other programs."""
