@@ -33,6 +33,7 @@ from qemu_sdei.conformance import listing  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
 from qemu_sdei.migration.failure_points import FailurePoint  # noqa: E402
 from qemu_sdei.monitor import layout  # noqa: E402
+from qemu_sdei.trace import record_schema  # noqa: E402
 from qemu_sdei.vm import place  # noqa: E402
 
 _WIDTH: Final = 120
@@ -397,6 +398,18 @@ def document_schema() -> str:
     return _json(SCHEMA, "") + "\n"
 
 
+def trace() -> str:
+    """The records of a trace: tables from their schema, the rest from the `.in`."""
+    text = (ROOT / "docs/reference/trace.in").read_text().replace("@TABLES@", record_schema.tables())
+    note = _NOTE.format(source="qemu_sdei/trace/record_schema.py and docs/reference/trace.in")
+    return f"# Trace records\n\n{note}\n\n{text}"
+
+
+def trace_schema() -> str:
+    """The JSON Schema of a line of a trace."""
+    return _json(record_schema.SCHEMA, "") + "\n"
+
+
 def _json(value: object, indent: str) -> str:
     """JSON with each part on one line that fits there."""
     line = json.dumps(value)
@@ -420,6 +433,8 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/acpi-tables.md": acpi_tables,
     "docs/reference/control-protocol.md": control,
     "docs/reference/state-document.schema.json": document_schema,
+    "docs/reference/trace.md": trace,
+    "docs/reference/trace.schema.json": trace_schema,
 }
 
 
