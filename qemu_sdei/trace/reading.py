@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from qemu_sdei import bounded
 from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.trace.align import AHEAD, aligned
 from qemu_sdei.trace.decode import Decoder, Record
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.ring_reader import RingReader
@@ -119,8 +120,12 @@ class Numbering:
         return self._base + serial
 
 
-def records_of(meta: TraceMeta, slots: Iterable[tuple[int, ...]]) -> Iterator[Record]:
-    """The records of slots in their order, with `dropped` where some are missing."""
+def records_of(meta: TraceMeta, slots: Iterable[tuple[int, ...]], ahead: int = AHEAD) -> Iterator[Record]:
+    """The records of slots in their order, with `dropped` where some are missing. `ahead`: see `aligned`."""
+    return aligned(_decoded(meta, slots), meta.counter_hz, ahead)
+
+
+def _decoded(meta: TraceMeta, slots: Iterable[tuple[int, ...]]) -> Iterator[Record]:
     decoder, numbering = Decoder(meta.monitor), Numbering()
     for slot in slots:
         missing = numbering.missing(slot)
@@ -129,20 +134,13 @@ def records_of(meta: TraceMeta, slots: Iterable[tuple[int, ...]]) -> Iterator[Re
         record = decoder.record(slot)
         if record is not None:
             record["n"] = numbering.number(record["n"])
-            yield timed(record)
+            yield record
 
 
 def dropped(count: int, time_ns: int, before: int) -> Record:
     """The record that says that `count` are missing before record number `before`."""
     record: Record = {"n": before - 1, "type": "dropped", "vcpu": None, "time_ns": time_ns, "counter": None}
-    return timed({**record, "count": count})
-
-
-def timed(record: Record) -> Record:
-    """With its place on the time axis."""
-    record["at_ns"] = record["time_ns"]
-    record["at_error_ns"] = 0
-    return record
+    return {**record, "count": count, "at_ns": time_ns, "at_error_ns": 0}
 
 
 def _of_file(trace: TraceFile) -> Iterator[Record]:
