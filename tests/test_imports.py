@@ -59,7 +59,7 @@ COMMON = {
     "untrusted_files",
 }
 """Single modules that every room may import, and that import no room."""
-DEPENDENCIES = {"qemu", "rich", "shtab"}
+DEPENDENCIES = {"elftools", "qemu", "rich", "shtab"}
 OPTIONAL = {"qemu_sdei/views/perfetto.py": {"google", "perfetto"}}
 """What comes with an extra, and the one file that says what to install."""
 

@@ -10,24 +10,16 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from qemu_sdei import compressed
 from qemu_sdei.errors import UsageError
 
 MIB: Final = 1 << 20
 MAX_FILE: Final = 1024 * MIB
 """Bytes; more than any kernel or initrd has. Bounds what a hostile file can make of our memory."""
 MAX_IMAGE_SIZE: Final = 1024 * MIB
-_MAX_RATIO: Final = 32
-"""Compressed kernels become 2 to 5 times as large, with debugging options 10 times; what a bomb's zeroes become, 1000
-times.
-"""
-_MIN_LIMIT: Final = 64 * MIB
-_LZMA_MEMORY: Final = 256 * MIB
-"""xz -9 wants 65 MiB; the file names the size of the dictionary, which may be 4 GiB."""
-
 _HEADER: Final = struct.Struct("<8x3Q24x4sI")
 _ZBOOT: Final = struct.Struct("<4x4sII8x32s")
 _ARM64: Final = "give an arm64 Image (arch/arm64/boot/Image, or a Debian arm64 vmlinuz)"
@@ -56,8 +48,8 @@ class KernelImage:
         """
         source = os.fspath(path)
         data = read_file(source, "kernel")
-        if data[:2] == b"\x1f\x8b":
-            data = _gunzip(data, source)
+        if compressed.method_of(data) == "gzip":
+            data = compressed.decompress("gzip", data, source, MAX_FILE, "kernel")
         elif data[4:8] == b"zimg":
             data = _zboot(data, source)
         return cls._parse(data, source)
@@ -154,30 +146,6 @@ _MAGICS: Final = {
 }
 
 
-def _inflate(step: Callable[[bytes, int], bytes], data: bytes, source: str) -> bytes:
-    """Run a decompressor over `data`, with a limit on what comes out."""
-    limit = min(MAX_FILE, max(_MIN_LIMIT, _MAX_RATIO * len(data)))
-    try:
-        out = step(data, limit)
-    except Exception as error:  # zlib, lzma and zstd have each their own
-        raise UsageError(f"{source}: the compressed kernel is damaged: {error}") from None
-    if len(out) >= limit:
-        raise UsageError(
-            f"{source}: the {len(data)} bytes of the compressed kernel become {limit // MIB} MiB or more: damaged?"
-        )
-    return out
-
-
-def _gunzip(data: bytes, source: str) -> bytes:
-    import zlib
-
-    decompressor = zlib.decompressobj(wbits=31)
-    out = _inflate(decompressor.decompress, data, source)
-    if not decompressor.eof:
-        raise UsageError(f"{source}: the gzip-compressed kernel is cut short")
-    return out
-
-
 def _zboot(data: bytes, source: str) -> bytes:
     if len(data) < 0x40:
         raise UsageError(f"{source}: an EFI zboot kernel that is cut short")
@@ -189,34 +157,8 @@ def _zboot(data: bytes, source: str) -> bytes:
     if offset < 0x40 or size == 0 or offset + size > len(data):
         raise UsageError(f"{source}: damaged EFI zboot kernel: its payload lies outside of the file")
     payload = data[offset : offset + size]
-    if name == "gzip":
-        return _gunzip(payload, source)
-    if name in ("xz", "xzkern", "lzma"):
-        import lzma
-
-        container = lzma.FORMAT_ALONE if name == "lzma" else lzma.FORMAT_XZ
-        # The kernel's build puts the payload's size behind it: that is what is left over here.
-        return _inflate(lzma.LZMADecompressor(container, _LZMA_MEMORY).decompress, payload, source)
-    if name.startswith("zstd"):
-        return _inflate(_zstd(source), payload, source)
+    method = "zstd" if name.startswith("zstd") else {"xzkern": "xz"}.get(name, name)
+    if method in ("gzip", "xz", "lzma", "zstd"):
+        # The kernel's build puts the payload's size behind it: that is left over.
+        return compressed.decompress(method, payload, source, MAX_FILE, "kernel")
     raise UsageError(f"{source}: an EFI zboot kernel compressed with {name!r}, which cannot be read here: {_ARM64}")
-
-
-def _zstd(source: str) -> Callable[[bytes, int], bytes]:
-    import importlib
-
-    try:  # Python 3.14 has it
-        module: Any = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise UsageError(
-            f"{source}: an EFI zboot kernel compressed with zstd, which this Python ({_python()}) cannot read: "
-            "give the Image it was made from"
-        ) from None
-    decompress: Callable[[bytes, int], bytes] = module.ZstdDecompressor().decompress
-    return decompress
-
-
-def _python() -> str:
-    import sys
-
-    return f"{sys.version_info.major}.{sys.version_info.minor}"

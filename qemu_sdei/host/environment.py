@@ -28,7 +28,7 @@ MIN_QEMU: Final = (6, 2)
 """First QEMU whose `virt,secure=on` has all that the monitor uses."""
 TESTED_CPUS: Final = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "a64fx", "max")
 MIN_PYTHON: Final = (3, 11)
-PACKAGES: Final = {"qemu.qmp": "qemu.qmp", "rich": "rich", "shtab": "shtab"}
+PACKAGES: Final = {"qemu.qmp": "qemu.qmp", "rich": "rich", "shtab": "shtab", "pyelftools": "elftools"}
 """Distribution and module of the Python packages that the project needs."""
 
 if TYPE_CHECKING:

@@ -1,0 +1,83 @@
+"""Options that name addresses of the guest's kernel: `--symbols`, `--symbols-force`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qemu_sdei.cli.output import say
+from qemu_sdei.errors import SdeiError
+
+if TYPE_CHECKING:
+    from qemu_sdei.rundir import Running
+    from qemu_sdei.symbols.symbolizer import Symbolizer
+
+
+def add_symbol_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--symbols` and `--symbols-force`."""
+    parser.add_argument(
+        "--symbols",
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="show code addresses as function+0x1c/0x80 [module]: symbols are in a vmlinux, a kernel Image, a "
+        "System.map, a module (.ko), a copy of the guest's /proc/kallsyms or /proc/modules, or in a directory with such files; "
+        "FILE@0xADDRESS says where it lies. May be given several times. For a running guest the default is the kernel "
+        "that it was booted with; `none`: numbers",
+    )
+    parser.add_argument(
+        "--symbols-force", action="store_true", help="use symbols of another build than the guest's kernel is of"
+    )
+
+
+def symbols_of(
+    args: argparse.Namespace, guest: Running | None = None, *, tell: Callable[[str], None] | None = None
+) -> Symbolizer | None:
+    """Names for addresses as the options of `add_symbol_options` say; None: addresses stay numbers.
+
+    Args:
+        args: the command's options.
+        guest: a running guest. Its kernel's own symbols are used where the user names none, and its build id is
+            compared where they do.
+        tell: gets sentences for the user, such as why addresses stay numbers; by default they go to standard error.
+
+    Raises:
+        UsageError: a file cannot be read, or has no symbols.
+    """
+    from qemu_sdei.symbols.sources import Sources, image_build_id, load, load_image
+    from qemu_sdei.symbols.symbolizer import Symbolizer
+
+    tell = tell or (lambda sentence: say(f"qemu-sdei: symbols: {sentence}", error=True))
+    words = args.symbols
+    if "none" in words or (not words and guest is None):
+        return None
+    image = None if guest is None else _kernel_of(guest)
+    if words:
+        sources = load(words)
+        if image is not None and sources.build_id is None:
+            sources.build_id = image_build_id(image)
+    else:
+        kernel = None if image is None else load_image(image)
+        if kernel is None:
+            return None
+        sources = Sources([kernel])
+    return Symbolizer(sources, force=args.symbols_force, tell=tell)
+
+
+def _kernel_of(guest: Running) -> Path | None:
+    """The kernel that a guest was booted with; None: a program of ours, or nobody knows."""
+    from qemu_sdei import untrusted_files
+    from qemu_sdei.boot.config import BUILTIN
+    from qemu_sdei.config import MAX_CONFIG, GuestConfig
+    from qemu_sdei.paths import resolved
+
+    try:
+        config = GuestConfig.from_json(untrusted_files.read(guest.path / "guest.json", MAX_CONFIG))
+        path = config.boot.get("kernel")
+        if not isinstance(path, str) or path.startswith(BUILTIN):
+            return None
+        return resolved(path)
+    except SdeiError:
+        return None
