@@ -23,9 +23,9 @@ def add_symbol_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE|DIR",
         help="show code addresses as function+0x1c/0x80 [module]: symbols are in a vmlinux, a kernel Image, a "
-        "System.map, a module (.ko), a copy of the guest's /proc/kallsyms or /proc/modules, or in a directory with such files; "
-        "FILE@0xADDRESS says where it lies. May be given several times. For a running guest the default is the kernel "
-        "that it was booted with; `none`: numbers",
+        "System.map, a module (.ko), a copy of the guest's /proc/kallsyms or /proc/modules, or in a directory with "
+        "such files; FILE@0xADDRESS says where it lies. May be given several times. For a running guest the default is "
+        "the kernel that it was booted with; `none`: numbers",
     )
     parser.add_argument(
         "--symbols-force", action="store_true", help="use symbols of another build than the guest's kernel is of"

@@ -62,7 +62,11 @@ def read(image: bytes, source: str) -> ImageSymbols:
     less.
     """
     banner = _BANNER.search(image)
-    return ImageSymbols(_table(image, source), build_id(image), banner[1].decode() if banner else None)
+    try:
+        table = _table(image, source)
+    except (IndexError, struct.error):  # it was cut
+        table = None
+    return ImageSymbols(table, build_id(image), banner[1].decode() if banner else None)
 
 
 def build_id(image: bytes) -> str | None:

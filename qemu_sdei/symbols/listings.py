@@ -30,8 +30,10 @@ _TOLERATED: Final = 0.02
 
 
 def is_symbols(data: bytes) -> bool:
-    """Whether `data` begins as a System.map or a kallsyms does, perhaps after a line or two of something else."""
-    return any(_LINE.match(line) for line in data[:4096].split(b"\n")[:4])
+    """Whether `data` begins as a System.map or a kallsyms does, perhaps after a line or two of something else; also what
+    Debian has in place of one.
+    """
+    return _STUB in data[:200] or any(_LINE.match(line) for line in data[:4096].split(b"\n")[:4])
 
 
 def is_modules(text: str) -> bool:
@@ -52,7 +54,7 @@ def symbols(data: bytes, source: str) -> SymbolTable:
             the file that Debian's kernel packages have in place of a System.map.
     """
     if len(data) > MAX_TEXT:
-        raise UsageError(f"{source} has more than {MAX_TEXT >> 20} MiB, which no listing of symbols has")
+        raise UsageError(f"{source} has more than {MAX_TEXT >> 20} MiB, which no such file has")
     if _STUB in data[:200]:
         raise UsageError(
             f"{source} is a placeholder: Debian has the real one in linux-image-RELEASE-dbg; the kernel itself "

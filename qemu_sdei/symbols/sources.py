@@ -146,15 +146,17 @@ def _read(sources: Sources, file: IO[bytes], source: str, address: int | None) -
             raise UsageError(f"{source} is a kernel without symbols in it (CONFIG_KALLSYMS): give its vmlinux")
         return Kernel(source, found.table, found.build_id, found.release)
     if listings.is_symbols(head):
-        return Kernel(source, listings.symbols(_all(file, source), source), release=_release_of(source))
+        return Kernel(
+            source, listings.symbols(_all(file, source, listings.MAX_TEXT), source), release=_release_of(source)
+        )
     if len(head) < _HEAD and notes.is_notes(head):
         sources.build_id = notes.build_id(head)
         return None
     text = head.decode("utf-8", "replace")
     if listings.is_modules(text):
-        sources.bases |= listings.modules(_all(file, source).decode("utf-8", "replace"))
+        sources.bases |= listings.modules(_text(file, source))
     elif listings.is_sections(text):
-        for name, where in listings.sections(_all(file, source).decode("utf-8", "replace")).items():
+        for name, where in listings.sections(_text(file, source)).items():
             sources.sections.setdefault(name, {}).update(where)
     elif "BUILD-ID" in (info := notes.vmcoreinfo(text)):
         sources.build_id = info["BUILD-ID"].lower()
@@ -209,12 +211,17 @@ def _unpacked(file: io.BufferedReader, source: str) -> IO[bytes]:
     return io.BytesIO(compressed.decompress(method, _all(file, source), source, MAX_UNPACKED))
 
 
-def _all(file: IO[bytes], source: str) -> bytes:
+def _all(file: IO[bytes], source: str, most: int = MAX_UNPACKED) -> bytes:
     """All of a file that is read as a whole. Raises `UsageError`: it is too large for that."""
-    data = file.read(MAX_UNPACKED + 1)
-    if len(data) > MAX_UNPACKED:
-        raise UsageError(f"{source} has more than {MAX_UNPACKED >> 20} MiB, which no such file has")
-    return data
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size > most:
+        raise UsageError(f"{source} has more than {most >> 20} MiB, which no such file has")
+    return file.read(most)
+
+
+def _text(file: IO[bytes], source: str) -> str:
+    return _all(file, source, listings.MAX_TEXT).decode("utf-8", "replace")
 
 
 def _release_of(path: str) -> str | None:

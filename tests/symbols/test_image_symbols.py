@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.symbols import image_symbols
+from tests.examples import examples
 from tests.symbols import elves
 from tests.symbols.kallsyms_maker import image
 
@@ -49,6 +50,7 @@ def test_the_build_id_is_the_kernels_and_not_a_vdsos() -> None:
     assert image_symbols.build_id(bytes(64) + vdso) is None
 
 
+@settings(max_examples=examples(30))
 @given(st.lists(st.tuples(st.integers(4096, 60_000), st.integers(0, 255)), min_size=1, max_size=20), st.booleans())
 def test_a_damaged_table_is_no_crash(changes: list[tuple[int, int]], since: bool) -> None:
     data = bytearray(image(SYMBOLS, since_6_4=since))
@@ -59,6 +61,7 @@ def test_a_damaged_table_is_no_crash(changes: list[tuple[int, int]], since: bool
         found.table.resolve(0xF010)
 
 
+@settings(max_examples=examples(30))
 @given(st.integers(0, 80_000))
 def test_a_table_that_is_cut_is_no_crash(length: int) -> None:
     image_symbols.read(image(SYMBOLS, since_6_4=True)[:length], "Image")
