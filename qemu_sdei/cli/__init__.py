@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "demo",
     "inject",
     "status",
+    "trace",
     "migrate",
     "receive",
     "save",

@@ -177,6 +177,8 @@ class Decoder:
             return {**head, "type": "boot", "vcpu": None, **details}
         if name == "kernel":
             return {**head, "type": "kernel", "kernels": details.get("kernel")}
+        if name == "trigger" and details.get("by") == "host":
+            head["counter"] = None
         if name in ("reject", "backend", "migration", "injection", "undelivered", "trigger"):
             return {**head, "type": name, **details}
         return {**head, "type": "note", "name": name, **details}

@@ -51,25 +51,31 @@ def open_trace(path: Path) -> Reading:
     JSON lines of `qemu-sdei trace --json`.
 
     Raises:
-        UsageError: it cannot be read. `ProtocolError`: it is none of these, or damaged at its beginning.
+        UsageError: it cannot be read, is none of these, of another version, or damaged at its beginning.
     """
     file = _opened(path)
     try:
-        head = file.peek(16)[:16]
-        if int.from_bytes(head[:8], "little") == RING_MAGIC:
-            file.close()
-            ring = RingReader(path)
-            return Reading(ring.meta, lambda: records_of(ring.meta, ring_slots(ring)), ring.close)
-        if head[:8] == FILE_MAGIC:
-            trace = TraceFile(file, path)
-            return Reading(trace.meta, lambda: _of_file(trace), trace.close)
-        if head[:1] == b"{":
-            meta = _first_line(file, path)
-            return Reading(meta, lambda: _of_lines(file), file.close)
-    except BaseException:
+        return _reading(file, path)
+    except BaseException as error:
         file.close()
+        if isinstance(error, ProtocolError):
+            raise UsageError(str(error)) from None
         raise
-    file.close()
+
+
+def _reading(file: BufferedReader, path: Path) -> Reading:
+    """See `open_trace`; of a ring the file is closed."""
+    head = file.peek(16)[:16]
+    if int.from_bytes(head[:8], "little") == RING_MAGIC:
+        file.close()
+        ring = RingReader(path)
+        return Reading(ring.meta, lambda: records_of(ring.meta, ring_slots(ring)), ring.close)
+    if head[:8] == FILE_MAGIC:
+        trace = TraceFile(file, path)
+        return Reading(trace.meta, lambda: _of_file(trace), trace.close)
+    if head[:1] == b"{":
+        meta = _first_line(file, path)
+        return Reading(meta, lambda: _of_lines(file), file.close)
     raise ProtocolError(f"{path} is no trace: neither the file of `run --trace` nor JSON lines of `trace --json`")
 
 
@@ -100,16 +106,15 @@ class Numbering:
     begins with a ring of another backend's.
     """
 
-    def __init__(self) -> None:
-        self._last: int | None = None
+    def __init__(self, before: int = 0) -> None:
+        """`before`: serial number of the record that was the newest before these are read."""
+        self._last = before
         self._base = 0
 
     def missing(self, slot: tuple[int, ...]) -> int:
         """How many records are missing before this one."""
         serial = slot[0] >> 20
         last, self._last = self._last, serial
-        if last is None:
-            return serial - 1
         if serial <= last:
             self._base += last
             return serial - 1
@@ -120,13 +125,17 @@ class Numbering:
         return self._base + serial
 
 
-def records_of(meta: TraceMeta, slots: Iterable[tuple[int, ...]], ahead: int = AHEAD) -> Iterator[Record]:
-    """The records of slots in their order, with `dropped` where some are missing. `ahead`: see `aligned`."""
-    return aligned(_decoded(meta, slots), meta.counter_hz, ahead)
+def records_of(
+    meta: TraceMeta, slots: Iterable[tuple[int, ...]], *, ahead: int = AHEAD, before: int = 0
+) -> Iterator[Record]:
+    """The records of slots in their order, with `dropped` where some are missing. `ahead`: see `aligned`; `before`:
+    serial number of the newest record that is not to be there.
+    """
+    return aligned(_decoded(meta, slots, before), meta.counter_hz, ahead)
 
 
-def _decoded(meta: TraceMeta, slots: Iterable[tuple[int, ...]]) -> Iterator[Record]:
-    decoder, numbering = Decoder(meta.monitor), Numbering()
+def _decoded(meta: TraceMeta, slots: Iterable[tuple[int, ...]], before: int) -> Iterator[Record]:
+    decoder, numbering = Decoder(meta.monitor), Numbering(before)
     for slot in slots:
         missing = numbering.missing(slot)
         if missing:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.transitions import ROWS, Action
@@ -262,7 +262,7 @@ def test_of_another_version_is_said(where: str, tmp_path: Path) -> None:
     with (tmp_path / where).open("r+b") as file:
         file.seek(8)
         file.write(b"\x09")
-    with pytest.raises(ProtocolError, match="of version 9"):
+    with pytest.raises(UsageError, match="of version 9"):
         open_trace(tmp_path / where)
 
 
@@ -270,7 +270,7 @@ def test_of_another_version_is_said(where: str, tmp_path: Path) -> None:
 def test_what_is_no_trace_is_said_in_one_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(ProtocolError) as caught:
+    with pytest.raises(UsageError) as caught:
         open_trace(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="cannot be read"):
@@ -314,5 +314,5 @@ def test_a_ring_that_lies_about_itself_is_refused(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(8 * Header.SLOTS)
         file.write((1 << 40).to_bytes(8, "little"))
-    with pytest.raises(ProtocolError, match="is damaged"):
+    with pytest.raises(UsageError, match="is damaged"):
         open_trace(path)

@@ -1,0 +1,216 @@
+"""`qemu-sdei trace`: what happened between a guest and its firmware, of a guest that runs or from a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import add_verbosity, say
+from qemu_sdei.cli.screen import raw
+from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
+from qemu_sdei.errors import UsageError
+from qemu_sdei.printable import printable
+
+if TYPE_CHECKING:
+    from qemu_sdei.rundir import Running
+    from qemu_sdei.trace.decode import Record
+    from qemu_sdei.trace.meta import TraceMeta
+    from qemu_sdei.trace.ring_reader import RingReader
+
+_POLL: Final = 0.05
+"""Seconds between two looks at a ring that is followed."""
+_MAX_KEPT: Final = 1 << 22
+"""Records that are kept in memory for --since and --last."""
+_COLOURS: Final = {"bad": "1;31", "refused": "33", "event": "32", "quiet": "2", "plain": ""}
+_SUFFIX: Final = ".pftrace"
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "trace",
+        help="show what happened between a guest and its firmware",
+        usage="%(prog)s [NAME|FILE] [options] | %(prog)s diff A B [options]",
+        description="Show each call, event, change of state, power change and injection of a guest that runs (the "
+        "newest 8192, also if it hangs or its backend is dead), or of a file of `run --trace`. `trace diff` compares "
+        "two.",
+    )
+    parser.add_argument("what", nargs="?", metavar="NAME|FILE", help="default: the only guest that runs")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what happens from now on")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="F",
+        help="only these: call, event, frame, power or another type; vcpu=0,1; function=EVENT_SIGNAL or a pattern "
+        "(*REGISTER); event=0x100; result=DENIED. Given several times, all must fit",
+    )
+    parser.add_argument("--since", metavar="T", help="only the newest: 5s, 200ms, 2m; `boot`; #N for record number N")
+    parser.add_argument("--last", type=int, metavar="N", help="only the newest N")
+    parser.add_argument(
+        "--ftrace", metavar="FILE", help="put the guest's own ftrace beside it: its /sys/kernel/tracing/trace"
+    )
+    parser.add_argument("--perfetto", metavar="OUT", help=f"write a file for ui.perfetto.dev ({_SUFFIX})")
+    add_symbol_options(parser)
+    add_verbosity(parser, json_output=True, messages=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei.trace.filters import parse_filters, parse_since
+
+    wanted = parse_filters(args.filter)
+    since = None if args.since is None else parse_since(args.since)
+    if args.last is not None and not 0 < args.last <= _MAX_KEPT:
+        raise UsageError(f"--last {args.last} is not possible: give 1 to {_MAX_KEPT}")
+    guest, path = _place(args.what)
+    if args.follow:
+        if guest is None:
+            raise UsageError(f"{args.what} is a file: --follow is for a guest that runs")
+        if args.perfetto or args.ftrace or args.since or args.last:
+            raise UsageError("--follow shows what happens from now on: not with --perfetto, --ftrace, --since, --last")
+        return _follow(args, guest, path, wanted)
+    from qemu_sdei.trace.filters import since as newer
+    from qemu_sdei.trace.reading import open_trace
+
+    with open_trace(path) as reading, ExitStack() as stack:
+        records = reading.records()
+        if args.ftrace:
+            from qemu_sdei.trace.ftrace import with_ftrace
+
+            records = stack.enter_context(with_ftrace(records, reading.meta, Path(args.ftrace)))
+        if since is not None:
+            # What it begins with is known when all has been read.
+            records = iter(newer(list(deque(records, _MAX_KEPT)), since))
+        records = filter(wanted, records)
+        if args.last is not None:
+            records = iter(deque(records, args.last))
+        if args.perfetto:
+            return _write_perfetto(args, reading.meta, records)
+        shown = _show(args, guest, reading.meta, records)
+    if not shown and not args.json:
+        say("qemu-sdei: no such record", error=True)
+    return 0
+
+
+def _place(what: str | None) -> tuple[Running | None, Path]:
+    """The guest, if it is one, and its ring; or the file."""
+    from qemu_sdei import rundir
+
+    if what is not None and (Path(what).is_file() or ("/" in what and not Path(what).is_dir())):
+        return None, Path(what)
+    guest = rundir.find(what)
+    path = guest.path / rundir.TRACE
+    if not path.exists():
+        raise UsageError(f"guest {guest.name!r} has no trace ring: an older version of this program started it")
+    return guest, path
+
+
+def _show(args: argparse.Namespace, guest: Running | None, meta: TraceMeta, records: Iterable[Record]) -> int:
+    """Print records. Returns how many."""
+    line = _printer(args, guest, meta)
+    out = raw(sys.stdout)
+    shown = 0
+    if args.json:
+        out.write(json.dumps(meta.document()) + "\n")
+    for record in records:
+        out.write(line(record) + "\n")
+        shown += 1
+    return shown
+
+
+def _printer(args: argparse.Namespace, guest: Running | None, meta: TraceMeta) -> Callable[[Record], str]:
+    """What makes a line of a record."""
+    from qemu_sdei.trace.columns import Columns, mood
+
+    symbols = symbols_of(args, guest)
+    if args.json:
+        return lambda record: _json(record, None if symbols is None else symbols.name)
+    columns = Columns(meta.events, meta.started_ns, None if symbols is None else symbols.name)
+    if not sys.stdout.isatty():
+        return columns.line
+
+    def coloured(record: Record) -> str:
+        colour = _COLOURS[mood(record)]
+        # What is in the line is safe already; the colour is ours.
+        return f"\x1b[{colour}m{columns.line(record)}\x1b[0m" if colour else columns.line(record)
+
+    return coloured
+
+
+def _json(record: Record, symbol: Callable[[int], str] | None) -> str:
+    if symbol is not None and type(pc := record.get("pc")) is int:
+        record = {**record, "pc_symbol": symbol(pc)}
+    return json.dumps(record).replace("\x7f", "\\u007f")
+
+
+def _write_perfetto(args: argparse.Namespace, meta: TraceMeta, records: Iterable[Record]) -> int:
+    from qemu_sdei.cli.output import Progress
+    from qemu_sdei.views.perfetto import write_perfetto
+
+    path = Path(args.perfetto)
+    try:
+        with Progress(args.quiet) as progress, path.open("wb") as out:
+            progress(f"writing {path}")
+            written = write_perfetto(out, meta.document(), records)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    say(f"{path}: {written.records} records; open it at ui.perfetto.dev, which reads it in the browser")
+    return 0
+
+
+# ---- follow ----------------------------------------------------------------------------------------------------------
+
+
+def _follow(args: argparse.Namespace, guest: Running, path: Path, wanted: Callable[[Record], bool]) -> int:
+    """Show what happens from now on, until the guest ends or the user does."""
+    from qemu_sdei.errors import SdeiError
+    from qemu_sdei.guest.control_client import ControlClient
+    from qemu_sdei.trace.reading import records_of
+    from qemu_sdei.trace.ring_reader import RingReader
+
+    with ExitStack() as stack:
+        try:
+            # Else calls that always answer the same would only be counted.
+            client = stack.enter_context(ControlClient(guest.control, identity=guest.identity))
+            client.request("follow")
+        except SdeiError as error:
+            what = "what comes is shown all the same"
+            say(f"qemu-sdei: its backend does not answer ({printable(error)}); {what}", error=True)
+        ring = RingReader(path)
+        stack.callback(ring.close)
+        before = ring.newest
+        ring.skip_to(before + 1)
+        line = _printer(args, guest, ring.meta)
+        out = raw(sys.stdout)
+        if args.json:
+            out.write(json.dumps(ring.meta.document()) + "\n")
+        for record in records_of(ring.meta, _coming(guest, path, ring), ahead=0, before=before):
+            if record["type"] == "dropped" or wanted(record):
+                out.write(line(record) + "\n")
+                out.flush()
+    say(f"qemu-sdei: guest {guest.name!r} is gone", error=True)
+    return 0
+
+
+def _coming(guest: Running, path: Path, ring: RingReader) -> Iterator[tuple[int, ...]]:
+    """Slots as they come; ends with the guest."""
+    from qemu_sdei import rundir
+
+    while True:
+        slots = ring.take()
+        yield from slots
+        if slots:
+            continue
+        if not path.exists() or (guest.identity and rundir.identity(guest.path) != guest.identity):
+            yield from ring.take()
+            return
+        time.sleep(_POLL)
