@@ -102,7 +102,7 @@ def serve(options: argparse.Namespace) -> int:
     journal = Journal(directory / JOURNAL)
     doorbell = _connect(directory, options)
     ring = Ring(directory / rundir.TRACE, time.monotonic_ns)
-    goes_on = ring.newest > 0
+    goes_on = ring.serial > 0
     server = Server(window, doorbell, firmware, journal, ring)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
@@ -116,9 +116,9 @@ def serve(options: argparse.Namespace) -> int:
         )
     meta = _meta(config, firmware, ring)
     ring.describe(meta)
-    recorder = None
     if config.trace:
-        recorder = Recorder(ring, Path(config.trace), meta, anew=not goes_on and not options.incoming)
+        anew = not goes_on and not options.incoming
+        server.recorder = Recorder(ring, Path(config.trace), meta, lambda: server.paused, anew=anew)
         server.record_each(True)
     recovered = server.recover()
     began = "took-over" if recovered or goes_on else "incoming" if options.incoming else "started"
@@ -136,8 +136,8 @@ def serve(options: argparse.Namespace) -> int:
         control.close()
         doorbell.close()
         ring.commit()
-        if recorder is not None:
-            recorder.close()
+        if server.recorder is not None:
+            server.recorder.close()
         if lifeline is not None:
             lifeline.close()
         os.close(lock)

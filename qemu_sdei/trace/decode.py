@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from qemu_sdei.monitor.layout import COUNTER_SINCE, AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import Function
-from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, Action
+from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, STATES, STEP, UNREGISTERED, Action
 from qemu_sdei.services.function_names import function_name
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.trace.arguments import arguments_of, result_name
-from qemu_sdei.trace.slots import ANSWERED, CAUSES, MAX_TEXT, NO_VCPU, TEXT_FIRST, TEXT_MORE, At, Outcome, Type
+from qemu_sdei.trace.slots import CAUSES, IGNORED, MAX_TEXT, NO_VCPU, TEXT_FIRST, TEXT_MORE, At, Outcome, Type
 
 Record = dict[str, Any]
 """A record, as docs/reference/trace.md has it."""
@@ -39,7 +39,6 @@ _PSTATE: Final = At.DATA + Word.PSTATE - Word.KIND
 _VECTOR: Final = At.DATA + Word.VECTOR - Word.KIND
 _FUNCTION: Final = At.DATA + Word.FUNCTION - Word.KIND
 _ESR: Final = At.DATA + Word.ESR_EL3 - Word.KIND
-_TYPES: Final = frozenset(Type)
 _OWN: Final = frozenset(("n", "type", "vcpu", "time_ns", "counter", "pc", "at_ns", "at_error_ns"))
 
 
@@ -61,8 +60,10 @@ class Decoder:
         self._calls: dict[int | None, tuple[str, int]] = {}
         """Of each vCPU: function and number of the call that waits for micro-operations."""
 
-    def record(self, slot: Sequence[int]) -> Record | None:
-        """The record of a slot; None: it goes on in the next one, or is none."""
+    def records(self, slot: Sequence[int]) -> list[Record]:
+        """The records of a slot; none if it goes on in the next one, or is none. Their numbers are twice the slot's,
+        and one more for a transition that came of a call.
+        """
         tag = slot[At.TAG]
         kind = tag & 0xFF
         vcpu: int | None = tag >> 8 & 0xFFF
@@ -71,34 +72,25 @@ class Decoder:
         if kind == Type.MORE:
             return self._more(slot)
         self._text = None
-        if kind not in _TYPES:
-            return None
-        head: Record = {"n": tag >> 20, "type": "", "vcpu": vcpu, "time_ns": slot[At.TIME], "counter": None}
-        if kind == Type.FRAME:
-            return self._frame(head, slot)
-        head["counter"] = None if vcpu is None else self._counter.get(vcpu)
+        head: Record = {"n": (tag >> 20) * 2, "type": "", "vcpu": vcpu, "time_ns": slot[At.TIME], "counter": None}
+        if kind in (Type.FRAME, Type.STAMPED):
+            return self._frame(head if kind == Type.STAMPED else {**head, "time_ns": None}, slot)
         if kind == Type.TRANSITION:
-            return _transition(head, slot)
+            head["counter"] = None if vcpu is None else self._counter.get(vcpu)
+            return [_transition(head, slot[At.DATA])]
         if kind == Type.TRIGGER:
-            return _trigger({**head, "counter": None}, slot)
+            return [_trigger(head, slot)]
         if kind == Type.COUNTED:
             function = slot[At.DATA]
-            head["counter"] = None
-            return {
-                **head,
-                "type": "counted",
-                "function": function_name(function & FUNCTION_MASK),
-                "id": function,
-                "count": slot[At.DATA + 1],
-                "since_ns": slot[At.DATA + 2],
-            }
-        return self._begin_text(head, slot)
+            counted = {"function": function_name(function & FUNCTION_MASK), "id": function}
+            return [{**head, "type": "counted", **counted, "count": slot[At.DATA + 1], "since_ns": slot[At.DATA + 2]}]
+        return self._begin_text(head, slot) if kind == Type.TEXT else []
 
-    def _frame(self, head: Record, slot: Sequence[int]) -> Record:
+    def _frame(self, head: Record, slot: Sequence[int]) -> list[Record]:
         vcpu = head["vcpu"]
         counter = (slot[At.COUNTER] or None) if self._counts else None
         head["counter"] = self._counter[vcpu] = counter
-        pc, pstate, answered = slot[_PC], slot[_PSTATE], bool(slot[At.ANSWER] & ANSWERED)
+        pc, pstate, answered = slot[_PC], slot[_PSTATE], slot[At.ANSWER] & 0xFFFF != IGNORED
         kind = slot[At.DATA]
         where = {"pc": pc, "pstate": pstate, "el": pstate >> 2 & 3 if not pstate & 0x10 else 0}
         if kind != Kind.SMC:
@@ -112,7 +104,7 @@ class Decoder:
                 record |= self._of_call(vcpu, slot, then)
             elif then == "returns":
                 then = "resumes"
-            return {**record, "answered": answered, "then": then, "next_pc": slot[At.OUTCOME] if answered else None}
+            return [{**record, "answered": answered, "then": then, "next_pc": slot[At.OUTCOME] if answered else None}]
         function = slot[_FUNCTION]
         name = function_name(function & FUNCTION_MASK)
         registers = [int(word) for word in slot[_X0 : _X0 + 6]]
@@ -128,7 +120,11 @@ class Decoder:
             if then in ("returns", "waits") and slot[At.OUTCOME] == pc:
                 result = _signed(slot[At.OUTCOME + 2])
         record |= {"result": result, "result_name": None if result is None else result_name(name, result)}
-        return {**record, "then": then, "next_pc": slot[At.OUTCOME] if answered else None}
+        call = {**record, "then": then, "next_pc": slot[At.OUTCOME] if answered else None}
+        word = slot[At.ANSWER]
+        if not word >> 24 & 0xFF:
+            return [call]
+        return [call, _transition({**head, "n": head["n"] + 1}, word)]
 
     def _of_call(self, vcpu: int | None, slot: Sequence[int], then: str | None) -> Record:
         """What a frame that brings results of micro-operations has of the call that asked for them."""
@@ -141,23 +137,23 @@ class Decoder:
 
     # ---- texts -------------------------------------------------------------------------------------------------------
 
-    def _begin_text(self, head: Record, slot: Sequence[int]) -> Record | None:
+    def _begin_text(self, head: Record, slot: Sequence[int]) -> list[Record]:
         length = slot[At.DATA]
         data = bytearray(_bytes(slot, At.DATA + 1)[: min(length, TEXT_FIRST)])
         if length > TEXT_FIRST:
             self._text = (head, min(length, MAX_TEXT), data)
-            return None
-        return self._finish(head, data)
+            return []
+        return [self._finish(head, data)]
 
-    def _more(self, slot: Sequence[int]) -> Record | None:
+    def _more(self, slot: Sequence[int]) -> list[Record]:
         if self._text is None:
-            return None
+            return []
         head, length, data = self._text
         data += _bytes(slot, At.DATA)[: min(TEXT_MORE, length - len(data))]
         if len(data) < length:
-            return None
+            return []
         self._text = None
-        return self._finish(head, data)
+        return [self._finish(head, data)]
 
     def _finish(self, head: Record, data: bytearray) -> Record:
         try:
@@ -184,14 +180,14 @@ class Decoder:
         return {**head, "type": "note", "name": name, **details}
 
 
-def _transition(head: Record, slot: Sequence[int]) -> Record:
-    packed = slot[At.DATA + 1]
-    old, new, number = packed & 0xFF, packed >> 8 & 0xFF, packed >> 16
-    cause = CAUSES[number] if number < len(CAUSES) else f"{number:#x}"
+def _transition(head: Record, word: int) -> Record:
+    event, number, old = word >> 32, word >> 24 & 0xFF, word >> 16 & 0xFF
+    cause = CAUSES[number - 1] if 0 < number <= len(CAUSES) else f"{number:#x}"
+    new = STEP[Action[cause]][old][1] if cause in Action.__members__ and old < len(STATES) + 2 else UNREGISTERED
     return {
         **head,
         "type": "transition",
-        "event": slot[At.DATA],
+        "event": event,
         "from": STATE_NAMES.get(old, f"{old:#x}"),
         "to": STATE_NAMES.get(new, f"{new:#x}"),
         "cause": cause,
@@ -200,12 +196,12 @@ def _transition(head: Record, slot: Sequence[int]) -> Record:
 
 
 def _trigger(head: Record, slot: Sequence[int]) -> Record:
-    event, outcome, by = slot[At.DATA : At.DATA + 3]
+    event, outcome = slot[At.DATA : At.DATA + 2]
     return {
         **head,
         "type": "trigger",
         "event": event,
-        "by": "interrupt" if by else "host",
+        "by": "host",
         "outcome": "merged" if outcome == Outcome.MERGED else "pending",
         "why": None,
     }

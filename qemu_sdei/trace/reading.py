@@ -109,20 +109,17 @@ class Numbering:
     def __init__(self, before: int = 0) -> None:
         """`before`: serial number of the record that was the newest before these are read."""
         self._last = before
-        self._base = 0
+        self.base = 0
+        """What is added to the number of a record."""
 
     def missing(self, slot: tuple[int, ...]) -> int:
         """How many records are missing before this one."""
         serial = slot[0] >> 20
         last, self._last = self._last, serial
         if serial <= last:
-            self._base += last
+            self.base += 2 * last
             return serial - 1
         return serial - last - 1
-
-    def number(self, serial: int) -> int:
-        """The record's number in this trace."""
-        return self._base + serial
 
 
 def records_of(
@@ -139,10 +136,9 @@ def _decoded(meta: TraceMeta, slots: Iterable[tuple[int, ...]], before: int) -> 
     for slot in slots:
         missing = numbering.missing(slot)
         if missing:
-            yield dropped(missing, slot[1], numbering.number(slot[0] >> 20))
-        record = decoder.record(slot)
-        if record is not None:
-            record["n"] = numbering.number(record["n"])
+            yield dropped(missing, slot[1], numbering.base + 2 * (slot[0] >> 20))
+        for record in decoder.records(slot):
+            record["n"] += numbering.base
             yield record
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.monitor.layout import Word
 from qemu_sdei.trace.slots import (
-    ANSWERED,
-    CAUSES,
     DONE,
     HEADER_BYTES,
+    IGNORED,
     MAGIC,
     MAX_TEXT,
     META_BYTES,
     NO_VCPU,
-    POSTED,
     SLOT_BYTES,
     SLOT_WORDS,
     SLOTS,
@@ -33,15 +32,25 @@ from qemu_sdei.trace.slots import (
     file_size,
 )
 
-Record = Callable[[int], memoryview]
-"""Called with a PE whose frame is about to be answered; returns the slot, for `Done`."""
-_FRAME: Final = slice(At.DATA, At.DATA + 16)
-_OUTCOME: Final = slice(At.OUTCOME, At.OUTCOME + 4)
-_TEXT: Final = int(Type.TEXT)
-_MORE: Final = int(Type.MORE)
+PLACE: Final = slice(At.DATA, At.DATA + 16)
+"""Of a slot: where the frame goes, `POSTED` of it."""
+OUTCOME: Final = slice(At.OUTCOME, At.OUTCOME + 4)
+"""Of a slot: where its answer goes, `DONE` of it."""
 _COUNT: Final = int(Header.COUNT)
-_ANSWER: Final = int(At.ANSWER)
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Fold:
+    """The transition that goes into the slot of the call that it comes of.
+
+    Attributes:
+        word: the transition, as in At.ANSWER; 0: a call is being answered, and none has come of it yet; -1: no call is.
+    """
+
+    __slots__ = ("word",)
+
+    def __init__(self) -> None:
+        self.word = -1
 
 
 class Ring:
@@ -49,7 +58,10 @@ class Ring:
 
     Attributes:
         clock: gives the host's monotonic time in nanoseconds.
-        slots: how many records it keeps.
+        slots: how many records it keeps; `mask` is one less.
+        serial: number of the newest record; 0: there is none.
+        entries: the slots, words of each. `Server.frame` writes there itself, because a call costs as much as a record.
+        fold: the transition of the call that is being answered.
     """
 
     def __init__(self, path: Path, clock: Callable[[], int], slots: int = SLOTS) -> None:
@@ -60,32 +72,28 @@ class Ring:
         """
         self.clock = clock
         self.slots = slots
+        self.mask = slots - 1
         self._map, fresh = _mapped(path, slots)
         self._bytes = memoryview(self._map)
         words = self._bytes.cast("Q")
         self._header = words[: HEADER_BYTES // 8]
         first = SLOTS_OFFSET // 8
-        self._slots = [words[first + n * SLOT_WORDS : first + (n + 1) * SLOT_WORDS] for n in range(slots)]
+        self.entries = [words[first + n * SLOT_WORDS : first + (n + 1) * SLOT_WORDS] for n in range(slots)]
         if fresh:
             self._header[Header.MAGIC] = MAGIC
             self._header[Header.VERSION] = VERSION
             self._header[Header.SLOTS] = slots
-        self._state = [self._newest()]
-        """Serial number of the newest record: in a list, which closures share."""
+        self.serial = self._newest()
+        self.fold = Fold()
 
     def _newest(self) -> int:
         """Serial number of the newest record: whoever wrote it may have been killed before the header said so."""
         newest = self._header[_COUNT]
         for _ in range(self.slots):
-            if self._slots[newest % self.slots][0] >> 20 != newest + 1:
+            if self.entries[newest % self.slots][0] >> 20 != newest + 1:
                 break
             newest += 1
         return newest
-
-    @property
-    def newest(self) -> int:
-        """Serial number of the newest record; 0: there is none."""
-        return self._state[0]
 
     @property
     def header(self) -> memoryview:
@@ -94,14 +102,14 @@ class Ring:
 
     def newest_slots(self, limit: int) -> list[tuple[int, ...]]:
         """The newest records, at most `limit`, oldest first."""
-        newest = self.newest
+        newest = self.serial
         first = max(newest - min(limit, self.slots), 0)
-        found = [tuple(self._slots[serial & self.slots - 1]) for serial in range(first, newest)]
+        found = [tuple(self.entries[serial & self.mask]) for serial in range(first, newest)]
         return [slot for serial, slot in enumerate(found, first + 1) if slot[At.TAG] >> 20 == serial]
 
     def raw(self, serial: int, count: int) -> memoryview:
         """The bytes of `count` records from `serial` on, which must not go past the end of the file."""
-        start = SLOTS_OFFSET + (serial - 1 & self.slots - 1) * SLOT_BYTES
+        start = SLOTS_OFFSET + (serial - 1 & self.mask) * SLOT_BYTES
         return self._bytes[start : start + count * SLOT_BYTES]
 
     def describe(self, meta: dict[str, Any]) -> None:
@@ -113,57 +121,23 @@ class Ring:
         self._bytes[HEADER_BYTES : HEADER_BYTES + len(data)] = data
         self._header[Header.META_LENGTH] = len(data)
 
-    # ---- the hot path: closures, because a method's look-ups are what a record would cost once more -----------------
+    # ---- frames and transitions: the hot path ------------------------------------------------------------------------
 
-    def frame_writer(self, frames: Sequence[memoryview]) -> tuple[Record, Callable[[int, memoryview], None]]:
-        """(before, after): `before(pe)` keeps the frame that the PE has posted and returns its slot; `after(pe, slot)`
-        adds how it was answered.
+    def frame(self, serial: int, pe: int, frame: memoryview, seen: int, *, ignored: bool = False) -> None:
+        """Finish the record of a frame that is no call, whose slot has it as it was posted. `seen`: host time;
+        `ignored`: it was not answered.
         """
-        posted = [frame[POSTED] for frame in frames]
-        done = [frame[DONE] for frame in frames]
-        state, slots, mask, clock, header = self._state, self._slots, self.slots - 1, self.clock, self._header
-        place, outcome = _FRAME, _OUTCOME
-
-        def before(pe: int) -> memoryview:
-            at = state[0]
-            slot = slots[at & mask]
-            state[0] = at = at + 1
-            slot[place] = posted[pe]
-            slot[1] = clock()
-            slot[22] = 0
-            slot[0] = at << 20 | pe << 8 | 1
-            return slot
-
-        def after(pe: int, slot: memoryview) -> None:
-            slot[outcome] = done[pe]
-            slot[22] = frames[pe][1] | ANSWERED
-            header[3] = state[0]
-
-        return before, after
-
-    def transition_writer(self) -> Callable[[int, int, int, int, str], None]:
-        """What keeps a transition: (event, PE, old state, new state, cause)."""
-        state, slots, mask, clock = self._state, self._slots, self.slots - 1, self.clock
-        causes = {name: number << 16 for number, name in enumerate(CAUSES)}
-
-        def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
-            at = state[0]
-            slot = slots[at & mask]
-            state[0] = at = at + 1
-            slot[2] = event
-            slot[3] = old | new << 8 | causes[cause]
-            slot[1] = clock()
-            slot[0] = at << 20 | (pe & 0xFFF) << 8 | 2
-
-        return transition
+        slot = self.entries[serial - 1 & self.mask]
+        slot[OUTCOME] = frame[DONE]
+        slot[At.ANSWER] = IGNORED if ignored else frame[Word.FLAGS]
+        slot[At.TIME] = seen
+        slot[At.TAG] = serial << 20 | pe << 8 | Type.STAMPED
 
     # ---- the rest ----------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """What was kept so far is finished: readers see it. Not amid a frame: `after` does it for what was kept
-        meanwhile.
-        """
-        self._header[_COUNT] = self._state[0]
+        """What was kept so far is finished: readers see it. Not amid a frame."""
+        self._header[_COUNT] = self.serial
 
     def keep(self, kind: Type, vcpu: int | None, *words: int) -> None:
         """Keep a record of few words."""
@@ -187,14 +161,14 @@ class Ring:
             self._seal(slot, Type.MORE, vcpu)
 
     def _next(self) -> memoryview:
-        slot = self._slots[self._state[0] & self.slots - 1]
-        self._state[0] += 1
+        slot = self.entries[self.serial & self.mask]
+        self.serial += 1
         slot[At.TAG] = 0
         return slot
 
     def _seal(self, slot: memoryview, kind: Type, vcpu: int | None) -> None:
         slot[At.TIME] = self.clock()
-        slot[At.TAG] = self._state[0] << 20 | (NO_VCPU if vcpu is None else vcpu & 0xFFF) << 8 | kind
+        slot[At.TAG] = self.serial << 20 | (NO_VCPU if vcpu is None else vcpu & 0xFFF) << 8 | kind
 
 
 def _fill(slot: memoryview, first: int, data: bytes) -> None:

@@ -46,32 +46,37 @@ class At(IntEnum):
     """Words of a slot."""
 
     TAG = 0
-    """serial number << 20 | vCPU << 8 | `Type`. A reader that finds another serial number was lapped."""
+    """serial number << 20 | vCPU << 8 | `Type`; written last. A reader that finds another serial number was lapped."""
     TIME = 1
-    """Host's monotonic clock, nanoseconds."""
+    """Host's monotonic clock, nanoseconds; of a FRAME nothing."""
     DATA = 2
     """From here on as the type says."""
-    # FRAME: sixteen words of the frame as it was posted ...
+    # FRAME, STAMPED: sixteen words of the frame as it was posted ...
     COUNTER = 2 + Word.COUNTER - Word.KIND
     # ... PC, PSTATE, X0, X1 as it was answered ...
     OUTCOME = 18
     ANSWER = 22
-    """... and ANSWERED with the answer's FLAGS; 0 while it is not answered."""
+    """... and the answer's FLAGS, 16 bits, with the one transition that came of it, if one did: event << 32 |
+    cause << 24 | old state << 16, where the cause is counted from 1.
+    """
 
 
 class Type(IntEnum):
     """What a slot holds."""
 
     FRAME = 1
+    """A frame and its answer. The guest's counter in it says when."""
     TRANSITION = 2
-    """DATA: event; old state | new state << 8 | cause << 16."""
+    """DATA: event << 32 | cause << 24 | old state << 16."""
     TRIGGER = 3
-    """DATA: event; `Outcome`; 1 if by a bound interrupt, 0 if by the host; guest's counter or 0."""
+    """DATA: event; `Outcome`."""
     TEXT = 4
     """DATA: length of a JSON object in bytes, then its first bytes; the rest in slots of type MORE behind it."""
     MORE = 5
     COUNTED = 6
     """DATA: function id; how many calls since the record before; host time of that one."""
+    STAMPED = 7
+    """A FRAME with TIME: when the backend saw it."""
 
 
 class Outcome(IntEnum):
@@ -82,7 +87,12 @@ class Outcome(IntEnum):
 
 
 NO_VCPU: Final = 0xFFF
-ANSWERED: Final = 1 << 32
+IGNORED: Final = 0xFFFF
+"""In place of FLAGS: the frame was not answered."""
+STAMP_EVERY: Final = 64
+"""Calls of which one is stamped: reading the clock costs as much as a third of a record, and from one to the next the
+guest's counter is enough.
+"""
 POSTED: Final = slice(Word.KIND, Word.KIND + 16)
 """Of a frame: KIND to X5."""
 DONE: Final = slice(Word.PC, Word.PC + 4)

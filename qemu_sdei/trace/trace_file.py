@@ -15,7 +15,7 @@ import stat
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -44,8 +44,11 @@ class Recorder:
     What cannot be written ends the file, with a warning, and not the guest.
     """
 
-    def __init__(self, ring: Ring, path: Path, meta: dict[str, Any], *, anew: bool) -> None:
-        """Begin to write to `path`; `anew`: the guest begins, else the file goes on.
+    def __init__(
+        self, ring: Ring, path: Path, meta: dict[str, Any], paused: Callable[[], bool] = lambda: False, *, anew: bool
+    ) -> None:
+        """Begin to write to `path`; `anew`: the guest begins, else the file goes on. While the guest is `paused`
+        nothing is written: it may be at another backend, which writes to the same file.
 
         Raises:
             UsageError: it cannot be opened, or is something else than a trace.
@@ -55,6 +58,8 @@ class Recorder:
         self._fd = _opened(path, anew)
         self._stop = threading.Event()
         self._failed = False
+        self._paused = paused
+        self._lock = threading.Lock()
         try:
             if os.fstat(self._fd).st_size == 0:
                 data = json.dumps(meta, separators=(",", ":")).encode()[:META_BYTES]
@@ -66,10 +71,15 @@ class Recorder:
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY) and not self._failed:
+            if not self._paused():
+                self.copy()
+
+    def copy(self) -> None:
+        """Write what is new. Holds the interpreter only for moments: the loop that answers frames needs it."""
+        with self._lock:
             self._copy()
 
     def _copy(self) -> None:
-        """Write what is new. Holds the interpreter only for moments: the loop that answers frames needs it."""
         ring = self._ring
         end, saved = ring.header[Header.COUNT], ring.header[Header.SAVED]
         if saved > end:
@@ -93,8 +103,8 @@ class Recorder:
         """Write the rest, and end the file."""
         self._stop.set()
         self._thread.join()
-        if not self._failed:
-            self._copy()
+        if not self._failed and not self._paused():
+            self.copy()
         os.close(self._fd)
 
     def _fail(self, error: OSError) -> None:

@@ -105,7 +105,7 @@ def test_trace_gives_the_newest_records_oldest_first(backend: Backend, peer: Pee
     wanted = {"type": "transition", "vcpu": 0, "event": 0, "from": "registered", "to": "enabled", "cause": "ENABLE"}
     assert transition.items() >= wanted.items()
     assert transition["clause"].startswith("DEN0054 5.1.3")
-    assert [record["time_ns"] for record in records] == sorted(record["time_ns"] for record in records)
+    assert [record["n"] for record in records] == sorted({record["n"] for record in records})
     assert peer.result(cmd="trace", limit=1)["records"] == records[-1:]
     assert peer.result(cmd="trace", limit=0)["records"] == []
     assert peer.error(cmd="trace", limit=-1)[0] == "usage"

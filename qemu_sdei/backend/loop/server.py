@@ -38,7 +38,9 @@ from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.services.function_names import UNKNOWN
 from qemu_sdei.smccc.ids import FUNCTION_MASK
-from qemu_sdei.trace.ring import Ring
+from qemu_sdei.trace.ring import OUTCOME, PLACE, Ring
+from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY
+from qemu_sdei.trace.trace_file import Recorder
 
 _SPIN_MIN: Final = 400
 _SPIN_MAX: Final = 4000
@@ -68,6 +70,7 @@ class Server:
         kicks: how CPUs are interrupted.
         hooks: what is wanted of frames beside an answer.
         injections: whose clients wait for the outcome.
+        recorder: what writes the trace file of `run --trace`, if there is one.
     """
 
     def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, ring: Ring) -> None:
@@ -83,6 +86,7 @@ class Server:
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
+        self.recorder: Recorder | None = None
         self._each = 0
         """How many want to see each call, also those that are only counted otherwise."""
         window.save |= Save.COUNTER
@@ -94,7 +98,12 @@ class Server:
         self._contexts = window.contexts
         self._heads = [frame[layout.HEAD] for frame in window.frames]
         self._keep = journal.append
-        self._before, self._after = ring.frame_writer(window.frames)
+        self._ring = ring
+        self._fold = ring.fold
+        self._unstamped = 0
+        """Bits of serial numbers of calls whose records have no host time."""
+        self._posted = [frame[POSTED] for frame in window.frames]
+        self._done = [frame[DONE] for frame in window.frames]
         self._call = firmware.exchange.call
         self._wanted_kicks = firmware.kicks
         self._attention = firmware.dispatcher.attention
@@ -121,6 +130,11 @@ class Server:
         self.firmware.observer.record = self._record_outcome
         self.firmware.dispatcher.on_transition = self.log.transition_hook()
         self.firmware.dispatcher.on_waiting = self._waits
+        self._look_at_monitor()
+
+    def _look_at_monitor(self) -> None:
+        """One that tells no counter leaves the host's clock to say when a call came."""
+        self._unstamped = STAMP_EVERY - 1 if self.firmware.machine.monitor >= layout.COUNTER_SINCE else 0
 
     def _waits(self, event: int, pe: int) -> None:
         """An event became pending that no PE takes now. `pe`: of a private event, else ANY_PE."""
@@ -216,6 +230,9 @@ class Server:
 
     def pause(self) -> None:
         """Answer no frame until `resume`."""
+        self.log.ring.commit()
+        if self.recorder is not None and not self.descriptors.paused:
+            self.recorder.copy()  # before another backend goes on with the same file
         self.descriptors.paused = True
         self.window.header[Header.POLL] = 0
 
@@ -250,6 +267,7 @@ class Server:
         """Serve a guest whose state and window were just filled in; `answered` as of the backend before this."""
         self._last[:] = answered
         self._forget_entries()  # they count in lists that were replaced
+        self._look_at_monitor()
         for pe, s in enumerate(answered):
             self._seen[pe] = s
         self.kicks.forget()
@@ -277,7 +295,11 @@ class Server:
                 frame[1] = 0  # Word.FLAGS
                 frame[0] = s  # Word.ACK
                 return False
-            slot = self._before(pe)
+            ring, fold = self._ring, self._fold
+            ring.serial = serial = ring.serial + 1
+            slot = ring.entries[serial - 1 & ring.mask]
+            slot[PLACE] = self._posted[pe]
+            fold.word = 0
             # What is kept is what cannot be done twice. Where an event is due, even a call that only asks, or that
             # nobody serves, ends with a delivery.
             if mode == 1 or mode == 4 or (mode != 2 and self._attention[pe]):
@@ -285,12 +307,18 @@ class Server:
                 if self.journal.count >= FULL:
                     self._full = True
             self._call(pe, frame, self._contexts[pe], handler, mode == 2)
+            slot[OUTCOME] = self._done[pe]
+            slot[22] = fold.word | frame[1]  # At.ANSWER, Word.FLAGS
+            fold.word = -1
+            if serial & self._unstamped:
+                slot[0] = serial << 20 | pe << 8 | 1  # At.TAG, Type.FRAME
+            else:
+                slot[1] = self.log.clock()
+                slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED
         else:
-            slot = self._before(pe)
             mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
-            if not self._rare(pe, s, frame, frame[8]):
+            if not self._recorded(pe, s, frame, frame[8]):
                 return False
-        self._after(pe, slot)
         frame[0] = s
         if self._wanted_kicks:
             self.kicks.send()
@@ -324,6 +352,16 @@ class Server:
     def _forget_entries(self) -> None:
         self._counted.forget()
         self._entries.clear()
+
+    def _recorded(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
+        """As `_rare`, and kept in the ring."""
+        ring = self._ring
+        seen = self.log.clock()
+        ring.serial = serial = ring.serial + 1
+        ring.entries[serial - 1 & ring.mask][PLACE] = self._posted[pe]
+        taken = self._rare(pe, s, frame, kind)
+        ring.frame(serial, pe, frame, seen, ignored=not taken)
+        return taken
 
     def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
         """A frame that is no call; False: it is left alone."""
