@@ -92,7 +92,8 @@ class Decoder:
         head["counter"] = self._counter[vcpu] = counter
         pc, pstate, answered = slot[_PC], slot[_PSTATE], slot[At.ANSWER] & 0xFFFF != IGNORED
         kind = slot[At.DATA]
-        where = {"pc": pc, "pstate": pstate, "el": pstate >> 2 & 3 if not pstate & 0x10 else 0}
+        registers = [int(word) for word in slot[_X0 : _X0 + 6]]
+        where = {"pc": pc, "pstate": pstate, "el": pstate >> 2 & 3 if not pstate & 0x10 else 0, "x": registers}
         if kind != Kind.SMC:
             record = {**head, "type": "frame", "kind": _KINDS.get(kind, f"{kind:#x}"), **where}
             if kind == Kind.INTERRUPT:
@@ -107,9 +108,8 @@ class Decoder:
             return [{**record, "answered": answered, "then": then, "next_pc": slot[At.OUTCOME] if answered else None}]
         function = slot[_FUNCTION]
         name = function_name(function & FUNCTION_MASK)
-        registers = [int(word) for word in slot[_X0 : _X0 + 6]]
         record = {**head, "type": "call", "function": name, "id": function, **where}
-        record |= {"args": arguments_of(name, registers[1:]), "x": registers, "answered": answered}
+        record |= {"args": arguments_of(name, registers[1:]), "answered": answered}
         result = then = None
         if answered:
             then = _then(slot, pc)

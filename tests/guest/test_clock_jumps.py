@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei import rundir
+from qemu_sdei.trace.reading import open_trace
 from tests.guest.guests import check_nothing_left, command, until
 
 pytestmark = pytest.mark.guest
@@ -125,8 +126,8 @@ def test_a_guests_life(jumping: Path, tmp_path: Path) -> None:
     ask(runtime, "save", "c", str(saved), "--end")
     owner.communicate(timeout=30)
     assert owner.returncode == 0
-    told = [json.loads(line) for line in trace.read_text().splitlines()]
-    times = [entry["time_ns"] for entry in told if "time_ns" in entry]
+    with open_trace(trace) as reading:
+        times = [record["time_ns"] for record in reading.records() if record["time_ns"]]
     assert times, "something was traced"
     assert times == sorted(times)
     owner = run("restore", str(saved), "--name", "d")

@@ -110,8 +110,12 @@ def test_critical_event_while_interrupts_are_masked(kernel: Kernel) -> None:
     kernel.guest.inject(CRITICAL, 1, wait=True, timeout=20)
     kernel.do("run-for 0")
     kernel.inject(1, PRIVATE)
-    order = [(note["type"], note["event"]) for note in kernel.guest.trace() if note["type"] in ("deliver", "complete")]
-    normal, critical = [("deliver", PRIVATE), ("complete", PRIVATE)], [("deliver", CRITICAL), ("complete", CRITICAL)]
+    order = [
+        (record["cause"], record["event"])
+        for record in kernel.guest.trace()
+        if record.get("cause") in ("DISPATCH", "COMPLETE")
+    ]
+    normal, critical = [("DISPATCH", PRIVATE), ("COMPLETE", PRIVATE)], [("DISPATCH", CRITICAL), ("COMPLETE", CRITICAL)]
     assert order[-6:] == [normal[0], *critical, normal[1], *normal]
     last = kernel.last(1, CRITICAL)
     assert last["pstate"] & INTERRUPTS_MASKED

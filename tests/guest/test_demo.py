@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pexpect
 import pytest
 
 from qemu_sdei.guest.guest import Guest
+from qemu_sdei.trace.reading import open_trace
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import check_nothing_left
 
@@ -72,11 +72,14 @@ def test_the_dump_has_the_registers_that_the_backend_saw(runtime: Path, tmp_path
         client.shell("echo flush >/proc/sdei_test/control")
         log = guest.run("dmesg").output
         guest.poweroff()
-    deliveries = [seen for line in trace.read_text().splitlines() if (seen := json.loads(line))["type"] == "deliver"]
-    assert [(seen["event"], seen["pe"]) for seen in deliveries] == [(0, VCPU)]
-    saw = deliveries[0]["interrupted"]
-    assert (record.pc, record.pstate, record.regs) == (saw["pc"], saw["pstate"], tuple(saw["x"]))
-    assert record.context == tuple(saw["x"][:18])
+    with open_trace(trace) as reading:
+        records = list(reading.records())
+    (delivery,) = (number for number, seen in enumerate(records) if seen.get("cause") == "DISPATCH")
+    assert (records[delivery]["event"], records[delivery]["vcpu"]) == (0, VCPU)
+    saw = records[delivery - 1]  # the frame that ended in the handler
+    assert (saw["type"], saw["kind"], saw["then"]) == ("frame", "kick", "handler")
+    assert (record.pc, record.pstate, record.regs[:6]) == (saw["pc"], saw["pstate"], tuple(saw["x"]))
+    assert record.context == record.regs[:18]
     dump = log[log.index("=== SDEI Event (CPU#1)") :]
     words = [int(word, 16) for word in re.findall(rf"\b{WORD}\b", dump)]
-    assert words == [0, 0xDABFDABF, saw["pc"], saw["pstate"], record.sp, *saw["x"], *saw["x"][:18]]
+    assert words == [0, 0xDABFDABF, saw["pc"], saw["pstate"], record.sp, *record.regs, *record.context]

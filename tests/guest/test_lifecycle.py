@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from qemu_sdei.errors import (
     SdeiError,
     UsageError,
 )
+from qemu_sdei.trace.reading import open_trace
 from tests.guest.guests import check_nothing_left, runtime_directory, until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
@@ -217,7 +217,8 @@ def test_el2_for_the_guest(runtime: os.PathLike[str], cpu: str) -> None:
 def test_the_trace_is_complete(runtime: os.PathLike[str], tmp_path: Path) -> None:
     with Guest(GuestOptions(trace=tmp_path / "trace")) as guest:
         guest.poweroff()
-    names = [json.loads(line).get("function") for line in (tmp_path / "trace").read_text().splitlines()]
+    with open_trace(tmp_path / "trace") as reading:
+        names = [record["function"] for record in reading.records() if record["type"] == "call"]
     assert "PSCI_VERSION" in names
     assert names[-1] == "SYSTEM_OFF"
 
