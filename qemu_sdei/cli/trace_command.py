@@ -81,12 +81,14 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.trace.filters import since as newer
     from qemu_sdei.trace.reading import open_trace
 
-    with open_trace(path) as reading, ExitStack() as stack:
-        records = reading.records()
-        if args.ftrace:
-            from qemu_sdei.trace.ftrace import with_ftrace
+    if args.ftrace:
+        from qemu_sdei.trace.ftrace import open_with_ftrace
 
-            records = stack.enter_context(with_ftrace(records, reading.meta, Path(args.ftrace)))
+        opened = open_with_ftrace(path, Path(args.ftrace))
+    else:
+        opened = open_trace(path)
+    with opened as reading:
+        records = reading.records()
         if since is not None:
             # What it begins with is known when all has been read.
             records = iter(newer(list(deque(records, _MAX_KEPT)), since))

@@ -7,6 +7,7 @@ an init of its own too.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 from qemu_sdei.errors import GuestError, ProtocolError
 from qemu_sdei.guest.shell import CommandResult
 from qemu_sdei.host.client_module import MODULE_PATH
+from qemu_sdei.trace.guest_clock import MARKS
 
 MAX_NS: Final = 10_000_000_000
 """How long a handler or a thread may be made to spin, in ns."""
@@ -209,6 +211,18 @@ class SdeiClient:
     def irqs_off(self, cpu: int, ns: int) -> None:
         """Have a kernel thread on that CPU run for `ns` with interrupts off; returns when they are off."""
         self._command(f"irqs-off {cpu} {ns}")
+
+    def mark_trace(self, times: int = 16, tracing: str = "/sys/kernel/tracing") -> None:
+        """Write `times` pairs of markers into the guest's ftrace, each around a call that our trace has too: so the two
+        can be shown on one axis (docs/howto/linux-ftrace.md). Kprobes do it more precisely where a kernel has them.
+        """
+        first = time.monotonic_ns() // 1000 % (len(MARKS) - times)  # others than the last time
+        commands = []
+        for event in MARKS[first : first + times]:
+            for when in ("before", "after"):
+                commands.append(f"echo 'qemu-sdei {when} event={event:#x}' >{tracing}/trace_marker || exit 1")
+            commands.insert(-1, f"echo info {event:#x} >{_PROC}/control 2>/dev/null")  # there is no such event
+        self.shell("; ".join(commands))
 
     # What happened
 

@@ -35,7 +35,7 @@ class Reading:
         self.meta = meta
         self.records = records
         """Call it once: the records, from the oldest to the newest. What is missing is a record of type `dropped`."""
-        self._close = close
+        self.close = close
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +43,7 @@ class Reading:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
 
 def open_trace(path: Path) -> Reading:
@@ -149,9 +149,17 @@ def dropped(count: int, time_ns: int, before: int) -> Record:
 
 
 def _of_file(trace: TraceFile) -> Iterator[Record]:
-    yield from records_of(trace.meta, trace.slots())
+    last: Record | None = None
+    for last in records_of(trace.meta, trace.slots()):
+        yield last
     if trace.cut:
-        yield dropped(1, 0, 0) | {"why": "the file ends in the middle of a record"}
+        yield _damaged(last, 1, "the file ends in the middle of a record")
+
+
+def _damaged(last: Record | None, count: int, why: str) -> Record:
+    """The record that says that a file is damaged behind `last`: it stands where that one does."""
+    n, at, error = (0, 0, 0) if last is None else (last["n"], last["at_ns"], last.get("at_error_ns", 0))
+    return {**dropped(count, at, n + 1), "time_ns": None, "at_error_ns": error, "why": why}
 
 
 # ---- JSON lines ------------------------------------------------------------------------------------------------------
@@ -166,21 +174,19 @@ def _first_line(file: BufferedReader, path: Path) -> TraceMeta:
 
 def _of_lines(file: BufferedReader) -> Iterator[Record]:
     bad = 0
+    last: Record | None = None
     while line := file.readline(_MAX_LINE):
         record = _of_line(line)
         if record is None:
             bad += 1
             continue
         if bad:
-            yield _damaged(bad)
+            yield _damaged(last or record, bad, f"{bad} lines are no records")
             bad = 0
+        last = record
         yield record
     if bad:
-        yield _damaged(bad)
-
-
-def _damaged(lines: int) -> Record:
-    return dropped(lines, 0, 0) | {"why": f"{lines} lines are no records"}
+        yield _damaged(last, bad, f"{bad} lines are no records")
 
 
 def _of_line(line: bytes) -> Record | None:
@@ -190,8 +196,10 @@ def _of_line(line: bytes) -> Record | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("type"), str):
         return None
-    numbers = [record.get("n"), record.get("at_ns"), record.get("time_ns")]
-    vcpu = record.get("vcpu")
-    if not all(type(number) is int for number in numbers) or not (vcpu is None or type(vcpu) is int):
+    if not all(type(record.get(name)) is int for name in ("n", "at_ns")):
+        return None
+    if not all(type(record.get(name)) in (int, type(None)) for name in ("vcpu", "time_ns")):
+        return None
+    if type(record.setdefault("at_error_ns", 0)) is not int:
         return None
     return record
