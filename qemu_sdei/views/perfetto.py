@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.printable import printable
-from qemu_sdei.trace.columns import Columns, mood
+from qemu_sdei.trace.columns import mood
 
 Record = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ _PACKETS_AT_ONCE: Final = 1024
 _LATEST: Final = (1 << 63) - 1
 _WORD: Final = (1 << 64) - 1
 _MAX_TEXT: Final = 512
-_HIDDEN: Final = frozenset(("n", "type", "vcpu", "time_ns", "at_ns", "at_error_ns", "x"))
+_HIDDEN: Final = frozenset(("type", "vcpu", "time_ns", "counter", "at_ns", "at_error_ns", "x", "answered", "next_pc"))
 _NAMES: Final = {
     "frame": ("kind", "came to EL3: "),
     "undelivered": ("reason", "not delivered: "),
@@ -49,7 +49,7 @@ _NAMES: Final = {
     "counted": ("function", "counted: "),
 }
 """What an instant is called: by a field of its record, and what stands before that."""
-_DECIMAL: Final = frozenset(("el", "result", "count", "pid", "epoch", "kernels", "seconds"))
+_DECIMAL: Final = frozenset(("n", "el", "result", "count", "pid", "epoch", "kernels", "seconds"))
 
 _GUEST: Final = 1
 _HOST: Final = 2
@@ -105,7 +105,6 @@ class _Writer:
         self._out = out
         self._messages = messages
         self._trace = messages.Trace()
-        self._columns = Columns(meta["events"])
         self._names = {event["event"]: event["name"] for event in meta["events"]}
         self._vcpus: defaultdict[int, _Vcpu] = defaultdict(_Vcpu)
         self._arrows = self._records = self._handlers = 0
@@ -128,7 +127,7 @@ class _Writer:
     def _flush(self) -> None:
         """Traces that follow one another in a file are one."""
         self._out.write(self._trace.SerializeToString())
-        self._trace.Clear()
+        self._trace = self._messages.Trace()  # one that is cleared keeps its memory
 
     # ---- packets -----------------------------------------------------------------------------------------------------
 
@@ -193,23 +192,23 @@ class _Writer:
         return event
 
     def _note(self, event: Any, record: Record) -> None:
-        """All that a record says, below the event that stands for it; `line` says it in words."""
-        event.debug_annotations.add(name="line", string_value=self._columns.line(record))
+        """What a record says, below the event that stands for it."""
         if record.get("at_error_ns"):
             event.debug_annotations.add(name="time may be off by, ns", int_value=min(record["at_error_ns"], _LATEST))
         for name, value in record.items():
             if name in _HIDDEN or value is None:
                 continue
-            for label, part in value.items() if isinstance(value, Mapping) else ((name, value),):
-                self._annotate(event, str(label), part)
+            for label, part in value.items() if type(value) is dict else ((name, value),):
+                self._annotate(event, label, part)
 
     def _annotate(self, event: Any, name: str, value: Any) -> None:
-        note = event.debug_annotations.add(name=_text(name))
-        if isinstance(value, bool):
+        note = event.debug_annotations.add(name=name if name.isidentifier() and name.isascii() else _text(name))
+        kind = type(value)
+        if kind is bool:
             note.bool_value = value
-        elif isinstance(value, int) and name not in _DECIMAL and 0 <= value <= _WORD:
+        elif kind is int and name not in _DECIMAL and 0 <= value <= _WORD:
             note.pointer_value = value
-        elif isinstance(value, int) and -_LATEST <= value <= _LATEST:
+        elif kind is int and -_LATEST <= value <= _LATEST:
             note.int_value = value
         else:
             note.string_value = _text(value)
