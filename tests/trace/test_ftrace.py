@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.trace.align import Alignment
-from qemu_sdei.trace.ftrace import Ftrace, merged
+from qemu_sdei.trace.align import Alignment, aligned
+from qemu_sdei.trace.columns import Columns
+from qemu_sdei.trace.ftrace import Ftrace, merged, open_with_ftrace
 from qemu_sdei.trace.ftrace_text import parsed
 from qemu_sdei.trace.guest_clock import AFTER, BEFORE, MARKS, Calls
 from tests.examples import examples
+from tests.trace.records import META
 from tests.trace.simulated_clocks import HZ, TICK_NS, Exchange, Machine
+from tests.trace.test_record_schema import strictly
 
 HEADER = """\
 # tracer: nop
@@ -266,6 +270,33 @@ def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path, kind: str) -> No
 def test_no_line_is_too_strange(text: bytes) -> None:
     line = parsed(1, b"  sh-75 [000] d..1. 5.000001: " + text)
     assert line is None or line.guest_ns == 5_000_001_000
+
+
+def test_a_trace_is_opened_with_it(tmp_path: Path) -> None:
+    """Lines of the guest stand between our records, behind a note that says how good they are."""
+    guest = quiet()
+    for n in range(5):
+        guest.read_counter(guest.machine.now - 1_000_000 - n * 30_000)
+    guest.line("a: x", guest.machine.records[15].true_ns + 100_000)
+    guest.lines.append("half a li")
+    text = tmp_path / "ftrace"
+    text.write_text(HEADER + "".join(guest.lines))
+    trace = tmp_path / "trace.jsonl"
+    ours = aligned((dict(seen.record) for seen in guest.machine.records), HZ)
+    trace.write_text("".join(json.dumps(record) + "\n" for record in (META, *ours)))
+    with open_with_ftrace(trace, text) as reading:
+        assert reading.meta.guest == "demo"
+        records = list(reading.records())
+    kinds = [record["type"] for record in records]
+    assert kinds == ["call"] * 16 + ["note", "ftrace"] + ["call"] * 14
+    note = records[16]
+    assert (note["name"], note["lines"], note["not_understood"]) == ("ftrace", 11, 1)
+    assert 0 < note["clock_error_ns"] < 3_000
+    lines = [Columns().line(record) for record in records]
+    assert lines[17].endswith("ftrace:      sh-75 d..1. a: x")
+    strictly({**note, "type": "note"})
+    for record in records[17:18]:
+        strictly(record)
 
 
 def test_two_traces_are_put_together_by_their_times() -> None:
