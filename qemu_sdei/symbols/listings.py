@@ -30,7 +30,7 @@ _TOLERATED: Final = 0.02
 
 
 def is_symbols(data: bytes) -> bool:
-    """Whether `data` begins as a System.map or a kallsyms does, perhaps after a line or two of something else; also
+    """Whether `data` begins as a System.map or a kallsyms does, perhaps after a line or two of something else; or as
     what Debian has in place of one.
     """
     return _STUB in data[:200] or any(_LINE.match(line) for line in data[:4096].split(b"\n")[:4])

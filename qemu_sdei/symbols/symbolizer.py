@@ -22,6 +22,8 @@ _RETURNS: Final = (0xC400_0025, 0xC400_0026)
 """EVENT_COMPLETE and EVENT_COMPLETE_AND_RESUME: Linux calls them from its handler's entry code."""
 _SDEI: Final = range(0xC400_0020, 0xC400_0040)
 _PSCI: Final = (range(0x8400_0000, 0x8400_0020), range(0xC400_0000, 0xC400_0020))
+_ADDRESSES: Final = ("pc", "next_pc", "interrupted_pc")
+"""Fields of records that are code addresses."""
 _MAX_CACHE: Final = 1 << 16
 _MAX_TRAMPOLINE: Final = 4 * kaslr.PAGE
 _UNKNOWN: Final = (
@@ -151,6 +153,23 @@ class Symbolizer:
                 self._names.clear()
             self._names[pc] = known
         return known
+
+    def symbol(self, pc: int) -> str | None:
+        """The same; None where it is not known, which is not told of."""
+        symbol = self.resolve(pc)
+        return None if symbol is None else str(symbol)
+
+    def annotated(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A trace record with `pc_symbol` (and the like of its other code addresses), where they are known. What it
+        says is learned first. Records come in order.
+        """
+        self.learn(record)
+        found = dict(record)
+        for field in _ADDRESSES:
+            address = record.get(field)
+            if isinstance(address, int) and (symbol := self.symbol(address)):
+                found[f"{field}_symbol"] = symbol
+        return found
 
     def resolve(self, pc: int) -> Symbol | None:
         """The function that `pc` lies in; None: it is not known."""
