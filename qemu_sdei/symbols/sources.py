@@ -31,6 +31,8 @@ MAX_NAMES: Final = 200_000
 MAX_KERNELS: Final = 8
 """Kernels of a directory that are read."""
 _HEAD: Final = 4096
+_SYSTEM: Final = ("boot", "lib/modules", "usr/lib/modules", "usr/lib/debug")
+"""Where a system has kernels and modules."""
 _AT: Final = re.compile(r"(.+)@(0x[0-9a-fA-F]{1,16})")
 _MODULE_NAME: Final = re.compile(r"(.+)\.ko(?:\.debug)?(?:\.(?:xz|gz|zst))?")
 _KERNEL_NAMES: Final = (
@@ -273,12 +275,17 @@ def _load_directory(sources: Sources, top: Path) -> None:
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """Files below `top`; links to directories are not followed."""
+    """Files below `top`; of a system's root those where symbols are. Links to directories are not followed."""
+    begins = [top]
+    if (top / "usr").is_dir():
+        # /lib may be a link to /usr/lib.
+        begins = list(dict.fromkeys((top / name).resolve() for name in _SYSTEM if (top / name).is_dir())) or begins
     seen = 0
-    for folder, folders, names in os.walk(top):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            seen += 1
-            if seen > MAX_NAMES:
-                raise UsageError(f"{top} has more than {MAX_NAMES} files: give a directory nearer to the symbols")
-            yield Path(folder, name)
+    for begin in begins:
+        for folder, folders, names in os.walk(begin):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                seen += 1
+                if seen > MAX_NAMES:
+                    raise UsageError(f"{top} has more than {MAX_NAMES} files: give a directory nearer to the symbols")
+                yield Path(folder, name)

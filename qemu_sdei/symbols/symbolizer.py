@@ -22,7 +22,7 @@ _RETURNS: Final = (0xC400_0025, 0xC400_0026)
 """EVENT_COMPLETE and EVENT_COMPLETE_AND_RESUME: Linux calls them from its handler's entry code."""
 _SDEI: Final = range(0xC400_0020, 0xC400_0040)
 _PSCI: Final = (range(0x8400_0000, 0x8400_0020), range(0xC400_0000, 0xC400_0020))
-_ADDRESSES: Final = ("pc", "next_pc", "interrupted_pc")
+_ADDRESSES: Final = ("pc", "next_pc")
 """Fields of records that are code addresses."""
 _MAX_CACHE: Final = 1 << 16
 _MAX_TRAMPOLINE: Final = 4 * kaslr.PAGE

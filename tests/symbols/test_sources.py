@@ -130,6 +130,19 @@ def test_debugging_symbols_are_taken_before_others(tmp_path: Path) -> None:
     assert sorted(names(found)) == ["System.map-6.12.1", f"vmlinux-{RELEASE}"]
 
 
+def test_of_a_systems_root_only_the_usual_places_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where /lib is a link to /usr/lib, as it is in Debian."""
+    put(tmp_path / f"usr/lib/debug/boot/vmlinux-{RELEASE}", elves.linux())
+    put(tmp_path / f"usr/lib/modules/{RELEASE}/kernel/sdei_test.ko", elves.module())
+    (tmp_path / "lib").symlink_to("usr/lib")
+    for number in range(20):
+        put(tmp_path / f"home/somebody/{number}", b"")
+    monkeypatch.setattr(sources, "MAX_NAMES", 5)
+    found = load([str(tmp_path)])
+    assert names(found) == [f"vmlinux-{RELEASE}"]
+    assert len(found.modules["sdei_test"]) == 1
+
+
 def test_a_build_tree_is_a_directory_too(tmp_path: Path) -> None:
     put(tmp_path / "vmlinux", elves.linux())
     put(tmp_path / "System.map", elves.system_map())

@@ -232,12 +232,12 @@ def test_an_address_given_by_the_user_counts(user: User) -> None:
 
 def test_records_get_names_beside_their_addresses(user: User) -> None:
     symbols = user.symbolizer(vmlinux=elves.linux())
-    record = call(VERSION, SMC + OFFSET + 0x10) | {"next_pc": SCHEDULE + OFFSET, "interrupted_pc": None}
+    record = call(VERSION, SMC + OFFSET + 0x10) | {"next_pc": SCHEDULE + OFFSET}
     assert symbols.annotated(record) == record | {
         "pc_symbol": "__arm_smccc_smc+0x10/0x30",
         "next_pc_symbol": "schedule+0x0/0x80",
     }
-    assert symbols.annotated({"type": "note"}) == {"type": "note"}
+    assert symbols.annotated({"type": "note", "next_pc": None}) == {"type": "note", "next_pc": None}
     assert symbols.symbol(0x1234) is None
 
 
