@@ -20,6 +20,7 @@ from qemu_sdei.printable import printable
 
 if TYPE_CHECKING:
     from qemu_sdei.rundir import Running
+    from qemu_sdei.symbols.symbolizer import Symbolizer
     from qemu_sdei.trace.decode import Record
     from qemu_sdei.trace.meta import TraceMeta
     from qemu_sdei.trace.ring_reader import RingReader
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.trace.filters import since as newer
     from qemu_sdei.trace.reading import open_trace
 
+    symbols = symbols_of(args, guest)
     if args.ftrace:
         from qemu_sdei.trace.ftrace import open_with_ftrace
 
@@ -89,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         opened = open_trace(path)
     with opened as reading:
         records = reading.records()
+        if symbols is not None:  # before any is left out: each may say where the kernel lies
+            records = map(symbols.annotated, records)
         if since is not None:
             # What it begins with is known when all has been read.
             records = iter(newer(list(deque(records, _MAX_KEPT)), since))
@@ -97,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             records = iter(deque(records, args.last))
         if args.perfetto:
             return _write_perfetto(args, reading.meta, records)
-        shown = _show(args, guest, reading.meta, records)
+        shown = _show(args, symbols, reading.meta, records)
     if not shown and not args.json:
         say("qemu-sdei: no such record", error=True)
     return 0
@@ -116,9 +120,9 @@ def _place(what: str | None) -> tuple[Running | None, Path]:
     return guest, path
 
 
-def _show(args: argparse.Namespace, guest: Running | None, meta: TraceMeta, records: Iterable[Record]) -> int:
+def _show(args: argparse.Namespace, symbols: Symbolizer | None, meta: TraceMeta, records: Iterable[Record]) -> int:
     """Print records. Returns how many."""
-    line = _printer(args, guest, meta)
+    line = _printer(args, symbols, meta)
     out = raw(sys.stdout)
     shown = 0
     if args.json:
@@ -129,13 +133,12 @@ def _show(args: argparse.Namespace, guest: Running | None, meta: TraceMeta, reco
     return shown
 
 
-def _printer(args: argparse.Namespace, guest: Running | None, meta: TraceMeta) -> Callable[[Record], str]:
+def _printer(args: argparse.Namespace, symbols: Symbolizer | None, meta: TraceMeta) -> Callable[[Record], str]:
     """What makes a line of a record."""
     from qemu_sdei.trace.columns import Columns, mood
 
-    symbols = symbols_of(args, guest)
     if args.json:
-        return lambda record: _json(record, None if symbols is None else symbols.name)
+        return _json
     columns = Columns(meta.events, meta.started_ns, None if symbols is None else symbols.name)
     if not sys.stdout.isatty():
         return columns.line
@@ -148,9 +151,7 @@ def _printer(args: argparse.Namespace, guest: Running | None, meta: TraceMeta) -
     return coloured
 
 
-def _json(record: Record, symbol: Callable[[int], str] | None) -> str:
-    if symbol is not None and type(pc := record.get("pc")) is int:
-        record = {**record, "pc_symbol": symbol(pc)}
+def _json(record: Record) -> str:
     return json.dumps(record).replace("\x7f", "\\u007f")
 
 
@@ -191,16 +192,30 @@ def _follow(args: argparse.Namespace, guest: Running, path: Path, wanted: Callab
         stack.callback(ring.close)
         before = ring.newest
         ring.skip_to(before + 1)
-        line = _printer(args, guest, ring.meta)
+        symbols = symbols_of(args, guest)
+        if symbols is not None:
+            _learn(symbols, path)
+        line = _printer(args, symbols, ring.meta)
         out = raw(sys.stdout)
         if args.json:
             out.write(json.dumps(ring.meta.document()) + "\n")
         for record in records_of(ring.meta, _coming(guest, path, ring), ahead=0, before=before):
+            if symbols is not None:
+                record = symbols.annotated(record)
             if record["type"] == "dropped" or wanted(record):
                 out.write(line(record) + "\n")
                 out.flush()
     say(f"qemu-sdei: guest {guest.name!r} is gone", error=True)
     return 0
+
+
+def _learn(symbols: Symbolizer, path: Path) -> None:
+    """Have it know what the guest has done until now."""
+    from qemu_sdei.trace.reading import open_trace
+
+    with open_trace(path) as reading:
+        for record in reading.records():
+            symbols.learn(record)
 
 
 def _coming(guest: Running, path: Path, ring: RingReader) -> Iterator[tuple[int, ...]]:

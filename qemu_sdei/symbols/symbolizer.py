@@ -61,7 +61,7 @@ class Symbolizer:
         self._bases = dict(sources.bases)
         self._placed_modules: list[SymbolTable] | None = None
         self._told: set[str] = set()
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str | None] = {}
 
     # What the guest is.
 
@@ -143,21 +143,24 @@ class Symbolizer:
         """`pc` as a person reads it: `function+0x1c/0x80 [module]`, or in hex digits where that is not known. Safe to
         print.
         """
-        known = self._names.get(pc)
+        known = self.symbol(pc)
         if known is None:
-            symbol = self.resolve(pc)
-            if symbol is None and kaslr.is_kernel_address(pc):
+            if kaslr.is_kernel_address(pc):
                 self._explain()
-            known = f"{pc:#x}" if symbol is None else str(symbol)
-            if len(self._names) >= _MAX_CACHE:
-                self._names.clear()
-            self._names[pc] = known
+            known = f"{pc:#x}"
         return known
 
     def symbol(self, pc: int) -> str | None:
         """The same; None where it is not known, which is not told of."""
+        try:
+            return self._names[pc]
+        except KeyError:
+            pass
         symbol = self.resolve(pc)
-        return None if symbol is None else str(symbol)
+        if len(self._names) >= _MAX_CACHE:
+            self._names.clear()
+        known = self._names[pc] = None if symbol is None else str(symbol)
+        return known
 
     def annotated(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """A trace record with `pc_symbol` (and the like of its other code addresses), where they are known. What it

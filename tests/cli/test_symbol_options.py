@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import UsageError
 from qemu_sdei.rundir import Running
+from tests.cli.conftest import Command
 from tests.symbols import elves
 from tests.symbols.kallsyms_maker import image
 from tests.symbols.test_image_symbols import SYMBOLS
+from tests.trace.records import META, Maker
 
 VERSION = 0xC400_0020
 SMC = elves.LINUX["__arm_smccc_smc"][0]
@@ -91,3 +94,45 @@ def test_a_file_that_is_none_is_the_users_mistake(tmp_path: Path) -> None:
     for word in (str(tmp_path / "noise"), str(tmp_path / "nothing")):
         with pytest.raises(UsageError):
             symbols_of(parsed("--symbols", word))
+
+
+def traced(path: Path, offset: int) -> Path:
+    """A trace as JSON lines: the kernel calls, and then an interrupt comes while it schedules."""
+    maker = Maker()
+    call = maker.call(0, "SDEI_VERSION", 1 << 48) | {"pc": SMC + 0x10 + offset}
+    schedule = elves.LINUX["schedule"][0] + offset
+    frame = {"kind": "kick", "pc": schedule + 4, "next_pc": schedule + 4, "pstate": 0x5, "el": 1, "answered": True}
+    records = [META, call, maker.make("frame", 0, **frame, then="handler")]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.mark.parametrize("words", [[], ["--filter", "frame"], ["--last", "1"]])
+def test_a_trace_names_functions_also_if_the_call_that_says_where_is_left_out(
+    words: list[str], tmp_path: Path, command: Command
+) -> None:
+    trace = str(traced(tmp_path / "trace", 0x19F3_2D60_0000))
+    (tmp_path / "vmlinux").write_bytes(elves.linux())
+    result = command("trace", trace, "--symbols", str(tmp_path / "vmlinux"), *words)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "pc=schedule+0x4/0x80" in result.stdout
+    result = command("trace", trace, "--symbols", str(tmp_path / "vmlinux"), "--json", *words)
+    assert json.loads(result.stdout.splitlines()[-1])["pc_symbol"] == "schedule+0x4/0x80"
+
+
+def test_a_trace_without_names_has_the_reason_once(tmp_path: Path, command: Command) -> None:
+    trace = str(traced(tmp_path / "trace", 0x19F3_2D60_0400))
+    (tmp_path / "vmlinux").write_bytes(elves.linux())
+    result = command("trace", trace, "--symbols", str(tmp_path / "vmlinux"))
+    assert result.returncode == 0
+    assert result.stderr.count("\n") == 1
+    assert "another kernel" in result.stderr
+    assert "schedule" not in result.stdout
+
+
+def test_symbols_that_are_none_end_a_trace_with_one_line(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "noise").write_bytes(b"\x1b]0;noise")
+    result = command("trace", str(traced(tmp_path / "trace", 0)), "--symbols", str(tmp_path / "noise"))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert "\x1b" not in result.stderr
