@@ -26,7 +26,7 @@ from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.backend.reset.choice import loader_for
-from qemu_sdei.boot.area import Announced
+from qemu_sdei.boot.area import AcpiArea, Announced, ErrorSource
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestTimeoutError, ProtocolError, SdeiError, UsageError
@@ -35,6 +35,7 @@ from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.image import proof_of, version_of
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.printable import printable
+from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
 from qemu_sdei.trace.meta import TraceMeta
@@ -104,6 +105,7 @@ def serve(options: argparse.Namespace) -> int:
     ring = Ring(directory / rundir.TRACE, time.monotonic_ns)
     goes_on = ring.serial > 0
     server = Server(window, doorbell, firmware, journal, ring)
+    server.looks.sources = _error_sources(config, profile)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
     if options.lifeline:
@@ -161,6 +163,14 @@ def _meta(config: GuestConfig, firmware: Firmware, ring: Ring) -> dict[str, Any]
         program=__version__,
         slots=ring.slots,
     ).document()
+
+
+def _error_sources(config: GuestConfig, profile: Profile) -> tuple[ErrorSource, ...]:
+    """The error sources of a guest that boots by ACPI; others have none."""
+    boot = BootConfig.from_json(config.boot) if config.boot else None
+    if boot is None or boot.tables != "acpi":
+        return ()
+    return AcpiArea.of(boot).sources(Announced.of(profile).sources)
 
 
 def _monitor(directory: Path) -> tuple[int, int]:

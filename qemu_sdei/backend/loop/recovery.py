@@ -7,6 +7,7 @@ import contextlib
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_counts import taken_up
 from qemu_sdei.backend.loop.journal import Record
+from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
@@ -42,7 +43,8 @@ def recover(guest: ServedGuest) -> bool:
     posted = window.frames[0]
     booting = posted[Word.KIND] in (Kind.RESET, Kind.OPS) and not posted[Word.VECTOR]
     booting = booting and firmware.boot.is_proven(posted)
-    booting = booting and not (posted[Word.KIND] == Kind.OPS and power_down.step_of(posted))
+    others = power_down.step_of(posted) or Looks.is_one(posted)
+    booting = booting and not (posted[Word.KIND] == Kind.OPS and others)
     firmware.boot.booting = booting
     if state is None and guest.journal.count == 0:
         return False

@@ -27,6 +27,7 @@ from qemu_sdei.backend.loop.frame_hooks import FrameHooks
 from qemu_sdei.backend.loop.journal import FULL, Journal, Record
 from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
+from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.pending_injections import PendingInjections
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import ProtocolError, SdeiError
@@ -71,6 +72,7 @@ class Server:
         hooks: what is wanted of frames beside an answer.
         injections: whose clients wait for the outcome.
         recorder: what writes the trace file of `run --trace`, if there is one.
+        looks: where vCPUs are, for whoever asks.
     """
 
     def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, ring: Ring) -> None:
@@ -83,6 +85,7 @@ class Server:
         self.kicks = Kicks(window, doorbell, firmware)
         self.hooks = FrameHooks(self, guest, self.kicks, self.log)
         self.injections = PendingInjections(self.log)
+        self.looks = Looks(guest, self.kicks, ring.clock)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
@@ -271,6 +274,7 @@ class Server:
         for pe, s in enumerate(answered):
             self._seen[pe] = s
         self.kicks.forget()
+        self.looks.forget()
         self.checkpoint()
         self.kicks.repeat()
 
@@ -376,9 +380,22 @@ class Server:
         if kind in (Kind.KICK, Kind.INTERRUPT):
             self.kicks.on_the_way[pe] = 0
             self._heard = True
+            if self.looks.wants(pe):
+                if kind == Kind.KICK:
+                    self.looks.answer(frame)
+                    return True
+                self.kicks.kick(pe)
+        elif kind == Kind.OPS and self.looks.is_one(frame) and pe not in firmware.exchange.in_flight:
+            self._keep(Record.INPUT, pe, s, self.looks.take(pe, frame))
+            self._full = self.journal.count >= FULL
+            firmware.power.kicked(pe, frame, self.window.contexts[pe])
+            if firmware.power.started:
+                self.guest.starts.note()
+            return True
         boots = firmware.boot.boots(pe, frame)
         if kind == Kind.RESET and pe == 0:
             self.kicks.forget()
+            self.looks.forget()
         if not boots:
             if kind == Kind.OPS:
                 self.journal.append_ops(pe, s, self._heads[pe], frame[layout.OPS])
