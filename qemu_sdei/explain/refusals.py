@@ -1,0 +1,88 @@
+"""What the firmware has refused lately, and by which rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from qemu_sdei.explain.history import History
+from qemu_sdei.explain.picture import Picture, Record
+from qemu_sdei.explain.words import CLAUSES
+from qemu_sdei.sdei.constants import DENIED
+from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, Action
+
+MOST: Final = 8
+_ACTIONS: Final = {
+    "SDEI_EVENT_REGISTER": Action.REGISTER,
+    "SDEI_EVENT_ENABLE": Action.ENABLE,
+    "SDEI_EVENT_DISABLE": Action.DISABLE,
+    "SDEI_EVENT_UNREGISTER": Action.UNREGISTER,
+    "SDEI_EVENT_ROUTING_SET": Action.ROUTING_SET,
+    "SDEI_INTERRUPT_RELEASE": Action.RELEASE,
+}
+_INNERMOST: Final = {
+    "SDEI_EVENT_CONTEXT": Action.CONTEXT,
+    "SDEI_EVENT_COMPLETE": Action.COMPLETE,
+    "SDEI_EVENT_COMPLETE_AND_RESUME": Action.COMPLETE,
+}
+"""Calls that are about the innermost handler."""
+_STATES: Final = {name: state for state, name in STATE_NAMES.items()}
+_QUESTIONS: Final = ("SDEI_VERSION", "SDEI_FEATURES", "PSCI_FEATURES", "PSCI_VERSION", "MIGRATE_INFO_TYPE")
+"""A refusal is an answer to these as good as any."""
+_PSCI: Final = {
+    "ALREADY_ON": "that CPU is on: it has not called CPU_OFF",
+    "ON_PENDING": "CPU_ON was called for it before, and it has not come yet",
+    "INVALID_ADDRESS": "no CPU can run there with its MMU off: outside of RAM, or not aligned",
+    "INVALID_PARAMETERS": "no CPU has this affinity, or a reserved bit is set",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A call that was refused, and those like it.
+
+    Attributes:
+        call: the newest one.
+        count: how many.
+        why: by which rule, with the clause.
+    """
+
+    call: Record
+    count: int
+    why: str
+
+
+def refusals(picture: Picture, history: History) -> list[Refusal]:
+    """The newest ones first, each kind once."""
+    found: dict[tuple[object, ...], list[Record]] = {}
+    for call in history.calls():
+        name = str(call.get("function"))
+        result = call.get("result")
+        if not isinstance(result, int) or result >= 0 or name not in CLAUSES or name in _QUESTIONS:
+            continue
+        arguments = call.get("args", {})
+        key = (name, call.get("vcpu"), result, arguments.get("event"), arguments.get("target"))
+        found.setdefault(key, []).append(call)
+    return [Refusal(calls[0], len(calls), why(picture, history, calls[0])) for calls in list(found.values())[:MOST]]
+
+
+def why(picture: Picture, history: History, call: Record) -> str:
+    """The rule by which a call was refused: a row of the state table, with its source, or the call's own clause."""
+    name, vcpu = str(call.get("function")), call.get("vcpu")
+    if call.get("result") == DENIED and name in _ACTIONS:
+        event = int(call.get("args", {}).get("event", -1))
+        state = history.state_at(event, vcpu, call["n"])
+        if source := _source(_ACTIONS[name], state):
+            return f"{picture.called(event)} was {state} ({source})"
+    if call.get("result") == DENIED and name in _INNERMOST and vcpu is not None:
+        running = history.running_at(vcpu, call["n"])
+        if not running:
+            return f"no handler ran on vCPU {vcpu} ({_source(_INNERMOST[name], STATE_NAMES[0])})"
+    clause = CLAUSES.get(name, "")
+    reason = _PSCI.get(str(call.get("result_name"))) if clause.startswith("DEN0022") else None
+    return f"{reason} ({clause})" if reason else clause
+
+
+def _source(action: Action, state: str) -> str:
+    number = _STATES.get(state)
+    return next((row.source for row in ROWS if row.action is action and number in row.states and row.result != 0), "")

@@ -1,0 +1,80 @@
+"""A CPU that left an interrupt's handler without ending the interrupt: by CPU_OFF, or by another way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qemu_sdei.explain.finding import Finding, Weight
+from qemu_sdei.explain.history import History
+from qemu_sdei.explain.picture import Picture, Vcpu
+from qemu_sdei.explain.rules.registry import rule
+from qemu_sdei.explain.words import ago
+
+_REFERENCES = ("IHI 0069 (GICv3) 4.8: priority drop", "docs/reference/power-down.md")
+
+
+@rule
+def priority_left_active(picture: Picture, history: History) -> Iterator[Finding]:
+    """Group 1 interrupts of that priority and below are not signalled until it is dropped (ICC_EOIR1_EL1)."""
+    for vcpu in picture.vcpus:
+        where = vcpu.where
+        if where is None or not where.active_priorities:
+            continue
+        shown = ", ".join(f"{priority:#x}" for priority in where.active_priorities)
+        state = f"ICC_AP1R0_EL1 is {where.registers['ICC_AP1R0_EL1']:#x}: priority {shown} is active"
+        if vcpu.power == "off":
+            yield _went_off(picture, history, vcpu, state)
+        elif vcpu.on and not vcpu.running and _takes_none(vcpu):
+            yield _runs_on(picture, vcpu, state)
+
+
+def _takes_none(vcpu: Vcpu) -> bool:
+    """Whenever it was looked at it had its interrupts unmasked, by PSTATE and by priority, and the same priority was
+    active: so it is in no interrupt's handler, and takes none.
+    """
+    return len(vcpu.seen) > 1 and all(
+        where.active_priorities and not where.interrupts_masked and not where.priority_masked for where in vcpu.seen
+    )
+
+
+def _went_off(picture: Picture, history: History, vcpu: Vcpu, state: str) -> Finding:
+    off = next(history.calls(vcpu.index, "CPU_OFF"), None)
+    where = "" if off is None else f" at {picture.at(off['pc'])}"
+    return Finding(
+        rule="priority-left-active",
+        weight=Weight.NOTE,
+        title=f"vCPU {vcpu.index} went off inside an interrupt's handler",
+        text=f"It called CPU_OFF {ago(history.age(off), history.reach())}{where}, after it had acknowledged an "
+        "interrupt "
+        "(ICC_IAR1_EL1) and without ending it (ICC_EOIR1_EL1): Linux's crash stop does that, in the handler of "
+        "the stop "
+        "IPI. A CPU that really loses its power comes back with no priority active. This firmware sees to that at "
+        'CPU_ON; TF-A on QEMU does not, and the CPU then takes no interrupt: a capture kernel hangs at "smp: '
+        "Bringing "
+        'up secondary CPUs ...".',
+        evidence=(state,),
+        references=_REFERENCES,
+        about=frozenset({f"priority {vcpu.index}"}),
+    )
+
+
+def _runs_on(picture: Picture, vcpu: Vcpu, state: str) -> Finding:
+    where = vcpu.where
+    assert where is not None
+    waits = where.registers.get("ISR_EL1", 0) & 0x80
+    return Finding(
+        rule="priority-left-active",
+        weight=Weight.ERROR,
+        title=f"vCPU {vcpu.index} takes no interrupt: one that it has acknowledged was never ended",
+        text=f"It runs at {picture.at(where.pc)} with its interrupts unmasked, and still a priority is active in its "
+        "GIC interface: it has left an interrupt's handler by another way than its end (a jump, CPU_OFF and CPU_ON "
+        "under firmware that keeps the interface, another kernel). No interrupt of that priority or below is "
+        "signalled "
+        "to it, the timer's included.",
+        todo="One write to ICC_EOIR1_EL1 for each active priority, on that vCPU. On QEMU a write of 0 to "
+        "ICC_AP1R0_EL1, "
+        "which Linux does as it boots, is ignored where there is an EL3.",
+        evidence=(state, f"ISR_EL1.I is {int(bool(waits))}"),
+        references=_REFERENCES,
+        about=frozenset({f"priority {vcpu.index}"}),
+    )
