@@ -440,9 +440,16 @@ def running() -> list[Running]:
     return found
 
 
-def find(name: str) -> Running:
-    """The running guest `name`, or the directory that `name` is a path of (`qemu-args --dir`). Raises `UsageError`."""
+def find(name: str | None) -> Running:
+    """The running guest `name`, or the directory that `name` is a path of (`qemu-args --dir`); None: the only guest
+    that runs. Raises `UsageError`.
+    """
     guests = running()
+    if name is None:
+        if len(guests) == 1:
+            return guests[0]
+        names = ", ".join(guest.name for guest in guests)
+        raise UsageError(f"which guest? There run {names}: name one" if guests else "no guest is running")
     for guest in guests:
         if guest.name == name:
             return guest

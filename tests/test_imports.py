@@ -46,6 +46,7 @@ COMMON = {
     "codec",
     "compressed",
     "config",
+    "durations",
     "errors",
     "fetching",
     "guestbuild",
