@@ -27,6 +27,7 @@ from qemu_sdei.errors import (
 )
 from qemu_sdei.guest import remote_migration
 from qemu_sdei.guest.guest_snapshots import Snapshooter
+from qemu_sdei.guest.machine_control import MachineControl
 from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram, unwritable
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.remote_migration import RemoteMigration
@@ -67,6 +68,7 @@ class LocalMigration:
                 "resume": self._resume_requested,
                 "save": self._save_requested,
                 "snapshot": self.snapshooter.requested,
+                "machine": MachineControl(record, self).requested,
             }
         )
 

@@ -1,0 +1,103 @@
+"""What other processes ask of a guest's machine by its owner socket: whether its vCPUs run, pause, resume, registers.
+
+The requests, each with its fields: `machine` {"do": "look" | "pause" | "resume" | "registers", "vcpu": N}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from qemu_sdei.errors import GuestError, ProtocolError, UsageError
+from qemu_sdei.guest.guest_snapshots import Alone
+from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.guest.supervisor_client import ask
+from qemu_sdei.guest.supervisor_socket import Progress
+from qemu_sdei.vm.cpu_registers import parse
+
+RUNNING: Final = "running"
+PAUSED: Final = "paused"
+_LOOK: Final = 2.0
+"""Seconds that a look at the machine may take: it is beside the point of whatever is shown."""
+_ACT: Final = 40.0
+"""The same of what was asked for; QEMU's own limit is 30."""
+
+
+class MachineControl:
+    """Does it, in the guest's event loop."""
+
+    def __init__(self, record: GuestRecord, alone: Alone) -> None:
+        self._record = record
+        self._alone = alone
+
+    async def requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """See the module. Raises `UsageError`: there is no such request or vCPU, or the guest is being handed over."""
+        do = request.get("do")
+        if do == "look":
+            return {"status": await self._status()}
+        if do in ("pause", "resume"):
+            # Whoever moves the guest, or writes it down, has it paused and resumed as it needs.
+            with self._alone.alone():
+                before = await self._status()
+                if before not in (RUNNING, PAUSED):
+                    raise UsageError(f"the guest cannot be paused or resumed while QEMU says that it is {before!r}")
+                await self._execute("stop" if do == "pause" else "cont", {})
+                return {"before": before, "status": await self._status()}
+        if do == "registers":
+            vcpu = request.get("vcpu")
+            vcpus = self._record.options.smp
+            if type(vcpu) is not int or not 0 <= vcpu < vcpus:
+                raise UsageError(f"there is no vCPU {vcpu}: this guest has 0 to {vcpus - 1}")
+            words = {"command-line": "info registers", "cpu-index": vcpu}
+            return {"vcpu": vcpu, "text": str(await self._execute("human-monitor-command", words))}
+        raise UsageError("what is the machine to do? look, pause, resume or registers")
+
+    async def _status(self) -> str:
+        found = await self._execute("query-status", {})
+        status = found.get("status") if isinstance(found, dict) else None
+        if not isinstance(status, str):
+            raise GuestError("QEMU does not say whether the guest runs")
+        return status
+
+    async def _execute(self, command: str, arguments: dict[str, object]) -> object:
+        return await self._record.supervisor.execute(command, arguments)
+
+
+# ---- the other side: what another process asks ----------------------------------------------------------------------
+
+
+def run_state(owner: Path, identity: str = "") -> str:
+    """Whether the vCPUs of the guest with this owner socket run: "running", "paused", or another word of QEMU's.
+
+    Raises `SdeiError`: it has no owner, or does not answer.
+    """
+    return _text(_asked(owner, {"do": "look"}, identity, _LOOK), "status")
+
+
+def pause(owner: Path, identity: str = "") -> str:
+    """Stop its vCPUs; returns as `run_state`. Raises `SdeiError`."""
+    return _text(_asked(owner, {"do": "pause"}, identity, _ACT), "status")
+
+
+def resume(owner: Path, identity: str = "") -> str:
+    """Have its vCPUs run again; returns as `run_state`. Raises `SdeiError`."""
+    return _text(_asked(owner, {"do": "resume"}, identity, _ACT), "status")
+
+
+def registers(owner: Path, vcpu: int, identity: str = "") -> dict[str, int | str]:
+    """Registers of a vCPU by name, as QEMU has them now: see `cpu_registers.parse`. Raises `SdeiError`."""
+    found = parse(_text(_asked(owner, {"do": "registers", "vcpu": vcpu}, identity, _ACT), "text"))
+    if "PC" not in found:
+        raise ProtocolError(f"QEMU's registers of vCPU {vcpu} are not of the form that is known")
+    return found
+
+
+def _asked(owner: Path, request: dict[str, Any], identity: str, patience: float) -> dict[str, Any]:
+    return ask(owner, "machine", request, lambda step: None, identity=identity, patience=patience)
+
+
+def _text(result: dict[str, Any], name: str) -> str:
+    value = result.get(name)
+    if not isinstance(value, str):
+        raise ProtocolError("the supervisor's answer is not of the protocol's form")
+    return value
