@@ -55,6 +55,8 @@ class GuestError(SdeiError):
         self.console = console or []
         self.trace = trace
         self.output = output
+        self.explanation: list[str] = []
+        """What the firmware makes of it, as lines (`explain`); empty: nothing was found."""
 
     def __str__(self) -> str:
         lines = message_lines(self.message)
@@ -65,6 +67,9 @@ class GuestError(SdeiError):
         if self.console:
             lines.append("  last console lines:")
             lines += ["    " + printable(line.expandtabs()) for line in self.console]
+        if self.explanation:
+            lines.append("  what `qemu-sdei explain` says of it:")
+            lines += ["    " + printable(line) for line in self.explanation]
         if self.trace is not None:
             lines.append(f"  logs and trace: {printable(self.trace)}")
         return "\n".join(lines)

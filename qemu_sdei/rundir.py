@@ -65,6 +65,8 @@ _GOING: Final = ".going-"
 QEMU_LOG: Final = "qemu.log"
 WARNING: Final = "qemu-sdei backend: warning: "
 """What those lines of the backend's log begin with that are for the user."""
+JOURNAL: Final = "journal"
+"""What the backend did, for the one that comes after it."""
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
 _IDENTITY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")

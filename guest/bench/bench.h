@@ -23,11 +23,13 @@ void mode_journey(void);
 void mode_dirty(void);
 void mode_deaf(void);
 void mode_registers(void);
+void mode_wedge(void);
 
 /* The other modes have no handler in C. */
 u64 storm_handler(struct regs *regs);
 u64 bound_handler(struct regs *regs);
 u64 deaf_handler(struct regs *regs);
+u64 wedge_handler(struct regs *regs);
 
 /* trap.S: what an exception left, x0 as it was then. */
 struct trap {

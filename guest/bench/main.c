@@ -265,6 +265,12 @@ static void mode_bound_events(void)
 	mode_bound();
 }
 
+static void mode_wedged(void)
+{
+	handler = wedge_handler;
+	mode_wedge();
+}
+
 u64 sdei_handler(struct regs *regs)
 {
 	return handler(regs);
@@ -281,6 +287,7 @@ void guest_main(void)
 		{ "hostile", mode_hostile }, { "bound", mode_bound_events },
 		{ "fuzz", mode_fuzz }, { "journey", mode_journey }, { "dirty", mode_dirty },
 		{ "deaf", mode_deaf_cpus }, { "registers", mode_registers }, { "calls", mode_calls },
+		{ "wedge", mode_wedged },
 	};
 	const char *mode = arg_text("mode", "");
 
@@ -294,6 +301,6 @@ void guest_main(void)
 			return;
 		}
 	}
-	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf, registers or calls",
-	     mode);
+	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf, registers, "
+	     "calls or wedge", mode);
 }

@@ -42,7 +42,6 @@ from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.ring import Ring
 from qemu_sdei.trace.trace_file import Recorder
 
-JOURNAL = "journal"
 _DOORBELL_TIMEOUT = 30.0
 _MAX_MONITOR = 1 << 20
 _LOCK_TIMEOUT = 5.0
@@ -100,7 +99,7 @@ def serve(options: argparse.Namespace) -> int:
     lock = _alone(directory)
     if options.identity and rundir.identity(directory) != options.identity:
         raise SdeiError(f"another guest has {directory} by now")
-    journal = Journal(directory / JOURNAL)
+    journal = Journal(directory / rundir.JOURNAL)
     doorbell = _connect(directory, options)
     ring = Ring(directory / rundir.TRACE, time.monotonic_ns)
     goes_on = ring.serial > 0

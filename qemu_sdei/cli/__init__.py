@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "inject",
     "status",
     "trace",
+    "explain",
     "migrate",
     "receive",
     "save",

@@ -29,7 +29,6 @@ _EARLY: Final = 1.0
 _LOOK: Final = 0.2
 _SAID: Final = 64 << 10
 """Bytes of what a backend said last."""
-_JOURNAL: Final = "journal"
 
 
 def register(subparsers: Any) -> None:
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     with locked(directory / rundir.LOCK):
         memory.create_named(ram, config.ram_size)
-        if not (directory / _JOURNAL).exists():  # else the QEMU that was served before goes on
+        if not (directory / rundir.JOURNAL).exists():  # else the QEMU that was served before goes on
             _identify(directory)
         try:
             with ram.open("rb") as file:
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
                 say(f"QEMU still runs: start this command again to go on; {ram} stays")
             else:
                 ram.unlink(missing_ok=True)
-                (directory / _JOURNAL).unlink(missing_ok=True)
+                (directory / rundir.JOURNAL).unlink(missing_ok=True)
                 (directory / rundir.IDENTITY).unlink(missing_ok=True)
     return 0
 
@@ -125,6 +124,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
+    from qemu_sdei import rundir
     from qemu_sdei.backend.loop import memory_limit
     from qemu_sdei.vm.process import describe_exit
 
@@ -147,7 +147,7 @@ def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
         if child.returncode == 0:
             deaths.died(answered=True)
             # What is in it was that QEMU's; the next one starts from its reset.
-            (directory / _JOURNAL).unlink(missing_ok=True)
+            (directory / rundir.JOURNAL).unlink(missing_ok=True)
             _identify(directory)
             say("QEMU ended")
             if once:

@@ -10,6 +10,7 @@ import sys
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.end_explained import explained, explaining
 from qemu_sdei.cli.files import read_file
 from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
             if script is not None:
                 return _run_script(guest, script, args, progress)
             if args.guest_command is not None:
-                return _run_command(guest, args, progress)
+                with explaining(guest):
+                    return _run_command(guest, args, progress)
             return interact(guest, args, progress)
         finally:
             guest.close()
@@ -156,7 +158,7 @@ def _run_script(guest: Guest, script: CodeType, args: argparse.Namespace, progre
     progress.done()
     namespace = {"__name__": "__main__", "__file__": script.co_filename, "guest": guest}
     try:
-        with unscreened():
+        with explaining(guest), unscreened():
             exec(script, namespace)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
@@ -197,7 +199,7 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
             what = f"guest {name!r} is at {end.moved} now" if end.moved else f"the guest ended ({end.reason})"
             say("", f"qemu-sdei: {what}", error=True)
     elif not args.quiet:
-        say("", "qemu-sdei: ending the guest", error=True)
+        say("", *explained(guest), "qemu-sdei: ending the guest", error=True)
     if guest.console_text.panicked:
         return GuestPanicError.exit_code
     return 1 if str(guest.options.kernel).startswith(BUILTIN) and _FAILED.search(guest.console) else 0

@@ -92,7 +92,7 @@ def _event(explanation: Explanation, number: int, instance: Any) -> dict[str, An
         "name": explanation.picture.event(number).name,
         "vcpu": instance.vcpu,
         "state": instance.state,
-        "since_ns": history.age(history.since(number, vcpu)),
+        "since_ns": history.state_age(number, vcpu),
         "running_on": instance.running_on if instance.running else None,
         "entered_ns": history.age(history.entered(number, vcpu)) if instance.running else None,
         "pending": instance.pending,

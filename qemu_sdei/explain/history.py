@@ -28,7 +28,7 @@ class History:
         records = picture.records
         boots = [at for at, record in enumerate(records) if record.get("type") == "boot"]
         self.records = records[boots[-1] :] if boots else records
-        self.complete = bool(boots) and not picture.lost
+        self.complete = bool(boots) and not any(record.get("type") == "dropped" for record in self.records)
         self._picture = picture
         self._shared = {event.number for event in picture.events if event.shared}
         self._by_instance: dict[tuple[int, int | None], list[Record]] = {}
@@ -113,6 +113,15 @@ class History:
         """The transition that has brought an event's instance into the state that it is in."""
         found = self.transitions(event, vcpu)
         return found[-1] if found else None
+
+    def state_age(self, event: int, vcpu: int | None) -> int | None:
+        """How long an event's instance has been in its state, in nanoseconds: by the trace, or as the backend knows."""
+        if (age := self.age(self.since(event, vcpu))) is not None:
+            return age
+        for of, instance in self._picture.instances():
+            if of.number == event and instance.vcpu in (None, vcpu) and instance.since_ns is not None:
+                return max(self._picture.now_ns - instance.since_ns, 0)
+        return None
 
     def entered(self, event: int, vcpu: int | None) -> Record | None:
         """The newest time that its handler was entered."""

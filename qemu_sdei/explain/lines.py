@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
 
+from qemu_sdei.durations import duration
 from qemu_sdei.explain.explanation import Explanation
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.picture import Event, Instance, Vcpu, Where
-from qemu_sdei.explain.words import ago, answer, joined, span
+from qemu_sdei.explain.words import ago, answer, joined, lasting
 
 WIDTH: Final = 92
 _HEARD: Final = 1_000_000_000
@@ -21,30 +22,32 @@ _SHORT: Final = 3
 _MARKS: Final = {Weight.ERROR: "", Weight.WARNING: " (warning)", Weight.NOTE: " (note)"}
 
 
-def lines(explanation: Explanation, *, width: int = WIDTH, registers: bool = False) -> list[str]:
-    """All of it. `registers`: X0 to X30 of each vCPU as well."""
+def lines(
+    explanation: Explanation, *, width: int = WIDTH, registers: bool = False, vcpu: int | None = None
+) -> list[str]:
+    """All of it. `registers`: X0 to X30 of each vCPU as well; `vcpu`: of the vCPUs show this one only."""
     out = [*_head(explanation, width)]
     for number, finding in enumerate(explanation.findings, 1):
         out += ["", *_finding(finding, f"{number}. ", width)]
     for title, part in (
         ("Events", list(_events(explanation, width))),
         ("Refused lately", list(_refused(explanation, width))),
-        ("vCPUs", list(_vcpus(explanation, width, registers))),
+        ("vCPUs", list(_vcpus(explanation, width, registers, vcpu))),
     ):
         if part:
             out += ["", title, *part]
     return out
 
 
-def short(explanation: Explanation, *, width: int = WIDTH) -> list[str]:
-    """The findings alone, the heaviest three; and without any which vCPU is where. For the end of a `run`."""
+def short(explanation: Explanation, *, width: int = WIDTH, where: bool = False) -> list[str]:
+    """The findings alone, the heaviest three. `where`: if there are none, where the vCPUs are."""
     found = [finding for finding in explanation.findings if finding.weight is not Weight.NOTE][:_SHORT]
-    out = []
+    out: list[str] = []
     for finding in found:
         out += _wrapped(f"- {finding.title}. {finding.text}", "", "  ", width)
         if finding.todo:
             out += _wrapped(f"Next: {finding.todo}", "  ", "    ", width)
-    return out or list(_vcpus(explanation, width, False))
+    return out or (list(_vcpus(explanation, width, False)) if where else [])
 
 
 def _wrapped(text: str, first: str, rest: str, width: int) -> list[str]:
@@ -68,7 +71,7 @@ def _head(explanation: Explanation, width: int) -> Iterator[str]:
         yield "  there is no trace of it: what happened before is not known"
     elif not explanation.history.complete:
         lost = f", and {picture.lost} of its records are missing" if picture.lost else ""
-        yield f"  its trace goes back {span(reach)}{lost}"
+        yield f"  its trace goes back {duration(reach)}{lost}"
 
 
 def _finding(finding: Finding, mark: str, width: int) -> Iterator[str]:
@@ -94,9 +97,7 @@ def _event(explanation: Explanation, event: Event, instance: Instance, width: in
     history, picture = explanation.history, explanation.picture
     vcpu = instance.vcpu if instance.vcpu is not None else instance.running_on
     where = "" if instance.vcpu is None else f" on vCPU {instance.vcpu}"
-    words = [f"{instance.state} (since {span(history.age(history.since(event.number, vcpu)))})"]
-    if history.since(event.number, vcpu) is None:
-        words = [f"{instance.state} (for longer than the trace goes back)"]
+    words = [f"{instance.state} for {lasting(history.state_age(event.number, vcpu), history.reach())}"]
     if instance.running:
         words.append(
             f"its handler runs on vCPU {instance.running_on}, entered "
@@ -129,7 +130,7 @@ def _refused(explanation: Explanation, width: int) -> Iterator[str]:
 # ---- vCPUs
 
 
-def _vcpus(explanation: Explanation, width: int, registers: bool) -> Iterator[str]:
+def _vcpus(explanation: Explanation, width: int, registers: bool, only: int | None = None) -> Iterator[str]:
     alike: dict[str, list[int]] = {}
     if not registers and len(explanation.picture.vcpus) > _MANY:
         for vcpu in explanation.picture.vcpus:
@@ -138,6 +139,8 @@ def _vcpus(explanation: Explanation, width: int, registers: bool) -> Iterator[st
     together = {indexes[0]: (plain, indexes) for plain, indexes in alike.items() if len(indexes) > 1}
     left_out = {index for _, indexes in together.values() for index in indexes}
     for vcpu in explanation.picture.vcpus:
+        if only is not None and vcpu.index != only:
+            continue
         if vcpu.index in together:
             plain, indexes = together[vcpu.index]
             yield from _wrapped(f"{_numbers(indexes)}: {plain}", "  ", "      ", width)
@@ -194,7 +197,7 @@ def _vcpu(explanation: Explanation, vcpu: Vcpu, width: int, registers: bool) -> 
         words.append("did not come when asked")
     call, heard = history.last_call(vcpu.index), history.age(history.last_heard(vcpu.index))
     if call is not None:
-        silent = f"not heard of for {span(heard)}: " if heard is not None and heard > _HEARD and vcpu.on else ""
+        silent = f"not heard of for {duration(heard)}: " if heard is not None and heard > _HEARD and vcpu.on else ""
         words.append(f"{silent}last call {_call(explanation, call)}")
     elif vcpu.silent_since is not None:
         words.append(f"no call since it was started at {picture.at(vcpu.silent_since)}")

@@ -133,6 +133,8 @@ class Instance:
     pending: bool = False
     routed_to: int | None = None
     running_on: int | None = None
+    since_ns: int | None = None
+    """Since when it is in its state, by the host's clock, as far as the backend knows."""
 
     @property
     def state(self) -> str:
@@ -184,6 +186,7 @@ class Picture:
         vcpus, events: empty where their state is not known.
         known_by: who told their state: "backend", "journal" (the backend does not answer), "" (nobody).
         backend, qemu: "" if it answers; else why it does not, as a sentence.
+        ended: QEMU has ended, and the guest with it.
         paused: QEMU has the vCPUs stopped: what QEMU calls that ("paused", "inmigrate", ...); "" if they run.
         epoch, kernels: resets of the machine; kernels that have begun since.
         client_el: exception level of SDEI's client.
@@ -202,6 +205,7 @@ class Picture:
     known_by: str = "backend"
     backend: str = ""
     qemu: str = ""
+    ended: bool = False
     paused: str = ""
     epoch: int = 1
     kernels: int = 0
@@ -257,8 +261,8 @@ def vcpus_of(status: Record) -> tuple[Vcpu, ...]:
         raise ProtocolError(f"the backend's status is not of the protocol's form ({error!r})") from None
 
 
-def events_of(status: Record) -> tuple[Event, ...]:
-    """The events of a backend's status. Raises ProtocolError."""
+def events_of(status: Record, acpi: dict[int, str]) -> tuple[Event, ...]:
+    """The events of a backend's status; `acpi`: what ACPI tables name them for, by number. Raises ProtocolError."""
     try:
         return tuple(
             Event(
@@ -266,7 +270,7 @@ def events_of(status: Record) -> tuple[Event, ...]:
                 name=str(entry["name"]),
                 shared=entry["type"] == "shared",
                 critical=entry["priority"] == "critical",
-                acpi=str(entry.get("acpi", "")),
+                acpi=acpi.get(int(entry["event"]), ""),
                 instances=tuple(
                     Instance(
                         event=int(entry["event"]),
@@ -277,6 +281,7 @@ def events_of(status: Record) -> tuple[Event, ...]:
                         pending=bool(found["pending"]),
                         routed_to=found.get("routed_to"),
                         running_on=found.get("running_on") if found["pe"] is None else found["pe"],
+                        since_ns=found.get("since_ns"),
                     )
                     for found in entry["instances"]
                 ),

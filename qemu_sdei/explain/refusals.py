@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from qemu_sdei.explain.history import History
 from qemu_sdei.explain.picture import Picture, Record
 from qemu_sdei.explain.words import CLAUSES
-from qemu_sdei.sdei.constants import DENIED
+from qemu_sdei.sdei.constants import DENIED, PENDING
 from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, Action
 
 MOST: Final = 8
@@ -29,6 +30,7 @@ _INNERMOST: Final = {
 _STATES: Final = {name: state for state, name in STATE_NAMES.items()}
 _QUESTIONS: Final = ("SDEI_VERSION", "SDEI_FEATURES", "PSCI_FEATURES", "PSCI_VERSION", "MIGRATE_INFO_TYPE")
 """A refusal is an answer to these as good as any."""
+_CLAUSE: Final = re.compile(r"DEN0054 \d[\d.]*(?:, \d[\d.]*)*")
 _PSCI: Final = {
     "ALREADY_ON": "that CPU is on: it has not called CPU_OFF",
     "ON_PENDING": "CPU_ON was called for it before, and it has not come yet",
@@ -58,8 +60,8 @@ def refusals(picture: Picture, history: History) -> list[Refusal]:
     for call in history.calls():
         name = str(call.get("function"))
         result = call.get("result")
-        if not isinstance(result, int) or result >= 0 or name not in CLAUSES or name in _QUESTIONS:
-            continue
+        if not isinstance(result, int) or result >= 0 or name not in CLAUSES or name in _QUESTIONS or result == PENDING:
+            continue  # (PENDING: it is done, and takes effect later)
         arguments = call.get("args", {})
         key = (name, call.get("vcpu"), result, arguments.get("event"), arguments.get("target"))
         found.setdefault(key, []).append(call)
@@ -84,5 +86,8 @@ def why(picture: Picture, history: History, call: Record) -> str:
 
 
 def _source(action: Action, state: str) -> str:
+    """The clause of a row of the state table; rows name others as well who say the same."""
     number = _STATES.get(state)
-    return next((row.source for row in ROWS if row.action is action and number in row.states and row.result != 0), "")
+    row = next((row for row in ROWS if row.action is action and number in row.states and row.result != 0), None)
+    clause = None if row is None else _CLAUSE.match(row.source)
+    return "" if clause is None else clause[0]

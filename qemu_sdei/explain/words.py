@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-_NS: Final = 1_000_000_000
+from qemu_sdei import durations
+from qemu_sdei.durations import duration
 
 CLAUSES: Final = {
     name: f"DEN0054 5.1.{number}"
@@ -31,30 +32,20 @@ UNTIL_COMPLETE: Final = (
 )
 
 
-def span(ns: int | None) -> str:
-    """A span of time: "3.2 s", "250 ms", "4 min 10 s"."""
-    if ns is None:
-        return "an unknown time"
-    seconds = ns / _NS
-    if seconds < 0.001:
-        return f"{ns / 1000:.0f} µs"
-    if seconds < 0.9995:
-        return f"{ns / 1e6:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 def ago(ns: int | None, before: int | None = None) -> str:
     """How long ago: "3.2 s ago"; of what is older than all records, which go back `before` nanoseconds, "more than 5 s
     ago".
     """
     if ns is not None:
-        return f"{span(ns)} ago"
-    return "at a time that the trace does not tell" if before is None else f"more than {span(before)} ago"
+        return durations.ago(ns)
+    return "at a time that the trace does not tell" if before is None else f"more than {duration(before)} ago"
+
+
+def lasting(ns: int | None, before: int | None = None) -> str:
+    """For how long: "3.2 s", "more than 5 s" (as `ago`)."""
+    if ns is not None:
+        return duration(ns)
+    return "a time that the trace does not tell" if before is None else f"more than {duration(before)}"
 
 
 def called(record: dict[str, Any]) -> str:

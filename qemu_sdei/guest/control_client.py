@@ -332,6 +332,10 @@ class ControlClient:
         """The state of the guest's vCPUs and events (see docs/internals.md)."""
         return self.request("status", again=True)
 
+    def look(self, vcpus: list[int], *, ask: bool = True) -> dict[str, Any]:
+        """Where these vCPUs are, as far as they have come; `ask`: have them come now. See the protocol's `look`."""
+        return self.request("look", {"vcpus": vcpus, "ask": ask}, again=True)
+
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest trace records, oldest first."""
         records = self.request("trace", {"limit": limit}, again=True).get("records")

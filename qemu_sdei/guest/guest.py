@@ -10,12 +10,13 @@ with Guest(GuestOptions(smp=2)) as guest:
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from qemu_sdei import rundir as files
 from qemu_sdei import stopped
@@ -43,6 +44,9 @@ from qemu_sdei.vm.description import Description
 from qemu_sdei.vm.event_loop import EventLoop
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.qemu_exit import PowerOff
+
+if TYPE_CHECKING:
+    from qemu_sdei.explain.explanation import Explanation
 
 T = TypeVar("T")
 
@@ -315,6 +319,17 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     def status(self) -> dict[str, Any]:
         """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
         return self._ask(ControlClient.status)
+
+    def explain(self) -> Explanation:
+        """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to
+        do, as `qemu-sdei explain` says. Also when it hangs, or its backend does: in some 5 s at most.
+        """
+        from qemu_sdei.explain.explanation import explain
+        from qemu_sdei.guest.picture_taking import take_picture
+
+        directory = self.placement.directory
+        here = files.Running(directory.name, directory.path, os.getpid(), identity=files.identity(directory.path))
+        return explain(take_picture(here, ended=self.power_off is not None))
 
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest trace records of the backend, oldest first."""

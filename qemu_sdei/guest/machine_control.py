@@ -84,9 +84,11 @@ def resume(owner: Path, identity: str = "") -> str:
     return _text(_asked(owner, {"do": "resume"}, identity, _ACT), "status")
 
 
-def registers(owner: Path, vcpu: int, identity: str = "") -> dict[str, int | str]:
-    """Registers of a vCPU by name, as QEMU has them now: see `cpu_registers.parse`. Raises `SdeiError`."""
-    found = parse(_text(_asked(owner, {"do": "registers", "vcpu": vcpu}, identity, _ACT), "text"))
+def registers(owner: Path, vcpu: int, identity: str = "", *, patience: float = _ACT) -> dict[str, int | str]:
+    """Registers of a vCPU by name, as QEMU has them now: see `cpu_registers.parse`. `patience`: seconds. Raises
+    `SdeiError`.
+    """
+    found = parse(_text(_asked(owner, {"do": "registers", "vcpu": vcpu}, identity, patience), "text"))
     if "PC" not in found:
         raise ProtocolError(f"QEMU's registers of vCPU {vcpu} are not of the form that is known")
     return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_counts import taken_up
-from qemu_sdei.backend.loop.journal import Record
+from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.loop.journal import Journal, Record
 from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import ProtocolError, SdeiError
@@ -48,31 +50,60 @@ def recover(guest: ServedGuest) -> bool:
     firmware.boot.booting = booting
     if state is None and guest.journal.count == 0:
         return False
-    last = [0] * window.nr_cpus
-    answers: dict[int, tuple[int, list[int]]] = {}
+    last, answers = replay(firmware, guest.journal, window.nr_cpus, state)
     try:
-        if state is not None:  # else the machine has not booted yet: all that happened is in the records
-            firmware.restore(state["firmware"])
-            firmware.exchange.delivered = int(state["delivered"])
-            last = _words(state["last"], window.nr_cpus)
+        if state is not None:
             stored = [(int(function), [int(n) for n in counts]) for function, counts in state["calls"].items()]
             if any(len(counts) != window.nr_cpus for _, counts in stored):
                 raise ValueError("calls of another number of CPUs")
             taken_up(guest.calls, stored, window.nr_cpus)
-            guest.machine["window_version"] = firmware.machine.monitor = _version(state["window_version"])
+            guest.machine["window_version"] = firmware.machine.monitor
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ProtocolError(f"journal: checkpoint: {error!r}") from None
+    firmware.boot.booting = booting
+    window.announce(firmware.machine.monitor)  # before any answer: a CPU that came out of reset looks at it
+    # The calls that came after are not counted again, so who has called since is not known.
+    firmware.power.started.clear()
+    guest.answered[:] = last
+    guest.seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
+    for pe in range(window.nr_cpus):
+        _take_up(guest, pe, answers.get(pe))
+    firmware.kicks.clear()
+    return True
+
+
+def replay(
+    firmware: Firmware, journal: Journal, nr_cpus: int, state: dict[str, Any] | None
+) -> tuple[list[int], dict[int, tuple[int, list[int]]]]:
+    """Have a new firmware be what the journal's checkpoint and the records since then make of it. `state`: that
+    checkpoint; None: the machine has not booted yet, and all that happened is in the records.
+
+    Returns of each PE the number of the newest frame, and number and words of its answer.
+
+    Raises:
+        ProtocolError: the journal is damaged.
+    """
+    last = [0] * nr_cpus
+    answers: dict[int, tuple[int, list[int]]] = {}
+    try:
+        if state is not None:
+            firmware.restore(state["firmware"])
+            firmware.exchange.delivered = int(state["delivered"])
+            last = _words(state["last"], nr_cpus)
+            firmware.machine.monitor = _version(state["window_version"])
             for pe, words in state["answers"].items():
                 answers[int(pe)] = (last[int(pe)], _words(words, FRAME_WORDS))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ProtocolError(f"journal: checkpoint: {error!r}") from None
-    scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(window.nr_cpus)]
+    scratch = [memoryview(bytearray(8 * FRAME_WORDS)).cast("Q") for _ in range(nr_cpus)]
     contexts = [frame[layout.CONTEXT] for frame in scratch]
     scratch[0][Word.PROOF] = firmware.boot.proof  # the journal has no others
     scratch[0][Word.MONITOR_VERSION] = firmware.machine.monitor
-    for kind, pe, s, body, ops in guest.journal.records():
+    for kind, pe, s, body, ops in journal.records():
         if kind == Record.TRIGGER:
-            _replay_trigger(guest, body[0], body[1])
+            _replay_trigger(firmware, body[0], body[1])
             continue
-        if pe >= window.nr_cpus:
+        if pe >= nr_cpus:
             raise ProtocolError(f"journal: record of CPU {pe}")
         frame = scratch[pe]
         frame[layout.HEAD] = body
@@ -86,16 +117,7 @@ def recover(guest: ServedGuest) -> bool:
         last[pe] = s
         answers[pe] = (s, frame.tolist())
         firmware.kicks.clear()
-    firmware.boot.booting = booting
-    window.announce(firmware.machine.monitor)  # before any answer: a CPU that came out of reset looks at it
-    # The calls that came after are not counted again, so who has called since is not known.
-    firmware.power.started.clear()
-    guest.answered[:] = last
-    guest.seen[:] = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
-    for pe in range(window.nr_cpus):
-        _take_up(guest, pe, answers.get(pe))
-    firmware.kicks.clear()
-    return True
+    return last, answers
 
 
 def _version(value: object) -> int:
@@ -114,9 +136,9 @@ def _words(value: object, count: int) -> list[int]:
     return value
 
 
-def _replay_trigger(guest: ServedGuest, event: int, target: int) -> None:
+def _replay_trigger(firmware: Firmware, event: int, target: int) -> None:
     with contextlib.suppress(SdeiError):
-        guest.firmware.trigger(event, target - 1 if target else None)
+        firmware.trigger(event, target - 1 if target else None)
 
 
 def _take_up(guest: ServedGuest, pe: int, answer: tuple[int, list[int]] | None) -> None:

@@ -9,7 +9,7 @@ from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.history import History
 from qemu_sdei.explain.picture import Picture, Record, Vcpu
 from qemu_sdei.explain.rules.registry import lasts, rule
-from qemu_sdei.explain.words import ago, called, joined, span
+from qemu_sdei.explain.words import ago, called, joined
 
 
 @rule
@@ -28,7 +28,7 @@ def masked_for_ever(picture: Picture, history: History) -> Iterator[Finding]:
             continue
         events = joined([picture.called(wait.event.number) for wait in behind])
         many = len(behind) > 1
-        text = f"{events} {'are' if many else 'is'} pending for it, and not delivered, because it masks SDEI: "
+        text = f"{events[:1].upper()}{events[1:]} {'are' if many else 'is'} pending for it, and not delivered, because it masks SDEI: "
         text += _why(vcpu, since, age, history)
         if panicked:
             text += " Its kernel has panicked: Linux masks SDEI on each CPU then, and does not come back."
@@ -51,8 +51,8 @@ def _why(vcpu: Vcpu, since: Record | None, age: int | None, history: History) ->
     if vcpu.sleeps:
         return "it is suspended, and masked itself before. It takes the event when it has woken and unmasked itself."
     if since is None:
-        return f"it has not unmasked itself since {ago(None, history.reach())}."
+        return f"it did so {ago(None, history.reach())} and has not unmasked itself since."
     if since.get("type") == "call":
-        return f"it called {called(since)} {span(age)} ago and has not unmasked itself since."
+        return f"it called {called(since)} {ago(age)} and has not unmasked itself since."
     what = "was suspended" if since.get("to") == "suspended" else "came on"
-    return f"it {what} {span(age)} ago, which masks it (DEN0054 6.5.2), and has not called SDEI_PE_UNMASK since."
+    return f"it {what} {ago(age)}, which masks it (DEN0054 6.5.2), and has not called SDEI_PE_UNMASK since."

@@ -14,6 +14,8 @@ from qemu_sdei.explain.words import joined
 @rule
 def out_of_reach(picture: Picture, history: History) -> Iterator[Finding]:
     """Without a backend each vCPU stands still at its next call."""
+    if picture.ended:
+        return
     if picture.backend:
         known = {
             "journal": "What follows is from its journal and its trace: how everything stood when it answered last.",

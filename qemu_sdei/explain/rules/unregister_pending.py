@@ -8,7 +8,7 @@ from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.history import History
 from qemu_sdei.explain.picture import Picture
 from qemu_sdei.explain.rules.registry import lasts, rule
-from qemu_sdei.explain.words import UNTIL_COMPLETE, ago, answer, called
+from qemu_sdei.explain.words import UNTIL_COMPLETE, ago, answer, called, lasting
 from qemu_sdei.sdei.transitions import STATE_NAMES, UNREGISTER_PENDING
 
 
@@ -20,7 +20,7 @@ def unregister_pending(picture: Picture, history: History) -> Iterator[Finding]:
             continue
         on = instance.running_on if instance.running_on is not None else instance.vcpu
         since = history.since(event.number, on)
-        if not lasts(history.age(since)):
+        if not lasts(history.state_age(event.number, on)):
             continue
         entered = history.entered(event.number, on)
         cause = None if since is None else history.cause(since)
@@ -38,7 +38,8 @@ def unregister_pending(picture: Picture, history: History) -> Iterator[Finding]:
             title=f"{picture.called(event.number)[:1].upper()}{picture.called(event.number)[1:]} cannot be "
             "unregistered "
             f"while its handler runs on vCPU {on}",
-            text=f"It is unregister-pending since {ago(history.age(since), history.reach())}{by}. Its handler was "
+            text="It has been unregister-pending for "
+            f"{lasting(history.state_age(event.number, on), history.reach())}{by}. Its handler was "
             f"entered {ago(history.age(entered), history.reach())} on vCPU {on} and has not ended. Until then each "
             "SDEI_EVENT_UNREGISTER is answered PENDING, SDEI_EVENT_REGISTER and SDEI_EVENT_ENABLE are DENIED, and no "
             "event of its priority is delivered to that vCPU.",

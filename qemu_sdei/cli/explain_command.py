@@ -1,0 +1,71 @@
+"""`qemu-sdei explain`: what is the matter with a running guest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import add_verbosity, print_json, say
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.explain.explanation import Explanation
+
+_WIDEST: Final = 100
+_NARROWEST: Final = 40
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "explain",
+        help="say what is the matter with a running guest, also one that hangs",
+        description="Say which vCPU holds which event in which state and since when, why each pending event is not "
+        "delivered and what the kernel has to do next, what was refused lately and by which rule, and where each vCPU "
+        "is. Situations that are known from the field are named. It works for a guest that hangs too, and where its "
+        "backend or QEMU does not answer. Exit code: 0 if nothing was found that the guest hangs by, 1 if something was.",
+    )
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+    )
+    parser.add_argument("--vcpu", type=int, metavar="N", help="look at vCPU N only, and show all its registers")
+    add_verbosity(parser, json_output=True, messages=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    if args.vcpu is not None and args.vcpu < 0:
+        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    from qemu_sdei import rundir
+    from qemu_sdei.explain.explanation import explain
+    from qemu_sdei.guest.picture_taking import take_picture
+
+    picture = take_picture(rundir.find(args.name), vcpus=None if args.vcpu is None else (args.vcpu,))
+    if args.vcpu is not None and picture.vcpus and args.vcpu >= len(picture.vcpus):
+        raise UsageError(f"there is no vCPU {args.vcpu}: this guest has {len(picture.vcpus)}")
+    explanation = explain(picture)
+    if args.json:
+        print_json(explanation.document())
+    else:
+        _show(explanation, args)
+    return int(explanation.wedged)
+
+
+def _show(explanation: Explanation, args: argparse.Namespace) -> None:
+    from qemu_sdei.explain.lines import lines
+
+    width = min(max(_columns(), _NARROWEST), _WIDEST)
+    say(*lines(explanation, width=width, registers=args.verbose > 0 or args.vcpu is not None, vcpu=args.vcpu))
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _WIDEST
+    except (OSError, ValueError):
+        return _WIDEST
