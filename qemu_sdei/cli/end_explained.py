@@ -1,4 +1,4 @@
-"""A `run` that ends because its guest hangs, panics or is cancelled says by itself what was the matter with the guest."""
+"""A `run` whose guest hangs or panics, or that is cancelled, says at its end what was the matter with the guest."""
 
 from __future__ import annotations
 

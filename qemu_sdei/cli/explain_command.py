@@ -25,7 +25,7 @@ def register(subparsers: Any) -> None:
         description="Say which vCPU holds which event in which state and since when, why each pending event is not "
         "delivered and what the kernel has to do next, what was refused lately and by which rule, and where each vCPU "
         "is. Situations that are known from the field are named. It works for a guest that hangs too, and where its "
-        "backend or QEMU does not answer. Exit code: 0 if nothing was found that the guest hangs by, 1 if something was.",
+        "backend or QEMU does not answer. Exit code: 1 if something was found that the guest hangs by, else 0.",
     )
     parser.add_argument(
         "name",

@@ -28,7 +28,8 @@ def masked_for_ever(picture: Picture, history: History) -> Iterator[Finding]:
             continue
         events = joined([picture.called(wait.event.number) for wait in behind])
         many = len(behind) > 1
-        text = f"{events[:1].upper()}{events[1:]} {'are' if many else 'is'} pending for it, and not delivered, because it masks SDEI: "
+        text = f"{events[:1].upper()}{events[1:]} {'are' if many else 'is'} pending for it, and not delivered, "
+        text += "because it masks SDEI: "
         text += _why(vcpu, since, age, history)
         if panicked:
             text += " Its kernel has panicked: Linux masks SDEI on each CPU then, and does not come back."
