@@ -240,8 +240,8 @@ def _where(explanation: Explanation, vcpu: Vcpu, where: Where) -> str:
 def _registers(where: Where) -> Iterator[str]:
     cells = [f"X{n:<2} {value:016x}" for n, value in enumerate(where.x)]
     cells += [f"PSTATE {where.pstate:x}"]
-    for at in range(0, len(cells), 4):
-        yield "      " + "  ".join(cells[at : at + 4])
+    for at in range(0, len(cells), 3):
+        yield "      " + "  ".join(cells[at : at + 3])
     named = [f"{name} {value:x}" for name, value in where.registers.items()]
-    for at in range(0, len(named), 3):
-        yield "      " + "  ".join(named[at : at + 3])
+    for at in range(0, len(named), 2):
+        yield "      " + "  ".join(named[at : at + 2])

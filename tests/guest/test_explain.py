@@ -1,4 +1,4 @@
-"""`explain` of real guests: each situation from the field is got into by a guest, and named rightly; a healthy guest has
+"""`explain` of real guests: each situation is got into by a guest, and named rightly; a healthy guest has
 none; and of a guest whose processes do not answer it says what it can.
 """
 
