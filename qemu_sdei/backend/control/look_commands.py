@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from qemu_sdei.backend.control.commands import Field, Switch, commands_of, handles
 from qemu_sdei.backend.control.connections import Client
-from qemu_sdei.services.function_names import function_name
 from qemu_sdei.backend.loop.looks import Look
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import UsageError
 from qemu_sdei.monitor.layout import Kind, Word
+from qemu_sdei.services.function_names import function_name
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
 _KINDS: Final = {int(kind): kind.name.lower().replace("_", "-") for kind in Kind}
