@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, print_json, say
+from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
+    from qemu_sdei.explain.picture import Picture
+    from qemu_sdei.symbols.symbolizer import Symbolizer
 
 _WIDEST: Final = 100
 _NARROWEST: Final = 40
@@ -34,6 +38,7 @@ def register(subparsers: Any) -> None:
         help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
     )
     parser.add_argument("--vcpu", type=int, metavar="N", help="look at vCPU N only, and show all its registers")
+    add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -46,15 +51,30 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.explain.explanation import explain
     from qemu_sdei.guest.picture_taking import take_picture
 
-    picture = take_picture(rundir.find(args.name), vcpus=None if args.vcpu is None else (args.vcpu,))
+    guest = rundir.find(args.name)
+    symbolizer = symbols_of(args, guest)
+    picture = take_picture(guest, vcpus=None if args.vcpu is None else (args.vcpu,))
     if args.vcpu is not None and picture.vcpus and args.vcpu >= len(picture.vcpus):
         raise UsageError(f"there is no vCPU {args.vcpu}: this guest has {len(picture.vcpus)}")
+    if symbolizer is not None:
+        picture = _with_names(picture, symbolizer)
     explanation = explain(picture)
     if args.json:
         print_json(explanation.document())
     else:
         _show(explanation, args)
     return int(explanation.wedged)
+
+
+def _with_names(picture: Picture, symbolizer: Symbolizer) -> Picture:
+    for record in picture.records:
+        symbolizer.learn(record)
+
+    def name(address: int) -> str | None:
+        found = symbolizer.name(address)
+        return None if found.startswith("0x") else found
+
+    return replace(picture, name=name)
 
 
 def _show(explanation: Explanation, args: argparse.Namespace) -> None:
