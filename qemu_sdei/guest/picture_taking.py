@@ -129,15 +129,15 @@ class _Taking:
 
     def _looked(self, client: ControlClient, wanted: list[int]) -> dict[str, Any]:
         """Have them come; add what they show to the picture."""
-        asked = time.monotonic_ns()
-        found = client.look(wanted)
+        found = before = client.look(wanted)
         limit = time.monotonic() + _COME
         while found.get("waiting") and time.monotonic() < limit:
             time.sleep(_POLL)
             found = client.look(wanted, ask=False)
         try:
-            entries = {entry["vcpu"]: entry for entry in found["vcpus"]}
-            vcpus = tuple(_seen(v, entries[v.index], asked) if v.index in entries else v for v in self.picture.vcpus)
+            old = {entry["vcpu"]: entry["look"] for entry in before["vcpus"]}
+            new = {entry["vcpu"]: entry for entry in found["vcpus"]}
+            vcpus = tuple(_seen(v, new[v.index], old[v.index]) if v.index in new else v for v in self.picture.vcpus)
             errors = tuple(map(_error, found["errors"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProtocolError(f"the backend's answer to look is not of the protocol's form ({error!r})") from None
@@ -215,11 +215,11 @@ def _number(status: dict[str, Any], name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _seen(vcpu: Vcpu, entry: dict[str, Any], asked: int) -> Vcpu:
-    """A vCPU with what a look that began at `asked` has shown."""
+def _seen(vcpu: Vcpu, entry: dict[str, Any], old: dict[str, Any] | None) -> Vcpu:
+    """A vCPU with what a look has shown; `old`: the look before it."""
     look = entry["look"]
     sleeps = bool(entry["sleeps"])
-    if look is None or look["time_ns"] < asked:
+    if look is None or (old is not None and look["number"] == old["number"]):
         return replace(vcpu, sleeps=sleeps, asked=True, missing=not sleeps)
     where = Where(
         int(look["pc"]),
