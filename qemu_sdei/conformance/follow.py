@@ -96,7 +96,7 @@ class Run:
                 self.crash = machine.ended or "the guest ended"
         if not self.crash:
             return True
-        self._blame(machine.trace(), parser.notes())
+        self._blame(machine.trace(), parser.notes(), machine.explanation() if self._current is not None else ())
         return False
 
     def _complete(self) -> bool:
@@ -168,11 +168,11 @@ class Run:
             return "n"
         return "y"
 
-    def _blame(self, trace: Sequence[Mapping[str, Any]], notes: tuple[str, ...]) -> None:
+    def _blame(self, trace: Sequence[Mapping[str, Any]], notes: tuple[str, ...], explanation: Sequence[str]) -> None:
         """The guest is lost: that is the failure of the scenario that was running."""
         lost, self._current = self._current, None
         if lost is not None and lost.number not in self.results:
-            self.fail(lost.number, lost.name, lost.source, self.crash, notes, trace)
+            self.fail(lost.number, lost.name, lost.source, self.crash, notes, trace, explanation)
 
     def fail(
         self,
@@ -182,9 +182,12 @@ class Run:
         got: str,
         notes: tuple[str, ...],
         trace: Sequence[Mapping[str, Any]] = (),
+        explanation: Sequence[str] = (),
     ) -> None:
         """Note that a scenario did not come to its end, for the reason `got`."""
-        details = {"expected": "the scenario ends", "got": got}
+        details: dict[str, str | tuple[str, ...]] = {"expected": "the scenario ends", "got": got}
+        if explanation:
+            details["explain"] = tuple(explanation)
         reason = f"the scenario did not end: {got}"
         result = Result(number, name, source, Outcome.FAIL, reason, details, notes, tuple(trace))
         self.results[number] = result

@@ -184,6 +184,10 @@ class ImageMachine(AbstractContextManager["ImageMachine"]):
         """As `Machine`: there is none."""
         return ()
 
+    def explanation(self) -> Sequence[str]:
+        """As `Machine`: nobody here knows."""
+        return ()
+
     def console(self) -> list[str]:
         """As `Machine`."""
         return self._tail.splitlines()[-30:]

@@ -42,6 +42,9 @@ class Machine(Protocol):
     def trace(self) -> Sequence[Mapping[str, Any]]:
         """The firmware's newest trace records, if it has any."""
 
+    def explanation(self) -> Sequence[str]:
+        """What is the matter with it, as lines, if the firmware is ours and it is known."""
+
     def console(self) -> list[str]:
         """The last lines of the console."""
 
@@ -96,6 +99,15 @@ class OurMachine(AbstractContextManager["OurMachine"]):
         """As `Machine`."""
         try:
             return tuple(self._guest.trace(TRACE))
+        except SdeiError:
+            return ()
+
+    def explanation(self) -> Sequence[str]:
+        """As `Machine`."""
+        from qemu_sdei.explain.lines import short
+
+        try:
+            return tuple(short(self._guest.explain(), where=True))
         except SdeiError:
             return ()
 

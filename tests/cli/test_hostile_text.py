@@ -124,6 +124,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["run", "--kernel", "builtin:bench", "--dry-run", "--qemu-arg", text],
     lambda text: ["run", "--drive", text, "--kernel", "builtin:bench"],
     lambda text: ["status", text],
+    lambda text: ["explain", text],
     lambda text: ["inject", text, "--event", text, "--vcpu", "0"],
     lambda text: ["stop", text],
     lambda text: ["attach", text],
@@ -242,7 +243,13 @@ def test_a_guest_and_its_backend(guest: tuple[RunDirectory, Backend], text: str,
     backend.answer = answer
     shown = command("list")
     assert "\x1b" not in shown
-    for words in (["status", "-v"], ["inject", "--event", "0", "--vcpu", "0"], ["regs"], ["status", "--json"]):
+    for words in (
+        ["status", "-v"],
+        ["explain"],
+        ["inject", "--event", "0", "--vcpu", "0"],
+        ["regs"],
+        ["status", "--json"],
+    ):
         command(words[0], "g", *words[1:])
 
 

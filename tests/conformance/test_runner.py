@@ -11,6 +11,8 @@ import pytest
 from qemu_sdei.conformance import Outcome, listing, machine, runner
 from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
+from qemu_sdei.explain.explanation import Explanation, explain
+from qemu_sdei.explain.picture import Picture, Vcpu
 from qemu_sdei.vm.options import GuestOptions
 
 
@@ -59,6 +61,9 @@ class FakeGuest:
     def trace(self, limit: int) -> list[dict[str, Any]]:
         return [{"type": "deliver", "event": 0}]
 
+    def explain(self) -> Explanation:
+        return explain(Picture("fake", 0, vcpus=(Vcpu(0, masked=True),)))
+
     def write(self, text: str) -> None:
         self.written.append(text)
 
@@ -93,6 +98,7 @@ def test_a_scenario_that_hangs_has_failed_and_the_others_run(play: Any) -> None:
     assert (hung.name, hung.source) == ("scenario 13", "J")
     assert hung.reason == "the scenario did not end: nothing for 0.01 s"
     assert hung.trace == ({"type": "deliver", "event": 0},)
+    assert hung.details["explain"][0].startswith("  0: on, masked")
     assert "after=13" in FakeGuest.started[1]
     assert report.starts == 2
     assert not report.ok

@@ -32,6 +32,7 @@ GUESTS = ("a", "b", "c", "d")
 COMMANDS = {
     "list": ("list",),
     "status": ("status", "a"),
+    "explain": ("explain", "a"),
     "regs": ("regs", "a", "--vcpu", "1"),
     "inject": ("inject", "a", "--event", "0", "--vcpu", "1", "--wait"),
     "attach": ("attach", "a"),
@@ -41,8 +42,8 @@ COMMANDS = {
 }
 SAY = {
     "supervisor": {"list", "attach", "migrate", "save", "snapshot"},
-    "backend": {"list", "attach", "status", "regs", "inject", "migrate", "save"},
-    "QEMU": {"list", "attach", "inject", "migrate", "save", "snapshot"},
+    "backend": {"list", "attach", "status", "explain", "regs", "inject", "migrate", "save"},
+    "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot"},
 }
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""
 

@@ -49,7 +49,7 @@ def _told(picture: Picture, history: History, event: Event, said: list[str], fil
         text += " A trigger of the event was refused for that."
     return Finding(
         rule="hest-event-unregistered",
-        weight=Weight.ERROR if filled or refused else Weight.WARNING,
+        weight=Weight.ERROR if filled or refused else Weight.WARNING if said else Weight.NOTE,
         title=f"Nobody has registered {picture.called(event.number)}, which the HEST announces",
         text=text,
         todo="A kernel with these two options, without ghes.disable=1; its driver then calls SDEI_EVENT_REGISTER and "
