@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from qemu_sdei.cli.signals import Terminated
+from qemu_sdei.cli.symbol_options import symbols_of
 from qemu_sdei.errors import GuestPanicError, GuestTimeoutError, SdeiError
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.symbols.symbolizer import Symbolizer
 
 _WIDTH: Final = 88
 
@@ -21,9 +24,18 @@ def explained(guest: Guest, *, where: bool = False) -> list[str]:
     from qemu_sdei.explain.lines import short
 
     try:
-        return short(guest.explain(), width=_WIDTH, where=where)
+        return short(guest.explain(_symbolizer(guest)), width=_WIDTH, where=where)
     except SdeiError:
         return []  # it has just ended: the error itself says so
+
+
+def _symbolizer(guest: Guest) -> Symbolizer | None:
+    """Symbols of the kernel that it was booted with, if it has some."""
+    from qemu_sdei import rundir
+
+    here = rundir.Running(guest.name, guest.placement.directory.path, None)
+    options = argparse.Namespace(symbols=[], symbols_force=False)
+    return symbols_of(options, here, tell=lambda sentence: None)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, print_json, say
@@ -14,8 +13,6 @@ from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
-    from qemu_sdei.explain.picture import Picture
-    from qemu_sdei.symbols.symbolizer import Symbolizer
 
 _WIDEST: Final = 100
 _NARROWEST: Final = 40
@@ -49,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
     from qemu_sdei import rundir
     from qemu_sdei.explain.explanation import explain
-    from qemu_sdei.guest.picture_taking import take_picture
+    from qemu_sdei.guest.picture_taking import take_picture, with_names
 
     guest = rundir.find(args.name)
     symbolizer = symbols_of(args, guest)
@@ -57,24 +54,13 @@ def run(args: argparse.Namespace) -> int:
     if args.vcpu is not None and picture.vcpus and args.vcpu >= len(picture.vcpus):
         raise UsageError(f"there is no vCPU {args.vcpu}: this guest has {len(picture.vcpus)}")
     if symbolizer is not None:
-        picture = _with_names(picture, symbolizer)
+        picture = with_names(picture, symbolizer)
     explanation = explain(picture)
     if args.json:
         print_json(explanation.document())
     else:
         _show(explanation, args)
     return int(explanation.wedged)
-
-
-def _with_names(picture: Picture, symbolizer: Symbolizer) -> Picture:
-    for record in picture.records:
-        symbolizer.learn(record)
-
-    def name(address: int) -> str | None:
-        found = symbolizer.name(address)
-        return None if found.startswith("0x") else found
-
-    return replace(picture, name=name)
 
 
 def _show(explanation: Explanation, args: argparse.Namespace) -> None:

@@ -47,6 +47,7 @@ from qemu_sdei.vm.qemu_exit import PowerOff
 
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
+    from qemu_sdei.symbols.symbolizer import Symbolizer
 
 T = TypeVar("T")
 
@@ -320,16 +321,19 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
         return self._ask(ControlClient.status)
 
-    def explain(self) -> Explanation:
+    def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
         """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to
         do, as `qemu-sdei explain` says. Also when it hangs, or its backend does: in some 5 s at most.
+
+        `symbolizer`: names for addresses (`qemu_sdei.symbols`).
         """
         from qemu_sdei.explain.explanation import explain
-        from qemu_sdei.guest.picture_taking import take_picture
+        from qemu_sdei.guest.picture_taking import take_picture, with_names
 
         directory = self.placement.directory
         here = files.Running(directory.name, directory.path, os.getpid(), identity=files.identity(directory.path))
-        return explain(take_picture(here, ended=self.power_off is not None))
+        picture = take_picture(here, ended=self.power_off is not None)
+        return explain(picture if symbolizer is None else with_names(picture, symbolizer))
 
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest trace records of the backend, oldest first."""

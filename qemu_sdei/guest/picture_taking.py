@@ -6,18 +6,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import locks, rundir, stopped
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError
-from qemu_sdei.explain.picture import ErrorBlock, Picture, Vcpu, Where, events_of, no_name, vcpus_of
+from qemu_sdei.explain.picture import ErrorBlock, Picture, Vcpu, Where, events_of, vcpus_of
 from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.sdei.switches import profile_of
+
+if TYPE_CHECKING:
+    from qemu_sdei.symbols.symbolizer import Symbolizer
 
 _CONNECT: Final = 1.0
 _ANSWER: Final = 2.0
@@ -40,7 +43,6 @@ def take_picture(
     guest: rundir.Running,
     *,
     vcpus: Collection[int] | None = None,
-    name: Callable[[int], str | None] = no_name,
     ended: bool = False,
 ) -> Picture:
     """The picture of a running guest, in some half a second; 5 s at most where nothing of it answers.
@@ -48,13 +50,12 @@ def take_picture(
     Args:
         guest: which.
         vcpus: those to look at; None: all.
-        name: the symbol of an address.
         ended: its QEMU has ended: only files are left.
 
     Raises:
         UsageError: the guest's files cannot be read: it has just ended.
     """
-    taking = _Taking(guest, vcpus, name)
+    taking = _Taking(guest, vcpus)
     if not ended:
         taking.ask_backend()
     taking.read_files(ended=ended)
@@ -63,14 +64,26 @@ def take_picture(
     return taking.picture
 
 
+def with_names(picture: Picture, symbolizer: Symbolizer) -> Picture:
+    """The same picture with names for addresses. The trace says where the kernel lies."""
+    for record in picture.records:
+        symbolizer.learn(record)
+
+    def name(address: int) -> str | None:
+        found = symbolizer.name(address)
+        return None if found.startswith("0x") else found
+
+    return replace(picture, name=name)
+
+
 class _Taking:
     """One picture in the making."""
 
-    def __init__(self, guest: rundir.Running, vcpus: Collection[int] | None, name: Callable[[int], str | None]) -> None:
+    def __init__(self, guest: rundir.Running, vcpus: Collection[int] | None) -> None:
         self._guest = guest
         self._directory: Path = guest.path
         self._wanted = vcpus
-        self.picture = Picture(guest.name, time.monotonic_ns(), known_by="", name=name)
+        self.picture = Picture(guest.name, time.monotonic_ns(), known_by="")
         self._acpi: dict[int, str] = {}
         try:
             config = GuestConfig.from_json((self._directory / rundir.CONFIG).read_bytes())
