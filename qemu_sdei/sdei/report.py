@@ -9,6 +9,7 @@ from qemu_sdei.sdei.transitions import (
     BIT_ENABLED,
     BIT_REGISTERED,
     BIT_RUNNING,
+    STATE_NAMES,
     UNREGISTER_PENDING,
 )
 
@@ -43,7 +44,7 @@ def status_of(engine: Interrupts) -> Document:
                 "priority": event.priority.name.lower(),
                 "signalable": event.signalable,
                 "instances": [
-                    _instance(inst)
+                    _instance(engine, inst)
                     for inst in (
                         [engine._shared[event.number]]
                         if event.number in engine._shared
@@ -57,13 +58,16 @@ def status_of(engine: Interrupts) -> Document:
     }
 
 
-def _instance(inst: Instance) -> Document:
+def _instance(engine: Engine, inst: Instance) -> Document:
+    waits = obstacle(engine, inst, ANY_PE) if inst.pending else None
     document: Document = {
         "pe": None if inst.shared else inst.pe,
+        "state": STATE_NAMES[inst.state],
         "registered": bool(inst.state & BIT_REGISTERED),
         "enabled": bool(inst.state & BIT_ENABLED),
         "running": bool(inst.state & BIT_RUNNING),
         "pending": inst.pending,
+        "waits": None if waits is None else waits.why,
         "triggers": {
             "accepted": inst.accepted,
             "merged": inst.merged,

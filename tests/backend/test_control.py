@@ -15,6 +15,7 @@ import pytest
 from qemu_sdei.backend.control import connections, control_socket
 from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.guest import control_client as machine_client
+from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
@@ -45,6 +46,54 @@ def test_status_shows_power_masks_events_and_counts(backend: Backend, peer: Peer
     zero = dict.fromkeys(("accepted", "merged", "dropped", "delivered", "completed", "rejected"), 0)
     assert status["counts"] == {"calls": 3} | zero
     assert status["name"] == "tester"
+
+
+def test_status_says_since_when_and_why(backend: Backend, peer: Peer) -> None:
+    """Times are the backend's clock; what a pending event waits for is a sentence."""
+    first = peer.result(cmd="status")
+    assert first["started_ns"] < first["reset_ns"] < first["now_ns"]
+    backend.enable(0)
+    status = peer.result(cmd="status")
+    software = _instances(status)[0]
+    assert (software["state"], software["waits"]) == ("enabled", None)
+    assert first["now_ns"] < software["since_ns"] < status["now_ns"]
+    assert peer.result(cmd="inject", event=0, vcpu=0)["outcome"] == "queued"
+    assert _instances(peer.result(cmd="status"))[0]["waits"] is None, "it is on its way"
+    backend.kick()
+    assert peer.result(cmd="inject", event=0, vcpu=0)["outcome"] == "queued"
+    running = _instances(peer.result(cmd="status"))[0]
+    assert running["state"] == "running"
+    assert running["waits"] == "event 0x0 (software) waits for its own handler, which still runs on PE 0"
+    assert running["since_ns"] > status["now_ns"]
+    backend.call(0, Function.EVENT_COMPLETE, 0)
+    peer.result(cmd="regs", vcpu=0)
+    assert _instances(peer.result(cmd="status"))[0]["since_ns"] > running["since_ns"]
+
+
+def test_status_says_where_a_vcpu_was_last(backend: Backend, peer: Peer) -> None:
+    backend.call(0, Function.VERSION)
+    on, off = peer.result(cmd="status")["pes"]
+    assert on["last_call"] == "SDEI_VERSION"
+    frame = backend.guest.window.frames[0]
+    assert (on["pc"], on["pstate"]) == (frame[Word.PC], frame[Word.PSTATE])
+    assert (off["power"], off["pc"], off["pstate"], off["last_call"]) == ("off", None, None, None)
+    assert on["power_since_ns"] is not None
+    backend.start_cpu_1()
+    after = peer.result(cmd="status")["pes"]
+    assert after[1]["power_since_ns"] > after[0]["power_since_ns"]
+
+
+def test_states_that_were_replaced_have_no_time(backend: Backend, peer: Peer) -> None:
+    """KVM's registers change them by no transition."""
+    backend.enable(0)
+    assert _instances(peer.result(cmd="status"))[0]["since_ns"] is not None
+    backend.server.replace_sdei(backend.server.firmware.dispatcher.snapshot())
+    assert _instances(peer.result(cmd="status"))[0]["since_ns"] is None
+
+
+def _instances(status: dict[str, Any]) -> list[dict[str, Any]]:
+    (event,) = (event for event in status["events"] if event["event"] == 0)
+    return list(event["instances"])
 
 
 def test_inject_makes_the_event_pending_and_a_second_one_merges(backend: Backend, peer: Peer) -> None:
@@ -92,7 +141,9 @@ def test_inject_errors_say_what_is_wrong(
     got = peer.error(cmd="inject", wait=wait, **request_)
     assert got[0] == kind
     assert message in got[1]
-    assert peer.result(cmd="status") == before
+    after = peer.result(cmd="status")
+    assert after.pop("now_ns") > before.pop("now_ns")
+    assert after == before
 
 
 def test_trace_gives_the_newest_records_oldest_first(backend: Backend, peer: Peer) -> None:

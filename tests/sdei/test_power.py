@@ -160,10 +160,12 @@ def test_status_for_people() -> None:
     assert shared["instances"] == [
         {
             "pe": None,
+            "state": "running",
             "registered": True,
             "enabled": True,
             "running": True,
             "pending": False,
+            "waits": None,
             "triggers": {"accepted": 1, "merged": 0, "dropped": 0, "delivered": 1},
             "routed_to": None,
             "running_on": 1,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from qemu_sdei.backend.loop.state_times import StateTimes
 from qemu_sdei.rundir import WARNING
 from qemu_sdei.trace.ring import Ring
 from qemu_sdei.trace.slots import CAUSES, Outcome, Type
@@ -29,11 +30,13 @@ class EventLog:
         ring: where it is kept.
         listeners: called with each thing as it happens.
         rejected: how many notes say that something was not as it must be.
+        times: since when events and vCPUs are as they are.
     """
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, nr_cpus: int) -> None:
         self.clock = ring.clock
         self.ring = ring
+        self.times = StateTimes(ring.clock, nr_cpus)
         self.rejected = 0
         self.listeners: list[Listener] = []
 
@@ -47,12 +50,17 @@ class EventLog:
         if listener in self.listeners:
             self.listeners.remove(listener)
 
+    def look(self) -> int:
+        """The time of now, for what follows until the next look: the hot path reads the clock now and then."""
+        self.times.now = now = self.clock()
+        return now
+
     def transition_hook(self) -> Callable[[int, int, int, int, str], None]:
         """What the dispatcher calls for each transition, twice for each event: a closure is a third cheaper than a
         method. The first one that comes of a call goes into the call's slot, which saves a record.
         """
         ring, clock, listeners, tell = self.ring, self.clock, self.listeners, self._tell
-        fold, keep = ring.fold, ring.keep
+        fold, keep, seen, times = ring.fold, ring.keep, self.times, self.times.events
         codes = {name: [number << 24 | old << 16 for old in range(8)] for number, name in enumerate(CAUSES, 1)}
 
         def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
@@ -60,6 +68,7 @@ class EventLog:
                 keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[cause][old])
             else:
                 fold.word = event << 32 | codes[cause][old]
+            times[event][pe] = seen.now
             if listeners:
                 kind = _KINDS.get(cause, "transition")
                 fields = {"event": event, "from": old, "to": new, "cause": cause}
@@ -71,6 +80,8 @@ class EventLog:
         """Keep something rare with the time of now, and pass it on. The name "reject" counts as a rejection."""
         if name != "unknown":  # the call's own record says so
             self.ring.text(name, pe, details)
+        if pe is not None:
+            self.times.note(name, pe)
         if name == "reject":
             self.rejected += 1
         if self.listeners:

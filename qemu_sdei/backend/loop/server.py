@@ -80,7 +80,7 @@ class Server:
         self.window = window
         self.firmware = firmware
         self.journal = journal
-        self.log = EventLog(ring)
+        self.log = EventLog(ring, window.nr_cpus)
         self.descriptors = Descriptors()
         self.kicks = Kicks(window, doorbell, firmware)
         self.hooks = FrameHooks(self, guest, self.kicks, self.log)
@@ -157,6 +157,7 @@ class Server:
         seq, seen, poll_word = self.window.seq, self._seen, self.window.header
         cpus = range(self.window.nr_cpus)
         descriptors, kicked, sched_yield = self.descriptors, self.kicks.on_the_way, os.sched_yield
+        look = self.log.look
         if descriptors.paused:
             descriptors.wait_while_paused()
         frame = self.answer_function()
@@ -178,6 +179,7 @@ class Server:
                     since_sockets = 0
                     self._counted.tell()
                     descriptors.serve(0)
+                    look()
                     frame = self.answer_function()
                     poll_word[Header.POLL] = 1
                 continue
@@ -200,6 +202,7 @@ class Server:
             if self._spin > _SPIN_MIN:
                 self._spin -= self._spin >> 2
             self._sleep()
+            look()
             frame = self.answer_function()
             poll_word[Header.POLL] = 1
             quiet = 0
@@ -317,7 +320,7 @@ class Server:
             if serial & self._unstamped:
                 slot[0] = serial << 20 | pe << 8 | 1  # At.TAG, Type.FRAME
             else:
-                slot[1] = self.log.clock()
+                slot[1] = self.log.look()
                 slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED
         else:
             mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
@@ -360,7 +363,7 @@ class Server:
     def _recorded(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
         """As `_rare`, and kept in the ring."""
         ring = self._ring
-        seen = self.log.clock()
+        seen = self.log.look()
         ring.serial = serial = ring.serial + 1
         ring.entries[serial - 1 & ring.mask][PLACE] = self._posted[pe]
         taken = self._rare(pe, s, frame, kind)
@@ -449,6 +452,7 @@ class Server:
         if self.firmware.exchange.busy:
             raise ProtocolError("a service waits for its micro-operations; try again")
         self.firmware.restore(self.firmware.snapshot() | {"sdei": sdei})
+        self.log.times.forget()
         self.checkpoint()
         self.kicks.send()
         self.hooks.changed()
@@ -466,4 +470,4 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """See `status_report.status`."""
-        return status_report.status(self.guest, self.log.rejected)
+        return status_report.status(self.guest, self.log.rejected, self.log.times)
