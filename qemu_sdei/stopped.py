@@ -7,6 +7,7 @@ reached its limit asks here whose fault it was.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -61,14 +62,27 @@ def owner(directory: Path) -> int | None:
     return _holder(directory, "lock")
 
 
+def processes(directory: Path) -> dict[str, int]:
+    """Process ids of the guest in a run directory, by "supervisor", "QEMU" and "backend"; those that live."""
+    found = ((what, _holder(directory, lock)) for what, lock in _LOCKS)
+    return {what: pid for what, pid in found if pid is not None}
+
+
+def age_ns(pid: int) -> int | None:
+    """Nanoseconds since the process `pid` was started; None: it is gone, or cannot be seen."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        since_boot = int(words[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return None
+    return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(since_boot * 1e9))
+
+
 def of_guest(directory: Path) -> str:
     """Which processes of the guest in a run directory are stopped, and what to do; "" if none is."""
-    found = []
-    for what, lock in _LOCKS:
-        pid = _holder(directory, lock)
-        if pid is not None and pid != os.getpid() and is_stopped(pid):
-            found.append(described(what, pid))
-    return "; ".join(found)
+    return "; ".join(
+        described(what, pid) for what, pid in processes(directory).items() if pid != os.getpid() and is_stopped(pid)
+    )
 
 
 def reason(directory: Path) -> str:

@@ -27,6 +27,8 @@ COMMANDS: Final = (
     "demo",
     "inject",
     "status",
+    "top",
+    "events",
     "trace",
     "explain",
     "migrate",

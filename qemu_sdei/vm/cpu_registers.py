@@ -30,3 +30,19 @@ def parse(text: str) -> dict[str, int | str]:
         found[LEVEL] = level[1]
     order = ("PC", "PSTATE", LEVEL, "SP", *(f"X{number}" for number in range(31)))
     return {name: found[name] for name in order if name in found}
+
+
+def level(pstate: int) -> str:
+    """Exception level and stack pointer of a PSTATE, such as "EL1h"; "AArch32" of a 32-bit mode."""
+    return "AArch32" if pstate & 0x10 else f"EL{pstate >> 2 & 3}{'h' if pstate & 1 else 't'}"
+
+
+def flags(pstate: int) -> str:
+    """PSTATE in letters: "nZCv DAIF EL1h"; one that is upper case is set (of DAIF: that exception is masked)."""
+    conditions = "".join(
+        letter.upper() if pstate >> bit & 1 else letter for letter, bit in zip("nzcv", (31, 30, 29, 28), strict=True)
+    )
+    masks = "".join(
+        letter.upper() if pstate >> bit & 1 else letter for letter, bit in zip("daif", (9, 8, 7, 6), strict=True)
+    )
+    return f"{conditions} {masks} {level(pstate)}"

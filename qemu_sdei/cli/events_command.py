@@ -1,0 +1,125 @@
+"""`qemu-sdei events`: what happens in a running guest, as lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from qemu_sdei.cli.output import add_verbosity, say
+from qemu_sdei.cli.screen import raw
+from qemu_sdei.errors import LostGuestError, NotDeliveredError, UsageError
+
+_LIMIT: Final = 50
+_MAX_LIMIT: Final = 100_000
+_EVERY: Final = 0.1
+"""Seconds between two looks at what is new."""
+
+Record = dict[str, Any]
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "events",
+        help="show what happens in a running guest: events, power, resets",
+        description="Show what happened to events (triggered, delivered, completed, registered, not delivered and "
+        "why), to vCPUs and to the machine, one line each; with --follow also what happens from now on, until the "
+        "guest ends.",
+    )
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on, until the guest ends")
+    parser.add_argument(
+        "--limit", type=int, default=_LIMIT, metavar="N", help=f"at most N of what was before ({_LIMIT})"
+    )
+    parser.add_argument("--event", metavar="E", help="only this event: its number (0x100) or name")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="only what happens on vCPU N")
+    add_verbosity(parser, messages=True)
+    parser.add_argument("--json", action="store_true", help="print the records as JSON, one a line")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    if not 0 <= args.limit <= _MAX_LIMIT:
+        raise UsageError(f"--limit {args.limit} is not possible: give 0 to {_MAX_LIMIT}")
+    if args.vcpu is not None and args.vcpu < 0:
+        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    from qemu_sdei import rundir
+    from qemu_sdei.cli.event_lines import Lines
+    from qemu_sdei.cli.inject_command import event_number
+    from qemu_sdei.cli.record_feed import BackendFeed
+    from qemu_sdei.guest.overview import Overview
+
+    with Overview(rundir.find(args.name)) as overview:
+        overview.client.hello()
+        event = None if args.event is None else event_number(args.event, overview.client)
+        names = {entry["event"]: str(entry["name"]) for entry in overview.client.status()["events"]}
+        shown = _Shown(Lines(names), event, args.vcpu, as_json=args.json)
+        feed = BackendFeed(overview.client)
+        shown.some(feed.poll(), args.limit)
+        while args.follow:
+            time.sleep(_EVERY)
+            try:
+                records = feed.poll()
+            except NotDeliveredError as error:  # it has moved to another host
+                return _over(args, str(error).partition(";")[0])
+            except LostGuestError:
+                if not overview.ended:
+                    raise
+                return _over(args, f"guest {overview.directory.name!r} has ended")
+            shown.some(records)
+    return 0
+
+
+def _over(args: argparse.Namespace, why: str) -> int:
+    if not args.json:
+        say(why)
+    return 0
+
+
+class _Shown:
+    """Prints what is wanted of records."""
+
+    def __init__(self, lines: Any, event: int | None, vcpu: int | None, *, as_json: bool) -> None:
+        self._lines = lines
+        self._event = event
+        self._vcpu = vcpu
+        self._json = as_json
+
+    def some(self, records: list[Record], limit: int | None = None) -> None:
+        """Print those that are wanted; with `limit` the newest of them."""
+        text: Callable[[Record], str | None] = self._as_json if self._json else self._as_line
+        found = [line for record in records if self._wanted(record) and (line := text(record)) is not None]
+        for line in found if limit is None else found[len(found) - min(limit, len(found)) :]:
+            if self._json:
+                raw(sys.stdout).write(line + "\n")
+            else:
+                say(line)
+        if found:
+            sys.stdout.flush()
+
+    def _wanted(self, record: Record) -> bool:
+        from qemu_sdei.cli.event_lines import event_of
+
+        if record.get("type") == "dropped":
+            return True
+        return (self._event is None or event_of(record) == self._event) and (
+            self._vcpu is None or record.get("vcpu") == self._vcpu
+        )
+
+    def _as_line(self, record: Record) -> str | None:
+        line = self._lines.line(record)
+        return None if line is None else line.text()
+
+    def _as_json(self, record: Record) -> str | None:
+        # Those that have a line are events; DEL is the one control character that JSON leaves as it is.
+        return None if self._lines.line(record) is None else json.dumps(record).replace("\x7f", "\\u007f")
