@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, say
@@ -56,15 +57,16 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.cli.event_lines import Lines
     from qemu_sdei.cli.inject_command import event_number
-    from qemu_sdei.cli.record_feed import BackendFeed
+    from qemu_sdei.cli.record_feed import RecordFeed
     from qemu_sdei.guest.overview import Overview
 
-    with Overview(rundir.find(args.name)) as overview:
+    with ExitStack() as stack:
+        overview = stack.enter_context(Overview(rundir.find(args.name)))
         overview.client.hello()
         event = None if args.event is None else event_number(args.event, overview.client)
         names = {entry["event"]: str(entry["name"]) for entry in overview.client.status()["events"]}
         shown = _Shown(Lines(names), event, args.vcpu, as_json=args.json)
-        feed = BackendFeed(overview.client)
+        feed = stack.enter_context(closing(RecordFeed(overview.client)))
         shown.some(feed.poll(), args.limit)
         while args.follow:
             time.sleep(_EVERY)

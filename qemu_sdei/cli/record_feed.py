@@ -1,36 +1,67 @@
-"""Where a watcher gets records of what happens from: the guest's backend, asked again and again."""
+"""Where watchers get records of what happens from: the guest's trace ring; else its backend, by its socket."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import rundir
+from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.sdei.transitions import STATE_NAMES
+from qemu_sdei.trace.ring_follower import RingFollower
 
 Record = dict[str, Any]
 
 LIMIT: Final = 1000
-"""Records of one question."""
+"""Records of one question to a backend."""
 _MOVES: Final = frozenset(("deliver", "complete", "transition"))
 
 
-class BackendFeed:
-    """The newest records that the backend keeps (`trace` of the control protocol)."""
+class RecordFeed:
+    """What is new in one guest, wherever it is: each time from its run directory of then."""
 
     def __init__(self, client: ControlClient) -> None:
+        """`client`: the guest's; where it migrates on this host, its path follows."""
         self._client = client
+        self._directory: Path | None = None
+        self._ring: RingFollower | None = None
         self._last = -1
         """Time of the newest record that was seen."""
 
     def poll(self) -> list[Record]:
-        """What is new, oldest first. Raises `SdeiError`: the backend does not answer."""
-        records = [record for record in self._client.trace(LIMIT) if isinstance(record, dict)]
-        new = [record for record in records if _time(record) > self._last]
-        self._last = max((_time(record) for record in new), default=self._last)
-        return [as_record(record) for record in new]
+        """What is new, oldest first; the first time, what is kept of the time before.
+
+        Raises `SdeiError`: there is no ring, and the backend does not answer.
+        """
+        directory = self._client.path.parent
+        if directory != self._directory:
+            self.close()
+            self._directory = directory
+            try:
+                self._ring = RingFollower(directory / rundir.TRACE)
+                # Should it have brought records from where it was, they were seen there.
+                return self._new(self._ring.poll())
+            except (UsageError, ProtocolError):
+                self._ring = None  # of an older version, which has none, or of a newer one
+        return self._new(self._of_backend()) if self._ring is None else self._noted(self._ring.poll())
+
+    def _new(self, records: list[Record]) -> list[Record]:
+        """Those that are newer than all that was seen."""
+        return self._noted([record for record in records if _time(record) > self._last])
+
+    def _noted(self, records: list[Record]) -> list[Record]:
+        self._last = max((_time(record) for record in records), default=self._last)
+        return records
+
+    def _of_backend(self) -> list[Record]:
+        return [as_record(record) for record in self._client.trace(LIMIT) if isinstance(record, dict)]
 
     def close(self) -> None:
-        """Nothing to give back: the connection is somebody else's."""
+        """Let go of the ring."""
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
 
 
 def _time(record: Record) -> int:
@@ -39,8 +70,10 @@ def _time(record: Record) -> int:
 
 
 def as_record(told: Record) -> Record:
-    """What a backend tells by its control socket, as a record of the trace."""
-    kind, now = told.get("type"), _time(told)
+    """What a backend tells by its socket, as a record of the trace: one of an older version tells less."""
+    kind, now = str(told.get("type")), _time(told)
+    if "vcpu" in told:
+        return {**told, "type": kind}
     record = {"n": 0, "type": kind, "vcpu": told.get("pe"), "time_ns": now, "at_ns": now, "at_error_ns": 0}
     record |= {name: value for name, value in told.items() if name not in ("pe", "type", "time_ns")}
     if kind in _MOVES:

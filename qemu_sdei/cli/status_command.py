@@ -7,10 +7,13 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.screen import raw
+from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
 from qemu_sdei.errors import LostGuestError, ProtocolError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ def register(subparsers: Any) -> None:
         "with --json one object a line",
     )
     parser.add_argument("--registers", type=int, metavar="N", help="also the registers of vCPU N, as QEMU has them now")
+    add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -58,12 +62,28 @@ def run(args: argparse.Namespace) -> int:
     if args.registers is not None and args.registers < 0:
         raise UsageError(f"vCPU {args.registers} does not exist: they are counted from 0")
     from qemu_sdei import rundir
-    from qemu_sdei.guest.overview import Overview
+    from qemu_sdei.cli.record_feed import RecordFeed
+    from qemu_sdei.guest.overview import Overview, name_addresses
 
-    with Overview(rundir.find(args.name)) as overview:
+    guest = rundir.find(args.name)
+    with ExitStack() as stack:
+        overview = stack.enter_context(Overview(guest))
+        # Those of the guest's own kernel take a second to load, for which a script should not wait.
+        wanted = bool(args.symbols) or (sys.stdout.isatty() and not args.json)
+        symbols = symbols_of(args, guest) if wanted else None
+        feed = None if symbols is None else stack.enter_context(closing(RecordFeed(overview.client)))
+
+        def look() -> dict[str, Any]:
+            status = _look(args, overview)
+            if symbols is not None and feed is not None:
+                for record in feed.poll():
+                    symbols.learn(record)
+                name_addresses(status, symbols.name)
+            return status
+
         if args.watch is not None:
-            return _watch(args, overview)
-        status = _look(args, overview)
+            return _watch(args, overview, look)
+        status = look()
         if args.json:
             print_json(status)
         else:
@@ -89,7 +109,7 @@ def _show(args: argparse.Namespace, status: dict[str, Any]) -> None:
         raise ProtocolError(f"the backend's status is not of the protocol's form ({error!r})") from None
 
 
-def _watch(args: argparse.Namespace, overview: Overview) -> int:
+def _watch(args: argparse.Namespace, overview: Overview, look: Callable[[], dict[str, Any]]) -> int:
     """Look and show until the guest ends."""
     from qemu_sdei.guest.overview import rates
 
@@ -97,7 +117,7 @@ def _watch(args: argparse.Namespace, overview: Overview) -> int:
     name = overview.directory.name
     while True:
         try:
-            status = _look(args, overview)
+            status = look()
         except LostGuestError:
             if not before or not overview.ended:
                 raise

@@ -4,7 +4,7 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from qemu_sdei.cli.output import print_table, say
@@ -17,30 +17,29 @@ _MAX_COLUMNS: Final = 8
 _COUNTS: Final = ("accepted", "merged", "dropped", "delivered")
 
 Status = dict[str, Any]
-Named = Callable[[int], str]
-"""A guest's address as it is shown."""
 
 
-def address(pc: int) -> str:
-    """An address without symbols."""
-    return f"{pc:x}"
+def where(vcpu: Status) -> str:
+    """Where a vCPU was last, as a symbol if there is one; "" if that is not known."""
+    pc = vcpu.get("pc")
+    return "" if pc is None else str(vcpu.get("pc_symbol") or f"{pc:#x}")
 
 
-def show(status: Status, *, everything: bool = False, named: Named = address) -> None:
-    """Print all of it. `everything`: events that are registered nowhere too. `named`: shows addresses."""
+def show(status: Status, *, everything: bool = False) -> None:
+    """Print all of it. `everything`: events that are registered nowhere too."""
     for line in head(status):
         say(line)
     say("")
     rates = status.get("rates")
     _show_vcpus(status, rates)
-    _show_last(status, named)
+    _show_last(status)
     _show_events(status, everything)
     triggers = list(_trigger_rows(status["events"]))
     if triggers:
         print_table("Triggers", ["event", "vCPU", *_COUNTS, "pending"], triggers)
     _show_calls(status["pes"])
     if "registers" in status:
-        show_registers(status["registers"], named)
+        show_registers(status["registers"])
 
 
 def head(status: Status) -> Iterator[str]:
@@ -147,10 +146,10 @@ def per_second(rate: float) -> str:
     return "0" if not rate else f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"
 
 
-def _show_last(status: Status, named: Named) -> None:
+def _show_last(status: Status) -> None:
     """Where vCPUs were last seen: an address is the guest's, a name comes from symbols."""
     rows = [
-        [pe["pe"], pe["last_call"] or "(no call: a kick, an interrupt, a start)", level(pe["pstate"]), named(pe["pc"])]
+        [pe["pe"], pe["last_call"] or "(no call: a kick, an interrupt, a start)", level(pe["pstate"]), where(pe)]
         for pe in status["pes"]
         if pe.get("pc") is not None
     ]
@@ -233,15 +232,14 @@ def _show_calls(pes: list[Status]) -> None:
     )
 
 
-def show_registers(registers: Status, named: Named = address) -> None:
+def show_registers(registers: Status) -> None:
     """Registers of a vCPU, three a line."""
     values = registers["values"]
     numbers = [(name, value) for name, value in values.items() if isinstance(value, int)]
     cells = [(name.lower(), f"{value:016x}") for name, value in numbers if name != "PSTATE"]
-    where = named(values["PC"])
     note = f"{flags(values['PSTATE'])}" if "PSTATE" in values else str(values.get(LEVEL, ""))
-    if where != address(values["PC"]):
-        note += f", at {where}"
+    if "pc_symbol" in registers:
+        note += f", at {registers['pc_symbol']}"
     rows = [[word for cell in cells[n : n + 3] for word in cell] for n in range(0, len(cells), 3)]
     rows[-1] += [""] * (6 - len(rows[-1]))
     print_table(f"Registers of vCPU {registers['vcpu']} now", ["", "", "", "", "", ""], rows, note=note)

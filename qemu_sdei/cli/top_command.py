@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.screen import raw
+from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--interval", type=float, metavar="S", help=f"seconds between two looks ({_INTERVAL:g}; with --once {_ONCE:g})"
     )
+    add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=False)
     parser.set_defaults(run=run)
 
@@ -59,8 +61,16 @@ def run(args: argparse.Namespace) -> int:
 
     guest = rundir.find(args.name)
     once = args.once or args.json or not FullScreen.possible()
-    watch = Watch(guest, args.interval or (_ONCE if once else _INTERVAL))
+    why: list[str] = []
+    watch = Watch(
+        guest,
+        args.interval or (_ONCE if once else _INTERVAL),
+        # At the terminal the vCPU's line shows numbers; what is in their way is said before or behind the picture.
+        lambda: symbols_of(args, guest, tell=why.append) if args.symbols or not once else None,
+    )
     try:
+        if args.symbols:
+            watch.load_symbols()  # what the user names and is none is said at once
         if once:
             return _once(args, watch)
         return _live(watch)
@@ -68,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         raise ProtocolError(f"the backend's status is not of the protocol's form ({error!r})") from None
     finally:
         watch.close()
+        if args.symbols and not args.json:
+            say(*(f"qemu-sdei: symbols: {sentence}" for sentence in why), error=True)
 
 
 def _once(args: argparse.Namespace, watch: Watch) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from qemu_sdei.cli.status_view import Named, instance_of, per_second
+from qemu_sdei.cli.status_view import instance_of, per_second, where
 from qemu_sdei.cli.status_view import state as state_of
 from qemu_sdei.cli.top_choice import Choice
 from qemu_sdei.printable import printable
@@ -62,12 +62,11 @@ def legend(width: int) -> Text:
 class Grid:
     """One picture of the grid, for a screen of a certain width."""
 
-    def __init__(self, status: Status, rates: Status | None, events: list[Status], width: int, named: Named) -> None:
+    def __init__(self, status: Status, rates: Status | None, events: list[Status], width: int) -> None:
         self.status = status
         self._rates = rates
         self._events = events
         self._wide = width >= _NAMES_FROM
-        self._named = named
         self._at = _AT if self._wide else 0
         numbers = max((len(f"{event['event']:#x}") + 1 for event in events), default=0)
         self._cell = max(numbers, _NAMED_CELL if self._wide else _CELL)
@@ -118,7 +117,7 @@ class Grid:
         for (text, style), (_, width) in zip(cells, _LEFT, strict=True):
             line.append(fitted(text, width, style))
         if self._at:
-            line.append(fitted("" if pe.get("pc") is None else self._named(pe["pc"]), self._at))
+            line.append(fitted(where(pe), self._at))
         for place, event in self._shown(choice):
             instance = instance_of(event, vcpu)
             here = chosen and place == choice.event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any, Final, Protocol
 
@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from qemu_sdei.cli.event_lines import Line
-from qemu_sdei.cli.status_view import Named, address, handlers, instance_of, per_second, since, state
+from qemu_sdei.cli.status_view import handlers, instance_of, per_second, since, state, where
 from qemu_sdei.cli.top_choice import HELP, Choice, shown_events
 from qemu_sdei.cli.top_grid import Grid, fitted, legend
 from qemu_sdei.durations import duration
@@ -51,7 +51,6 @@ class View:
         latency: title and distribution of each stage that was measured; the first one gets the picture.
         clock: time of day.
         message: what is to be said; `trouble`: what is wrong with the guest.
-        named: shows addresses.
     """
 
     status: Status
@@ -61,7 +60,6 @@ class View:
     clock: str = ""
     message: str = ""
     trouble: str = ""
-    named: Named = field(default=address)
 
 
 def screen(view: View, choice: Choice, width: int, height: int) -> list[Text]:
@@ -71,7 +69,7 @@ def screen(view: View, choice: Choice, width: int, height: int) -> list[Text]:
     top = [Text(), _counts(view)]
     bottom = [_footer(view)]
     events = shown_events(view.status, choice.everything)
-    grid = Grid(view.status, view.rates, events, width, view.named)
+    grid = Grid(view.status, view.rates, events, width)
     rest = height - len(top) - len(bottom)
     head = grid.head(choice)[: 2 if height >= 30 else 1]
     details = _details(view, choice, events, width) if rest >= len(head) + 8 else []
@@ -103,7 +101,7 @@ def screen(view: View, choice: Choice, width: int, height: int) -> list[Text]:
 def whole(view: View, width: int) -> list[Text]:
     """All of it, for paper: no line is left out because a screen is small, and nothing is chosen."""
     events = shown_events(view.status, everything=False)
-    grid = Grid(view.status, view.rates, events, width, view.named)
+    grid = Grid(view.status, view.rates, events, width)
     lines = [_title(view, width), _counts(view), Text()]
     for first in range(0, max(len(events), 1), grid.room):
         choice = Choice(vcpu=-1, event=-1, first_event=first)
@@ -231,10 +229,10 @@ def _of_vcpu(view: View, vcpu: int) -> list[Text]:
         words += f"; handler of {running}"
     last = ""
     if pe.get("not_heard_of_since") is not None:
-        last = f"started at {view.named(pe['not_heard_of_since'])}, and has made no call since"
+        last = f"started at {pe['not_heard_of_since']:#x}, and has made no call since"
     elif pe.get("pc") is not None:
         call = pe["last_call"] or "a kick, an interrupt or a start"
-        last = f"last at EL3 by {call}; went on in {level(pe['pstate'])} at {view.named(pe['pc'])}"
+        last = f"last at EL3 by {call}; went on in {level(pe['pstate'])} at {where(pe)}"
     return [Text(f" {printable(words)}"), Text(f"   {printable(last)}")]
 
 

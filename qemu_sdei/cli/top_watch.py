@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from qemu_sdei import rundir
 from qemu_sdei.cli.event_lines import Line, Lines
-from qemu_sdei.cli.record_feed import BackendFeed
-from qemu_sdei.cli.status_view import Named, address
+from qemu_sdei.cli.record_feed import RecordFeed
 from qemu_sdei.cli.top_layout import View
 from qemu_sdei.durations import duration
 from qemu_sdei.errors import LostGuestError, NotDeliveredError, SdeiError
 from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import ControlClient
-from qemu_sdei.guest.overview import Overview, rates
+from qemu_sdei.guest.overview import Overview, name_addresses, rates
+from qemu_sdei.symbols.symbolizer import Symbolizer
 
 _KEPT: Final = 500
 _ANSWER: Final = 5.0
@@ -39,16 +39,23 @@ class Watch:
         failed: that is an error.
     """
 
-    def __init__(self, guest: rundir.Running, interval: float, named: Named = address) -> None:
+    def __init__(self, guest: rundir.Running, interval: float, symbols: Callable[[], Symbolizer | None]) -> None:
+        """`interval`: seconds between two looks. `symbols` loads names for addresses, which takes its time; it is
+        called once, by `load_symbols` or behind the first look.
+        """
         self.ended = ""
         self.failed = False
         self._interval = interval
-        self._named = named
+        self._load = symbols
+        self._loaded = False
+        self._symbols: Symbolizer | None = None
+        self._early: list[dict[str, Any]] = []
+        """Records that came before the symbols."""
         self._name = guest.name
         self._overview = Overview(guest, timeout=_ANSWER, connect_timeout=_BACK)
-        self._feed = BackendFeed(self._overview.client)
+        self._feed = RecordFeed(self._overview.client)
         self._names: dict[int, str] = {}
-        self._lines = Lines(self._names, named)
+        self._lines = Lines(self._names, self._named)
         self._log: deque[Line] = deque(maxlen=_KEPT)
         self._before: dict[str, Any] = {}
         self._view: View | None = None
@@ -60,15 +67,36 @@ class Watch:
         self._asked: queue.Queue[Callable[[], str]] = queue.Queue(_MOST)
         self._threads: list[threading.Thread] = []
 
+    def _named(self, pc: int) -> str:
+        return f"{pc:#x}" if self._symbols is None else self._symbols.name(pc)
+
+    def load_symbols(self) -> None:
+        """Load them now. Raises `UsageError`: they are none."""
+        if not self._loaded:
+            self._loaded = True
+            self._symbols = self._load()
+            if self._symbols is not None:
+                for record in self._early:
+                    self._symbols.learn(record)
+            self._early.clear()
+
     def look(self) -> View:
         """Look once, now. Raises `SdeiError`."""
         status = self._overview.look()
         self._names.update({event["event"]: str(event["name"]) for event in status["events"]})
-        self._log.extend(line for record in self._feed.poll() if (line := self._lines.line(record)) is not None)
+        records = self._feed.poll()
+        for record in records:
+            if self._symbols is not None:
+                self._symbols.learn(record)
+        if not self._loaded:
+            self._early += records
+        if self._symbols is not None:
+            name_addresses(status, self._symbols.name)
+        self._log.extend(line for record in records if (line := self._lines.line(record)) is not None)
         per_second = rates(self._before, status) if self._before else None
         self._before = status
         self._name = self._overview.directory.name
-        view = View(status, per_second, list(self._log), clock=time.strftime("%H:%M:%S"), named=self._named)
+        view = View(status, per_second, list(self._log), clock=time.strftime("%H:%M:%S"))
         with self._lock:
             self._view = view
             self._trouble = ""
@@ -79,9 +107,7 @@ class Watch:
         with self._lock:
             assert self._view is not None
             view = self._view
-            return View(
-                view.status, view.rates, view.log, view.latency, view.clock, self._message, self._trouble, view.named
-            )
+            return View(view.status, view.rates, view.log, view.latency, view.clock, self._message, self._trouble)
 
     def start(self, changed: Callable[[], None]) -> None:
         """Look again and again; `changed` is called, in another thread, when there is something new to show."""
@@ -99,11 +125,13 @@ class Watch:
         for thread in self._threads:
             thread.join(0.2)  # one that waits for an answer ends with this process
         if not any(thread.is_alive() for thread in self._threads):
+            self._feed.close()
             self._overview.client.close()
 
     def _looking(self) -> None:
         while not self._stop.wait(self._interval) and not self.ended:
             try:
+                self.load_symbols()
                 self.look()
             except NotDeliveredError as error:  # it has moved to another host
                 self.ended = str(error).partition(";")[0]

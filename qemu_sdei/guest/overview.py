@@ -5,6 +5,7 @@ What `qemu-sdei status` and `top` show, and `status --json` prints; `status_sche
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,6 +90,16 @@ class Overview:
         """Registers of a vCPU now: {"vcpu", "values": {name: number; "EL": text}}. Raises `SdeiError`."""
         owner = self.directory / rundir.OWNER
         return {"vcpu": vcpu, "values": machine_control.registers(owner, vcpu, self.client.identity)}
+
+
+def name_addresses(status: dict[str, Any], name: Callable[[int], str]) -> None:
+    """Add to each vCPU whose PC is known what `name` says of it, and to registers that were asked for."""
+    for pe in status.get("pes", ()):
+        if isinstance(pe, dict) and type(pc := pe.get("pc")) is int:
+            pe["pc_symbol"] = name(pc)
+    registers = status.get("registers")
+    if registers is not None:
+        registers["pc_symbol"] = name(registers["values"]["PC"])
 
 
 def rates(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:

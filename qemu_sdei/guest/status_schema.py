@@ -88,6 +88,7 @@ _PE: Final = record(
         "not_heard_of_since": _or_null(integer(0, _WORD, "entry point where it was started, without a call since")),
         "pc": _or_null(integer(0, _WORD, "where it went on when it was last at EL3")),
         "pstate": _or_null(integer(0, _WORD, "and with which PSTATE")),
+        "pc_symbol": text("the same as function+offset/size, where symbols are known"),
         "last_call": {
             **_TEXT_OR_NULL,
             "description": "the call by which it was there last; null: none, but another cause",
@@ -95,6 +96,7 @@ _PE: Final = record(
         "calls": _by_name(ref("count"), "function, or its id, and how often it was called"),
     },
     "a vCPU",
+    optional=("pc_symbol",),
 )
 
 _HOST: Final = record(
@@ -135,8 +137,10 @@ _REGISTERS: Final = record(
                 "^EL$": text(),
             },
         },
+        "pc_symbol": text(),
     },
     "status --registers: of one vCPU, as QEMU has them",
+    optional=("pc_symbol",),
 )
 
 SCHEMA: Final[dict[str, Any]] = {

@@ -38,7 +38,7 @@ def test_what_people_see(command: Command) -> None:
     rows = [" ".join(line.split()) for line in lines]
     assert "0 0x0 on 3 min 13 s masked 1010" in rows
     assert "vCPU 0 runs the handler of 0x101 (private-1) for 4.0 s" in rows
-    assert "1 SDEI_EVENT_COMPLETE EL1h ffff80000801b2cc" in rows
+    assert "1 SDEI_EVENT_COMPLETE EL1h 0xffff80000801b2cc" in rows
     assert "0x100 private-0 private normal 0 enabled 4.0 s" in rows
     assert "0x200 shared-a shared critical 1 (shared) running 4.0 s" in rows
 
@@ -81,6 +81,32 @@ def test_registers(command: Command) -> None:
     assert re.search(r"^x28 +000000000000001c  x29  000000000000001d  x30  000000000000001e$", shown, re.M)
     done = command("status", "--registers", "2")
     assert (done.returncode, done.stderr) == (2, "qemu-sdei: error: there is no vCPU 2: this guest has 2\n")
+
+
+KALLSYMS = """\
+ffff800008000000 T _text
+ffff80000801b2c0 T __sdei_handler
+ffff80000801b300 T next_one
+ffff800009000000 T _etext
+"""
+
+
+@pytest.mark.usefixtures("guest")
+def test_symbols(command: Command, tmp_path: Path) -> None:
+    """Of the user's; the registers' PC too."""
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    words = ("status", "--symbols", f"{tmp_path}/kallsyms@0xffff800008000000", "--registers", "0")
+    shown = command(*words).stdout
+    assert re.search(r"^1 +SDEI_EVENT_COMPLETE +EL1h +__sdei_handler\+0xc/0x40$", shown, re.M)
+    assert "nZCv DAIF EL1h, at __sdei_handler+0x8/0x40" in shown
+    document = json.loads(command(*words, "--json").stdout)
+    fits(document)
+    assert document["pes"][1]["pc_symbol"] == "__sdei_handler+0xc/0x40"
+    assert document["registers"]["pc_symbol"] == "__sdei_handler+0x8/0x40"
+    once = command("top", "--once", "--interval", "0.05", *words[1:3]).stdout
+    assert "__sdei_handler+0xc/0x40" in once
+    done = command("status", "--symbols", str(tmp_path / "none"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_once(command: Command) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "1 on unmasked 7.0 0 ffff80000801b2cc R r . R" in rows
+    assert "1 on unmasked 7.0 0 0xffff80000801b2cc R r . R" in rows
     assert re.search(r"vCPU 1 0x100 private-0: handler entered", done.stdout)
     document = json.loads(command("top", "demo", "--json", "--interval", "0.05").stdout)
     fastjsonschema.compile(status_schema.SCHEMA)(document)
