@@ -136,7 +136,7 @@ def _rest(record: Record) -> str:
 _OTHERS: Final[dict[str, Callable[[Record], str]]] = {
     "boot": lambda record: f"boot {record.get('epoch', '?')}: the machine was reset",
     "kernel": lambda record: f"kernel {record.get('kernels', '?')} has begun",
-    "backend": lambda record: f"backend {record.get('pid', '')} {record.get('what', '')}",
+    "backend": lambda record: f"backend {record.get('pid', '')} {str(record.get('what', '')).replace('-', ' ')}",
     "migration": lambda record: f"migration: {record.get('phase', '')} {record.get('text', '')}".rstrip(),
     "injection": lambda record: f"injection: {record.get('outcome', '')}",
     "reject": lambda record: f"rejected: {record.get('why', '')}",
