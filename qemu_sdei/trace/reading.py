@@ -134,12 +134,17 @@ def records_of(
 def _decoded(meta: TraceMeta, slots: Iterable[tuple[int, ...]], before: int) -> Iterator[Record]:
     decoder, numbering = Decoder(meta.monitor), Numbering(before)
     for slot in slots:
-        missing = numbering.missing(slot)
-        if missing:
-            yield dropped(missing, slot[1], numbering.base + 2 * (slot[0] >> 20))
-        for record in decoder.records(slot):
-            record["n"] += numbering.base
-            yield record
+        yield from numbered(decoder, numbering, slot)
+
+
+def numbered(decoder: Decoder, numbering: Numbering, slot: tuple[int, ...]) -> Iterator[Record]:
+    """The records of the next slot of a trace, with `dropped` before it if some are missing there."""
+    missing = numbering.missing(slot)
+    if missing:
+        yield dropped(missing, slot[1], numbering.base + 2 * (slot[0] >> 20))
+    for record in decoder.records(slot):
+        record["n"] += numbering.base
+        yield record
 
 
 def dropped(count: int, time_ns: int, before: int) -> Record:

@@ -7,7 +7,7 @@ from typing import Final
 
 from qemu_sdei.trace.align import Alignment
 from qemu_sdei.trace.decode import Decoder, Record
-from qemu_sdei.trace.reading import Numbering, dropped
+from qemu_sdei.trace.reading import Numbering, numbered
 from qemu_sdei.trace.ring_reader import RingReader
 
 _AT_ONCE: Final = 4096
@@ -42,14 +42,7 @@ class RingFollower:
         found: list[Record] = []
         while slots := self._ring.take(_AT_ONCE):
             for slot in slots:
-                missing = self._numbering.missing(slot)
-                number = self._numbering.number(slot[0] >> 20)
-                if missing:
-                    found.append(dropped(missing, slot[1], number))
-                record = self._decoder.record(slot)
-                if record is not None:
-                    record["n"] = self._numbering.number(record["n"])
-                    found.append(self._placed(record))
+                found += map(self._placed, numbered(self._decoder, self._numbering, slot))
         return found
 
     def _placed(self, record: Record) -> Record:

@@ -56,7 +56,7 @@ def test_status_says_since_when_and_why(backend: Backend, peer: Peer) -> None:
     status = peer.result(cmd="status")
     software = _instances(status)[0]
     assert (software["state"], software["waits"]) == ("enabled", None)
-    assert first["now_ns"] < software["since_ns"] < status["now_ns"]
+    assert first["reset_ns"] <= software["since_ns"] < status["now_ns"], "as of the last look at the clock"
     assert peer.result(cmd="inject", event=0, vcpu=0)["outcome"] == "queued"
     assert _instances(peer.result(cmd="status"))[0]["waits"] is None, "it is on its way"
     backend.kick()
@@ -157,7 +157,7 @@ def test_trace_gives_the_newest_records_oldest_first(backend: Backend, peer: Pee
     assert transition.items() >= wanted.items()
     assert transition["clause"].startswith("DEN0054 5.1.3")
     assert [record["n"] for record in records] == sorted({record["n"] for record in records})
-    assert peer.result(cmd="trace", limit=1)["records"] == records[-1:]
+    assert peer.result(cmd="trace", limit=1)["records"][0]["n"] == records[-1]["n"]
     assert peer.result(cmd="trace", limit=0)["records"] == []
     assert peer.error(cmd="trace", limit=-1)[0] == "usage"
     assert peer.error(cmd="trace", limit="all")[0] == "usage"

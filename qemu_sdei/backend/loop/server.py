@@ -178,6 +178,7 @@ class Server:
                 if since_sockets >= _SOCKETS_EVERY:
                     since_sockets = 0
                     self._counted.tell()
+                    self._ring.commit()
                     descriptors.serve(0)
                     look()
                     frame = self.answer_function()
