@@ -65,6 +65,7 @@ def test_status_says_since_when_and_why(backend: Backend, peer: Peer) -> None:
     assert running["state"] == "running"
     assert running["waits"] == "event 0x0 (software) waits for its own handler, which still runs on PE 0"
     assert running["since_ns"] > status["now_ns"]
+    backend.server.log.look()  # as the loop does now and then
     backend.call(0, Function.EVENT_COMPLETE, 0)
     peer.result(cmd="regs", vcpu=0)
     assert _instances(peer.result(cmd="status"))[0]["since_ns"] > running["since_ns"]
