@@ -122,8 +122,8 @@ def serve(options: argparse.Namespace) -> int:
         server.recorder = Recorder(ring, Path(config.trace), meta, lambda: server.paused, anew=anew)
         server.record_each(True)
     recovered = server.recover()
-    began = "took-over" if recovered or goes_on else "incoming" if options.incoming else "started"
-    ring.text("backend", None, {"what": began, "pid": os.getpid(), "program": __version__})
+    if recovered or goes_on or not options.incoming:  # of one that arrives it is told when it is here
+        server.log.begun("took-over" if recovered or goes_on else "started")
     if recovered or not options.incoming:
         window.announce(firmware.machine.monitor)  # also to a guest that has run: it may have written over the header
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from qemu_sdei import __version__
 from qemu_sdei.backend.loop.state_times import StateTimes
 from qemu_sdei.rundir import WARNING
 from qemu_sdei.trace.ring import Ring
@@ -86,6 +88,10 @@ class EventLog:
             self.rejected += 1
         if self.listeners:
             self._tell({"time_ns": self.clock(), "type": name, "pe": pe, **details})
+
+    def begun(self, what: str) -> None:
+        """This backend serves the guest from now on: "started", "took-over" from another one that died, "incoming"."""
+        self.ring.text("backend", None, {"what": what, "pid": os.getpid(), "program": __version__})
 
     def triggered(self, event: int, pe: int | None, *, merged: bool) -> None:
         """Keep a trigger of the host's."""

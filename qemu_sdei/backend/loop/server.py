@@ -272,6 +272,7 @@ class Server:
 
     def take_over(self, answered: list[int]) -> None:
         """Serve a guest whose state and window were just filled in; `answered` as of the backend before this."""
+        self.log.begun("incoming")
         self._last[:] = answered
         self._forget_entries()  # they count in lists that were replaced
         self._look_at_monitor()
