@@ -48,6 +48,19 @@ def say(*lines: object, error: bool = False) -> None:
         print(printable(line, None), file=sys.stderr if error else sys.stdout, flush=error)
 
 
+def say_in(style: str, *lines: object) -> None:
+    """Print `lines` as `say` does, on a terminal in a style of rich ("red", "bold"); "": in none."""
+    if not style or not sys.stdout.isatty():
+        say(*lines)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=raw(sys.stdout), soft_wrap=True, highlight=False)
+    for line in lines:
+        console.print(Text(printable(line, None), style=style))
+
+
 def print_data(text: str) -> None:
     """Print text that programs read: as it is, but at a terminal like all other text."""
     raw(sys.stdout).write(printable_lines(text) if sys.stdout.isatty() else text)

@@ -1,0 +1,216 @@
+"""`qemu-sdei trace diff`: two traces compared, for people and for programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import print_json, print_table, say, say_in
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.trace.compare import Comparison, Difference, Only, Shown
+    from qemu_sdei.trace.steps import Run
+
+_MAX_CONTEXT: Final = 100
+_ROWS: Final = 20
+"""Rows of a table; with -v all."""
+_LINES: Final = 20
+"""Lines of one side of the first divergence."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the arguments of `diff`, but for -v, -q and --json."""
+    from qemu_sdei.trace.folds import FOLDS
+
+    parser.add_argument("first", metavar="A", help="a trace: a guest's name, a file of `run --trace`, JSON lines")
+    parser.add_argument("second", metavar="B", help="the other one")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="compare only this vCPU (default: all)")
+    names = (*FOLDS, "all")
+    parser.add_argument(
+        "--no-fold",
+        action="append",
+        choices=names,
+        default=[],
+        metavar="WHAT",
+        help="compare this too: " + "; ".join(f"{name}: {what}" for name, what in FOLDS.items()) + "; or all",
+    )
+    parser.add_argument(
+        "--fold",
+        action="append",
+        choices=names,
+        default=[],
+        metavar="WHAT",
+        help="do not compare this: the default for each WHAT; with `--no-fold all`, all but what is given here",
+    )
+    parser.add_argument("--context", type=int, default=3, metavar="N", help="steps around a divergence (default: 3)")
+
+
+def folds_of(args: argparse.Namespace) -> frozenset[str]:
+    """Names of what is folded."""
+    from qemu_sdei.trace.folds import FOLDS
+
+    compared = set(FOLDS) if "all" in args.no_fold else set(args.no_fold)
+    folded = set(FOLDS) if "all" in args.fold else set(args.fold)
+    return frozenset(FOLDS) - (compared - folded)
+
+
+def diff(args: argparse.Namespace) -> int:
+    """Compare two traces. Returns 0 if nothing differs, else 1."""
+    from qemu_sdei.trace.compare import compare
+    from qemu_sdei.trace.reading import open_trace
+
+    if args.vcpu is not None and args.vcpu < 0:
+        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    if not 0 <= args.context <= _MAX_CONTEXT:
+        raise UsageError(f"--context {args.context} is not possible: give 0 to {_MAX_CONTEXT}")
+    folds = folds_of(args)
+    with open_trace(trace_path(args.first)) as first, open_trace(trace_path(args.second)) as second:
+        found = compare(
+            (first.meta, first.records()),
+            (second.meta, second.records()),
+            folds=folds,
+            vcpu=args.vcpu,
+            context=args.context,
+        )
+    if args.json:
+        print_json({"a": args.first, "b": args.second, "folded": sorted(folds), **found.document()})
+    elif not args.quiet:
+        _tell(args, found, folds)
+    return 0 if found.same else 1
+
+
+def trace_path(word: str) -> Path:
+    """The trace that a user means: a file, or the ring of the guest of that name. Raises `UsageError`."""
+    from qemu_sdei import rundir
+
+    path = Path(word)
+    if path.exists() or "/" in word:
+        return path
+    return rundir.find(word).path / "trace-ring"
+
+
+# ---- for people ------------------------------------------------------------------------------------------------------
+
+
+def _tell(args: argparse.Namespace, found: Comparison, folds: frozenset[str]) -> None:
+    for name, word, run in (("A", args.first, found.a), ("B", args.second, found.b)):
+        say(f"{name}  {word}: {_described(run)}")
+    for note in found.notes:
+        say_in("yellow", f"note: {note}")
+    if not found.exact:
+        say_in("yellow", "note: the two differ so much that not everything they have in common is found")
+    if found.same:
+        say_in("green", f"same: {found.equal} steps")
+    elif found.first is None:
+        say(f"{found.equal} steps are the same, in the same order; what follows differs")
+    else:
+        _tell_first(found.first, found.equal)
+        _tell_others(found.firsts[1:])
+    rows = None if args.verbose else _ROWS
+    _tell_answers(found, rows)
+    for title, steps in (
+        ("Only in A", found.only_a),
+        ("Only in B", found.only_b),
+        ("In both, in another order", found.moved),
+    ):
+        _tell_only(title, steps, rows)
+    _tell_counts(found)
+    say(f"folded: {', '.join(name for name in folds) or 'nothing'}" + (" (see --no-fold)" if folds else ""))
+
+
+def _described(run: Run) -> str:
+    calls = sum(run.functions.values())
+    vcpus = f"{run.meta.vcpus} vCPU" + ("s" if run.meta.vcpus != 1 else "")
+    guest = f"guest '{run.meta.guest}', " if run.meta.guest else ""
+    return f"{guest}{vcpus}, {calls} calls"
+
+
+def _tell_first(first: Difference, equal: int) -> None:
+    say("")
+    after = f"after {_steps(first.after)} that are the same" if first.after else "at the first step"
+    say_in("bold", f"First divergence: {_where(first.vcpu, first.event)}, {after} ({equal} in all)")
+    marks: list[tuple[str, str, Sequence[Shown]]] = [
+        (" ", "", first.before),
+        ("-", "red", first.only_a),
+        ("+", "green", first.only_b),
+        (" ", "", first.after_it),
+    ]
+    lines = [step for _, _, steps in marks for step in steps[:_LINES]]
+    number = max((len(str(step.n)) for step in lines), default=1)
+    for mark, style, steps in marks:
+        for step in steps[:_LINES]:
+            times = f"  ({step.times} times)" if step.times > 1 else ""
+            say_in(style, f"{mark} {step.n:>{number}} {step.time_ns / 1e9:>12.6f}  {step.text}{times}")
+        if len(steps) > _LINES:
+            more = len(steps) - _LINES + first.longer
+            say_in(style, f"{mark} {'':>{number}} ... and {_steps(more)} more")
+    for name, clause in (("A", first.clause_a), ("B", first.clause_b)):
+        if clause and first.clause_a != first.clause_b:
+            say(f"  {name}: {clause}")
+    if not first.only_b:
+        say("  B has nothing here")
+    elif not first.only_a:
+        say("  A has nothing here")
+
+
+def _tell_others(others: Iterable[Difference]) -> None:
+    rows = []
+    for one in others:
+        step = next(iter([*one.only_a, *one.only_b]))
+        rows.append([_where(one.vcpu, one.event), one.after, f"{'-' if one.only_a else '+'} {step.text}"])
+    if rows:
+        say("")
+        print_table("", ["also differs", "after steps", "with"], rows[:_ROWS])
+
+
+def _tell_answers(found: Comparison, rows: int | None) -> None:
+    if not found.answers:
+        return
+    say("")
+    table = [
+        [_where(one.vcpu, one.event), one.call, one.a, one.b, one.times, _clauses(one.clause_a, one.clause_b)]
+        for one in found.answers[:rows]
+    ]
+    print_table("Answered differently", ["where", "call", "A", "B", "times", "clause"], table)
+    _more(len(found.answers), rows)
+
+
+def _clauses(a: str, b: str) -> str:
+    return a if a == b else "; ".join(f"{name}: {clause}" for name, clause in (("A", a), ("B", b)) if clause)
+
+
+def _tell_only(title: str, steps: list[Only], rows: int | None) -> None:
+    if not steps:
+        return
+    say("")
+    table = [[_where(one.vcpu, one.event), one.step, one.times, one.n or ""] for one in steps[:rows]]
+    print_table(title, ["where", "what", "times", "record"], table)
+    _more(len(steps), rows)
+
+
+def _tell_counts(found: Comparison) -> None:
+    if found.counted:
+        say("")
+        table: list[list[Any]] = [[function, vcpu, a, b] for function, vcpu, a, b in found.counted]
+        print_table("Counted calls that differ", ["function", "vCPU", "A", "B"], table[:_ROWS])
+    differing = [[name, a, b] for name, (a, b) in found.functions.items() if a != b]
+    differing += [[name, a, b] for name, (a, b) in found.asides.items() if a != b]
+    if differing:
+        say("")
+        print_table("How often in all (not compared)", ["what", "A", "B"], differing[:_ROWS])
+
+
+def _more(count: int, rows: int | None) -> None:
+    if rows is not None and count > rows:
+        say(f"... and {count - rows} more (-v shows all)")
+
+
+def _where(vcpu: int, event: int | None) -> str:
+    return f"vCPU {vcpu}" if event is None else f"vCPU {vcpu}, handler of {event:#x}"
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" + ("s" if count != 1 else "")

@@ -1,0 +1,410 @@
+"""Two traces compared: where they part, what only one of them does, what is answered differently.
+
+Each sequence of steps (`steps.py`) is matched with the same one of the other trace (`matching.py`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from qemu_sdei.trace.folds import FOLDS
+from qemu_sdei.trace.matching import match
+from qemu_sdei.trace.meta import TraceMeta
+from qemu_sdei.trace.steps import OWN, Lane, LaneKey, Outcome, Run, Vocabulary, steps_of
+
+MAX_LISTED: Final = 1000
+"""Entries of each list in a document: what only one does, other answers."""
+_PART_STEPS: Final = 200
+"""Steps of one side of a difference that are shown at most."""
+_NEVER: Final = 1 << 62
+
+
+class Shown(NamedTuple):
+    """A step as it is shown.
+
+    `side`: "a", "b", or "" where both have it. `n`: serial number of its record there (of "" in A). `time_ns`: since
+    the trace began. `times`: in a row.
+    """
+
+    side: str
+    text: str
+    n: int
+    time_ns: int
+    times: int
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return self._asdict()
+
+
+@dataclass
+class Difference:
+    """A place at which the traces differ.
+
+    Attributes:
+        vcpu, event: the sequence; event None: not in a handler.
+        after: how many steps before it are the same on both sides, in all of this sequence.
+        before, after_it: steps around it that both have.
+        only_a, only_b: steps that one of them has here. One of each that is the same call: it is answered differently.
+        clause_a, clause_b: for such a one, what decides the answers.
+        longer: how many more steps than are listed are in it.
+    """
+
+    vcpu: int
+    event: int | None
+    after: int
+    before: list[Shown]
+    only_a: list[Shown]
+    only_b: list[Shown]
+    after_it: list[Shown]
+    clause_a: str = ""
+    clause_b: str = ""
+    longer: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        steps = {name: [step.document() for step in getattr(self, name)] for name in _STEP_LISTS}
+        return {
+            "vcpu": self.vcpu,
+            "event": self.event,
+            "after": self.after,
+            **steps,
+            "clause_a": self.clause_a,
+            "clause_b": self.clause_b,
+            "longer": self.longer,
+        }
+
+
+_STEP_LISTS: Final = ("before", "only_a", "only_b", "after_it")
+
+
+class Answers(NamedTuple):
+    """A call that is answered differently. `times`: so often; `n_a`, `n_b`: records of the first time."""
+
+    vcpu: int
+    event: int | None
+    call: str
+    a: str
+    b: str
+    clause_a: str
+    clause_b: str
+    times: int
+    n_a: int
+    n_b: int
+
+
+class Only(NamedTuple):
+    """Something that one of them does (so often more than the other), or both in another order. `n`: serial number of
+    the record of the first time, in A if it is there.
+    """
+
+    vcpu: int
+    event: int | None
+    step: str
+    times: int
+    n: int
+
+
+@dataclass
+class Comparison:
+    """What two traces have in common, and what not.
+
+    Attributes:
+        a, b: the traces, as they were compared.
+        equal: how many steps are the same.
+        first: the earliest difference of all; None: there is none in the order of calls.
+        firsts: the first of each sequence that has one, the earliest first.
+        only_a, only_b: what only one of them does, in its order.
+        answers: calls that are answered differently.
+        moved: what both do, in another order.
+        counted: function, vCPU and how often in A and in B, of functions that were only counted, where that differs.
+        functions: how often each function was called in A and in B.
+        asides: what was told and not compared, how often in A and in B.
+        exact: whether no other matching has fewer differences, as far as was looked.
+        notes: what a reader must know: what is missing, what was left out.
+    """
+
+    a: Run
+    b: Run
+    equal: int = 0
+    firsts: list[Difference] = field(default_factory=list)
+    only_a: list[Only] = field(default_factory=list)
+    only_b: list[Only] = field(default_factory=list)
+    moved: list[Only] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
+    counted: list[tuple[str, int, int, int]] = field(default_factory=list)
+    exact: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> Difference | None:
+        """The earliest difference."""
+        return self.firsts[0] if self.firsts else None
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.firsts or self.only_a or self.only_b or self.moved or self.answers or self.counted)
+
+    @property
+    def functions(self) -> dict[str, tuple[int, int]]:
+        """How often each function was called in A and in B."""
+        return _both(self.a.functions, self.b.functions)
+
+    @property
+    def asides(self) -> dict[str, tuple[int, int]]:
+        """What was told and not compared, how often in A and in B."""
+        return _both(self.a.asides, self.b.asides)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "same": self.same,
+            "equal": self.equal,
+            "exact": self.exact,
+            "notes": self.notes,
+            "first": None if self.first is None else self.first.document(),
+            "firsts": [difference.document() for difference in self.firsts[:MAX_LISTED]],
+            "only_a": [one._asdict() for one in self.only_a[:MAX_LISTED]],
+            "only_b": [one._asdict() for one in self.only_b[:MAX_LISTED]],
+            "moved": [one._asdict() for one in self.moved[:MAX_LISTED]],
+            "answers": [one._asdict() for one in self.answers[:MAX_LISTED]],
+            "counted": [dict(zip(("function", "vcpu", "a", "b"), row, strict=True)) for row in self.counted],
+            "functions": {name: {"a": a, "b": b} for name, (a, b) in self.functions.items()},
+            "asides": {name: {"a": a, "b": b} for name, (a, b) in self.asides.items()},
+        }
+
+
+def _both(a: Counter[str], b: Counter[str]) -> dict[str, tuple[int, int]]:
+    return {name: (a[name], b[name]) for name in sorted(a.keys() | b.keys())}
+
+
+Records = Iterable[Mapping[str, Any]]
+
+
+def compare(
+    a: tuple[TraceMeta, Records],
+    b: tuple[TraceMeta, Records],
+    *,
+    folds: frozenset[str] = frozenset(FOLDS),
+    vcpu: int | None = None,
+    context: int = 3,
+) -> Comparison:
+    """Compare two traces, each given as what it says of itself and its decoded records in order.
+
+    `folds`: names of FOLDS. `vcpu`: only this one; None: all. `context`: steps around a difference.
+    """
+    words = Vocabulary()
+    runs = [steps_of(records, meta, words, folds) for meta, records in (a, b)]
+    return _Comparer(runs[0], runs[1], words, folds, vcpu, context).run()
+
+
+class _Comparer:
+    def __init__(
+        self, a: Run, b: Run, words: Vocabulary, folds: frozenset[str], vcpu: int | None, context: int
+    ) -> None:
+        self._a, self._b = a, b
+        self._words = words
+        self._folds = folds
+        self._vcpu = vcpu
+        self._context = context
+        self._effects = a.shows_states and b.shows_states
+        self._found = Comparison(a, b)
+        self._order: list[tuple[int, int]] = []
+        """(serial number in B, in A) of steps that are the same."""
+        self._begin = [min((lane.times[0] for lane in run.lanes.values() if lane), default=0) for run in (a, b)]
+
+    def run(self) -> Comparison:
+        """Compare everything."""
+        self._notes()
+        self._counted()
+        self._idle()
+        places = [(key, *self._lane(key)) for key in self._lanes()]
+        self._order.sort()
+        begun = [(self._when(difference, at), difference) for _, difference, at in places if difference is not None]
+        begun.sort(key=lambda one: one[0])
+        self._found.firsts = [difference for _, difference in begun]
+        return self._found
+
+    def _lanes(self) -> list[LaneKey]:
+        keys = self._a.lanes.keys() | self._b.lanes.keys()
+        return sorted(key for key in keys if self._vcpu in (None, key[0]))
+
+    # ---- one sequence ------------------------------------------------------------------------------------------------
+
+    def _lane(self, key: LaneKey) -> tuple[Difference | None, tuple[int, int]]:
+        """Compare one sequence; returns its first difference, and the serial numbers of the steps there."""
+        a, b = self._a.lanes.get(key, Lane()), self._b.lanes.get(key, Lane())
+        matching = match(a.kinds, b.kinds)
+        self._found.exact &= matching.exact
+        first: Difference | None = None
+        place = (_NEVER, _NEVER)
+        at_a = at_b = equal = 0
+        only: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
+        other: dict[tuple[int, int, int], Answers] = {}
+        for one in [*matching.matches, (len(a), len(b), 0)]:
+            begin_a, begin_b, length = one
+            if begin_a > at_a or begin_b > at_b:
+                if first is None:
+                    first = self._difference(key, a, b, (at_a, begin_a), (at_b, begin_b), equal)
+                    place = _serials(a, b, at_a, at_b)
+                _count(only[0], a, at_a, begin_a)
+                _count(only[1], b, at_b, begin_b)
+            for n in range(length):
+                x, y = begin_a + n, begin_b + n
+                if self._alike(a, x, b, y):
+                    equal += 1
+                    self._order.append((b.numbers[y], a.numbers[x]))
+                    continue
+                self._answered(other, key, a, x, b, y)
+                if first is None:
+                    first = self._difference(key, a, b, (x, x + 1), (y, y + 1), equal)
+                    place = _serials(a, b, x, y)
+            at_a, at_b = begin_a + length, begin_b + length
+        self._found.equal += equal
+        self._found.answers += other.values()
+        self._only(key, *only)
+        return first, place
+
+    def _alike(self, a: Lane, x: int, b: Lane, y: int) -> bool:
+        """Whether two steps of one kind are the same."""
+        left, right = a.outcomes[x], b.outcomes[y]
+        if left == right:
+            return True
+        return self._outcome(left).same(self._outcome(right), effects=self._effects)
+
+    def _outcome(self, number: int) -> Outcome:
+        return self._words.outcomes[number]
+
+    def _answered(
+        self, other: dict[tuple[int, int, int], Answers], key: LaneKey, a: Lane, x: int, b: Lane, y: int
+    ) -> None:
+        same = (a.kinds[x], a.outcomes[x], b.outcomes[y])
+        known = other.get(same)
+        if known is not None:
+            other[same] = known._replace(times=known.times + 1)
+            return
+        left, right = self._outcome(a.outcomes[x]), self._outcome(b.outcomes[y])
+        text = self._words.kinds[a.kinds[x]].text
+        texts = _apart(left, right)
+        other[same] = Answers(*_where(key), text, *texts, left.clause, right.clause, 1, a.numbers[x], b.numbers[y])
+
+    def _only(self, key: LaneKey, in_a: dict[int, tuple[int, int]], in_b: dict[int, tuple[int, int]]) -> None:
+        for kind in [*in_a, *(kind for kind in in_b if kind not in in_a)]:
+            (a, n_a), (b, n_b) = in_a.get(kind, (0, 0)), in_b.get(kind, (0, 0))
+            text = self._words.kinds[kind].text
+            for listed, times, n in (
+                (self._found.only_a, a - b, n_a),
+                (self._found.only_b, b - a, n_b),
+                (self._found.moved, min(a, b), n_a),
+            ):
+                if times > 0:
+                    listed.append(Only(*_where(key), text, times, n))
+
+    def _difference(
+        self, key: LaneKey, a: Lane, b: Lane, in_a: tuple[int, int], in_b: tuple[int, int], equal: int
+    ) -> Difference:
+        found = Difference(
+            *_where(key),
+            equal,
+            [self._shown("", a, n) for n in range(max(in_a[0] - self._context, 0), in_a[0])],
+            [self._shown("a", a, n) for n in range(in_a[0], min(in_a[1], in_a[0] + _PART_STEPS))],
+            [self._shown("b", b, n) for n in range(in_b[0], min(in_b[1], in_b[0] + _PART_STEPS))],
+            [self._shown("", a, n) for n in range(in_a[1], min(in_a[1] + self._context, len(a)))],
+        )
+        found.longer = sum(max(end - begin - _PART_STEPS, 0) for begin, end in (in_a, in_b))
+        if in_a[1] - in_a[0] == in_b[1] - in_b[0] == 1:
+            found.clause_a = self._outcome(a.outcomes[in_a[0]]).clause
+            found.clause_b = self._outcome(b.outcomes[in_b[0]]).clause
+        return found
+
+    def _shown(self, side: str, lane: Lane, n: int) -> Shown:
+        kind, outcome = self._words.kinds[lane.kinds[n]], self._outcome(lane.outcomes[n])
+        text = kind.text + answer(outcome) if kind.function else kind.text
+        since = lane.times[n] - self._begin[side == "b"]
+        return Shown(side, text, lane.numbers[n], since, lane.in_a_row[n])
+
+    def _when(self, difference: Difference, place: tuple[int, int]) -> tuple[int, int]:
+        """When a difference is, for the order of several: as A counts its records."""
+        in_a, in_b = place
+        if in_a != _NEVER:
+            return in_a, 0
+        at = bisect_right(self._order, (in_b, _NEVER))
+        return (self._order[at - 1][1], 1) if at else (0, 1)
+
+    # ---- the rest ----------------------------------------------------------------------------------------------------
+
+    def _counted(self) -> None:
+        """Functions of which one trace has only numbers are compared by these, whatever the other has."""
+        names = {function for run in (self._a, self._b) for _, function in run.counted}
+        kinds = {n for n, kind in enumerate(self._words.kinds) if kind.function in names}
+        for run in (self._a, self._b):
+            for key, lane in run.lanes.items():
+                run.lanes[key], gone = lane.without(kinds)
+                for kind, count in gone.items():
+                    run.counted[key[0], self._words.kinds[kind].function] += count
+        for vcpu, function in sorted(self._a.counted.keys() | self._b.counted.keys()):
+            if self._vcpu not in (None, vcpu):
+                continue
+            a, b = self._a.counted[vcpu, function], self._b.counted[vcpu, function]
+            if (bool(a) != bool(b)) if "counts" in self._folds else a != b:
+                self._found.counted.append((function, vcpu, a, b))
+
+    def _idle(self) -> None:
+        """Calls that wait for something to do: which there were, and how they were answered."""
+        for key in sorted(self._a.idle.keys() | self._b.idle.keys()):
+            if self._vcpu not in (None, key[0]):
+                continue
+            a, b = ({answer(self._outcome(n)): n for n in run.idle.get(key, ())} for run in (self._a, self._b))
+            for listed, run, more in (
+                (self._found.only_a, self._a, a.keys() - b.keys()),
+                (self._found.only_b, self._b, b.keys() - a.keys()),
+            ):
+                for text in sorted(more):
+                    count = sum(times for n, times in run.idle[key].items() if answer(self._outcome(n)) == text)
+                    listed.append(Only(key[0], None, self._words.kinds[key[1]].text + text, count, 0))
+
+    def _notes(self) -> None:
+        notes = self._found.notes
+        for name, run in (("A", self._a), ("B", self._b)):
+            if run.first > 1:
+                notes.append(f"{name} begins with record {run.first}: what was before is not in it")
+            if run.missing:
+                notes.append(f"{name} lacks {run.missing} records: what only the other one has may be among them")
+            if run.cut is not None:
+                notes.append(f"of {name} only the first {run.cut} steps are compared")
+        if self._a.shows_states != self._b.shows_states:
+            one = "A" if self._b.shows_states else "B"
+            notes.append(f"{one} has no transitions: states of events are not compared")
+
+
+def answer(outcome: Outcome) -> str:
+    """What a call's line ends with."""
+    if outcome.result in ("parks", "waits", "no answer"):
+        return f": {outcome.result}"
+    return f" = {outcome.result}" if outcome.result else ""
+
+
+def _apart(a: Outcome, b: Outcome) -> tuple[str, str]:
+    """What tells two outcomes apart: the results, or else what they brought about."""
+    if a.result != b.result:
+        return a.result or "?", b.result or "?"
+    return ("; ".join(a.effects) or "nothing changes", "; ".join(b.effects) or "nothing changes")
+
+
+def _where(key: LaneKey) -> tuple[int, int | None]:
+    return key[0], None if key[1] == OWN else key[1]
+
+
+def _serials(a: Lane, b: Lane, x: int, y: int) -> tuple[int, int]:
+    return (a.numbers[x] if x < len(a) else _NEVER, b.numbers[y] if y < len(b) else _NEVER)
+
+
+def _count(counts: dict[int, tuple[int, int]], lane: Lane, begin: int, end: int) -> None:
+    for n in range(begin, end):
+        count, first = counts.get(lane.kinds[n], (0, lane.numbers[n]))
+        counts[lane.kinds[n]] = (count + lane.in_a_row[n], first)

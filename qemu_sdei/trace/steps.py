@@ -1,0 +1,482 @@
+"""A trace as sequences of steps that can be compared with another trace's: what differs from run to run is folded.
+
+A step is a call or something else that the guest's software brought about. What one vCPU does is one sequence, but for
+the handlers of events: when a handler interrupts is chance, so the handlers of each event are a sequence of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from qemu_sdei.monitor.layout import MAX_CPUS
+from qemu_sdei.sdei.transitions import STATE_NAMES, UNREGISTERED
+from qemu_sdei.trace.clauses import clause_of_answer
+from qemu_sdei.trace.folds import FOLDS
+from qemu_sdei.trace.meta import TraceMeta
+
+MAX_STEPS: Final = 1_000_000
+"""Of one trace: what comes after is not compared."""
+MAX_KINDS: Final = 100_000
+"""Different calls or answers of both traces: a program has hundreds."""
+_MAX_TEXT: Final = 300
+_MAX_RUN: Final = 10_000
+"""Calls in one run of a handler that are compared as a whole."""
+
+_ADDRESSES: Final = frozenset(("entry", "address", "argument", "context", "cookie"))
+_VALUES: Final = frozenset(
+    ("SDEI_EVENT_CONTEXT", "PSCI_STAT_RESIDENCY", "PSCI_STAT_COUNT", "TRNG_RND", "TRNG_GET_UUID", "NODE_HW_STATE")
+)
+_POLLS: Final = frozenset(("AFFINITY_INFO", "SDEI_EVENT_STATUS"))
+"""Functions that are called until the answer is another one."""
+_IDLE: Final = frozenset(("CPU_SUSPEND", "CPU_DEFAULT_SUSPEND"))
+_STATES: Final = {name: value for value, name in STATE_NAMES.items()}
+_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{5,}")
+_FAULTS: Final = frozenset(("exception", "fault", "bad-answer"))
+_NOT_EFFECTS: Final = frozenset(("DISPATCH", "RESET"))
+
+
+class FullError(Exception):
+    """No more can be compared."""
+
+
+class Outcome(NamedTuple):
+    """What came of a step."""
+
+    result: str
+    """As text; "" if there was none."""
+    known: bool
+    """Whether there is a result: a call that a handler interrupted has one, but the trace does not show it."""
+    effects: tuple[str, ...]
+    """Changes of states that it brought about."""
+    clause: str
+    """What decides it; "" if nothing is known."""
+
+    def same(self, other: Outcome, *, effects: bool) -> bool:
+        """Whether nothing says that they differ."""
+        results = self.result == other.result or not (self.known and other.known)
+        return results and (not effects or self.effects == other.effects)
+
+
+class Kind(NamedTuple):
+    """What a step is."""
+
+    function: str
+    """Name of a function; "" if it is no call."""
+    text: str
+
+
+LaneKey = tuple[int, int]
+"""vCPU, and the event whose handlers it is, or -1: everything else."""
+OWN: Final = -1
+
+
+class Vocabulary:
+    """Numbers for kinds and outcomes: both traces of a comparison use the same."""
+
+    def __init__(self) -> None:
+        self.kinds: list[Kind] = []
+        self.outcomes: list[Outcome] = []
+        self._kinds: dict[Kind, int] = {}
+        self._outcomes: dict[Outcome, int] = {}
+
+    def kind(self, function: str, text: str) -> int:
+        """The number of a kind. Raises `FullError`: there are too many."""
+        return _numbered(Kind(function, text[:_MAX_TEXT]), self._kinds, self.kinds)
+
+    def outcome(self, outcome: Outcome) -> int:
+        """The number of an outcome. Raises `FullError`: there are too many."""
+        return _numbered(outcome, self._outcomes, self.outcomes)
+
+
+def _numbered(value: Any, numbers: dict[Any, int], values: list[Any]) -> int:
+    number = numbers.get(value)
+    if number is None:
+        if len(values) >= MAX_KINDS:
+            raise FullError
+        number = numbers[value] = len(values)
+        values.append(value)
+    return number
+
+
+class Lane:
+    """One sequence.
+
+    Attributes:
+        kinds, outcomes: of each step, by the vocabulary's numbers.
+        numbers: serial number of the record of each step.
+        times: when, on the trace's time axis, in nanoseconds.
+        times_in_a_row: how often each was repeated.
+    """
+
+    def __init__(self) -> None:
+        self.kinds = array("l")
+        self.outcomes = array("l")
+        self.numbers = array("q")
+        self.times = array("q")
+        self.in_a_row = array("q")
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def add(self, kind: int, outcome: int, number: int, time: int) -> None:
+        """Add a step."""
+        self.kinds.append(kind)
+        self.outcomes.append(outcome)
+        self.numbers.append(_clipped(number))
+        self.times.append(_clipped(time))
+        self.in_a_row.append(1)
+
+    def without(self, kinds: set[int]) -> tuple[Lane, Counter[int]]:
+        """The lane without steps of these kinds, and how many of each there were."""
+        lane, gone = Lane(), Counter[int]()
+        for n, kind in enumerate(self.kinds):
+            if kind in kinds:
+                gone[kind] += self.in_a_row[n]
+            else:
+                lane.add(kind, self.outcomes[n], self.numbers[n], self.times[n])
+                lane.in_a_row[-1] = self.in_a_row[n]
+        return lane, gone
+
+
+def _clipped(value: int) -> int:
+    return max(min(value, (1 << 63) - 1), -(1 << 63))
+
+
+@dataclass
+class Run:
+    """One trace, ready to be compared.
+
+    Attributes:
+        meta: of which guest it is.
+        lanes: the sequences.
+        counted: how often each vCPU called a function that was only counted.
+        idle: of each vCPU and kind of CPU_SUSPEND, how often it had which outcome.
+        functions: how often each function was called, in all.
+        asides: what is told and not compared: triggers, what was not delivered, and why.
+        missing: how many records are missing.
+        first: serial number of the first record: more than 1, and the beginning is missing.
+        cut: only the first so many steps are there; None: all.
+        shows_states: it has transitions at all. One that another program wrote may have calls only.
+    """
+
+    meta: TraceMeta
+    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
+    counted: Counter[tuple[int, str]] = field(default_factory=Counter)
+    idle: dict[tuple[int, int], Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    functions: Counter[str] = field(default_factory=Counter)
+    asides: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    first: int = 1
+    cut: int | None = None
+    shows_states: bool = False
+
+
+def steps_of(
+    records: Iterable[Mapping[str, Any]], meta: TraceMeta, words: Vocabulary, folds: frozenset[str] = frozenset(FOLDS)
+) -> Run:
+    """What `records` (decoded, in order) have to be compared. `folds`: names of FOLDS."""
+    maker = _Maker(Run(meta), words, folds)
+    try:
+        for record in records:
+            maker.feed(record)
+        maker.end()
+    except FullError:
+        maker.run.cut = min(maker.steps, MAX_STEPS)
+    return maker.run
+
+
+@dataclass
+class _Open:
+    """A call whose outcome is not complete yet."""
+
+    lane: LaneKey
+    function: str
+    kind: int
+    number: int
+    time: int
+    vcpu: int
+    result: int | None = None
+    named: str | None = None
+    answered: bool = True
+    then: str = ""
+    state: int | None = None
+    effects: list[str] = field(default_factory=list)
+
+
+class _Maker:
+    """Makes a `Run` of records."""
+
+    def __init__(self, run: Run, words: Vocabulary, folds: frozenset[str]) -> None:
+        self.run = run
+        self.steps = 0
+        self._words = words
+        self._folds = folds
+        self._open: dict[int, _Open] = {}
+        """By vCPU."""
+        self._newest: int | None = None
+        """The vCPU that came to the firmware last: what changes is its doing."""
+        self._stack: dict[int, list[int]] = defaultdict(list)
+        self._handlers: dict[LaneKey, list[tuple[int, int, int, int]]] = {}
+        """Runs of handlers that are not over."""
+        self._last_run: dict[LaneKey, tuple[tuple[int, int], ...]] = {}
+        self._states: dict[tuple[int, int], int] = {}
+        self._shared = frozenset(event["event"] for event in run.meta.events if event.get("type") == "shared")
+        self._begun = False
+
+    def feed(self, record: Mapping[str, Any]) -> None:
+        """Take note of a record. Raises `FullError`: nothing more can be compared."""
+        kind = record.get("type")
+        if not self._begun and kind != "dropped":
+            self._begun = True
+            self.run.first = max(number(record, "n", 1), 1)
+        method = _METHODS.get(str(kind))
+        if method is not None:
+            method(self, record, number(record, "vcpu", 0) % MAX_CPUS)
+
+    def end(self) -> None:
+        """The trace is over."""
+        for vcpu in list(self._open):
+            self._close(vcpu)
+        for lane in list(self._handlers):
+            self._end_handler(lane)
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
+
+    def call(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """A call begins a step."""
+        self._close(vcpu)
+        self._newest = vcpu
+        function = str(record.get("function"))[:_MAX_TEXT]
+        self.run.functions[function] += 1
+        if len(self.run.functions) > MAX_KINDS:
+            raise FullError
+        arguments = record.get("args")
+        arguments = arguments if isinstance(arguments, dict) else {}
+        open_ = _Open(self._lane(vcpu), function, self._kind(function, arguments), *_place(record), vcpu)
+        self._answer(open_, record)
+        open_.answered = record.get("answered") is not False
+        event = arguments.get("event")
+        if type(event) is int:
+            open_.state = self._states.get((event, OWN if event in self._shared else vcpu))
+        self._open[vcpu] = open_
+
+    def _kind(self, function: str, arguments: Mapping[str, Any]) -> int:
+        if "addresses" in self._folds and "x1" in arguments:
+            # Whatever was left in the registers: how many of them are arguments nobody knows.
+            return self._words.kind(function, f"{function}(..)")
+        shown = (f"{name}={self._argument(name, value)}" for name, value in list(arguments.items())[:8])
+        return self._words.kind(function, f"{function}({', '.join(shown)})")
+
+    def _argument(self, name: str, value: object) -> str:
+        if "addresses" in self._folds and name in _ADDRESSES:
+            return "*" if value else "0"
+        return f"{value:#x}" if type(value) is int else str(value)[:32]
+
+    def _answer(self, open_: _Open, record: Mapping[str, Any]) -> None:
+        result = record.get("result")
+        open_.result = result if type(result) is int else None
+        named = record.get("result_name")
+        open_.named = named if isinstance(named, str) else None
+        open_.then = str(record.get("then"))
+
+    def frame(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """Something else brought the vCPU to the firmware."""
+        self._newest = vcpu
+        kind = str(record.get("kind"))
+        if kind == "operations":
+            waiting = self._open.get(vcpu)
+            if waiting is not None and record.get("call") == waiting.number:
+                self._answer(waiting, record)
+            return
+        self._close(vcpu)
+        if kind in _FAULTS:
+            vector, esr = number(record, "vector", 0), number(record, "esr", 0)
+            self._event(record, vcpu, f"{kind}: vector {vector:#x}, ESR {esr:#x}")
+
+    def _close(self, vcpu: int) -> None:
+        """Nothing more comes of a vCPU's call."""
+        call = self._open.pop(vcpu, None)
+        if call is None:
+            return
+        result, known = self._result(call)
+        clause = ""
+        if call.result is not None and (call.result < 0 or call.named == "SUCCESS"):
+            clause = clause_of_answer(call.function, call.result, call.state)
+        outcome = self._words.outcome(Outcome(result, known, tuple(call.effects), clause))
+        if "idle" in self._folds and call.function in _IDLE:
+            self.run.idle[call.vcpu, call.kind][outcome] += 1
+            return
+        self._add(call.lane, call.kind, outcome, call.number, call.time, poll=call.function in _POLLS)
+
+    def _result(self, call: _Open) -> tuple[str, bool]:
+        if not call.answered:
+            return "no answer", True
+        if call.result is None:
+            # Whether it ended in a handler is chance, and told by the handler's own sequence.
+            return (call.then, True) if call.then in ("parks", "waits") else ("", False)
+        if "values" in self._folds and call.function in _VALUES and (call.named is None or call.result >= 0):
+            return "a value", True
+        return call.named or (f"{call.result:#x}" if call.result > 9 else str(call.result)), True
+
+    def counted(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """Calls that were only counted."""
+        function = str(record.get("function"))[:_MAX_TEXT]
+        count = max(number(record, "count", 0), 0)
+        self.run.counted[vcpu, function] += count
+        self.run.functions[function] += count
+        if len(self.run.counted) > MAX_KINDS:
+            raise FullError
+
+    # ---- what else happens -------------------------------------------------------------------------------------------
+
+    def transition(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """An event's state changes: the doing of whichever vCPU is in the firmware."""
+        self.run.shows_states = True
+        event, cause = number(record, "event", -1), str(record.get("cause"))
+        old, new = (str(record.get(side))[:40] for side in ("from", "to"))
+        self._states[event, OWN if event in self._shared else vcpu] = _STATES.get(new, UNREGISTERED)
+        if len(self._states) > MAX_KINDS:
+            raise FullError
+        if cause not in _NOT_EFFECTS and self._newest is not None:
+            call = self._open.get(self._newest)
+            if call is not None and len(call.effects) < MAX_CPUS:
+                where = "" if vcpu == call.vcpu or event in self._shared else f" on vCPU {vcpu}"
+                call.effects.append(f"event {event:#x}{where}: {old} -> {new}")
+        if cause == "DISPATCH":
+            self._stack[vcpu].append(event)
+            if len(self._stack[vcpu]) > MAX_CPUS:
+                del self._stack[vcpu][0]
+            lane = self._lane(vcpu)
+            if lane[1] != OWN:
+                self._end_handler(lane)
+                self._handlers[lane] = []
+            self._event(record, vcpu, f"handler of event {event:#x} begins", close=False)
+        elif cause == "COMPLETE" and event in self._stack[vcpu]:
+            self._close(vcpu)
+            del self._stack[vcpu][self._stack[vcpu].index(event) :]
+            self._end_handler((vcpu, event))
+
+    def power(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """A vCPU's power changes."""
+        states = (record.get("from"), record.get("to"))
+        if "idle" in self._folds and "suspended" in states:
+            return
+        self._event(record, vcpu, f"power: {str(states[1])[:40]}", close=False)
+
+    def boot(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """The machine was reset."""
+        self.end()
+        self._stack.clear()
+        self._states.clear()
+        self._event(record, vcpu, "the machine is reset")
+
+    def kernel(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """Another kernel has begun."""
+        self._event(record, vcpu, "another kernel begins", close=False)
+
+    def reject(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """Something was not as it must be."""
+        self._event(record, vcpu, "rejected: " + _NUMBER.sub("*", str(record.get("why"))[:_MAX_TEXT]), close=False)
+
+    def trigger(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """An input of this run."""
+        event, by = number(record, "event", -1), record.get("by")
+        self._aside(f"trigger of event {event:#x} by {'an interrupt' if by == 'interrupt' else 'the host'}")
+
+    def undelivered(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """Something waits."""
+        self._aside(
+            f"event {number(record, 'event', -1):#x} was not delivered at once: {str(record.get('reason'))[:40]}"
+        )
+
+    def dropped(self, record: Mapping[str, Any], vcpu: int) -> None:
+        """Records are missing: what was open may have ended."""
+        count = max(number(record, "count", 1), 1)
+        if not self._begun:
+            return  # the beginning: `first` says so
+        self.run.missing += count
+        self.end()
+        self._stack.clear()
+
+    def _aside(self, text: str) -> None:
+        if len(self.run.asides) < MAX_KINDS:
+            self.run.asides[text] += 1
+
+    # ---- lanes -------------------------------------------------------------------------------------------------------
+
+    def _lane(self, vcpu: int) -> LaneKey:
+        stack = self._stack[vcpu]
+        return (vcpu, stack[-1] if stack and "moments" in self._folds else OWN)
+
+    def _event(self, record: Mapping[str, Any], vcpu: int, text: str, *, close: bool = True) -> None:
+        """A step that is no call."""
+        if close:
+            self._close(vcpu)
+        outcome = self._words.outcome(Outcome("", True, (), ""))
+        lane = self._lane(vcpu)
+        if not text.startswith("handler"):
+            lane = (vcpu, OWN)
+        self._add(lane, self._words.kind("", text), outcome, *_place(record), poll=False)
+
+    def _add(self, key: LaneKey, kind: int, outcome: int, number: int, time: int, *, poll: bool) -> None:
+        run = self._handlers.get(key)
+        if run is not None:
+            run.append((kind, outcome, number, time))
+            if len(run) >= _MAX_RUN:
+                self._end_handler(key)
+            return
+        self._put(key, kind, outcome, number, time, poll=poll)
+
+    def _put(self, key: LaneKey, kind: int, outcome: int, number: int, time: int, *, poll: bool = False) -> None:
+        lane = self.run.lanes.setdefault(key, Lane())
+        self._last_run.pop(key, None)
+        if "repeats" in self._folds and lane and lane.kinds[-1] == kind and (poll or lane.outcomes[-1] == outcome):
+            lane.in_a_row[-1] += 1
+            lane.outcomes[-1] = outcome
+            return
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise FullError
+        lane.add(kind, outcome, number, time)
+
+    def _end_handler(self, key: LaneKey) -> None:
+        """A run of a handler is over: the same as the one before it is counted only."""
+        steps = self._handlers.pop(key, None)
+        if not steps:
+            return
+        shape = tuple((kind, outcome) for kind, outcome, _, _ in steps)
+        if "repeats" in self._folds and self._last_run.get(key) == shape:
+            lane = self.run.lanes[key]
+            lane.in_a_row[-len(shape)] += 1
+            return
+        self._last_run[key] = shape
+        for kind, outcome, serial, time in steps:
+            lane = self.run.lanes.setdefault(key, Lane())
+            self.steps += 1
+            if self.steps > MAX_STEPS:
+                raise FullError
+            lane.add(kind, outcome, serial, time)
+
+
+def number(record: Mapping[str, Any], name: str, default: int) -> int:
+    """A field that is a number; `default` if it is none: a trace may come from anywhere."""
+    value = record.get(name)
+    return value if type(value) is int else default
+
+
+def _place(record: Mapping[str, Any]) -> tuple[int, int]:
+    return number(record, "n", 0), number(record, "at_ns", number(record, "time_ns", 0))
+
+
+_METHODS: Final = {
+    name: getattr(_Maker, name)
+    for name in (
+        *("call", "frame", "counted", "transition", "power", "boot", "kernel", "reject"),
+        *("trigger", "undelivered", "dropped"),
+    )
+}
