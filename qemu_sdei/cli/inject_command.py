@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
-from qemu_sdei.errors import UsageError
+from qemu_sdei.errors import SdeiError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qemu_sdei.guest.control_client import ControlClient, Injection
+    from qemu_sdei.trace.latency import Distributions
+    from qemu_sdei.trace.ring_latencies import RingLatencies
 
 MAX_COUNT: Final = 10_000_000
+_READ_EACH: Final = 128
+"""Injections between two looks into the guest's ring, which has room for some 1000."""
 _OUTCOMES: Final = {"merged": "merged with one that was pending"}
 
 
@@ -26,7 +32,8 @@ def register(subparsers: Any) -> None:
         "inject",
         help="inject an SDEI event into a running guest",
         description="Trigger an SDEI event on a vCPU of a running guest. With --wait, return when the guest's handler "
-        "completed it and print the latency. An event that cannot be delivered is an error that says why.",
+        "completed it and print the latency, stage by stage, with the error of each (docs/howto/latency.md). An event "
+        "that cannot be delivered is an error that says why.",
     )
     parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
     parser.add_argument("--event", required=True, metavar="E", help="number (0x100) or name of the event")
@@ -34,6 +41,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--count", type=int, default=1, metavar="C", help="how many times (default: 1)")
     parser.add_argument("--rate", type=float, metavar="R", help="at most R a second (default: as fast as it goes)")
     parser.add_argument("--wait", action="store_true", help="wait for each event's completion by the guest's handler")
+    parser.add_argument("--histogram", action="store_true", help="with --wait: show how the latencies are distributed")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="S", help="longest wait for one (default: 5)")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
@@ -47,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--rate must be more than 0 a second")
     if not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
+    if args.histogram and not args.wait:
+        raise UsageError("--histogram shows latencies, which are known with --wait only")
     if args.vcpu < 0:
         raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
     from qemu_sdei import rundir
@@ -58,13 +68,36 @@ def run(args: argparse.Namespace) -> int:
         event = event_number(args.event, client)
         began = time.monotonic()
         results: list[Injection] = []
+        latencies = _latencies(guest.path, event) if args.wait else None
         try:
-            _inject(client, event, args, results)
+            _inject(client, event, args, results, latencies)
         finally:
+            elapsed = time.monotonic() - began
             # What was done before an error, or before Ctrl-C, is told too.
             if results:
-                _report(args, event, results, time.monotonic() - began)
+                _report(args, event, results, elapsed, _distributions(latencies, results))
     return 0
+
+
+def _latencies(directory: Path, event: int) -> RingLatencies | None:
+    """Reads along with the guest's ring; None: it has none, such as one whose backend is of an older version."""
+    from qemu_sdei import rundir
+    from qemu_sdei.trace.ring_latencies import RingLatencies
+
+    try:
+        return RingLatencies(directory / rundir.TRACE, lambda life: life.event == event and life.by == "host")
+    except SdeiError:
+        return None
+
+
+def _distributions(latencies: RingLatencies | None, results: list[Injection]) -> Distributions | None:
+    """What the ring tells of these injections; None: nothing, or not of all of them, as when the guest has moved."""
+    if latencies is None:
+        return None
+    completed = sum(result.outcome == "completed" for result in results)
+    latencies.finish(completed)
+    latencies.close()
+    return latencies.found if latencies.found.outcomes["completed"] else None
 
 
 def event_number(text: str, client: ControlClient) -> int:
@@ -79,7 +112,13 @@ def event_number(text: str, client: ControlClient) -> int:
     return names[text]
 
 
-def _inject(client: ControlClient, event: int, args: argparse.Namespace, results: list[Injection]) -> None:
+def _inject(
+    client: ControlClient,
+    event: int,
+    args: argparse.Namespace,
+    results: list[Injection],
+    latencies: RingLatencies | None,
+) -> None:
     began = told = time.monotonic()
     # For somebody who looks on only: a line a second would be too much of it in a log.
     with Progress(args.quiet or args.json or not sys.stderr.isatty()) as progress:
@@ -91,6 +130,8 @@ def _inject(client: ControlClient, event: int, args: argparse.Namespace, results
                 if wait > 0:
                     time.sleep(wait)
             results.append(client.inject(event, args.vcpu, wait=args.wait, timeout=args.timeout))
+            if latencies is not None and number % _READ_EACH == 0:
+                latencies.read()
             if (now := time.monotonic()) - told >= 1:
                 told = now
                 progress(f"{number + 1} of {args.count} injected")
@@ -106,7 +147,13 @@ def percentiles(values: Sequence[int]) -> dict[str, float]:
     return {"min": ordered[0] / 1000, "median": at(0.5), "p99": at(0.99), "max": ordered[-1] / 1000}
 
 
-def _report(args: argparse.Namespace, event: int, results: list[Injection], elapsed: float) -> None:
+def _report(
+    args: argparse.Namespace,
+    event: int,
+    results: list[Injection],
+    elapsed: float,
+    found: Distributions | None,
+) -> None:
     outcomes = Counter(result.outcome for result in results)
     latencies = {
         name: percentiles(values)
@@ -128,6 +175,7 @@ def _report(args: argparse.Namespace, event: int, results: list[Injection], elap
                 "reason": last.reason,
                 "seconds": round(elapsed, 6),
                 "latency_us": latencies,
+                "stages": None if found is None else found.document(buckets=args.histogram),
             }
         )
         return
@@ -138,6 +186,8 @@ def _report(args: argparse.Namespace, event: int, results: list[Injection], elap
         if latencies:
             entry, complete = latencies["entry"]["min"], latencies["complete"]["min"]
             say(f"{what}: completed; handler entered after {entry:.0f} µs, completed after {complete:.0f} µs")
+            if found is not None:
+                _tell_one(found)
         else:
             say(f"{what}: {_OUTCOMES.get(last.outcome, last.outcome)}" + (f" ({last.reason})" if last.reason else ""))
         return
@@ -145,7 +195,9 @@ def _report(args: argparse.Namespace, event: int, results: list[Injection], elap
     say(f"{what}: {len(results)} injected in {elapsed:.3f} s ({len(results) / max(elapsed, 1e-9):.0f}/s): {counts}")
     if last.reason:
         say(f"the last one is not delivered yet: {last.reason}")
-    if latencies:
+    if found is not None:
+        _tell_many(found, outcomes["completed"], histogram=args.histogram)
+    elif latencies:
         print_table(
             "",
             ["latency, µs", "min", "median", "p99", "max"],
@@ -154,3 +206,34 @@ def _report(args: argparse.Namespace, event: int, results: list[Injection], elap
                 for name, values in latencies.items()
             ],
         )
+
+
+def _tell_one(found: Distributions) -> None:
+    """Where the time of a single injection went."""
+    from qemu_sdei.trace.latency import STAGES, duration
+
+    stages = found.document()["stages"]
+    parts = []
+    for name in ("to_el3", "decision", "handler"):
+        if name in stages:
+            error = duration(stages[name]["error_us"] * 1000)
+            parts.append(f"{STAGES[name][0]} {duration(stages[name]['min'] * 1000)} ± {error}")
+    if parts:
+        say("  " + ", ".join(parts))
+
+
+def _tell_many(found: Distributions, completed: int, *, histogram: bool) -> None:
+    from qemu_sdei.trace.latency import COLUMNS, STAGES, table
+
+    summary = found.document()
+    print_table("", COLUMNS, table(summary))
+    if (known := found.outcomes["completed"]) != completed:
+        say(f"these figures are of {known} of them: of the others the guest's trace ring does not tell")
+    if found.disturbed:
+        say("not in these figures: " + ", ".join(f"{n} by a {what}" for what, n in sorted(found.disturbed.items())))
+    if found.merged:
+        say(f"{found.merged} more triggers were merged into these")
+    if histogram:
+        for name in ("to_el3", "handler", "complete"):
+            if name in found.stages:
+                say(f"{STAGES[name][0]}:", *(f"  {line}" for line in found.stages[name].lines(78)), "")

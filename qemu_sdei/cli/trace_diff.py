@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import print_json, print_table, say, say_in
-from qemu_sdei.errors import UsageError
+from qemu_sdei.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
     from qemu_sdei.trace.compare import Comparison, Difference, Only, Shown
@@ -67,14 +67,18 @@ def diff(args: argparse.Namespace) -> int:
     if not 0 <= args.context <= _MAX_CONTEXT:
         raise UsageError(f"--context {args.context} is not possible: give 0 to {_MAX_CONTEXT}")
     folds = folds_of(args)
-    with open_trace(trace_path(args.first)) as first, open_trace(trace_path(args.second)) as second:
-        found = compare(
-            (first.meta, first.records()),
-            (second.meta, second.records()),
-            folds=folds,
-            vcpu=args.vcpu,
-            context=args.context,
-        )
+    try:
+        with open_trace(trace_path(args.first)) as first, open_trace(trace_path(args.second)) as second:
+            found = compare(
+                (first.meta, first.records()),
+                (second.meta, second.records()),
+                folds=folds,
+                vcpu=args.vcpu,
+                context=args.context,
+            )
+    except ProtocolError as error:
+        # 1 would say that they differ.
+        raise UsageError(str(error)) from None
     if args.json:
         print_json({"a": args.first, "b": args.second, "folded": sorted(folds), **found.document()})
     elif not args.quiet:
@@ -111,14 +115,11 @@ def _tell(args: argparse.Namespace, found: Comparison, folds: frozenset[str]) ->
         _tell_others(found.firsts[1:])
     rows = None if args.verbose else _ROWS
     _tell_answers(found, rows)
-    for title, steps in (
-        ("Only in A", found.only_a),
-        ("Only in B", found.only_b),
-        ("In both, in another order", found.moved),
-    ):
-        _tell_only(title, steps, rows)
+    _tell_only("Only in A", "-", "red", found.only_a, rows)
+    _tell_only("Only in B", "+", "green", found.only_b, rows)
+    _tell_only("In both, in another order", "~", "yellow", found.moved, rows)
     _tell_counts(found)
-    say(f"folded: {', '.join(name for name in folds) or 'nothing'}" + (" (see --no-fold)" if folds else ""))
+    say(f"folded: {', '.join(sorted(folds)) or 'nothing'}" + (" (see --no-fold)" if folds else ""))
 
 
 def _described(run: Run) -> str:
@@ -131,7 +132,7 @@ def _described(run: Run) -> str:
 def _tell_first(first: Difference, equal: int) -> None:
     say("")
     after = f"after {_steps(first.after)} that are the same" if first.after else "at the first step"
-    say_in("bold", f"First divergence: {_where(first.vcpu, first.event)}, {after} ({equal} in all)")
+    say_in("bold", f"First divergence: {_where(first.vcpu, first.event)}, {after} ({equal} in all sequences)")
     marks: list[tuple[str, str, Sequence[Shown]]] = [
         (" ", "", first.before),
         ("-", "red", first.only_a),
@@ -142,70 +143,69 @@ def _tell_first(first: Difference, equal: int) -> None:
     number = max((len(str(step.n)) for step in lines), default=1)
     for mark, style, steps in marks:
         for step in steps[:_LINES]:
-            times = f"  ({step.times} times)" if step.times > 1 else ""
-            say_in(style, f"{mark} {step.n:>{number}} {step.time_ns / 1e9:>12.6f}  {step.text}{times}")
+            say_in(style, f"{mark} {step.n:>{number}} {step.time_ns / 1e9:>12.6f}  {step.text}{_times(step.times)}")
         if len(steps) > _LINES:
             more = len(steps) - _LINES + first.longer
             say_in(style, f"{mark} {'':>{number}} ... and {_steps(more)} more")
     for name, clause in (("A", first.clause_a), ("B", first.clause_b)):
         if clause and first.clause_a != first.clause_b:
             say(f"  {name}: {clause}")
-    if not first.only_b:
-        say("  B has nothing here")
-    elif not first.only_a:
-        say("  A has nothing here")
+    if not first.only_b or not first.only_a:
+        say(f"  {'A' if first.only_b else 'B'} has nothing here")
+    say("")
 
 
-def _tell_others(others: Iterable[Difference]) -> None:
+def _tell_others(others: list[Difference]) -> None:
     rows = []
-    for one in others:
+    for one in others[:_ROWS]:
         step = next(iter([*one.only_a, *one.only_b]))
         rows.append([_where(one.vcpu, one.event), one.after, f"{'-' if one.only_a else '+'} {step.text}"])
     if rows:
-        say("")
-        print_table("", ["also differs", "after steps", "with"], rows[:_ROWS])
+        print_table("Other sequences differ too", ["where", "after steps", "first by"], rows)
+        _more(len(others), _ROWS)
 
 
 def _tell_answers(found: Comparison, rows: int | None) -> None:
     if not found.answers:
         return
-    say("")
-    table = [
-        [_where(one.vcpu, one.event), one.call, one.a, one.b, one.times, _clauses(one.clause_a, one.clause_b)]
-        for one in found.answers[:rows]
-    ]
-    print_table("Answered differently", ["where", "call", "A", "B", "times", "clause"], table)
+    say_in("bold", "Answered differently")
+    for one in found.answers[:rows]:
+        say(f"  {_where(one.vcpu, one.event)}  {one.call}{_times(one.times)}, records {one.n_a} and {one.n_b}")
+        for name, style, answer, clause in (("A", "red", one.a, one.clause_a), ("B", "green", one.b, one.clause_b)):
+            say_in(style, f"    {name}: {answer}" + (f"  ({clause})" if clause else ""))
     _more(len(found.answers), rows)
+    say("")
 
 
-def _clauses(a: str, b: str) -> str:
-    return a if a == b else "; ".join(f"{name}: {clause}" for name, clause in (("A", a), ("B", b)) if clause)
-
-
-def _tell_only(title: str, steps: list[Only], rows: int | None) -> None:
+def _tell_only(title: str, mark: str, style: str, steps: list[Only], rows: int | None) -> None:
     if not steps:
         return
-    say("")
-    table = [[_where(one.vcpu, one.event), one.step, one.times, one.n or ""] for one in steps[:rows]]
-    print_table(title, ["where", "what", "times", "record"], table)
+    say_in("bold", title)
+    for one in steps[:rows]:
+        record = f", record {one.n}" if one.n else ""
+        say_in(style, f"{mark} {_where(one.vcpu, one.event)}  {one.step}{_times(one.times)}{record}")
     _more(len(steps), rows)
+    say("")
 
 
 def _tell_counts(found: Comparison) -> None:
     if found.counted:
-        say("")
         table: list[list[Any]] = [[function, vcpu, a, b] for function, vcpu, a, b in found.counted]
-        print_table("Counted calls that differ", ["function", "vCPU", "A", "B"], table[:_ROWS])
+        print_table("Only counted, and differs", ["function", "vCPU", "A", "B"], table[:_ROWS])
     differing = [[name, a, b] for name, (a, b) in found.functions.items() if a != b]
     differing += [[name, a, b] for name, (a, b) in found.asides.items() if a != b]
     if differing:
-        say("")
-        print_table("How often in all (not compared)", ["what", "A", "B"], differing[:_ROWS])
+        print_table("How often in all (for information)", ["what", "A", "B"], differing[:_ROWS])
+        _more(len(differing), _ROWS)
 
 
 def _more(count: int, rows: int | None) -> None:
     if rows is not None and count > rows:
-        say(f"... and {count - rows} more (-v shows all)")
+        say(f"... and {count - rows} more (-v, --json)")
+
+
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
 
 
 def _where(vcpu: int, event: int | None) -> str:

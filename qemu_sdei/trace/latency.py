@@ -9,7 +9,7 @@ from typing import Any, Final
 from qemu_sdei.trace.event_lives import STAGES, EventLife, LifeBook, stages
 from qemu_sdei.trace.histogram import Histogram, duration, in_microseconds
 
-__all__ = ["COLUMNS", "STAGES", "Distributions", "EventLife", "LifeBook", "stages", "summarise", "table"]
+__all__ = ["COLUMNS", "STAGES", "Distributions", "EventLife", "LifeBook", "duration", "stages", "summarise", "table"]
 
 
 class Distributions:

@@ -1,0 +1,81 @@
+"""Latencies of a guest's events, from its ring, while somebody injects them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from qemu_sdei.trace.align import aligned
+from qemu_sdei.trace.event_lives import EventLife, LifeBook
+from qemu_sdei.trace.latency import Distributions
+from qemu_sdei.trace.reading import records_of
+from qemu_sdei.trace.ring_reader import RingReader, Slots
+
+_AT_ONCE: Final = 16_384
+"""Slots that are kept before they are looked at: that takes time, which the guest would feel."""
+_LAST_WORD: Final = 0.2
+"""Seconds for the record of a completion that its client knows of already."""
+_LOOK: Final = 0.005
+
+
+class RingLatencies:
+    """Reads along with a guest's ring, from now on.
+
+    Attributes:
+        found: the latencies of lives that have ended, once `finish` was called.
+        missed: how many records could not be read in time.
+    """
+
+    def __init__(self, path: Path, wanted: Callable[[EventLife], bool]) -> None:
+        """Begin behind the newest record of the ring at `path`; `wanted`: which lives count.
+
+        Raises:
+            UsageError, ProtocolError: there is no ring that can be read.
+        """
+        self.found = Distributions()
+        self.missed = 0
+        self._wanted = wanted
+        self._ring = RingReader(path)
+        self._ring.skip_to(self._ring.newest + 1)
+        self._book = LifeBook(self._ring.meta)
+        self._slots: Slots = []
+
+    def read(self) -> None:
+        """Keep what is new in the ring. To be called often enough: the ring has room for some 1000 events."""
+        new = self._ring.take()
+        if self._ring.missed:
+            self._digest()
+            self.missed += self._ring.missed
+            self._book.feed({"type": "dropped", "count": self._ring.missed})
+        self._slots += new
+        if len(self._slots) >= _AT_ONCE:
+            self._digest()
+
+    def _digest(self) -> None:
+        """Make of the slots what they mean. Each lot has an alignment of its own: it is large enough."""
+        slots, self._slots = self._slots, []
+        if not slots:
+            return
+        meta, first = self._ring.meta, slots[0][0] >> 20
+        for record in aligned(records_of(meta, slots), meta.counter_hz):
+            if record["type"] == "dropped" and record["n"] < first:
+                continue  # what was before: `read` has counted it, if it was to be read
+            for life in self._book.feed(record):
+                if self._wanted(life):
+                    self.found.add(life)
+
+    def finish(self, completed: int) -> None:
+        """Read to the end: until `completed` lives are known to be, or for a moment."""
+        end = time.monotonic() + _LAST_WORD
+        while True:
+            self.read()
+            self._digest()
+            if self.found.outcomes["completed"] >= completed or time.monotonic() >= end:
+                break
+            time.sleep(_LOOK)
+
+    def close(self) -> None:
+        """Let go of the ring."""
+        self._ring.close()
