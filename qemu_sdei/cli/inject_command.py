@@ -175,7 +175,7 @@ def _report(
                 "reason": last.reason,
                 "seconds": round(elapsed, 6),
                 "latency_us": latencies,
-                "stages": None if found is None else found.document(buckets=args.histogram),
+                "latencies": None if found is None else found.document(buckets=args.histogram),
             }
         )
         return

@@ -93,7 +93,7 @@ def trace_path(word: str) -> Path:
     path = Path(word)
     if path.exists() or "/" in word:
         return path
-    return rundir.find(word).path / "trace-ring"
+    return rundir.find(word).path / rundir.TRACE
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ class _Comparer:
         self._effects = a.shows_states and b.shows_states
         self._found = Comparison(a, b)
         self._order: list[tuple[int, int]] = []
-        """(serial number in B, in A) of steps that are the same."""
+        """(serial number in B, in A) of steps that both have."""
         self._begin = [min((lane.times[0] for lane in run.lanes.values() if lane), default=0) for run in (a, b)]
 
     def run(self) -> Comparison:
@@ -256,9 +256,9 @@ class _Comparer:
                 _count(only[1], b, at_b, begin_b)
             for n in range(length):
                 x, y = begin_a + n, begin_b + n
+                self._order.append((b.numbers[y], a.numbers[x]))
                 if self._alike(a, x, b, y):
                     equal += 1
-                    self._order.append((b.numbers[y], a.numbers[x]))
                     continue
                 self._answered(other, key, a, x, b, y)
                 if first is None:

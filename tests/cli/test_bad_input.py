@@ -78,6 +78,7 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
         ("inject nobody --vcpu 0 --event 0 --count 0", ["--count 0"]),
         ("inject nobody --vcpu 0 --event 0 --rate 0", ["--rate"]),
         ("inject nobody --vcpu 0 --event 0 --timeout nan", ["--timeout"]),
+        ("inject nobody --vcpu 0 --event 0 --histogram", ["--histogram", "--wait"]),
         ("inject nobody --event 0", ["--vcpu"]),
         ("status nobody", ["nobody"]),
         ("migrate nobody", ["nobody", "none is running"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei.trace.latency import STAGES
 from tests.guest.guests import check_nothing_left, command, until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
@@ -197,7 +198,13 @@ def test_events_that_are_handled_are_counted_and_measured(runtime: Path) -> None
         assert answer["outcomes"] == {"completed": 50}
         latency = answer["latency_us"]["complete"]
         assert 0 < latency["min"] <= latency["median"] <= latency["p99"] <= latency["max"]
-        assert "handler entered" in run(runtime, *inject, "--wait", "--count", "3")[1]
+        stages = answer["latencies"]["stages"]
+        assert {name: figures["count"] for name, figures in stages.items()} == dict.fromkeys(STAGES, 50)
+        assert all(figures["min"] >= -figures["max_error_us"] for figures in stages.values())
+        assert stages["in_guest"]["clocks"] == ["guest"]
+        shown = run(runtime, *inject, "--wait", "--count", "3", "--histogram")[1]
+        assert "trigger to entry" in shown
+        assert "█" in shown
         answer = json.loads(run(runtime, *inject, "--count", "20", "--rate", "200", "--json")[1])
         assert sum(answer["outcomes"].values()) == 20
 
