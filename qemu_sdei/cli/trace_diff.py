@@ -11,8 +11,8 @@ from qemu_sdei.cli.output import print_json, print_table, say, say_in
 from qemu_sdei.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
-    from qemu_sdei.trace.compare import Comparison, Difference, Only, Shown
-    from qemu_sdei.trace.steps import Run
+    from qemu_sdei.trace.differences import Comparison, Difference, Only, Shown
+    from qemu_sdei.trace.step_lists import Run
 
 _MAX_CONTEXT: Final = 100
 _ROWS: Final = 20

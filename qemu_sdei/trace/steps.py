@@ -7,23 +7,20 @@ the handlers of events: when a handler interrupts is chance, so the handlers of 
 from __future__ import annotations
 
 import re
-from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from qemu_sdei.monitor.layout import MAX_CPUS
 from qemu_sdei.sdei.transitions import STATE_NAMES, UNREGISTERED
 from qemu_sdei.trace.clauses import clause_of_answer
 from qemu_sdei.trace.folds import FOLDS
 from qemu_sdei.trace.meta import TraceMeta
+from qemu_sdei.trace.step_lists import MAX_KINDS, MAX_TEXT, OWN, FullError, Lane, LaneKey, Outcome, Run, Vocabulary
 
 MAX_STEPS: Final = 1_000_000
 """Of one trace: what comes after is not compared."""
-MAX_KINDS: Final = 100_000
-"""Different calls or answers of both traces: a program has hundreds."""
-_MAX_TEXT: Final = 300
 _MAX_RUN: Final = 10_000
 """Calls in one run of a handler that are compared as a whole."""
 
@@ -38,142 +35,6 @@ _STATES: Final = {name: value for value, name in STATE_NAMES.items()}
 _NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{5,}")
 _FAULTS: Final = frozenset(("exception", "fault", "bad-answer"))
 _NOT_EFFECTS: Final = frozenset(("DISPATCH", "RESET"))
-
-
-class FullError(Exception):
-    """No more can be compared."""
-
-
-class Outcome(NamedTuple):
-    """What came of a step."""
-
-    result: str
-    """As text; "" if there was none."""
-    known: bool
-    """Whether there is a result: a call that a handler interrupted has one, but the trace does not show it."""
-    effects: tuple[str, ...]
-    """Changes of states that it brought about."""
-    clause: str
-    """What decides it; "" if nothing is known."""
-
-    def same(self, other: Outcome, *, effects: bool) -> bool:
-        """Whether nothing says that they differ."""
-        results = self.result == other.result or not (self.known and other.known)
-        return results and (not effects or self.effects == other.effects)
-
-
-class Kind(NamedTuple):
-    """What a step is."""
-
-    function: str
-    """Name of a function; "" if it is no call."""
-    text: str
-
-
-LaneKey = tuple[int, int]
-"""vCPU, and the event whose handlers it is, or -1: everything else."""
-OWN: Final = -1
-
-
-class Vocabulary:
-    """Numbers for kinds and outcomes: both traces of a comparison use the same."""
-
-    def __init__(self) -> None:
-        self.kinds: list[Kind] = []
-        self.outcomes: list[Outcome] = []
-        self._kinds: dict[Kind, int] = {}
-        self._outcomes: dict[Outcome, int] = {}
-
-    def kind(self, function: str, text: str) -> int:
-        """The number of a kind. Raises `FullError`: there are too many."""
-        return _numbered(Kind(function, text[:_MAX_TEXT]), self._kinds, self.kinds)
-
-    def outcome(self, outcome: Outcome) -> int:
-        """The number of an outcome. Raises `FullError`: there are too many."""
-        return _numbered(outcome, self._outcomes, self.outcomes)
-
-
-def _numbered(value: Any, numbers: dict[Any, int], values: list[Any]) -> int:
-    number = numbers.get(value)
-    if number is None:
-        if len(values) >= MAX_KINDS:
-            raise FullError
-        number = numbers[value] = len(values)
-        values.append(value)
-    return number
-
-
-class Lane:
-    """One sequence.
-
-    Attributes:
-        kinds, outcomes: of each step, by the vocabulary's numbers.
-        numbers: serial number of the record of each step.
-        times: when, on the trace's time axis, in nanoseconds.
-        times_in_a_row: how often each was repeated.
-    """
-
-    def __init__(self) -> None:
-        self.kinds = array("l")
-        self.outcomes = array("l")
-        self.numbers = array("q")
-        self.times = array("q")
-        self.in_a_row = array("q")
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def add(self, kind: int, outcome: int, number: int, time: int) -> None:
-        """Add a step."""
-        self.kinds.append(kind)
-        self.outcomes.append(outcome)
-        self.numbers.append(_clipped(number))
-        self.times.append(_clipped(time))
-        self.in_a_row.append(1)
-
-    def without(self, kinds: set[int]) -> tuple[Lane, Counter[int]]:
-        """The lane without steps of these kinds, and how many of each there were."""
-        lane, gone = Lane(), Counter[int]()
-        for n, kind in enumerate(self.kinds):
-            if kind in kinds:
-                gone[kind] += self.in_a_row[n]
-            else:
-                lane.add(kind, self.outcomes[n], self.numbers[n], self.times[n])
-                lane.in_a_row[-1] = self.in_a_row[n]
-        return lane, gone
-
-
-def _clipped(value: int) -> int:
-    return max(min(value, (1 << 63) - 1), -(1 << 63))
-
-
-@dataclass
-class Run:
-    """One trace, ready to be compared.
-
-    Attributes:
-        meta: of which guest it is.
-        lanes: the sequences.
-        counted: how often each vCPU called a function that was only counted.
-        idle: of each vCPU and kind of CPU_SUSPEND, how often it had which outcome.
-        functions: how often each function was called, in all.
-        asides: what is told and not compared: triggers, what was not delivered, and why.
-        missing: how many records are missing.
-        first: serial number of the first record: more than 1, and the beginning is missing.
-        cut: only the first so many steps are there; None: all.
-        shows_states: it has transitions at all. One that another program wrote may have calls only.
-    """
-
-    meta: TraceMeta
-    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
-    counted: Counter[tuple[int, str]] = field(default_factory=Counter)
-    idle: dict[tuple[int, int], Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    functions: Counter[str] = field(default_factory=Counter)
-    asides: Counter[str] = field(default_factory=Counter)
-    missing: int = 0
-    first: int = 1
-    cut: int | None = None
-    shows_states: bool = False
 
 
 def steps_of(
@@ -251,7 +112,7 @@ class _Maker:
         """A call begins a step."""
         self._close(vcpu)
         self._newest = vcpu
-        function = str(record.get("function"))[:_MAX_TEXT]
+        function = str(record.get("function"))[:MAX_TEXT]
         self.run.functions[function] += 1
         if len(self.run.functions) > MAX_KINDS:
             raise FullError
@@ -325,7 +186,7 @@ class _Maker:
 
     def counted(self, record: Mapping[str, Any], vcpu: int) -> None:
         """Calls that were only counted."""
-        function = str(record.get("function"))[:_MAX_TEXT]
+        function = str(record.get("function"))[:MAX_TEXT]
         count = max(number(record, "count", 0), 0)
         self.run.counted[vcpu, function] += count
         self.run.functions[function] += count
@@ -381,7 +242,7 @@ class _Maker:
 
     def reject(self, record: Mapping[str, Any], vcpu: int) -> None:
         """Something was not as it must be."""
-        self._event(record, vcpu, "rejected: " + _NUMBER.sub("*", str(record.get("why"))[:_MAX_TEXT]), close=False)
+        self._event(record, vcpu, "rejected: " + _NUMBER.sub("*", str(record.get("why"))[:MAX_TEXT]), close=False)
 
     def trigger(self, record: Mapping[str, Any], vcpu: int) -> None:
         """An input of this run."""

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_sdei.trace import steps
-from qemu_sdei.trace.compare import Comparison, compare
+from qemu_sdei.trace.compare import compare
+from qemu_sdei.trace.differences import Comparison
 from qemu_sdei.trace.folds import FOLDS
 from tests.trace.written import META, Written
 
