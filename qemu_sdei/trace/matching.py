@@ -171,7 +171,7 @@ class _Matcher:
                 if x == wide and y == high:
                     return _back(rows, k, x), True
         best = max(
-            ((x, k) for k in range(-most, most + 1) if (x := furthest[middle + k]) >= 0),
+            ((x, k) for k in range(-most, most + 1, 2) if (x := furthest[middle + k]) >= 0),
             key=lambda point: 2 * point[0] - point[1],
         )
         return _back(rows, best[1], best[0]), False
@@ -185,8 +185,6 @@ def _back(rows: list[list[int]], k: int, x: int) -> list[tuple[int, int, int]]:
     furthest on each diagonal before, from one beyond the first to one beyond the last.
     """
     path = []
-    if (k - len(rows) + 1) % 2:
-        rows = rows[:-1]  # this diagonal was last gone along with one difference less
     for differences in range(len(rows) - 1, -1, -1):
         row, middle = rows[differences], differences + 1
         left, right = row[middle + k - 1], row[middle + k + 1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from qemu_sdei.trace.align import aligned
 from qemu_sdei.trace.event_lives import EventLife, LifeBook
@@ -48,7 +48,7 @@ class RingLatencies:
         if self._ring.missed:
             self._digest()
             self.missed += self._ring.missed
-            self._book.feed({"type": "dropped", "count": self._ring.missed})
+            self._note({"type": "dropped", "count": self._ring.missed})
         self._slots += new
         if len(self._slots) >= _AT_ONCE:
             self._digest()
@@ -62,9 +62,12 @@ class RingLatencies:
         for record in aligned(records_of(meta, slots), meta.counter_hz):
             if record["type"] == "dropped" and record["n"] < first:
                 continue  # what was before: `read` has counted it, if it was to be read
-            for life in self._book.feed(record):
-                if self._wanted(life):
-                    self.found.add(life)
+            self._note(record)
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        for life in self._book.feed(record):
+            if self._wanted(life):
+                self.found.add(life)
 
     def finish(self, completed: int) -> None:
         """Read to the end: until `completed` lives are known to be, or for a moment."""

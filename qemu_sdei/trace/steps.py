@@ -238,7 +238,7 @@ class _Maker:
 
     def kernel(self, record: Mapping[str, Any], vcpu: int) -> None:
         """Another kernel has begun."""
-        self._event(record, vcpu, "another kernel begins", close=False)
+        self._event(record, vcpu, f"kernel {number(record, 'kernels', 0)} begins since the reset", close=False)
 
     def reject(self, record: Mapping[str, Any], vcpu: int) -> None:
         """Something was not as it must be."""

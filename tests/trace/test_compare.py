@@ -205,6 +205,85 @@ def test_an_answer_that_came_after_micro_operations_is_the_calls() -> None:
     assert (one.a, one.b) == ("2", "3")
 
 
+def test_whose_call_changes_a_shared_event_is_no_difference() -> None:
+    a, b = Written(), Written()
+    for trace, vcpu in ((a, 0), (b, 2)):
+        trace.call("SDEI_EVENT_ENABLE", 0x200)
+        trace.transition(0x200, "registered", "enabled", "ENABLE", vcpu)
+    assert compared(a, b).same
+    for trace, vcpu in ((a, 0), (b, 2)):
+        trace.call("SDEI_PRIVATE_RESET")
+        trace.transition(0, "registered", "unregistered", "UNREGISTER", vcpu)
+    assert not compared(a, b).same
+
+
+def test_power_is_compared_but_for_idle_states() -> None:
+    a, b = booted(), booted()
+    for _ in range(3):
+        b.add("power", 1, **{"from": "on", "to": "suspended"})
+        b.add("power", 1, **{"from": "suspended", "to": "on"})
+    assert compared(a, b).same
+    b.add("power", 1, **{"from": "on", "to": "off"})
+    [one] = compared(a, b).only_b
+    assert (one.vcpu, one.step) == (1, "power: off")
+
+
+def test_an_exception_that_only_one_takes() -> None:
+    a, b = booted(), booted()
+    b.arrival("frame", 1, kind="exception", vector=0x400, esr=0x96000045, then="parks")
+    [one] = compared(a, b).only_b
+    assert (one.vcpu, one.step) == (1, "exception: vector 0x400, ESR 0x96000045")
+
+
+def test_what_a_cpu_that_is_waited_for_answered_last_counts() -> None:
+    a, b = Written(), Written()
+    for trace, answers in ((a, (2, 2, 0)), (b, (2, 2, 2))):
+        for answer in answers:
+            trace.call("AFFINITY_INFO", 1, 0, result=answer)
+    [one] = compared(a, b).answers
+    assert (one.a, one.b) == ("0", "2")
+
+
+def test_after_a_reset_no_handler_runs() -> None:
+    a, b = Written(), Written()
+    for trace in (a, b):
+        trace.register(0, 0x1000)
+    b.kick()
+    b.deliver(0)
+    for trace in (a, b):
+        trace.add("boot", None, epoch=2)
+        trace.register(0, 0x1000)
+    found = compared(a, b)
+    assert [(one.event, one.step) for one in found.only_b] == [(0, "handler of event 0x0 begins")]
+
+
+def test_differences_of_b_alone_are_in_the_order_in_which_they_come() -> None:
+    a, b = Written(), Written()
+    for n in range(20):
+        for trace in (a, b):
+            trace.call("PSCI_FEATURES", n, vcpu=0 if n < 15 else 3)
+            if n < 5:
+                trace.call("PSCI_FEATURES", n, vcpu=1)
+        if n == 4:
+            b.call("SDEI_PE_MASK", vcpu=1)
+        if n == 14:
+            b.call("SDEI_PE_MASK", vcpu=0)
+    assert [one.vcpu for one in compared(a, b).firsts] == [1, 0]
+
+
+def test_a_handler_that_calls_without_end_is_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_MAX_RUN", 3)
+    a, b = Written(), Written()
+    for trace, runs in ((a, 1), (b, 2)):
+        for _ in range(runs):
+            trace.kick()
+            trace.deliver(0)
+            for n in range(4):
+                trace.call("SDEI_EVENT_CONTEXT", n, result=5)
+            trace.complete(0)
+    assert sum(one.times for one in compared(a, b).only_b) == 6
+
+
 def test_another_order_is_a_difference_and_neither_has_more() -> None:
     a, b = Written(), Written()
     for trace, order in ((a, (1, 2, 3)), (b, (1, 3, 2))):

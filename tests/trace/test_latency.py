@@ -182,6 +182,27 @@ def test_a_shared_event_is_taken_by_whichever_vcpu() -> None:
     assert (life.vcpu, life.outcome, life.by) == (3, "completed", "host")
 
 
+def test_a_shared_event_that_another_vcpu_unregisters_is_dropped() -> None:
+    trace = Written()
+    trace.trigger(0x200, 3)
+    trace.transition(0x200, "enabled", "unregistered", "UNREGISTER", vcpu=1)
+    [life] = lives_of(trace)
+    assert life.outcome == "dropped"
+
+
+def test_micro_operations_are_part_of_the_exchange_that_asked_for_them() -> None:
+    trace = Written()
+    trace.trigger(0)
+    call = trace.call("MIGRATE_INFO_TYPE", result=None, then="operations")
+    trace.wait(30_000)
+    trace.arrival("frame", 0, kind="operations", call=call["n"], result=None, then="handler")
+    trace.deliver(0)
+    trace.complete(0)
+    [life] = lives_of(trace)
+    assert life.came is not None
+    assert life.came.counter == call["counter"]
+
+
 def test_over_missing_records_nothing_is_paired() -> None:
     trace = Written()
     trace.trigger(0)

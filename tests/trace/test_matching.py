@@ -54,6 +54,21 @@ def test_what_is_matched_is_the_same_however_hasty(first: list[int], second: lis
         matching._NEAR, matching._FAR, matching.WORK = before  # type: ignore[misc]
 
 
+BLOCKS = [[random.Random(n).randrange(3) for _ in range(20)] for n in range(9)]
+
+
+@given(st.permutations(range(9)), st.permutations(range(9)), st.integers(2, 12))
+def test_parts_that_are_somewhere_else_are_marks(first: list[int], second: list[int], near: int) -> None:
+    """Few kinds of elements, and long rows of them that are there once: rows overlap."""
+    a, b = ([value for n in order for value in BLOCKS[n]] for order in (first, second))
+    before = matching._NEAR, matching._FAR
+    matching._NEAR, matching._FAR = near, near  # type: ignore[misc]
+    try:
+        assert 20 <= matched(a, b) <= longest(a, b)
+    finally:
+        matching._NEAR, matching._FAR = before  # type: ignore[misc]
+
+
 @given(st.lists(st.integers(0, 5), max_size=200))
 def test_the_same_is_the_same(values: list[int]) -> None:
     assert match(values, values).matches == ([Match(0, 0, len(values))] if values else [])
