@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from qemu_sdei import __version__
 from qemu_sdei.cli.output import messages_wanted, say
@@ -54,7 +54,25 @@ TRACEBACK: Final = "QEMU_SDEI_TRACEBACK"
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the whole usage in front of it."""
+    """Says what is wrong in one line, without the whole usage in front of it.
+
+    One that takes a name, or a command below it (`trace NAME`, `trace diff A B`), goes by its first word.
+    """
+
+    _below = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it."""
+        commands = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        self._below = bool(args) and any(args[0] in action.choices for action in commands)
+        return super().parse_known_args(args, namespace)
+
+    def _get_positional_actions(self) -> list[argparse.Action]:
+        found = super()._get_positional_actions()
+        commands: list[argparse.Action] = [one for one in found if isinstance(one, argparse._SubParsersAction)]
+        if len(commands) in (0, len(found)):
+            return found
+        return commands if self._below else [one for one in found if one not in commands]
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with 2."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
+from qemu_sdei.cli.trace_source import trace_of
 from qemu_sdei.errors import UsageError
 from qemu_sdei.printable import printable
 
@@ -62,6 +63,9 @@ def register(subparsers: Any) -> None:
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
+    from qemu_sdei.cli import trace_diff
+
+    trace_diff.register(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     since = None if args.since is None else parse_since(args.since)
     if args.last is not None and not 0 < args.last <= _MAX_KEPT:
         raise UsageError(f"--last {args.last} is not possible: give 1 to {_MAX_KEPT}")
-    guest, path = _place(args.what)
+    guest, path = trace_of(args.what)
     if args.follow:
         if guest is None:
             raise UsageError(f"{args.what} is a file: --follow is for a guest that runs")
@@ -105,19 +109,6 @@ def run(args: argparse.Namespace) -> int:
     if not shown and not args.json:
         say("qemu-sdei: no such record", error=True)
     return 0
-
-
-def _place(what: str | None) -> tuple[Running | None, Path]:
-    """The guest, if it is one, and its ring; or the file."""
-    from qemu_sdei import rundir
-
-    if what is not None and (Path(what).is_file() or ("/" in what and not Path(what).is_dir())):
-        return None, Path(what)
-    guest = rundir.find(what)
-    path = guest.path / rundir.TRACE
-    if not path.exists():
-        raise UsageError(f"guest {guest.name!r} has no trace ring: an older version of this program started it")
-    return guest, path
 
 
 def _show(args: argparse.Namespace, symbols: Symbolizer | None, meta: TraceMeta, records: Iterable[Record]) -> int:

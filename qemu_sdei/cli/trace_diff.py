@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli.output import print_json, print_table, say, say_in
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say, say_in
 from qemu_sdei.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +20,18 @@ _LINES: Final = 20
 """Lines of one side of the first divergence."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the arguments of `diff`, but for -v, -q and --json."""
+def register(trace: argparse.ArgumentParser) -> None:
+    """Add the command below `trace`."""
     from qemu_sdei.trace.folds import FOLDS
 
+    commands = trace.add_subparsers(dest="trace_command", metavar="COMMAND", prog=trace.prog, title="two traces")
+    parser = commands.add_parser(
+        "diff",
+        help="compare two traces: where they part, and what differs",
+        description="Compare two runs (two kernels, two firmwares, before and after a patch) by the calls of each "
+        "vCPU. What differs from run to run, such as addresses and times, is folded. Exit code 0 if nothing differs, "
+        "1 if something does.",
+    )
     parser.add_argument("first", metavar="A", help="a trace: a guest's name, a file of `run --trace`, JSON lines")
     parser.add_argument("second", metavar="B", help="the other one")
     parser.add_argument("--vcpu", type=int, metavar="N", help="compare only this vCPU (default: all)")
@@ -46,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not compare this: the default for each WHAT; with `--no-fold all`, all but what is given here",
     )
     parser.add_argument("--context", type=int, default=3, metavar="N", help="steps around a divergence (default: 3)")
+    add_verbosity(parser, json_output=True)
+    parser.set_defaults(run=diff)
 
 
 def folds_of(args: argparse.Namespace) -> frozenset[str]:
@@ -59,6 +68,7 @@ def folds_of(args: argparse.Namespace) -> frozenset[str]:
 
 def diff(args: argparse.Namespace) -> int:
     """Compare two traces. Returns 0 if nothing differs, else 1."""
+    from qemu_sdei.cli.trace_source import trace_of
     from qemu_sdei.trace.compare import compare
     from qemu_sdei.trace.reading import open_trace
 
@@ -68,7 +78,7 @@ def diff(args: argparse.Namespace) -> int:
         raise UsageError(f"--context {args.context} is not possible: give 0 to {_MAX_CONTEXT}")
     folds = folds_of(args)
     try:
-        with open_trace(trace_path(args.first)) as first, open_trace(trace_path(args.second)) as second:
+        with open_trace(trace_of(args.first)[1]) as first, open_trace(trace_of(args.second)[1]) as second:
             found = compare(
                 (first.meta, first.records()),
                 (second.meta, second.records()),
@@ -84,16 +94,6 @@ def diff(args: argparse.Namespace) -> int:
     elif not args.quiet:
         _tell(args, found, folds)
     return 0 if found.same else 1
-
-
-def trace_path(word: str) -> Path:
-    """The trace that a user means: a file, or the ring of the guest of that name. Raises `UsageError`."""
-    from qemu_sdei import rundir
-
-    path = Path(word)
-    if path.exists() or "/" in word:
-        return path
-    return rundir.find(word).path / rundir.TRACE
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------

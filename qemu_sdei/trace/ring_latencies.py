@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei.trace.align import aligned
 from qemu_sdei.trace.event_lives import EventLife, LifeBook
 from qemu_sdei.trace.latency import Distributions
 from qemu_sdei.trace.reading import records_of
@@ -58,10 +57,7 @@ class RingLatencies:
         slots, self._slots = self._slots, []
         if not slots:
             return
-        meta, first = self._ring.meta, slots[0][0] >> 20
-        for record in aligned(records_of(meta, slots), meta.counter_hz):
-            if record["type"] == "dropped" and record["n"] < first:
-                continue  # what was before: `read` has counted it, if it was to be read
+        for record in records_of(self._ring.meta, slots, before=(slots[0][0] >> 20) - 1):
             self._note(record)
 
     def _note(self, record: Mapping[str, Any]) -> None:

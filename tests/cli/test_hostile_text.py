@@ -129,6 +129,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["top", text],
     lambda text: ["events", text, "--event", text],
     lambda text: ["inject", text, "--event", text, "--vcpu", "0"],
+    lambda text: ["trace", "diff", text, text],
     lambda text: ["stop", text],
     lambda text: ["attach", text],
     lambda text: ["regs", text],
