@@ -2,8 +2,8 @@
 
 Two clocks know parts of it. The guest's counter says when a vCPU came to EL3: with the frame that ended in the handler,
 and with EVENT_COMPLETE. The host's clock says when the host triggered the event, and when the backend decided that the
-handler starts. A duration between two moments of one clock is exact to a tick. One between both goes by
-`at_ns`, in which the trace's alignment (`align.py`) has converted the counter, and carries the error of that.
+handler starts. A duration between two moments of one clock is exact to a tick. One between both goes by `at_ns`,
+in which the trace's alignment (`align.py`) has converted the counter, and carries the error of that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qemu_sdei.monitor.layout import MAX_CPUS
 from qemu_sdei.sdei.constants import MAX_SHARED_SLOTS, SHARED_SLOTS
 from qemu_sdei.sdei.transitions import STATE_NAMES, UNREGISTERED
 from qemu_sdei.trace.meta import COUNTER_HZ, TraceMeta
@@ -191,7 +192,7 @@ class LifeBook:
         elif kind == "trigger":
             event = _integer(record, "event")
             if record.get("outcome") in ("pending", "merged") and event is not None:
-                self._trigger(record, event, str(record.get("by") or "host"), _integer(record, "vcpu"))
+                self._trigger(record, event, str(record.get("by") or "host"), _vcpu(record))
         elif kind == "transition":
             return list(self._transition(record))
         elif kind == "boot":
@@ -210,7 +211,7 @@ class LifeBook:
 
     def _arrive(self, record: Mapping[str, Any]) -> None:
         """A vCPU has come to EL3."""
-        vcpu = _integer(record, "vcpu")
+        vcpu = _vcpu(record)
         # Micro-operations are part of the exchange that asked for them.
         if vcpu is None or record.get("kind") == "operations":
             return
@@ -264,7 +265,7 @@ class LifeBook:
         return EventLife(event, vcpu, _integer(record, "n") or 0, by, hz=self._hz)
 
     def _transition(self, record: Mapping[str, Any]) -> Iterator[EventLife]:
-        vcpu, event, cause = _integer(record, "vcpu"), _integer(record, "event"), record.get("cause")
+        vcpu, event, cause = _vcpu(record), _integer(record, "event"), record.get("cause")
         if event is None:
             return
         if cause == "DISPATCH" and vcpu is not None:
@@ -346,6 +347,11 @@ def _ended(life: EventLife, outcome: str) -> EventLife:
 def _integer(record: Mapping[str, Any], *names: str) -> int | None:
     """The first of these fields that is a number: a trace may come from anywhere."""
     return next((value for name in names if type(value := record.get(name)) is int), None)
+
+
+def _vcpu(record: Mapping[str, Any]) -> int | None:
+    vcpu = _integer(record, "vcpu")
+    return vcpu if vcpu is not None and 0 <= vcpu < MAX_CPUS else None
 
 
 def _stamped(record: Mapping[str, Any]) -> Moment | None:
