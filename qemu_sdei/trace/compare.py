@@ -209,8 +209,8 @@ class _Comparer:
     def _notes(self) -> None:
         notes = self._found.notes
         for name, run in (("A", self._a), ("B", self._b)):
-            if run.first > 1:
-                notes.append(f"{name} begins with record {run.first}: what was before is not in it")
+            if run.before:
+                notes.append(f"{name} begins amid the guest's life: {run.before} records before are not in it")
             if run.missing:
                 notes.append(f"{name} lacks {run.missing} records: what only the other one has may be among them")
             if run.cut is not None:

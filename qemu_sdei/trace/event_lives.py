@@ -80,7 +80,8 @@ class EventLife:
         event: its number.
         vcpu: where its handler ran, or will run; None: not decided.
         by: what triggered it: "host", "interrupt", "guest" (EVENT_SIGNAL); None: that was before the trace begins.
-        triggered, came, entered, completed: the four moments; None: not (yet), or not in the trace.
+        triggered, came, entered, completed: the four moments; None: not (yet), or not in the trace. When a handler was
+            entered that a call of the guest ended in, the backend does not write down: that costs too much.
         outcome: "pending", "running", "completed"; "ended": its CPU went off inside the handler; "dropped": it was
             unregistered or reset before; "unknown": records are missing.
         completed_by: function of the call that completed it.
@@ -283,8 +284,10 @@ class LifeBook:
             life = self._meant_elsewhere(event) or self._begun(record, event, vcpu)
         life.vcpu = vcpu
         life.outcome = "running"
-        life.came = self._guest(self._came.get(vcpu))
-        life.entered = _stamped(record)
+        came = self._came.get(vcpu)
+        life.came = self._guest(came)
+        # What has the stamp of its call says when that was seen, and not when it was answered.
+        life.entered = None if came is not None and came.get("time_ns") == record.get("time_ns") else _stamped(record)
         if _before(life.came, life.triggered):
             life.came, life.was_there = life.triggered, True
         stack = self._running.setdefault(vcpu, [])
@@ -355,8 +358,8 @@ def _vcpu(record: Mapping[str, Any]) -> int | None:
 
 
 def _stamped(record: Mapping[str, Any]) -> Moment | None:
-    """When the backend wrote a record."""
-    at = _integer(record, "time_ns", "at_ns")
+    """When the backend wrote a record; None: it did not look at the clock."""
+    at = _integer(record, "time_ns")
     return None if at is None else Moment(at)
 
 

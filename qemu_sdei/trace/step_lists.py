@@ -134,7 +134,7 @@ class Run:
         functions: how often each function was called, in all.
         asides: what is told and not compared: triggers, what was not delivered, and why.
         missing: how many records are missing.
-        first: serial number of the first record: more than 1, and the beginning is missing.
+        before: how many records are missing at the beginning.
         cut: only the first so many steps are there; None: all.
         shows_states: it has transitions at all. One that another program wrote may have calls only.
     """
@@ -146,6 +146,6 @@ class Run:
     functions: Counter[str] = field(default_factory=Counter)
     asides: Counter[str] = field(default_factory=Counter)
     missing: int = 0
-    first: int = 1
+    before: int = 0
     cut: int | None = None
     shows_states: bool = False

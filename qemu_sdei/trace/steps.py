@@ -92,9 +92,7 @@ class _Maker:
     def feed(self, record: Mapping[str, Any]) -> None:
         """Take note of a record. Raises `FullError`: nothing more can be compared."""
         kind = record.get("type")
-        if not self._begun and kind != "dropped":
-            self._begun = True
-            self.run.first = max(number(record, "n", 1), 1)
+        self._begun |= kind != "dropped"
         method = _METHODS.get(str(kind))
         if method is not None:
             method(self, record, number(record, "vcpu", 0) % MAX_CPUS)
@@ -259,7 +257,8 @@ class _Maker:
         """Records are missing: what was open may have ended."""
         count = max(number(record, "count", 1), 1)
         if not self._begun:
-            return  # the beginning: `first` says so
+            self.run.before += count
+            return
         self.run.missing += count
         self.end()
         self._stack.clear()

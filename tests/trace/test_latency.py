@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_sdei.trace.latency import COLUMNS, EventLife, LifeBook, stages, summarise, table
+from qemu_sdei.trace.latency import COLUMNS, STAGES, EventLife, LifeBook, stages, summarise, table
 from tests.trace.written import META, TICK, Written
 
 
@@ -59,6 +59,19 @@ def test_a_signal_of_the_guest_itself_needs_no_clock_but_the_guests() -> None:
     assert complete is not None
     assert complete.clock == "guest"
     assert complete.ns == (trace.records[-2]["counter"] - trace.records[0]["counter"]) * TICK
+
+
+def test_when_a_call_ended_in_a_handler_nobody_wrote_down() -> None:
+    """A call is stamped now and then, when it is seen; the transition in it has the same stamp."""
+    trace = Written()
+    for stamped in (False, True):
+        call = trace.call("SDEI_EVENT_SIGNAL", 0, 0, result=None)
+        deliver = trace.deliver(0)
+        call["time_ns"] = deliver["time_ns"] = trace.now if stamped else None
+        trace.complete(0)
+    for life in lives_of(trace):
+        assert life.outcome == "completed"
+        assert [name for name in STAGES if life.stage(name) is None] == ["decision", "handler", "entry"]
 
 
 def test_a_signal_to_another_cpu_is_found_by_its_affinity() -> None:

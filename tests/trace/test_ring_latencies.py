@@ -14,7 +14,7 @@ from qemu_sdei.trace import ring_latencies
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.ring import Ring
 from qemu_sdei.trace.ring_latencies import RingLatencies
-from qemu_sdei.trace.slots import ANSWERED, CAUSES, At, Outcome, Type
+from qemu_sdei.trace.slots import CAUSES, At, Outcome, Type
 
 ENABLED, RUNNING = 3, 7
 
@@ -37,18 +37,17 @@ class Backend:
         words[Word.COUNTER - Word.KIND] = (self.now - 2000) // 16
         words[Word.PC - Word.KIND] = 0x1000
         words[At.OUTCOME - At.DATA] = 0x2000 if handler else 0x3000
-        words[At.ANSWER - At.DATA] = ANSWERED
-        self.ring.keep(Type.FRAME, 1, *words)
+        self.ring.keep(Type.STAMPED if kind == Kind.KICK else Type.FRAME, 1, *words)
 
-    def transition(self, event: int, old: int, new: int, cause: str) -> None:
-        self.ring.keep(Type.TRANSITION, 1, event, old | new << 8 | CAUSES.index(cause) << 16)
+    def transition(self, event: int, old: int, cause: str) -> None:
+        self.ring.keep(Type.TRANSITION, 1, event << 32 | CAUSES.index(cause) + 1 << 24 | old << 16)
 
     def enter(self, event: int = 0) -> None:
-        self.ring.keep(Type.TRIGGER, 1, event, Outcome.PENDING, 0, 0)
+        self.ring.keep(Type.TRIGGER, 1, event, Outcome.PENDING)
         self.now += 50_000
         self.frame(Kind.KICK, handler=True)
         self.now += 5_000
-        self.transition(event, ENABLED, RUNNING, "DISPATCH")
+        self.transition(event, ENABLED, "DISPATCH")
         self.ring.commit()
 
     def inject(self, event: int = 0, count: int = 1, between: Callable[[], None] = lambda: None) -> None:
@@ -57,7 +56,7 @@ class Backend:
             between()
             self.now += 20_000
             self.frame(Kind.SMC, Function.EVENT_COMPLETE, handler=False)
-            self.transition(event, RUNNING, ENABLED, "COMPLETE")
+            self.transition(event, RUNNING, "COMPLETE")
             self.now += 1_000_000
             self.ring.commit()
 
