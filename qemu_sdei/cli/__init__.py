@@ -36,6 +36,7 @@ COMMANDS: Final = (
     "save",
     "restore",
     "snapshot",
+    "report",
     "regs",
     "list",
     "attach",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
+from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="give up after S seconds (default: 300)"
     )
+    add_report_option(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -71,14 +73,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--timeout must be more than 0 seconds")
     image, entry = _image(args)
     options = replace(machine_options(args), append=args.append, qemu_args=_words(args.qemu_arg))
-    with Progress(args.quiet) as progress, tempfile.TemporaryDirectory(prefix="qemu-sdei-") as folder:
+    with (
+        Progress(args.quiet) as progress,
+        tempfile.TemporaryDirectory(prefix="qemu-sdei-") as folder,
+        RunReport(args.report, "SDEI conformance") as page,
+    ):
         own = None
         if args.scenarios is not None:
             progress(f"compiling {args.scenarios}")
             own = conformance.build(Path(args.scenarios), Path(folder))
         common = {"scenarios": args.filter, "own": own, "progress": progress, "timeout": args.timeout}
         if image is None:
-            report = conformance.run(options, **common)
+            report = conformance.run(options, **common, keep=page.next_guest)
         else:
             report = conformance.run_image(image, options, entry=entry, **common)
     if args.tap:
@@ -108,6 +114,7 @@ def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
         ("--sdei-slots", args.sdei_slots),
         ("--service", args.service),
         ("--name", args.name),
+        ("--report", args.report),
     ):
         if given:
             raise UsageError(f"{option} is for the Python firmware, which --firmware-image leaves out")

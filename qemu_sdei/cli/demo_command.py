@@ -15,11 +15,13 @@ import contextlib
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import GuestError, NotDeliveredError, UsageError
 from qemu_sdei.printable import printable
@@ -27,6 +29,7 @@ from qemu_sdei.printable import printable
 if TYPE_CHECKING:
     from qemu_sdei.guest.control_client import Injection
     from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.vm.options import GuestOptions
 
 _EVENT: Final = 0
 _VCPU: Final = 1
@@ -54,6 +57,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--busybox", metavar="FILE", help="static arm64 busybox (default: Debian's)")
     parser.add_argument("--module", metavar="FILE", help="client module, built for that kernel (default: build it)")
     parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
+    add_report_option(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -72,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     # With --json, what is for people goes where it does not mix with it.
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
-        with Progress(args.quiet) as progress:
+        with Progress(args.quiet) as progress, RunReport(args.report, "Demonstration of SDEI") as report:
             parts = _find(args, progress)
-            done = _selftest(args, progress) + _linux(args, parts, progress)
+            done = _selftest(args, progress, report) + _linux(args, parts, progress, report)
             if parts.module is None:
-                done += _bare_metal(args, progress)
+                done += _bare_metal(args, progress, report)
         seconds = time.monotonic() - began
         print("\nSummary")
         for line in done:
@@ -119,8 +123,21 @@ def _show(lines: list[str]) -> None:
         print(f"    {line}".rstrip(), flush=True)
 
 
-def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[str]:
+@contextlib.contextmanager
+def _guest(options: GuestOptions, progress: Progress, report: RunReport) -> Iterator[Guest]:
+    """A guest that runs, and comes into the report when it has ended."""
     from qemu_sdei.guest.guest import Guest
+
+    kept = report.next_guest()
+    with Guest(options if kept is None else kept.options(options), progress=progress) as guest:
+        try:
+            yield guest
+        finally:
+            if kept is not None:
+                kept.take_console(guest)
+
+
+def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress, report: RunReport) -> list[str]:
     from qemu_sdei.vm.options import GuestOptions
 
     files = {} if parts.module is None else {"sdei_test.ko": parts.module}
@@ -137,7 +154,7 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
     how = "device tree" if args.dt else "ACPI"
     _heading(progress, f"Booting {parts.kernel_name} by {how} with {options.smp} vCPUs ({_TOPOLOGY})")
     began = time.monotonic()
-    with Guest(options, progress=progress) as guest:
+    with _guest(options, progress, report) as guest:
         if args.verbose:
             progress.done()
             guest.attach(_to_stderr)
@@ -172,14 +189,12 @@ def _linux(args: argparse.Namespace, parts: _Parts, progress: Progress) -> list[
     return done
 
 
-def _selftest(args: argparse.Namespace, progress: Progress) -> list[str]:
-    from qemu_sdei.guest.guest import Guest
+def _selftest(args: argparse.Namespace, progress: Progress, report: RunReport) -> list[str]:
     from qemu_sdei.vm.options import GuestOptions
 
     _heading(progress, "The embedded bare-metal guest goes through SDEI's calls")
-    with Guest(
-        GuestOptions(kernel="builtin:selftest", qemu=args.qemu, memory="128M", die_with_owner=True), progress=progress
-    ) as guest:
+    options = GuestOptions(kernel="builtin:selftest", qemu=args.qemu, memory="128M", die_with_owner=True)
+    with _guest(options, progress, report) as guest:
         progress.done()
         guest.expect(r"Result: .*\n", timeout=60)
         _show([line.rstrip() for line in guest.console.strip("\n").splitlines()])
@@ -233,13 +248,12 @@ def _latency(injection: Injection, whose: str) -> str:
     return f"an event injected from the host was handled by {whose}: {line}"
 
 
-def _bare_metal(args: argparse.Namespace, progress: Progress) -> list[str]:
-    from qemu_sdei.guest.guest import Guest
+def _bare_metal(args: argparse.Namespace, progress: Progress, report: RunReport) -> list[str]:
     from qemu_sdei.vm.options import GuestOptions
 
     _heading(progress, f"The same event, handled by the embedded bare-metal guest on vCPU {_VCPU}")
     options = GuestOptions(kernel="builtin:bench", append="mode=idle", qemu=args.qemu, die_with_owner=True)
-    with Guest(options, progress=progress) as guest:
+    with _guest(options, progress, report) as guest:
         progress.done()
         guest.expect("idle: ready", timeout=30)
         return [_latency(guest.inject(_EVENT, _VCPU, wait=True), "the bare-metal guest")]

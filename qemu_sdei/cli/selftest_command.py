@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
+from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError, UsageError
 
@@ -30,6 +31,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="S", help="give up after S seconds (default: 60)"
     )
+    add_report_option(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -43,12 +45,15 @@ def run(args: argparse.Namespace) -> int:
     options = replace(machine_options(args), kernel="builtin:selftest", append=args.append, die_with_owner=True)
     from qemu_sdei.guest.guest import Guest
 
-    with Progress(args.quiet) as progress:
-        guest = Guest(options, progress=progress)
+    with Progress(args.quiet) as progress, RunReport(args.report, "SDEI selftest") as report:
+        kept = report.next_guest()
+        guest = Guest(options if kept is None else kept.options(options), progress=progress)
         try:
             guest.start()
             return _follow(guest, args, progress)
         finally:
+            if kept is not None:
+                kept.take_console(guest)
             guest.close()
 
 

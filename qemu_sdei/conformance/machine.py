@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from qemu_sdei.errors import NotDeliveredError, SdeiError
 from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.kept import Kept
 from qemu_sdei.host.progress import no_progress
 from qemu_sdei.vm.options import GuestOptions
 
@@ -52,8 +53,10 @@ class Machine(Protocol):
 class OurMachine(AbstractContextManager["OurMachine"]):
     """A guest of ours: the Python firmware."""
 
-    def __init__(self, options: GuestOptions) -> None:
-        self._guest = Guest(options, progress=no_progress)
+    def __init__(self, options: GuestOptions, kept: Kept | None = None) -> None:
+        """`kept`: where trace and console are to be when it has ended."""
+        self._guest = Guest(options if kept is None else kept.options(options), progress=no_progress)
+        self._kept = kept
         self.ended = ""
 
     def __enter__(self) -> OurMachine:
@@ -61,6 +64,8 @@ class OurMachine(AbstractContextManager["OurMachine"]):
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if self._kept is not None:
+            self._kept.take_console(self._guest)
         self._guest.__exit__(*error)
 
     def follow(self) -> Iterator[str]:

@@ -16,6 +16,7 @@ from qemu_sdei.conformance.listing import Scenario
 from qemu_sdei.conformance.machine import Machine, OurMachine
 from qemu_sdei.conformance.tap import Outcome, Result
 from qemu_sdei.errors import GuestError, GuestTimeoutError, UsageError
+from qemu_sdei.guest.kept import Kept
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.sdei.events import EventType, Priority
 from qemu_sdei.sdei.profile import Profile
@@ -85,10 +86,12 @@ def run(
     on_result: Callable[[Result], None] = lambda result: None,
     timeout: float = 300.0,
     stall: float = STALL,
+    keep: Callable[[], Kept | None] = lambda: None,
 ) -> Report:
     """Run the scenarios that `scenarios` selects (all if empty) on the machine of `options`.
 
-    `options.append` is added to the guest's command line. `on_result` is told each result as it comes.
+    `options.append` is added to the guest's command line. `on_result` is told each result as it comes. `keep` says for
+    each guest that is started where its trace and console are to be kept.
 
     Raises:
         UsageError: filter, events or machine cannot be. GuestError: the guest did not get to its first scenario.
@@ -99,7 +102,7 @@ def run(
     kernel = KERNEL if own is None else f"{FLAT}{own.guest}"
 
     def start(line: str) -> AbstractContextManager[Machine]:
-        return OurMachine(replace(options, kernel=kernel, append=line))
+        return OurMachine(replace(options, kernel=kernel, append=line), keep())
 
     suite = _Suite(options, words, scenarios, own, on_result, progress, timeout, stall)
     suite.follow(start)

@@ -46,26 +46,34 @@ class Columns:
     """Makes lines of the records of one trace."""
 
     def __init__(
-        self, events: Iterable[Mapping[str, Any]] = (), origin_ns: int = 0, symbol: Symbol | None = None
+        self,
+        events: Iterable[Mapping[str, Any]] = (),
+        origin_ns: int = 0,
+        symbol: Symbol | None = None,
+        *,
+        places: bool = True,
     ) -> None:
         """`events`: with `event` and `name`, as a trace's first line has them; `origin_ns`: the time that is 0;
-        `symbol`: names addresses of the guest's code, which are hexadecimal without it.
+        `symbol`: names addresses of the guest's code, which are hexadecimal without it; `places`: say where a vCPU was.
         """
         self._names = {event["event"]: str(event["name"]) for event in events}
         self._origin = origin_ns
         self._symbol = symbol
+        self._places = places
+
+    def words(self, record: Record) -> str:
+        """What a record says, without when and where. It is foreign text: not made safe for anything yet."""
+        write = _WRITERS.get(record["type"], _fields)
+        try:
+            return write(self, record)
+        except (LookupError, TypeError, ValueError, AttributeError):  # of a file, with other fields than its kind has
+            return _fields(self, record)
 
     def line(self, record: Record) -> str:
         """A record as one line, without its end."""
-        kind = record["type"]
-        write = _WRITERS.get(kind, _fields)
-        try:
-            words = write(self, record)
-        except (LookupError, TypeError, ValueError, AttributeError):  # of a file, with other fields than its kind has
-            words = _fields(self, record)
         error = record.get("at_error_ns", 0)
         doubt = f"  (+-{_duration(error)})" if error > DOUBTFUL_NS else ""
-        text = f"{self._head(record)} {kind + ':':<12} {words}{doubt}"
+        text = f"{self._head(record)} {record['type'] + ':':<12} {self.words(record)}{doubt}"
         return printable(text.rstrip(), _MAX_LINE)
 
     def _head(self, record: Record) -> str:
@@ -80,9 +88,11 @@ class Columns:
             return str(address)
         return f"{address:#x}" if self._symbol is None else self._symbol(address)
 
-    def _place(self, record: Record, name: str = "pc") -> str:
+    def _place(self, record: Record, name: str = "pc") -> list[str]:
+        if not self._places:
+            return []
         symbol = record.get(f"{name}_symbol")
-        return f"{name}={symbol or self._address(record.get(name))}"
+        return [f"{name}={symbol or self._address(record.get(name))}"]
 
     def _event(self, record: Record) -> str:
         event = record.get("event")
@@ -101,7 +111,7 @@ class Columns:
                 words.append(f"{name}={self._address(value)}")
             else:
                 words.append(f"{name}={_number(value)}")
-        words += [_outcome(record), self._place(record)]
+        words += [_outcome(record), *self._place(record)]
         return " ".join(words)
 
     def _frame(self, record: Record) -> str:
@@ -109,7 +119,7 @@ class Columns:
         words += [f"{name}={_number(record[name])}" for name in ("intid", "vector", "esr") if name in record]
         if "function" in record:
             words += [record["function"]]
-        words += [_outcome(record), self._place(record), f"EL{record['el']}"]
+        words += [_outcome(record), *self._place(record), f"EL{record['el']}"]
         return " ".join(words)
 
     def _transition(self, record: Record) -> str:

@@ -133,6 +133,8 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["stop", text],
     lambda text: ["attach", text],
     lambda text: ["regs", text],
+    lambda text: ["report", text, "-o", "/dev/null"],
+    lambda text: ["report", "/dev/null", "-o", text, "--title", text],
     lambda text: ["restore", text],
     lambda text: ["save", text, text],
     lambda text: ["snapshot", "list", text],
