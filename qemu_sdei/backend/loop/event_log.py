@@ -90,7 +90,7 @@ class EventLog:
             self._tell({"time_ns": self.clock(), "type": name, "pe": pe, **details})
 
     def begun(self, what: str) -> None:
-        """This backend serves the guest from now on: "started", "took-over" from another one that died, "incoming"."""
+        """From now on this backend serves the guest: "started", "took-over" from another one that died, "incoming"."""
         self.ring.text("backend", None, {"what": what, "pid": os.getpid(), "program": __version__})
 
     def triggered(self, event: int, pe: int | None, *, merged: bool) -> None:
