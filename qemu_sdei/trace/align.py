@@ -110,12 +110,19 @@ class GrowingOffset:
 class Epoch:
     """A stretch of a guest's life in which its counter was set by nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, hz: int) -> None:
+        self.hz = hz
+        """Of the counter."""
+        self.tick_ns = -(-_SECOND // hz)
         self.offset = GrowingOffset()
         self.newest: dict[int, int] = {}
         """The newest counter of each vCPU."""
         self.first: int | None = None
         self.last = 0
+
+    def ns(self, counter: int) -> int:
+        """How long the counter takes to get there from 0."""
+        return counter * _SECOND // self.hz
 
     def saw(self, vcpu: int, counter: int) -> None:
         """A vCPU has read `counter`."""
@@ -136,10 +143,8 @@ class Alignment:
     """Learns from records, in their order, how the guest's counter lies on the host's clock."""
 
     def __init__(self, counter_hz: int) -> None:
-        """`counter_hz`: ticks of the guest's counter in a second, above 0."""
-        self._hz = counter_hz
-        self._tick = -(-_SECOND // counter_hz)
-        self._epochs: list[Epoch] = [Epoch()]
+        """`counter_hz`: ticks of the guest's counter in a second, above 0; a record of a boot may say otherwise."""
+        self._epochs: list[Epoch] = [Epoch(counter_hz)]
         self._held: dict[int, int] = {}
         """When the backend last had each vCPU in its hands."""
 
@@ -147,7 +152,8 @@ class Alignment:
         """Take a record in. Returns the epoch that it belongs to."""
         kind = record["type"]
         if kind == "boot" or (kind == "backend" and record.get("what") == "incoming"):
-            self._begin_epoch()
+            hz = record.get("counter_hz")
+            self._begin_epoch(hz if type(hz) is int and 0 < hz <= _SECOND else None)
         stamp: int | None = record.get("time_ns")
         vcpu: int | None = record.get("vcpu")
         if kind in ARRIVALS and vcpu is not None:
@@ -158,9 +164,15 @@ class Alignment:
                 self._held[vcpu] = stamp
         return self._epochs[-1]
 
-    def _begin_epoch(self) -> Epoch:
-        if self._epochs[-1].first is not None:
-            self._epochs.append(Epoch())
+    @property
+    def counter_hz(self) -> int:
+        """Ticks of the counter in a second, by the newest record that says it."""
+        return self._epochs[-1].hz
+
+    def _begin_epoch(self, hz: int | None = None) -> Epoch:
+        newest = self._epochs[-1]
+        if newest.first is not None or hz is not None:
+            self._epochs.append(Epoch(hz or newest.hz))
             if len(self._epochs) > _MOST_STEPS:  # of a guest that resets for ever the newest are enough
                 del self._epochs[: _MOST_STEPS // 2]
         return self._epochs[-1]
@@ -168,11 +180,11 @@ class Alignment:
     def _arrived(self, vcpu: int, counter: int, stamp: int | None) -> None:
         """A vCPU came to EL3 at `counter`; later the host's clock showed `stamp`."""
         epoch = self._epochs[-1]
-        base = counter * _SECOND // self._hz
+        base = epoch.ns(counter)
         newest = epoch.newest.get(vcpu)
         # The same counter: the same frame once more, seen by the backend that followed.
         since = None if counter == newest else self._held.get(vcpu)
-        low = None if since is None else since - base - self._tick
+        low = None if since is None else since - base - epoch.tick_ns
         high = None if stamp is None else stamp - base
         least, most = epoch.offset.at(counter)
         if (
@@ -215,9 +227,9 @@ class Alignment:
                 high = None if low is None else low + ASSUMED_NS
         if high is None:
             return None
-        base = counter * _SECOND // self._hz
+        base = epoch.ns(counter)
         earliest = base + (high - ASSUMED_NS if low is None else low)
-        latest = base + high + self._tick
+        latest = base + high + epoch.tick_ns
         if stamp is not None:
             latest = min(latest, stamp)
         earliest = min(earliest, latest)

@@ -25,15 +25,15 @@ _WHERE: Final = "docs/howto/linux-ftrace.md says how to make one"
 class Ftrace:
     """The lines of one ftrace on the time axis of a trace."""
 
-    def __init__(self, path: Path, counter_hz: int, alignment: Alignment, calls: Calls) -> None:
-        """`alignment` and `calls` have learned all records of the trace; `counter_hz` is that of its first line.
+    def __init__(self, path: Path, alignment: Alignment, calls: Calls) -> None:
+        """`alignment` and `calls` have learned all records of the trace.
 
         Raises:
             UsageError: `path` cannot be read, is no text of ftrace, or nothing in it ties it to the trace.
         """
         self._path = path
         self._alignment = alignment
-        self._clock = GuestClock(counter_hz, calls)
+        self._clock = GuestClock(alignment.counter_hz, calls)
         self.lines = 0
         """Lines that were understood."""
         self.skipped = 0
@@ -124,7 +124,7 @@ def open_with_ftrace(path: Path, text: Path) -> Reading:
         for record in first.records():
             alignment.learn(record)
             calls.learn(record)
-    lines = Ftrace(text, first.meta.counter_hz, alignment, calls)
+    lines = Ftrace(text, alignment, calls)
     again = open_trace(path)
     return Reading(again.meta, lambda: merged(again.records(), lines.told()), again.close)
 

@@ -69,7 +69,10 @@ META: Final = _open(
 )
 
 COMMON: Final[dict[str, Schema]] = {
-    "n": integer(0, about="serial number, from 1; numbers that are missing are told by `dropped`"),
+    "n": integer(
+        0,
+        about="serial number: it grows, by more than 1 after a record of long texts; `dropped` tells what is missing",
+    ),
     "type": text("which kind of record"),
     "vcpu": _or_null(integer(0), "whose; null: nobody's"),
     "time_ns": _or_null(integer(0), "host's monotonic clock when it was written; null: it was not stamped"),
@@ -177,8 +180,9 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         {
             "from": _or_null(text(), "`off`, `on-pending`, `on`, `suspended`; null: not known"),
             "to": text(),
+            "entry": ref("word", "where the vCPU begins"),
         },
-        (),
+        ("entry",),
     ),
     "counted": (
         "Calls that always answer the same, and are counted in place of being written one by one",
@@ -195,7 +199,14 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         {"kernels": _or_null(integer(0), "which one since the reset")},
         (),
     ),
-    "boot": ("The machine was reset", {"epoch": integer(0, about="which reset")}, ("epoch",)),
+    "boot": (
+        "The machine was reset",
+        {
+            "epoch": integer(0, about="which reset"),
+            "counter_hz": integer(0, about="ticks of the guest's counter in a second from here on; 0: as before"),
+        },
+        ("epoch", "counter_hz"),
+    ),
     "backend": (
         "A backend has begun to serve the guest",
         {
@@ -285,7 +296,7 @@ def _table(fields: dict[str, Schema], optional: tuple[str, ...]) -> list[str]:
 
 def _about(form: Schema) -> str:
     words: str = form.get("description", "")
-    if "$ref" in form:
+    if "$ref" in form:  # what stands around one says more
         words = _WORDS[form["$ref"].rpartition("/")[2]].get("description", "")
     return words.replace("|", "\\|")
 

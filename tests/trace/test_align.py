@@ -126,6 +126,17 @@ def test_a_frame_that_the_next_backend_finds_again_says_nothing_new() -> None:
     assert all(abs(r["at_ns"] - entry.true_ns) <= r["at_error_ns"] for entry, r in zip(seen, records, strict=True))
 
 
+def test_a_boot_may_say_how_fast_the_counter_goes() -> None:
+    """As of a newer QEMU, whose counter has ticks of a nanosecond."""
+    machine = Machine(HOUR, 1 << 20)
+    machine.note("boot", epoch=1, counter_hz=1_000_000_000)
+    for _ in range(10):
+        machine.do(Exchange(vcpu=0, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=True, stop_ns=0))
+        machine.records[-1].record["counter"] *= TICK_NS
+    for entry, record in list(zip(machine.records, placed(machine.records), strict=True))[2:]:
+        assert abs(record["at_ns"] - entry.true_ns) <= record["at_error_ns"] < 25_000
+
+
 def test_what_is_written_when_it_happens_keeps_the_host_clock() -> None:
     power = {"n": 2, "type": "power", "vcpu": 0, "time_ns": HOUR + 5, "counter": 4, "from": "off", "to": "on"}
     (record,) = aligned([power], HZ)

@@ -69,7 +69,7 @@ class Guest:
         for seen in self.machine.records:
             alignment.learn(seen.record)
             calls.learn(seen.record)
-        return Ftrace(path, HZ, alignment, calls)
+        return Ftrace(path, alignment, calls)
 
     def check(self, path: Path, most_ns: int = 1 << 62) -> list[dict[str, Any]]:
         """Its records; each is no further off than it says, and says no more than `most_ns`."""
@@ -222,7 +222,7 @@ def test_a_file_that_is_damaged_keeps_its_good_lines(tmp_path: Path) -> None:
     alignment = Alignment(HZ)
     for seen in guest.machine.records:
         alignment.learn(seen.record)
-    damaged = Ftrace(path, HZ, alignment, Calls())
+    damaged = Ftrace(path, alignment, Calls())
     assert [record["event"] for record in damaged.records()] == ["a"]
     assert damaged.lines == 3
     assert damaged.skipped > 3
@@ -242,7 +242,7 @@ def test_what_cannot_be_placed_is_one_line_that_says_what_to_do(tmp_path: Path, 
     path = tmp_path / "ftrace"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=message) as error:
-        Ftrace(path, HZ, Alignment(HZ), Calls())
+        Ftrace(path, Alignment(HZ), Calls())
     assert "\n" not in str(error.value)
 
 
@@ -263,7 +263,7 @@ def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path, kind: str) -> No
     elif kind == "fifo":
         os.mkfifo(path)
     with pytest.raises(UsageError, match="cannot be read"):
-        Ftrace(path, HZ, Alignment(HZ), Calls())
+        Ftrace(path, Alignment(HZ), Calls())
 
 
 @given(st.binary(max_size=200))
