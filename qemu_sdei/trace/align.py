@@ -10,12 +10,13 @@ the backend takes:
 - the backend reads the host clock *before* it lets the vCPU go, so the vCPU's next counter is later than that: the
   offset there is *at least* the difference of that host time and the new counter, and it will be no smaller later.
 
-The bounds of a counter value are the least upper bound of all later ones and the greatest lower bound of all earlier
+A record without a host time is bounded by the stamps of those before and behind it, because one thread writes all. The
+bounds of a counter value are the least upper bound of all later ones and the greatest lower bound of all earlier
 ones. What breaks the rule (another QEMU, a snapshot that is loaded, a counter that was set) begins a new epoch: it is
 announced by a record, or it is seen because bounds contradict each other or a vCPU's counter falls.
 
 Three things are assumed and not measured: `ASSUMED_NS` before the first lower bound of an epoch; no stop between the
-newest stamped record and unstamped ones after it; two records that have neither clock lie at the one before them.
+newest stamped record and unstamped ones after it; a record that has neither clock lies at the one before it.
 """
 
 from __future__ import annotations
@@ -146,7 +147,11 @@ class Alignment:
         """`counter_hz`: ticks of the guest's counter in a second, above 0; a record of a boot may say otherwise."""
         self._epochs: list[Epoch] = [Epoch(counter_hz)]
         self._held: dict[int, int] = {}
-        """When the backend last had each vCPU in its hands."""
+        """A time at which the backend still had each vCPU in its hands."""
+        self._written: int | None = None
+        """The newest stamp."""
+        self._unstamped: tuple[int, Epoch] | None = None
+        """The largest counter since that."""
 
     def learn(self, record: Mapping[str, Any]) -> Epoch:
         """Take a record in. Returns the epoch that it belongs to."""
@@ -155,13 +160,18 @@ class Alignment:
             hz = record.get("counter_hz")
             self._begin_epoch(hz if type(hz) is int and 0 < hz <= _SECOND else None)
         stamp: int | None = record.get("time_ns")
-        vcpu: int | None = record.get("vcpu")
-        if kind in ARRIVALS and vcpu is not None:
-            counter: int | None = record.get("counter")
-            if counter is not None:
-                self._arrived(vcpu, counter, stamp)
-            if stamp is not None:
-                self._held[vcpu] = stamp
+        if stamp is not None:
+            if self._unstamped is not None:
+                counter, epoch = self._unstamped
+                epoch.offset.at_most(counter, stamp - epoch.ns(counter))
+                self._unstamped = None
+            self._written = stamp if self._written is None else max(self._written, stamp)
+        # A frame that was not answered is a forged one, or nobody knows what became of it.
+        if kind in ARRIVALS and type(vcpu := record.get("vcpu")) is int and record.get("answered") is not False:
+            if record.get("counter") is not None:
+                self._arrived(vcpu, record["counter"], stamp)
+            if self._written is not None:
+                self._held[vcpu] = self._written
         return self._epochs[-1]
 
     @property
@@ -171,6 +181,7 @@ class Alignment:
 
     def _begin_epoch(self, hz: int | None = None) -> Epoch:
         newest = self._epochs[-1]
+        self._unstamped = None
         if newest.first is not None or hz is not None:
             self._epochs.append(Epoch(hz or newest.hz))
             if len(self._epochs) > _MOST_STEPS:  # of a guest that resets for ever the newest are enough
@@ -198,6 +209,8 @@ class Alignment:
             epoch.offset.at_least(counter, low)
         if high is not None:
             epoch.offset.at_most(counter, high)
+        elif self._unstamped is None or self._unstamped[0] < counter:
+            self._unstamped = counter, epoch
 
     def place(self, record: Mapping[str, Any], epoch: Epoch) -> Placed | None:
         """Where a record that was learned lies; None: it has neither clock, or nothing is known of its counter."""
@@ -250,14 +263,18 @@ def aligned(records: Iterable[dict[str, Any]], counter_hz: int, ahead: int = AHE
     """
     alignment = Alignment(counter_hz)
     waiting: deque[tuple[dict[str, Any], Epoch]] = deque()
-    before = 0
+    before: int | None = None
 
     def placed() -> dict[str, Any]:
         nonlocal before
         record, epoch = waiting.popleft()
         place = alignment.place(record, epoch)
         if place is None:
-            place = Placed(before, _gap(before, waiting))
+            # It lies behind the one before it, and before the next that has a place.
+            later = (alignment.place(*other) for other in waiting)
+            behind = next((other.at_ns for other in later if other is not None), None)
+            at = before if before is not None else behind or 0
+            place = Placed(at, ASSUMED_NS if behind is None or before is None else max(behind - at, 0))
         before = place.at_ns
         record["at_ns"], record["at_error_ns"] = place
         return record
@@ -268,9 +285,3 @@ def aligned(records: Iterable[dict[str, Any]], counter_hz: int, ahead: int = AHE
             yield placed()
     while waiting:
         yield placed()
-
-
-def _gap(before: int, waiting: Iterable[tuple[dict[str, Any], Epoch]]) -> int:
-    """How far a record without clock may lie behind `before`: up to the next stamp, if that has been read."""
-    stamps = (record["time_ns"] for record, _ in waiting if record.get("time_ns") is not None)
-    return max(next(stamps, before + ASSUMED_NS) - before, 0)

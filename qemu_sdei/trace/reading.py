@@ -141,16 +141,15 @@ def numbered(decoder: Decoder, numbering: Numbering, slot: tuple[int, ...]) -> I
     """The records of the next slot of a trace, with `dropped` before it if some are missing there."""
     missing = numbering.missing(slot)
     if missing:
-        yield dropped(missing, slot[1], numbering.base + 2 * (slot[0] >> 20))
+        yield dropped(missing, numbering.base + 2 * (slot[0] >> 20))
     for record in decoder.records(slot):
         record["n"] += numbering.base
         yield record
 
 
-def dropped(count: int, time_ns: int, before: int) -> Record:
-    """The record that says that `count` are missing before record number `before`."""
-    record: Record = {"n": before - 1, "type": "dropped", "vcpu": None, "time_ns": time_ns, "counter": None}
-    return {**record, "count": count, "at_ns": time_ns, "at_error_ns": 0}
+def dropped(count: int, before: int) -> Record:
+    """The record that says that `count` are missing before record number `before`; without a time."""
+    return {"n": before - 1, "type": "dropped", "vcpu": None, "time_ns": None, "counter": None, "count": count}
 
 
 def _of_file(trace: TraceFile) -> Iterator[Record]:
@@ -164,7 +163,7 @@ def _of_file(trace: TraceFile) -> Iterator[Record]:
 def _damaged(last: Record | None, count: int, why: str) -> Record:
     """The record that says that a file is damaged behind `last`: it stands where that one does."""
     n, at, error = (0, 0, 0) if last is None else (last["n"], last["at_ns"], last.get("at_error_ns", 0))
-    return {**dropped(count, at, n + 1), "time_ns": None, "at_error_ns": error, "why": why}
+    return {**dropped(count, n + 1), "at_ns": at, "at_error_ns": error, "why": why}
 
 
 # ---- JSON lines ------------------------------------------------------------------------------------------------------

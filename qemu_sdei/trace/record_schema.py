@@ -133,6 +133,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
                 "results of micro-operations), `exception`, `fault` (of the monitor itself), `bad-answer`"
             ),
             **_PLACE,
+            "x": array(ref("word"), 6, 6, "x0 to x5"),
             "vector": ref("word", "of `exception`, `fault`, `bad-answer`: offset in the vector table, or why"),
             "esr": ref("word", "ESR_EL3 of these"),
             "intid": ref("word", "of `interrupt`: its INTID"),
@@ -141,7 +142,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
             **_RESULT,
             **_AFTER,
         },
-        ("vector", "esr", "intid", "function", "call", "result", "result_name", *_LATER),
+        ("x", "vector", "esr", "intid", "function", "call", "result", "result_name", *_LATER),
     ),
     "transition": (
         "An event changed its state. `DISPATCH` is its delivery, `COMPLETE` the end of its handler",

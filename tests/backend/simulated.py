@@ -93,6 +93,10 @@ class SilentDoorbell:
         pass
 
 
+COUNTER_NS = 16
+"""Of a tick of the guest's counter."""
+
+
 class SimulatedGuest:
     """RAM with a window, and CPUs that post frames."""
 
@@ -124,7 +128,8 @@ class SimulatedGuest:
         ticks = itertools.count()
         firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
         bell = SilentDoorbell()
-        ring = Ring(self.journal_path.with_name("trace-ring"), lambda: next(ticks), 1024)
+        path = self.journal_path.with_name("trace-ring")
+        ring = Ring(path, lambda: self.counter * COUNTER_NS + next(ticks), 1024)
         server = Server(self.window, bell, firmware, Journal(self.journal_path), ring)  # type: ignore[arg-type]
         firmware.machine.monitor, firmware.boot.proof = self.version, self.proof
         server.rung(0)  # its doorbell cannot fail

@@ -27,16 +27,25 @@ def placed(seen: list[Seen], ahead: int = 4096) -> list[dict[str, Any]]:
 
 
 def measured(seen: list[Seen]) -> range:
-    """Counters of which nothing is assumed: from the first of a vCPU that had been let go, to the last stamped one."""
+    """Counters of which nothing is assumed: from the first of a vCPU that had been let go behind some stamp, to the
+    last that a stamp follows.
+    """
     held: set[int] = set()
-    lows, highs = [], []
+    lows: list[int] = []
+    highs: list[int] = []
+    waiting: list[int] = []
+    stamped = False
     for record in (entry.record for entry in seen):
         if record["vcpu"] in held:
             lows.append(record["counter"])
+        waiting.append(record["counter"])
         if record["time_ns"] is not None:
+            stamped = True
+            highs += waiting
+            waiting = []
+        if stamped:
             held.add(record["vcpu"])
-            highs.append(record["counter"])
-    return range(min(lows, default=0), max(highs) + 1) if lows else range(0)
+    return range(min(lows), max(highs) + 1) if lows and highs else range(0)
 
 
 @given(exchanges(), st.integers(0, 1 << 40))
@@ -149,6 +158,35 @@ def test_a_record_without_any_clock_lies_between_its_neighbours() -> None:
 
     records = list(aligned([note(1_000), note(None), note(5_000)], HZ))
     assert [(r["at_ns"], r["at_error_ns"]) for r in records] == [(1_000, 0), (1_000, 4_000), (5_000, 0)]
+
+
+def test_what_is_missing_at_the_beginning_lies_where_the_rest_begins() -> None:
+    missing = {"n": 1, "type": "dropped", "vcpu": None, "time_ns": None, "counter": None, "count": 7}
+    power = {"n": 2, "type": "power", "vcpu": 0, "time_ns": HOUR, "counter": None, "from": "off", "to": "on"}
+    assert [record["at_ns"] for record in aligned([missing, power], HZ)] == [HOUR, HOUR]
+
+
+def test_calls_of_which_few_have_a_stamp_are_placed_as_well() -> None:
+    """As they are in a ring: one of 64."""
+    steps = [
+        Exchange(vcpu=n % 2, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=n % 64 == 5, stop_ns=0)
+        for n in range(200)
+    ]
+    seen = ran(steps).records
+    sure = measured(seen)
+    for entry, record in zip(seen, placed(seen), strict=True):
+        if entry.record["counter"] in sure:
+            assert abs(record["at_ns"] - entry.true_ns) <= record["at_error_ns"] < 40_000
+
+
+def test_a_frame_that_was_not_answered_says_nothing() -> None:
+    """A guest can write one."""
+    call = Exchange(vcpu=0, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=True, stop_ns=0)
+    machine = ran([call] * 10)
+    forged = {**machine.records[-1].record, "type": "frame", "counter": 1 << 60, "answered": False}
+    records = list(aligned([*(dict(entry.record) for entry in machine.records), forged], HZ))
+    assert [r["at_ns"] for r in records[:-1]] == [r["at_ns"] for r in placed(machine.records)]
+    assert records[-1]["at_ns"] <= forged["time_ns"]
 
 
 def test_a_trace_of_counters_alone_has_an_order_and_says_that_it_knows_no_more() -> None:

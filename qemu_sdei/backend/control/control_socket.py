@@ -28,6 +28,7 @@ from qemu_sdei.trace.reading import records_of
 
 PROTOCOL: Final = 1
 _MAX_COUNT: Final = 1_000_000
+_RECORDS_BEFORE: Final = 256
 _MAX_RECORDS: Final = MAX_LINE - 4096
 """Bytes of trace records in one answer: it is to fit into a line."""
 
@@ -111,10 +112,12 @@ class Control:
         result="`records`: the newest records of the trace ring, oldest first; as many of them as fit into 1 MiB",
     )
     def _trace(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        slots = self._server.log.ring.newest_slots(message["limit"])
+        limit = message["limit"]
+        # Those before tell the times of records that have no stamp.
+        slots = self._server.log.ring.newest_slots(limit + _RECORDS_BEFORE) if limit else []
         records, room = [], _MAX_RECORDS
-        decoded = [*records_of(self._meta(), slots)] if slots else []
-        for record in reversed([record for record in decoded if record["type"] != "dropped"]):
+        decoded = [record for record in records_of(self._meta(), slots) if record["type"] != "dropped"]
+        for record in reversed(decoded[-limit:]):
             room -= len(json.dumps(record)) + 2
             if room < 0:
                 break
