@@ -34,6 +34,8 @@ TYPICAL_NS: Final = 20_000
 """ns. A vCPU has most likely read its counter no longer than this before the latest moment possible."""
 ARRIVALS: Final = frozenset({"call", "frame"})
 """Records about the moment at which a vCPU came to EL3, which the counter says better than the host."""
+_OWN: Final = frozenset({"DISPATCH", "COMPLETE"})
+"""Causes of transitions that happen while the backend answers that very vCPU."""
 _SECOND: Final = 1_000_000_000
 _MOST_STEPS: Final = 4096
 
@@ -172,6 +174,8 @@ class Alignment:
                 self._arrived(vcpu, record["counter"], stamp)
             if self._written is not None:
                 self._held[vcpu] = self._written
+        elif stamp is not None and record.get("cause") in _OWN and type(vcpu := record.get("vcpu")) is int:
+            self._held[vcpu] = stamp
         return self._epochs[-1]
 
     @property

@@ -179,6 +179,19 @@ def test_calls_of_which_few_have_a_stamp_are_placed_as_well() -> None:
             assert abs(record["at_ns"] - entry.true_ns) <= record["at_error_ns"] < 40_000
 
 
+def test_a_call_of_a_handler_is_not_placed_before_its_delivery() -> None:
+    """Which has a stamp of its own, later than that of the frame that it came of."""
+    machine = ran([Exchange(vcpu=0, runs_ns=90_000, late_ns=6_000, holds_ns=0, stamped=True, stop_ns=0)] * 10)
+    kick = machine.records[-1].record
+    deliver = {**kick, "type": "transition", "cause": "DISPATCH", "time_ns": kick["time_ns"] + 30_000}
+    machine.now += 30_000
+    machine.do(Exchange(vcpu=0, runs_ns=30_500, late_ns=6_000, holds_ns=0, stamped=False, stop_ns=0))
+    *_, delivered, call = aligned(
+        [*(dict(e.record) for e in machine.records[:-1]), deliver, machine.records[-1].record], HZ
+    )
+    assert delivered["at_ns"] == deliver["time_ns"] <= call["at_ns"] + TICK_NS
+
+
 def test_a_frame_that_was_not_answered_says_nothing() -> None:
     """A guest can write one."""
     call = Exchange(vcpu=0, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=True, stop_ns=0)
