@@ -19,6 +19,7 @@ MAX_SYMBOLS: Final = 1 << 20
 """Functions of one table. A kernel with everything built in has 400,000."""
 MAX_NAME: Final = 512
 """Characters of a name (Linux: KSYM_NAME_LEN)."""
+_TOP: Final = 1 << 64
 _MAX_GUESS: Final = 1 << 16
 """Bytes that a function without a size may have: the next symbol may be far away, such as in another module."""
 
@@ -66,7 +67,8 @@ class SymbolTable:
     """Functions by address. Addresses are those of the file; where the program runs is its user's to know."""
 
     def __init__(self, entries: Iterable[Entry], others: Iterable[int] = (), *, source: str = "symbols") -> None:
-        """Of several names of one address, the one that people know is kept for it. Order does not matter.
+        """Of several names of one address, the one that people know is kept for it. Order does not matter. What lies
+        outside of 64 bits is left out: a file may say so.
 
         Args:
             entries: functions.
@@ -78,6 +80,8 @@ class SymbolTable:
         """
         found: list[Entry] = []
         for entry in entries:
+            if not 0 <= entry.address < _TOP:
+                continue
             found.append(entry)
             if len(found) > MAX_SYMBOLS:
                 raise UsageError(f"{source} has more than {MAX_SYMBOLS} functions, which no kernel has")
@@ -107,7 +111,7 @@ class SymbolTable:
             self._sizes.append(size)
             self._names.append(entry.name)
             self._modules.append(entry.module)
-        self._ends = array("Q", sorted(others))
+        self._ends = array("Q", sorted(other for other in others if 0 <= other < _TOP))
 
     def __len__(self) -> int:
         return len(self._starts)

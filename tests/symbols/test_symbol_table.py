@@ -69,6 +69,13 @@ def test_more_functions_than_any_kernel_has_are_refused(monkeypatch: pytest.Monk
         SymbolTable((Entry(at, 0, GLOBAL, "f") for at in range(10**9)), source="listing")
 
 
+def test_addresses_that_no_machine_has_are_left_out() -> None:
+    """A damaged module says that a function begins behind its section, which is at the end of memory."""
+    table = SymbolTable([Entry(1 << 64, 4, GLOBAL, "a"), Entry(0x1000, (1 << 64) - 1, GLOBAL, "b")], [1 << 65, -1])
+    assert len(table) == 1
+    assert names(table, 0x1000) == ["b+0x0/0xffffffffffffffff"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 300)), max_size=30), st.integers(-1, 5000))
 def test_a_function_begins_at_or_before_the_address_and_reaches_it(
     functions: list[tuple[int, int]], address: int
