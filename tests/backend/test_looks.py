@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,6 +14,7 @@ from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.controlled import HANDLER, Backend, Peer
 from tests.backend.simulated import SYSREGS, SimulatedGuest, read_registers, serve
+from tests.backend.test_crash import World, _Kill
 
 PC, X5 = 0x4020_1000, 0x1234_5678
 
@@ -141,3 +143,46 @@ def test_a_forged_result_is_a_kick(backend: Backend) -> None:
 def test_vcpus_that_there_are_not_are_refused(backend: Backend) -> None:
     assert Peer(backend).error(cmd="look", vcpus=[2]) == ("usage", "vcpus is a list of numbers from 0 to 1")
     assert Peer(backend).error(cmd="look", vcpus="0")[0] == "usage"
+
+
+def look_and_event(directory: Path, at: int) -> int:
+    """A vCPU is looked at while an event becomes due for it; the backend is killed at line `at` of that. The event is
+    handled once, and what it interrupted goes on as it was. Returns how many lines there were.
+    """
+    world = World(directory, _Kill(-1))
+    guest = world.guest
+    guest.reset(0)
+    world.exchange(0)
+    for function, *arguments in (
+        (Function.EVENT_REGISTER, 0, HANDLER, 0, 0, 0),
+        (Function.EVENT_ENABLE, 0),
+        (Function.PE_UNMASK,),
+    ):
+        world.call(0, function, *arguments)
+    frame = guest.window.frames[0]
+    frame[Word.PC], frame[Word.X0 + 5] = PC, X5
+    world.kill = _Kill(at)
+    world.do(lambda server: server.looks.ask([0]))
+    world.trigger(0, 0)
+    while guest.take_kicks():
+        guest.post(0, Kind.KICK)
+        world.exchange(0)
+    lines = world.kill.lines
+    assert world.seen[-1][1][1] == HANDLER
+    assert world.server.status()["counts"]["delivered"] == 1
+    world.call(0, Function.EVENT_COMPLETE, 0)
+    (_, (_, pc, _, *x)) = world.seen[-1]
+    assert (pc, x[5]) == (PC, X5)
+    assert world.server.status()["counts"]["completed"] == 1
+    return lines
+
+
+STEP = 27
+
+
+@pytest.mark.parametrize("first", [n if n == 0 else pytest.param(n, marks=pytest.mark.slow) for n in range(STEP)])
+def test_killed_at_each_line_of_a_look(first: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    lines = look_and_event(tmp_path_factory.mktemp("undisturbed"), -1)
+    for at in range(first, lines, STEP):
+        with TemporaryDirectory() as directory:
+            look_and_event(Path(directory), at)
