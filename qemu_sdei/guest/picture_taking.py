@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _CONNECT: Final = 1.0
 _ANSWER: Final = 2.0
-_COME: Final = 0.3
-"""Seconds for vCPUs to come when they are looked at."""
+_COME: Final = 1.0
+"""Seconds for vCPUs to come when they are looked at, on a host that is busy; mostly it is a millisecond."""
 _BETWEEN: Final = 0.1
 """Seconds between two looks: a vCPU that is where it was stays there."""
 _POLL: Final = 0.005
@@ -143,7 +143,8 @@ class _Taking:
     def _looked(self, client: ControlClient, wanted: list[int]) -> dict[str, Any]:
         """Have them come; add what they show to the picture."""
         found = before = client.look(wanted)
-        limit = time.monotonic() + _COME
+        qemu = _holder(self._directory / rundir.QEMU_LOCK)
+        limit = time.monotonic() + (0 if qemu is not None and stopped.is_stopped(qemu) else _COME)
         while found.get("waiting") and time.monotonic() < limit:
             time.sleep(_POLL)
             found = client.look(wanted, ask=False)
