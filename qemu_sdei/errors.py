@@ -33,6 +33,30 @@ class UntrustedError(UsageError):
         """What it wants, one line each."""
 
 
+class CperError(UsageError):
+    """The bytes, the JSON or the values of an error record (UEFI 2.10 appendix N) cannot be.
+
+    Attributes:
+        offset: in bytes from the start of what was read; None if the fault has no place in it.
+        field: path of the field, such as `sections[1].error_information[0].type`; "" if it is about none.
+    """
+
+    def __init__(self, message: str, *, offset: int | None = None, field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+        self.field = field
+
+    def __str__(self) -> str:
+        place = ([] if self.offset is None else [f"offset {self.offset:#x}"]) + ([self.field] if self.field else [])
+        return f"{', '.join(place)}: {self.message}" if place else self.message
+
+    def below(self, path: str) -> CperError:
+        """The same fault, seen from the structure that `path` is in."""
+        field = path + ("." if path and self.field and not self.field.startswith("[") else "") + self.field
+        return CperError(self.message, offset=self.offset, field=field)
+
+
 class ProtocolError(SdeiError):
     """A peer (guest, backend, client, file) sent something that is not of the protocol's form."""
 
