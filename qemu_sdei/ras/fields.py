@@ -62,6 +62,10 @@ class Json:
     """Of a structure: its bytes as base64 under this member, by which it is read; "." for no object around them."""
     also: tuple[str, ...] = ()
     """Other keys under which it is read."""
+    unsaid: bool = False
+    """Not written: it follows from the rest."""
+    when: str = ""
+    """Written only where this field is not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class Field:
     valid: int | None = None
     """Number of its validation bit; None: it is always valid."""
     names: Names = dataclass_field(default_factory=dict)
+    otherwise: str = ""
+    """The name of any other value."""
     guids: Mapping[UUID, str] = dataclass_field(default_factory=dict)
     """Names of GUIDs."""
     word: Word | None = None
@@ -192,7 +198,7 @@ class Field:
         """The value's name; "" if it has none."""
         if isinstance(value, UUID):
             return self.guids.get(value, "")
-        return self.names.get(value, "") if isinstance(value, int) else ""
+        return self.names.get(value, self.otherwise) if isinstance(value, int) else ""
 
     def word_for(self, values: Mapping[str, Any]) -> Word | None:
         """What its bits are, in a structure of these values."""

@@ -17,7 +17,7 @@ RAW: Final = Table("raw", "Section", (Extent(title="Data", json=Json(as_bytes=".
 """A section of which nothing is known but its type."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SectionKind:
     """A type of section. Calling it makes one: `MEMORY(physical_address=0x41e78000, node=0)`."""
 

@@ -10,6 +10,7 @@ from qemu_sdei.ras.items import Choice, Extent, Many
 from qemu_sdei.ras.structure import Table
 
 _RAW: Final = Json(value="raw", word="value")
+_UNSAID: Final = Json(unsaid=True)
 _HEX: Final = Json(hexadecimal=True)
 
 
@@ -74,7 +75,14 @@ DESCRIPTOR: Final = Table(
         x64("ERR_CTLR", json=_hex("errorRecordControlRegister")),
         x64("ERR_STATUS", json=_hex("errorRecordPrimaryStatusRegister")),
         x64("ERR_ADDR", json=_hex("errorRecordAddressRegister")),
-        *(x64(f"ERR_MISC{n}", json=_hex(f"errorRecordMiscRegister{n}")) for n in range(4)),
+        *(x64(f"ERR_MISC{n}", json=_hex(f"errorRecordMiscRegister{n}")) for n in range(2)),
+        *(
+            x64(
+                f"ERR_MISC{n}",
+                json=Json(key=f"errorRecordMiscRegister{n}", hexadecimal=True, when="ras_extension_revision"),
+            )
+            for n in (2, 3)
+        ),
     ),
     source="DEN0085 table 21",
 )
@@ -89,7 +97,7 @@ CONTEXT: Final = Table(
     "arm-ras-context",
     "Auxiliary Context",
     (
-        u32("Length", auto=Auto("end")),
+        u32("Length", auto=Auto("end"), json=_UNSAID),
         u8(
             "Flags",
             word=word(
@@ -102,8 +110,8 @@ CONTEXT: Final = Table(
             ),
         ),
         reserved(1),
-        u16("Register Array Entry Count", auto=Auto("count", "registers")),
-        u16("Address Space Identifier"),
+        u16("Register Array Entry Count", auto=Auto("count", "registers"), json=_UNSAID),
+        u16("Address Space Identifier", json=Json(when="flags")),
         reserved(6, "Reserved 2"),
         Many(title="Registers", table=REGISTER, count="register_array_entry_count"),
         Extent(title="Padding", length="length", from_start=True, hidden=True),
@@ -122,10 +130,10 @@ AUXILIARY: Final = Table(
     (
         u8("Version", default=1),
         reserved(1),
-        u16("Address Space Array Entry Count", auto=Auto("count", "contexts")),
-        u32("Auxiliary Data Size", auto=Auto("end")),
-        u32("Key Value Pair Array Offset", auto=Auto("offset", "key_value_pairs")),
-        u16("Key Value Pair Array Entry Count", auto=Auto("count", "key_value_pairs")),
+        u16("Address Space Array Entry Count", auto=Auto("count", "contexts"), json=_UNSAID),
+        u32("Auxiliary Data Size", auto=Auto("end"), json=_UNSAID),
+        u32("Key Value Pair Array Offset", auto=Auto("offset", "key_value_pairs"), json=_UNSAID),
+        u16("Key Value Pair Array Entry Count", auto=Auto("count", "key_value_pairs"), json=_UNSAID),
         reserved(2, "Reserved 2"),
         Many(title="Contexts", table=CONTEXT, count="address_space_array_entry_count"),
         Extent(title="Gap", length="key_value_pair_array_offset", from_start=True, hidden=True),
@@ -143,8 +151,8 @@ ARM_RAS: Final = Table(
         u8("Component Type", names=COMPONENTS, json=_RAW),
         reserved(3),
         u32("Error Syndrome Array Num Entries", auto=Auto("count", "error_syndromes")),
-        u16("Error Syndrome Array Offset", auto=Auto("offset", "error_syndromes")),
-        u16("Auxiliary Data Offset", auto=Auto("offset", "auxiliary_data")),
+        u16("Error Syndrome Array Offset", auto=Auto("offset", "error_syndromes"), json=_UNSAID),
+        u16("Auxiliary Data Offset", auto=Auto("offset", "auxiliary_data"), json=_UNSAID),
         u8(
             "IP Instance Format",
             names={0: "PE", 1: "SystemPhysicalAddress", 2: "LocalAddressIdentifier", 3: "SocSpecificIpIdentifier"},

@@ -1,0 +1,23 @@
+"""What happened, in one line."""
+
+from __future__ import annotations
+
+from qemu_sdei.ras.fields import Field
+from qemu_sdei.ras.kinds import Section
+
+
+def summary(section: Section) -> str:
+    """Such as "Memory Error Section: Multi-bit ECC, physical address 0x41e78000"."""
+    parts = []
+    for name in section.kind.headline:
+        item = section.body.table.by_name.get(name)
+        if not isinstance(item, Field) or not section.body.valid(item):
+            continue
+        value = section.body[name]
+        number = f"{value:#x}" if item.hexadecimal else str(value)
+        parts.append(item.meaning(value) or f"{item.title} {number}")
+    for each in section.body.values.get("error_information", ()):
+        kind = each.table["type"]
+        assert isinstance(kind, Field)
+        parts.append(kind.meaning(each["type"]) or f"error type {each['type']:#x}")
+    return section.kind.table.title + (": " + ", ".join(parts) if parts else "")
