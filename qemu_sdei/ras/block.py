@@ -124,7 +124,9 @@ def parse_block(data: bytes, kinds: Kinds = KINDS) -> Block:
     at = BLOCK.fixed_size
     end = at + head["data_length"]
     if end > len(data):
-        raise CperError(f"it says {end - at} bytes of entries, {len(data) - at} are there", offset=12, field="data_length")
+        raise CperError(
+            f"it says {end - at} bytes of entries, {len(data) - at} are there", offset=12, field="data_length"
+        )
     raw_end = head["raw_data_offset"] + head["raw_data_length"]
     if head["raw_data_offset"] and raw_end > len(data):
         raise CperError(f"it ends at {raw_end:#x}, the block at {len(data):#x}", offset=4, field="raw_data_offset")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
-from qemu_sdei.ras.fields import Bits, Field, Json, Kind, Names, Word
+from qemu_sdei.ras.fields import Bits, Field, Json, Kind, Word
 
 
 def number(size: int, title: str, **more: Any) -> Field:
@@ -110,10 +110,5 @@ def registers(size: int, names: Iterable[str]) -> tuple[Field, ...]:
     return tuple(number(size, name, hexadecimal=True, json=key(name.lower())) for name in names)
 
 
-def same_names(names: Names) -> Mapping[int, str]:
-    """The names of an enumeration that several fields have."""
-    return dict(names)
-
-
-REVISION: Final = word(bits(8, 15, "Major"), bits(0, 7, "Minor"))
+REVISION: Final = word(bits(8, 15, "Major"), bits(0, 7, "Minor"), joined=".")
 """A revision of two bytes."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from qemu_sdei.ras import severity as severities
 from qemu_sdei.ras.declare import REVISION, bit, guid, key, reserved, text, timestamp, u16, u32, validation, word, x32
-from qemu_sdei.ras.fields import Field, Json
+from qemu_sdei.ras.fields import Field
 from qemu_sdei.ras.kinds import Section
 from qemu_sdei.ras.severity import Severity
 from qemu_sdei.ras.structure import Structure, Table

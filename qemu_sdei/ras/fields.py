@@ -68,13 +68,17 @@ class Json:
     """Written only where this field is not 0."""
 
 
+NO_JSON: Final = Json()
+"""All as the rules say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Auto:
     """What a field is where nobody says it: about the item `of` of the same structure."""
 
     what: str
-    """`count`: of its parts; `length`: its bytes; `offset`: where it begins, 0 if it is not there; `end`: where it ends,
-    and "" is the end of the structure.
+    """`count`: of its parts; `length`: its bytes; `offset`: where it begins, 0 if it is not there; `end`: where it
+    ends, and "" is the end of the structure.
     """
     of: str = ""
 
@@ -103,7 +107,7 @@ class Bits:
     """Number of the validation bit, in the word's own mask if it has one, else in the structure's."""
     reserved: bool = False
     hexadecimal: bool = False
-    json: Json = Json()
+    json: Json = NO_JSON
 
     @property
     def name(self) -> str:
@@ -143,6 +147,15 @@ class Word:
     """In JSON, where it is one of several that a field may be: the member that holds its bits."""
     validity: str = ""
     """The bits that say which of the others are valid; "": the structure's validation bits do."""
+    partial: bool = False
+    """Others of its bits have a meaning too, which is not written down here."""
+    joined: str = ""
+    """People write its bits one behind the other, with this between them: 3.0."""
+
+    @property
+    def each_its_own(self) -> bool:
+        """Whether all of its bits have validation bits in the structure."""
+        return not self.validity and all(each.valid is not None for each in self.bits if not each.reserved)
 
     def __getitem__(self, name: str) -> Bits:
         for each in self.bits:
@@ -175,7 +188,7 @@ class Field:
     hexadecimal: bool = False
     """Printed as an address, not as a count."""
     auto: Auto | None = None
-    json: Json = Json()
+    json: Json = NO_JSON
 
     @property
     def name(self) -> str:
@@ -192,7 +205,9 @@ class Field:
         """What it is if nobody says anything."""
         if self.default is not None:
             return self.default
-        return {Kind.NUMBER: 0, Kind.GUID: NO_GUID}.get(self.kind, bytes(self.size))
+        if self.kind is Kind.NUMBER:
+            return 0
+        return NO_GUID if self.kind is Kind.GUID else bytes(self.size)
 
     def meaning(self, value: Plain) -> str:
         """The value's name; "" if it has none."""
@@ -260,7 +275,9 @@ def number_of(given: Any, top: int, names: Names, title: str) -> int:
     if not isinstance(number, int):
         raise CperError(f"{_short(given)} is no number")
     if not 0 <= number <= top:
-        raise CperError(f"{_short(given)} is too large for {title!r}, {top:#x} is most" if number > 0 else f"{number} < 0")
+        raise CperError(
+            f"{_short(given)} is too large for {title!r}, {top:#x} is most" if number > 0 else f"{number} < 0"
+        )
     return number
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.ras.fields import Field, Json, attribute, camel
+from qemu_sdei.ras.fields import NO_JSON, Field, Json, attribute, camel
 
 if TYPE_CHECKING:
     from qemu_sdei.ras.structure import Table
@@ -19,7 +19,7 @@ class Named:
     title: str
     valid: int | None = None
     """Number of its validation bit; None: it is always valid."""
-    json: Json = Json()
+    json: Json = NO_JSON
 
     @property
     def name(self) -> str:

@@ -66,7 +66,9 @@ def _keys(table: Table) -> Iterator[str]:
 def _value(item: Item, document: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """What the document says of an item, as `Table.make` takes it; None: nothing."""
     if isinstance(item, Field) and item.json.flat and item.word is not None:
-        return _bits(item.word, {bits.key: document[bits.key] for bits in item.word.bits if bits.key in document}) or None
+        return (
+            _bits(item.word, {bits.key: document[bits.key] for bits in item.word.bits if bits.key in document}) or None
+        )
     key = next((key for key in (item.key, *item.json.also) if key in document), None)
     if key is None:
         return None

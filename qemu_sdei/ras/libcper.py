@@ -97,7 +97,10 @@ def from_json(document: Any, kinds: Kinds = KINDS) -> Record | Block:
     if len(heads) != len(sections):
         raise CperError(f"there are {len(heads)} of them and {len(sections)} sections", field=names[1])
     head = document.get(names[0], {})
-    found = [_section_from(each, wanted, number, names[1], kinds) for number, (each, wanted) in enumerate(zip(sections, heads, strict=True))]
+    found = [
+        _section_from(each, wanted, number, names[1], kinds)
+        for number, (each, wanted) in enumerate(zip(sections, heads, strict=True))
+    ]
     if is_block:
         return _block(head, found, heads, json_reading.decoded(document.get("rest", "")))
     return _record(head, found, heads, _from_other(document.get(OTHER, {})))
@@ -149,6 +152,10 @@ def _kind(key: str, guid: UUID | None, kinds: Kinds) -> SectionKind:
             return SectionKind(guid, RAW, label=kind.label)
         if kind.key == key:
             return kind
+        if kind.key == _UNKNOWN:
+            raise CperError(
+                f'{kind.label} ({guid}) has no table here: give its bytes, as {{"Unknown": {{"data": BASE64}}}}'
+            )
         raise CperError(f"a section of type {guid} is {kind.key!r} and not {key[:60]!r}")
     named = [kind for kind in kinds.values() if kind.key == key]
     if len(named) == 1:
@@ -207,7 +214,12 @@ def _record(head: Any, sections: list[Section], heads: list[Any], others: tuple[
     made = []
     for number, (section, document) in enumerate(zip(sections, heads, strict=True)):
         size = len(section.pack())
-        missing = {"section_type": section.kind.guid, "section_offset": at, "section_length": size, "section_severity": 2}
+        missing = {
+            "section_type": section.kind.guid,
+            "section_offset": at,
+            "section_length": size,
+            "section_severity": 2,
+        }
         made.append(Entry(_made(DESCRIPTOR, document, missing, f"sectionDescriptors[{number}]"), section))
         at += size
     missing = {

@@ -10,7 +10,7 @@ from uuid import UUID
 from qemu_sdei.errors import CperError
 from qemu_sdei.ras import severity as severities
 from qemu_sdei.ras.block import MAX_SIZE
-from qemu_sdei.ras.declare import REVISION, guid, key, reserved, timestamp, u16, u32, validation, x32, x64
+from qemu_sdei.ras.declare import REVISION, guid, key, reserved, timestamp, u16, u32, validation, x64
 from qemu_sdei.ras.differing import Difference, differences, patched
 from qemu_sdei.ras.entry import DESCRIPTOR, Entry
 from qemu_sdei.ras.fields import Field
@@ -36,6 +36,12 @@ NOTIFICATIONS: Final = {
     UUID("69293bc9-41df-49a3-b4bd-4fb0db3041f6"): "CXL Component",
 }
 
+_FLAGS: Final = ("HW_ERROR_FLAGS_RECOVERED", "HW_ERROR_FLAGS_PREVERR", "HW_ERROR_FLAGS_SIMULATED")
+FLAGS: Final = {
+    value: " | ".join(name for bit, name in enumerate(_FLAGS) if value >> bit & 1) or "None"
+    for value in range(1 << len(_FLAGS))
+}
+
 RECORD: Final = Table(
     "record",
     "Common Platform Error Record",
@@ -53,10 +59,7 @@ RECORD: Final = Table(
         guid("Creator ID", json=key("creatorID")),
         guid("Notification Type", guids=NOTIFICATIONS, json=key("notificationType", value="guid", word="type")),
         x64("Record ID", json=key("recordID")),
-        u32(
-            "Flags",
-            names={1: "HW_ERROR_FLAGS_RECOVERED", 2: "HW_ERROR_FLAGS_PREVERR", 4: "HW_ERROR_FLAGS_SIMULATED"},
-        ),
+        u32("Flags", names=FLAGS),
         x64("Persistence Information", json=key("persistenceInfo")),
         reserved(12),
     ),

@@ -55,11 +55,20 @@ class Structure:
                 yield item, value, at
                 at += _size(item, value)
 
-    def valid(self, item: Item | Bits) -> bool:
-        """Whether its validation bit is set, or it has none."""
-        if isinstance(item, Bits) or item.name in self.values:
-            return item.valid is None or bool(self.validation_bits >> item.valid & 1)
-        return False
+    def valid(self, item: Item) -> bool:
+        """Whether its validation bit is set, or it has none. A field of which only the bits have some is valid if one
+        of these is.
+        """
+        if item.name not in self.values:
+            return False
+        if item.valid is None:
+            each_its_own = isinstance(item, Field) and item.word is not None and item.word.each_its_own
+            return not each_its_own or self.partly_valid(item)
+        return bool(self.validation_bits >> item.valid & 1)
+
+    def partly_valid(self, item: Item) -> bool:
+        """Whether it is a field of which bits have validation bits of their own, and one of these is set."""
+        return isinstance(item, Field) and any(valid and bits.valid is not None for bits, _, valid in self.bits(item))
 
     @property
     def validation_bits(self) -> int:
@@ -103,7 +112,9 @@ class _Place:
     def take(self, at: int, size: int, name: str) -> bytes:
         if size > self.end - at:
             left = self.end - at
-            raise self.fail(f"cut short: {size} bytes are needed here, {left} {'is' if left == 1 else 'are'} left", at, name)
+            raise self.fail(
+                f"cut short: {size} bytes are needed here, {left} {'is' if left == 1 else 'are'} left", at, name
+            )
         return self.data[at : at + size]
 
 
@@ -261,7 +272,9 @@ class Table:
             if isinstance(given, Structure) and isinstance(item, Choice):
                 return given, valid
             if table is None:
-                raise CperError("it is not bytes" if not isinstance(item, Choice) else "its kind is not known: give bytes")
+                raise CperError(
+                    "it is not bytes" if not isinstance(item, Choice) else "its kind is not known: give bytes"
+                )
             return _made(table, given, ""), valid
         except CperError as error:
             raise error.below(item.name) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qemu_sdei.ras.fields import Field
 from qemu_sdei.ras.kinds import Section
+from qemu_sdei.ras.structure import Structure
 
 
 def summary(section: Section) -> str:
@@ -20,4 +21,16 @@ def summary(section: Section) -> str:
         kind = each.table["type"]
         assert isinstance(kind, Field)
         parts.append(kind.meaning(each["type"]) or f"error type {each['type']:#x}")
+    device = section.body.values.get("device_id")
+    if isinstance(device, Structure) and section.body.valid(section.body.table["device_id"]):
+        parts += _address(device)
     return section.kind.table.title + (": " + ", ".join(parts) if parts else "")
+
+
+def _address(device: Structure) -> list[str]:
+    """Where a device is, as Linux and lspci write it: 0000:00:01.0."""
+    bus = device.values.get("primary_bus_number", device.values.get("bus_number"))
+    if bus is None:
+        return []
+    place = f"{device['segment_number']:04x}:{bus:02x}:{device['device_number']:02x}.{device['function_number']:x}"
+    return [place]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from qemu_sdei.ras.declare import bit, bits, key, octets, u8, u16, u24, u32, word, x16, x32
+from qemu_sdei.ras.declare import bit, bits, key, octets, u8, word, x32
 from qemu_sdei.ras.fields import Bits, Field, Word, attribute
 from qemu_sdei.ras.structure import Table
 
@@ -59,7 +59,7 @@ def _errors(names: Mapping[int, str], what: str, meaning: Mapping[int, str] | No
 
 def _register(size: int, title: str, *fields: Bits, **more: Any) -> Field:
     """A register of some bytes; libcper calls those in lower case."""
-    named = word(*fields) if fields else None
+    named = word(*fields, partial=True) if fields else None
     return Field(title=title, size=size, word=named, hexadecimal=True, json=key(attribute(title)), **more)
 
 
@@ -81,7 +81,9 @@ AER: Final = Table(
             _snake(20, 31, "Next Capability Offset", hexadecimal=True),
             default=0x0001_0001,  # AER, version 1, nothing follows
         ),
-        x32("Uncorrectable Error Status", word=_errors(_UNCORRECTABLE, "status"), json=key("uncorrectable_error_status")),
+        x32(
+            "Uncorrectable Error Status", word=_errors(_UNCORRECTABLE, "status"), json=key("uncorrectable_error_status")
+        ),
         x32("Uncorrectable Error Mask", word=_errors(_UNCORRECTABLE, "mask"), json=key("uncorrectable_error_mask")),
         x32(
             "Uncorrectable Error Severity",
@@ -220,7 +222,11 @@ CAPABILITY: Final = Table(
         _register(2, "Root Control"),
         _register(2, "Root Capabilities"),
         _register(
-            4, "Root Status", _snake(0, 15, "PME Requester ID"), _snake(16, 16, "PME Status"), _snake(17, 17, "PME Pending")
+            4,
+            "Root Status",
+            _snake(0, 15, "PME Requester ID"),
+            _snake(16, 16, "PME Status"),
+            _snake(17, 17, "PME Pending"),
         ),
         _register(4, "Device Capabilities 2"),
         _register(2, "Device Control 2"),

@@ -92,7 +92,13 @@ ERROR_INFORMATION: Final = Table(
             2, ("Multiple Error", "Flags", "Error Information", "Virtual Fault Address", "Physical Fault Address")
         ),
         u8("Type", names=ERROR_TYPES, json=key("errorType")),
-        u16("Multiple Error", valid=0, names={0: "Single Error"}, otherwise="Multiple Errors", json=key("multipleError", word="type")),
+        u16(
+            "Multiple Error",
+            valid=0,
+            names={0: "Single Error"},
+            otherwise="Multiple Errors",
+            json=key("multipleError", word="type"),
+        ),
         u8(
             "Flags",
             valid=1,

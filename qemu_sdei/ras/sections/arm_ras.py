@@ -168,9 +168,7 @@ ARM_RAS: Final = Table(
         Extent(
             title="Gap 2", length="auxiliary_data_offset", from_start=True, hidden=True, when="auxiliary_data_offset"
         ),
-        Choice(
-            title="Auxiliary Data", tables={0: AUXILIARY}, when="auxiliary_data_offset", json=key("auxData")
-        ),
+        Choice(title="Auxiliary Data", tables={0: AUXILIARY}, when="auxiliary_data_offset", json=key("auxData")),
     ),
     source="DEN0085 table 20",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qemu_sdei.ras.declare import bits, key, registers, u16, word, x64
+from qemu_sdei.ras.declare import bits, registers, u16, word, x64
 from qemu_sdei.ras.structure import Table
 
 CONTEXT_NAMES: Final = {
@@ -39,7 +39,9 @@ _MISCELLANEOUS: Final = Table(
     (
         u16(
             "MRS Encoding",
-            word=word(bits(0, 2, "Op2"), bits(3, 6, "CRm"), bits(7, 10, "CRn"), bits(11, 13, "Op1"), bits(14, 15, "O0")),
+            word=word(
+                bits(0, 2, "Op2"), bits(3, 6, "CRm"), bits(7, 10, "CRn"), bits(11, 13, "Op1"), bits(14, 15, "O0")
+            ),
         ),
         x64("Value"),
     ),

@@ -34,9 +34,7 @@ _DEVICE_ADDRESS: Final = word(
 _PORT_ADDRESS: Final = word(
     bits(0, 63, "RCRB Base Address", hexadecimal=True, json=key("value")), title="RCRB Base Address"
 )
-_ADDRESSES: Final[dict[int, Word]] = {
-    kind: _PORT_ADDRESS if kind == _HOST_PORT else _DEVICE_ADDRESS for kind in AGENTS
-}
+_ADDRESSES: Final[dict[int, Word]] = {kind: _PORT_ADDRESS if kind == _HOST_PORT else _DEVICE_ADDRESS for kind in AGENTS}
 
 DEVICE_ID: Final = Table(
     "cxl-device-id",

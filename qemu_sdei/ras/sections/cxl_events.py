@@ -154,7 +154,9 @@ MEMORY_MODULE: Final = Table(
         ),
         u8(
             "Health Status",
-            word=word(bit(0, "Maintenance Needed"), bit(1, "Performance Degraded"), bit(2, "Hardware Replacement Needed")),
+            word=word(
+                bit(0, "Maintenance Needed"), bit(1, "Performance Degraded"), bit(2, "Hardware Replacement Needed")
+            ),
         ),
         u8("Media Status", hexadecimal=True),
         u8("Additional Status", hexadecimal=True),

@@ -49,7 +49,7 @@ _NOTES: Final = {
 
 ERROR_STATUS: Final = word(
     bits(8, 15, "Error Type", names=ERROR_TYPES, notes=_NOTES, json=key("errorType", note="description")),
-    bit(16, "Address"  , json=key("addressSignal")),
+    bit(16, "Address", json=key("addressSignal")),
     bit(17, "Control", json=key("controlSignal")),
     bit(18, "Data", json=key("dataSignal")),
     bit(19, "Responder", json=key("detectedByResponder")),

@@ -50,7 +50,7 @@ PCIE: Final = Table(
             ),
         ),
         u32("Port Type", valid=0, names=PORT_TYPES),
-        u32("Version", valid=1, word=word(bits(0, 7, "Minor"), bits(8, 15, "Major")), hexadecimal=True),
+        u32("Version", valid=1, word=word(bits(8, 15, "Major"), bits(0, 7, "Minor"), joined="."), hexadecimal=True),
         u32(
             "Command Status",
             valid=2,
