@@ -35,6 +35,7 @@ from qemu_sdei.guest import status_schema  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
 from qemu_sdei.migration.failure_points import FailurePoint  # noqa: E402
 from qemu_sdei.monitor import layout  # noqa: E402
+from qemu_sdei.ras import reference  # noqa: E402
 from qemu_sdei.trace import record_schema  # noqa: E402
 from qemu_sdei.vm import place  # noqa: E402
 
@@ -395,6 +396,14 @@ def _rules(check: Callable[..., None], what: str) -> str:
     return " ".join(found[1].split()) if found else ""
 
 
+def cper() -> str:
+    """The page about error records: sections and fields from their tables, the rest from the `.in`."""
+    text = (ROOT / "docs/reference/cper.in").read_text()
+    text = text.replace("@KINDS@", reference.kinds()).replace("@TABLES@", reference.tables())
+    note = _NOTE.format(source="qemu_sdei/ras and docs/reference/cper.in")
+    return f"# Error records\n\n{note}\n\n{text}"
+
+
 def document_schema() -> str:
     """The state document's JSON Schema."""
     return _json(SCHEMA, "") + "\n"
@@ -439,6 +448,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/migration-failures.md": migration,
     "docs/reference/acpi-tables.md": acpi_tables,
     "docs/reference/control-protocol.md": control,
+    "docs/reference/cper.md": cper,
     "docs/reference/state-document.schema.json": document_schema,
     "docs/reference/trace.md": trace,
     "docs/reference/trace.schema.json": trace_schema,

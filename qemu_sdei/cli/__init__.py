@@ -44,6 +44,7 @@ COMMANDS: Final = (
     "doctor",
     "dt",
     "tables",
+    "cper",
     "qemu-args",
     "backend",
     "completion",

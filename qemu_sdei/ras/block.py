@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qemu_sdei.errors import CperError
@@ -73,6 +73,13 @@ class Block:
         return int(self.head["block_status"]) >> _COUNT_SHIFT & _MAX_COUNT
 
     @property
+    def size(self) -> int:
+        """Bytes of entries and raw data: what its head says it has."""
+        end = BLOCK.fixed_size + int(self.head["data_length"])
+        at, size = int(self.head["raw_data_offset"]), int(self.head["raw_data_length"])
+        return max(end, at + size) if at else end
+
+    @property
     def raw(self) -> bytes:
         """The raw data; empty if there are none."""
         at, size = self.head["raw_data_offset"], self.head["raw_data_length"]
@@ -135,6 +142,26 @@ def parse_block(data: bytes, kinds: Kinds = KINDS) -> Block:
         found, at = _entry(data, at, end, f"entries[{len(entries)}]", kinds)
         entries.append(found)
     return Block(head, tuple(entries), data[end:])
+
+
+def parse_blocks(data: bytes, kinds: Kinds = KINDS) -> list[Block]:
+    """The status blocks that stand one behind the other in `data`, as in a BERT's region. What follows the last one is
+    its rest. Raises `CperError`, as `parse_block`.
+    """
+    found: list[Block] = []
+    at = 0
+    while not found or any(data[at : at + 4]):
+        try:
+            each = parse_block(data[at:], kinds)
+        except CperError as error:
+            where = None if error.offset is None else error.offset + at
+            raise CperError(error.message, offset=where, field=error.field) from None
+        size = each.size
+        if found:
+            found[-1] = replace(found[-1], rest=found[-1].rest[: len(found[-1].rest) - (len(data) - at)])
+        found.append(each)
+        at += size
+    return found
 
 
 def _entry(data: bytes, at: int, end: int, path: str, kinds: Kinds) -> tuple[Entry, int]:
