@@ -133,7 +133,7 @@ def test_commands_and_options_exist(page: Path) -> None:
             own = own.replace(" -vv", " -v")  # an option that is given twice
             known = commands()[name]
             wrong += [
-                f"{name} {option}" for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", own) if option not in known
+                f"{name} {option}" for option in re.findall(r"(?<=\s)--?[a-z][a-z0-9-]*", own) if option not in known
             ]
         wrong += [
             name for name in re.findall(r"(?<![\w/.-])(scripts/[a-z][\w.-]*)", line) if not (ROOT / name).exists()

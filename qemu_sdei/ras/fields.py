@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from enum import Enum
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -109,12 +110,12 @@ class Bits:
     hexadecimal: bool = False
     json: Json = NO_JSON
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its attribute."""
         return attribute(self.title)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its key in JSON."""
         return self.json.key or camel(self.name)
@@ -190,12 +191,12 @@ class Field:
     auto: Auto | None = None
     json: Json = NO_JSON
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its attribute."""
         return attribute(self.title)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its key in JSON."""
         return self.json.key or camel(self.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.ras.fields import NO_JSON, Field, Json, attribute, camel
@@ -21,12 +22,12 @@ class Named:
     """Number of its validation bit; None: it is always valid."""
     json: Json = NO_JSON
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its attribute."""
         return attribute(self.title)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its key in JSON."""
         return self.json.key or camel(self.name)

@@ -44,7 +44,9 @@ class Structure:
 
     def pack(self) -> bytes:
         """Its bytes."""
-        return b"".join(_packed(item, value) for item, value, _ in self.items()) + self.tail
+        values = self.values
+        parts = [_packed(item, values[item.name]) for item in self.table.items if item.name in values]
+        return b"".join(parts) + self.tail
 
     def items(self) -> Iterator[tuple[Item, Any, int]]:
         """Each item that is there, with its value and its offset in bytes."""
@@ -221,7 +223,7 @@ class Table:
             elif isinstance(item, Field):
                 values[item.name] = item.zero
             elif isinstance(item, Part):
-                values[item.name] = item.table.make({})
+                values[item.name] = item.table.parse(bytes(item.table.fixed_size))
             elif isinstance(item, Many):
                 values[item.name] = ()
             elif not item.when and not item.hidden:

@@ -22,7 +22,8 @@ def number_from_bits(item: Field, given: Mapping[str, Any], values: Mapping[str,
     """
     word = item.word_for(values)
     if word is None:
-        raise CperError("its bits have no names here: give a number")
+        by = item.words[0] if item.words is not None else ""
+        raise CperError(f"of this {by} its bits have no names: give a number" if by else "its bits have no names")
     return number_of_word(item, word, given)
 
 
