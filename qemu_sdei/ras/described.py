@@ -32,6 +32,8 @@ _FIELD_KEYS: Final = {
     "title", "size", "kind", "valid", "names", "bits", "hexadecimal", "reserved", "length", "length_of", "json",
 }  # fmt: skip
 _BIT_KEYS: Final = {"title", "low", "width", "names", "valid", "reserved", "hexadecimal", "json"}
+_TAKEN: Final = {"message", "otherBytes", "Unknown"}
+"""Members of a section in JSON that are not its kind."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -88,6 +90,8 @@ def _kind(document: Mapping[str, Any]) -> SectionKind:
     if not isinstance(headline, list) or not all(isinstance(each, str) for each in headline):
         raise CperError("it is no list of titles", field="section.headline")
     key = _text(section, "json", "section", "".join(part.capitalize() for part in name.split("-")))
+    if key in _TAKEN:
+        raise CperError(f"{key!r} means something else", field="section.json")
     table = Table(name, title, items, _text(section, "source", "section", "a file of the user's"), validity)
     for each in headline:
         if attribute(each) not in table.by_name:
@@ -146,11 +150,15 @@ def _bits(given: Any, path: str, size: int) -> Bits:
 def _consistent(items: tuple[Item, ...]) -> None:
     """Refuse names that are there twice, and lengths by fields that are not there."""
     before: dict[str, Item] = {}
+    keys: set[str] = set()
     extents = {item.name for item in items if isinstance(item, Extent)}
     for number, item in enumerate(items):
         path = f"field[{number}]"
         if item.name in before:
             raise CperError(f"{item.title!r} is there twice", field=path)
+        if item.key in keys:
+            raise CperError(f"two fields are {item.key!r} in JSON", field=path)
+        keys.add(item.key)
         if isinstance(item, Extent) and item.length:
             by = before.get(item.length)
             if not isinstance(by, Field) or by.kind is not Kind.NUMBER:

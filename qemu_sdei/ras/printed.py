@@ -51,7 +51,8 @@ def _lines(found: Record | Block) -> Iterator[str]:
 def _entry_lines(each: Entry) -> Iterator[str]:
     kind = each.section.kind
     yield from structure_lines(each.head, _INDENT, {"section_type": printable(kind.label)})
-    yield _INDENT + printable(summary(each.section))
+    said = printable(summary(each.section))
+    yield from textwrap.wrap(said, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT * 3)
     yield from structure_lines(each.section.body, _INDENT * 2)
 
 

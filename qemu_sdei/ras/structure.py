@@ -120,7 +120,7 @@ class _Place:
         return self.data[at : at + size]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """The description of a structure."""
 
@@ -139,6 +139,9 @@ class Table:
         names = {item.name: item for item in self.items}
         assert len(names) == len(self.items), f"{self.name}: two items of one name"
         object.__setattr__(self, "by_name", names)
+
+    def __repr__(self) -> str:
+        return f"<Table {self.name}>"
 
     def __getitem__(self, name: str) -> Item:
         item = self.by_name.get(name)

@@ -32,6 +32,9 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestError, SdeiError
 from qemu_sdei.host.environment import Finding
 from qemu_sdei.printable import message_lines, printable
+from qemu_sdei.ras import kinds
+from qemu_sdei.ras.block import block
+from qemu_sdei.ras.entry import entry
 from qemu_sdei.rundir import RunDirectory
 from tests.examples import examples
 from tests.library.test_control_client import Backend, result
@@ -144,6 +147,8 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["doctor", "--qemu", text],
     lambda text: ["tables", "check", text],
     lambda text: ["tables", "show", text],
+    lambda text: ["cper", "decode", text],
+    lambda text: ["cper", "decode", "/dev/null", "--sections", text],
     lambda text: ["dt", "--dtb", text],
     lambda text: ["completion", text],
     lambda text: ["conformance", "--only", text],
@@ -177,6 +182,24 @@ def test_files(text: str, name: str, junk: bytes) -> None:
         for words in (["show", one], ["check", one, two], ["diff", one, two], ["show", tree]):
             command("tables", *words)
         command("dt", "--dtb", tree)
+
+
+@settings(QUICK, max_examples=examples(10))
+@given(hostile, hostile)
+def test_an_error_record(text: str, other: str) -> None:
+    data = (text + other).encode("utf-8", "replace")[:128]
+    section = kinds.PROCESSOR(cpu_brand_string=data.ljust(128, b"\0"))
+    made = block([entry(section, fru_text=data[:20].ljust(20, b"\0"))])
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(made.pack())
+        file.flush()
+        for words in (["decode"], ["decode", "--json"], ["check"]):
+            command("cper", *words, file.name)
+        file.truncate(0)
+        file.seek(0)
+        file.write(json.dumps({text: other, "sections": [{other: text}]}).encode())
+        file.flush()
+        command("cper", "decode", file.name)
 
 
 @QUICK

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 from hypothesis import strategies as st
 
+from qemu_sdei.errors import CperError
 from qemu_sdei.ras import kinds
 from qemu_sdei.ras.block import Block, block
 from qemu_sdei.ras.entry import Entry, entry
@@ -208,7 +209,9 @@ def parts_of(table: Table) -> set[Table]:
     """A table and all that is in it."""
     found = {table}
     for item in table.items:
-        inner = item.tables.values() if isinstance(item, Choice) else [item.table] if isinstance(item, Many | Part) else []
+        inner = (
+            item.tables.values() if isinstance(item, Choice) else [item.table] if isinstance(item, Many | Part) else []
+        )
         for each in inner:
             found |= parts_of(each)
     return found
@@ -222,3 +225,12 @@ def structures(structure: Structure) -> list[Structure]:
             if isinstance(each, Structure):
                 found += structures(each)
     return found
+
+
+def refusal(action: Callable[[], object]) -> CperError | None:
+    """The error that an action ends with; None: it ends well. Any other error is the test's."""
+    try:
+        action()
+    except CperError as error:
+        return error
+    return None

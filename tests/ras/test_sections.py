@@ -17,7 +17,7 @@ from qemu_sdei.ras.kinds import KINDS, Section, kind_named, kind_of
 from qemu_sdei.ras.record import RECORD
 from qemu_sdei.ras.structure import Structure
 from tests.examples import examples
-from tests.ras.samples import SAMPLES, VENDOR, parts_of, sections, structures
+from tests.ras.samples import SAMPLES, VENDOR, parts_of, refusal, sections
 
 SIZES = {
     # UEFI 2.10 appendix N
@@ -56,7 +56,13 @@ def test_each_field_is_where_it_should_be() -> None:
         "memory2": {"bank": 38, "device": 40, "chip_identification": 60, "status": 62, "module_handle": 92},
         "arm": {"section_length": 8, "error_affinity_level": 12, "mpidr_el1": 16, "psci_state": 36},
         "processor": {"level": 13, "cpu_version_info": 16, "cpu_brand_string": 24, "instruction_ip": 184},
-        "pcie": {"port_type": 8, "device_id": 24, "device_serial_number": 40, "capability_structure": 52, "aer_info": 112},
+        "pcie": {
+            "port_type": 8,
+            "device_id": 24,
+            "device_serial_number": 40,
+            "capability_structure": 52,
+            "aer_info": 112,
+        },
         "cxl-protocol": {"cxl_agent_address": 16, "device_id": 24, "capability_structure": 48, "cxl_dvsec_length": 108},
         "cxl-dram": {"device_id": 12, "device_serial_number": 24, "cxl_component_event_log": 32},
         "arm-ras": {"error_syndrome_array_offset": 12, "ip_instance_format": 16, "ip_instance": 24, "user_data": 64},
@@ -75,34 +81,41 @@ def test_a_section_is_read_as_it_was_made(section: Section) -> None:
     assert kind_named(section.kind.name) is section.kind
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(50, 500))
 @given(sections())
 def test_any_section_is_read_as_it_was_made(section: Section) -> None:
     data = section.pack()
     again = section.kind.parse(data)
     assert again.pack() == data
-    assert [s.table.name for s in structures(again.body)][0] == section.kind.name
+    assert again.kind is section.kind
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(100, 1000))
 @given(st.sampled_from(sorted(SAMPLES)), st.binary(max_size=400))
 def test_any_bytes_are_kept_or_refused(name: str, data: bytes) -> None:
     """What can be read gives the same bytes; what cannot says where."""
     kind = SAMPLES[name].kind
-    try:
+
+    def kept() -> None:
         assert kind.parse(data).pack() == data
-    except CperError as error:
+
+    if (error := refusal(kept)) is not None:
         assert error.offset is not None
-        assert error.field
         assert 0 <= error.offset <= len(data)
+        assert error.field
 
 
 def test_the_bytes_that_linux_took() -> None:
-    """Written by hand for a prototype, and taken by Linux 6.1 and 6.12 (docs/reference/cper.md names no other source)."""
+    """Written by hand for a prototype, and taken by Linux 6.1 and 6.12."""
     address, mask = 0x41E7_8000, 0xFFFF_FFFF_FFFF_F000
     memory = struct.pack("<QQQQHHHHHHHHQQQBBHHH", 0x403E, 0, address, mask, *[0] * 8, 0, 0, 0, 3, 0, 0, 0, 0)
     made = kinds.MEMORY(
-        physical_address=address, physical_address_mask=mask, node=0, card=0, module=0, memory_error_type="multi-bit ecc"
+        physical_address=address,
+        physical_address_mask=mask,
+        node=0,
+        card=0,
+        module=0,
+        memory_error_type="multi-bit ecc",
     )
     assert made.pack() == memory
 
@@ -181,7 +194,10 @@ def test_words_are_the_spec_s_in_any_spelling() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no such field": ({"adress": 1}, "adress: Memory Error Section has no field 'adress'"),
-    "no such name": ({"memory_error_type": "gremlins"}, "memory_error_type: 'gremlins' is no number; its names: 'Unknown'"),
+    "no such name": (
+        {"memory_error_type": "gremlins"},
+        "memory_error_type: 'gremlins' is no number; its names: 'Unknown'",
+    ),
     "too large": ({"node": 0x10000}, "node: 65536 is too large for 'Node', 0xffff is most"),
     "negative": ({"node": -1}, "node: -1 < 0"),
     "no number": ({"node": 1.5}, "node: 1.5 is no number"),
