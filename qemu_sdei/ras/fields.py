@@ -96,18 +96,14 @@ def camel(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bits:
-    """Some bits of a number that have a name of their own."""
+class Named:
+    """What the specification gives a name to: a field, bits of one, a part."""
 
     title: str
-    low: int
-    width: int = 1
-    names: Names = dataclass_field(default_factory=dict)
-    notes: Names = dataclass_field(default_factory=dict)
     valid: int | None = None
-    """Number of the validation bit, in the word's own mask if it has one, else in the structure's."""
-    reserved: bool = False
-    hexadecimal: bool = False
+    """Number of its validation bit; None: it is always valid. Of bits it is in their word's own mask, if that has one,
+    else in the structure's.
+    """
     json: Json = NO_JSON
 
     @cached_property
@@ -119,6 +115,18 @@ class Bits:
     def key(self) -> str:
         """Its key in JSON."""
         return self.json.key or camel(self.name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bits(Named):
+    """Some bits of a number."""
+
+    low: int
+    width: int = 1
+    names: Names = dataclass_field(default_factory=dict)
+    notes: Names = dataclass_field(default_factory=dict)
+    reserved: bool = False
+    hexadecimal: bool = False
 
     @property
     def top(self) -> int:
@@ -166,15 +174,12 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Field:
+class Field(Named):
     """A field of fixed size."""
 
-    title: str
     size: int
     """In bytes."""
     kind: Kind = Kind.NUMBER
-    valid: int | None = None
-    """Number of its validation bit; None: it is always valid."""
     names: Names = dataclass_field(default_factory=dict)
     otherwise: str = ""
     """The name of any other value."""
@@ -189,17 +194,6 @@ class Field:
     hexadecimal: bool = False
     """Printed as an address, not as a count."""
     auto: Auto | None = None
-    json: Json = NO_JSON
-
-    @cached_property
-    def name(self) -> str:
-        """Its attribute."""
-        return attribute(self.title)
-
-    @cached_property
-    def key(self) -> str:
-        """Its key in JSON."""
-        return self.json.key or camel(self.name)
 
     @property
     def zero(self) -> Plain:

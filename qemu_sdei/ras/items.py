@@ -4,33 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.ras.fields import NO_JSON, Field, Json, attribute, camel
+from qemu_sdei.ras.fields import Field, Named
 
 if TYPE_CHECKING:
     from qemu_sdei.ras.structure import Table
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Named:
-    """What all of them have."""
-
-    title: str
-    valid: int | None = None
-    """Number of its validation bit; None: it is always valid."""
-    json: Json = NO_JSON
-
-    @cached_property
-    def name(self) -> str:
-        """Its attribute."""
-        return attribute(self.title)
-
-    @cached_property
-    def key(self) -> str:
-        """Its key in JSON."""
-        return self.json.key or camel(self.name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

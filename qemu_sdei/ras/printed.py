@@ -23,7 +23,7 @@ _ROW: Final = 16
 """Bytes of a line."""
 _INDENT: Final = "  "
 _NOT_VALID: Final = "  (not valid)"
-_TITLES: Final = 30
+_TITLES: Final = 40
 """Columns of titles, at most."""
 
 

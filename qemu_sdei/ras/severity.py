@@ -1,4 +1,4 @@
-"""How bad an error is (UEFI 2.10 N.2.1 "Error Severity"; ACPI 6.5 table 18.11 has the same values)."""
+"""How bad an error is (UEFI 2.10 N.2.1, "Error Severity"; ACPI 6.5 18.3.2.7.1 has the same values)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of an Arm RAS node (Arm DEN0085 revision 1, section 5)."""
+"""Errors of an Arm RAS node (Arm DEN0085, revision 1 of the section)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registers of an Arm processor context, by its type (UEFI 2.10 N.2.4.4.2, tables N.22 to N.30)."""
+"""The registers of an Arm processor context, by its type (UEFI 2.10 N.2.4.4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error status that several sections have (UEFI 2.10 N.2.12)."""
+"""The error status that several sections have (UEFI 2.10 appendix N, "Error Status")."""
 
 from __future__ import annotations
 
