@@ -202,11 +202,19 @@ def _block(head: Any, sections: list[Section], heads: list[Any], rest: bytes) ->
     made = []
     for number, (section, document) in enumerate(zip(sections, heads, strict=True)):
         missing = {"section_type": section.kind.guid, "error_data_length": len(section.pack()), "error_severity": 2}
-        revision = document.get("revision", {}) if isinstance(document, dict) else {}
-        old = isinstance(revision, dict) and revision.get("major", 3) << 8 < REVISION_WITH_TIMESTAMP
-        made.append(Entry(_made(OLD_ENTRY if old else ENTRY, document, missing, f"dataEntries[{number}]"), section))
+        table = OLD_ENTRY if _is_old(document) else ENTRY
+        made.append(Entry(_made(table, document, missing, f"dataEntries[{number}]"), section))
     usual = block(made)
     return Block(_made(BLOCK, head, dict(usual.head.values), "errorStatusBlock"), tuple(made), rest)
+
+
+def _is_old(document: Any) -> bool:
+    """Whether an entry says that it is of a revision without timestamp."""
+    revision = document.get("revision") if isinstance(document, dict) else None
+    if isinstance(revision, dict):
+        major = revision.get("major")
+        return type(major) is int and major < REVISION_WITH_TIMESTAMP >> 8
+    return type(revision) is int and revision < REVISION_WITH_TIMESTAMP
 
 
 def _record(head: Any, sections: list[Section], heads: list[Any], others: tuple[Difference, ...]) -> Record:

@@ -13,8 +13,11 @@ from qemu_sdei.errors import CperError, UsageError
 from qemu_sdei.ras import kinds
 from qemu_sdei.ras.block import BLOCK
 from qemu_sdei.ras.entry import DESCRIPTOR, ENTRY, OLD_ENTRY
+from qemu_sdei.ras.fields import Field, Word
 from qemu_sdei.ras.kinds import KINDS, Section, kind_named, kind_of
 from qemu_sdei.ras.record import RECORD
+from qemu_sdei.ras.sections import arm
+from qemu_sdei.ras.sections.error_status import ERROR_STATUS
 from qemu_sdei.ras.structure import Structure
 from tests.examples import examples
 from tests.ras.samples import SAMPLES, VENDOR, parts_of, refusal, sections
@@ -71,6 +74,65 @@ def test_each_field_is_where_it_should_be() -> None:
     for name, wanted in places.items():
         found = {item.name: at for item, _, at in SAMPLES[name].body.items()}
         assert {each: found[each] for each in wanted} == wanted, name
+
+
+_COMMON = {
+    "validation_bits": (0, 16), "transaction_type": (16, 2), "operation": (18, 4), "level": (22, 3),
+    "processor_context_corrupt": (25, 1), "corrected": (26, 1), "precise_pc": (27, 1), "restartable_pc": (28, 1),
+}  # fmt: skip
+WORDS: dict[str, tuple[Word, dict[str, tuple[int, int]]]] = {
+    "cache": (arm.CACHE_ERROR, _COMMON),
+    "tlb": (arm.TLB_ERROR, _COMMON),
+    "bus": (
+        arm.BUS_ERROR,
+        _COMMON
+        | {"participation_type": (29, 2), "timed_out": (31, 1), "address_space": (32, 2)}
+        | {"memory_attributes": (34, 9), "access_mode": (43, 1)},
+    ),
+    "error status": (
+        ERROR_STATUS,
+        {"error_type": (8, 8)}
+        | {name: (low, 1) for low, name in enumerate(("address", "control", "data", "responder", "requester"), 16)}
+        | {"first_error": (21, 1), "overflow": (22, 1)},
+    ),
+}
+"""Lowest bit and width, as UEFI 2.10 has them."""
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_each_bit_is_where_it_should_be(name: str) -> None:
+    word, wanted = WORDS[name]
+    assert {each.name: (each.low, each.width) for each in word.bits} == wanted
+
+
+def test_the_types_of_arm_errors_are_bits() -> None:
+    """UEFI 2.10, and what Linux takes: values 0 to 3 of before are unhandled."""
+    assert {name: number for number, name in arm.ERROR_TYPES.items()} == {
+        "Cache Error": 2,
+        "TLB Error": 4,
+        "Bus Error": 8,
+        "Micro-Architectural Error": 16,
+    }
+    assert [each.valid for each in arm.BUS_ERROR.bits] == [None, *range(12)]
+
+
+def test_validation_bits_are_numbered_as_the_specification_does() -> None:
+    for name, wanted in {
+        "memory": [*range(6), 6, *range(7, 16), 16, 17],
+        "memory2": [*range(20)],
+        "processor": [*range(13)],
+        "pcie": [*range(8)],
+        "cxl-protocol": [*range(7)],
+        "cxl-dram": [*range(3)],
+        "arm": [1, 0, 2, 3],
+    }.items():
+        items = SAMPLES[name].kind.table.items
+        assert [each.valid for each in items if each.valid is not None] == wanted, name
+    bank = kinds.MEMORY.table["bank"], kinds.MEMORY_2.table["bank"]
+    assert [[b.valid for b in each.word.bits] for each in bank if isinstance(each, Field) and each.word] == [
+        [20, 19],
+        [21, 20],
+    ]
 
 
 @every_kind
