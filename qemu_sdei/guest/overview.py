@@ -5,6 +5,7 @@ What `qemu-sdei status` and `top` show, and `status --json` prints; `status_sche
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import CONNECT_TIMEOUT, ControlClient
 
+_LOOK_AGAIN: Final = 5.0
+"""Seconds after which the guest's processes may be others."""
 _SUPERVISOR: Final = "supervisor"
 _QEMU: Final = "QEMU"
 
@@ -26,6 +29,8 @@ class Overview:
         self, guest: rundir.Running, *, timeout: float = 10.0, connect_timeout: float = CONNECT_TIMEOUT
     ) -> None:
         """`timeout`, `connect_timeout`: seconds for an answer of the backend, and for it to be there at all."""
+        self._processes: tuple[float, Path | None, dict[str, int]] = 0.0, None, {}
+        """When and where they were looked for."""
         self.client = ControlClient(
             guest.control, identity=guest.identity, timeout=timeout, connect_timeout=connect_timeout
         )
@@ -56,7 +61,7 @@ class Overview:
     def _host(self, hello: dict[str, Any]) -> dict[str, Any]:
         """What is around the backend: processes, and whether the vCPUs run. `hello`: the backend's answer to that."""
         directory = self.directory
-        processes = stopped.processes(directory)
+        processes = self._processes_of(directory)
         owner, qemu = processes.get(_SUPERVISOR), processes.get(_QEMU)
         facts: dict[str, Any] = {
             "directory": str(directory),
@@ -76,6 +81,14 @@ class Overview:
         kernel = config.boot.get("kernel")
         facts |= {"cpu": config.cpu, "memory": config.ram_size, "kernel": None if kernel is None else str(kernel)}
         return facts
+
+    def _processes_of(self, directory: Path) -> dict[str, int]:
+        """The guest's processes; they are looked for now and then only, which takes as long as all else together."""
+        when, where, found = self._processes
+        if where != directory or time.monotonic() - when > _LOOK_AGAIN:
+            found = stopped.processes(directory)
+            self._processes = time.monotonic(), directory, found
+        return found
 
     def run_state(self, owner: int | None) -> str | None:
         """Whether the vCPUs run, as `machine_control.run_state`; None where nobody says. `owner`: the supervisor."""

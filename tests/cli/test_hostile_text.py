@@ -275,7 +275,6 @@ def test_a_guest_and_its_backend(guest: tuple[RunDirectory, Backend], text: str,
     for words in (
         ["status", "-v"],
         ["explain"],
-        ["top", "--once", "--interval", "0.05"],
         ["events"],
         ["inject", "--event", "0", "--vcpu", "0"],
         ["regs"],

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
 import sys
-import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fastjsonschema
-import pexpect
 import pytest
 
 from qemu_sdei.guest import status_schema
 from tests.cli.conftest import Command
+from tests.cli.full_terminal import ENTER, LEAVE, terminal
 from tests.cli.watched import NOW, WatchedGuest
 
-ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 RECORDS = [
     {"time_ns": NOW, "type": "deliver", "pe": 1, "event": 0x100, "from": 3, "to": 7, "cause": "DISPATCH"},
     {"time_ns": NOW + 9000, "type": "complete", "pe": 1, "event": 0x100, "from": 7, "to": 3, "cause": "COMPLETE"},
@@ -35,49 +32,6 @@ def guest(runtime: Path) -> Iterator[WatchedGuest]:
     found.records += RECORDS
     yield found
     found.end()
-
-
-class Terminal:
-    """`top` at a terminal of 80 by 24."""
-
-    def __init__(
-        self, *words: str, program: str = sys.executable, options: Sequence[str] = ("-m", "qemu_sdei")
-    ) -> None:
-        self.screen = pexpect.spawn(
-            program,
-            [*options, *(words or ("top", "--interval", "0.1"))],
-            env=dict(os.environ | {"TERM": "xterm-256color"}),
-            encoding="utf-8",
-            dimensions=(24, 80),
-            timeout=30,
-        )
-        self.before = termios.tcgetattr(self.screen.child_fd)
-        self.seen = ""
-
-    def until(self, words: str) -> None:
-        """Wait until `words` are shown."""
-        self.screen.expect_exact(words)
-        self.seen += str(self.screen.before) + words
-
-    def end(self) -> int:
-        """Wait for the end; the terminal must be as it was. Returns the exit status, 128 + N of a signal."""
-        self.screen.expect(pexpect.EOF)
-        self.seen += str(self.screen.before)
-        assert self.seen.count(ENTER) == self.seen.count(LEAVE) == 1
-        assert self.seen.rindex("\x1b[?25h") > self.seen.rindex("\x1b[?25l"), "the cursor is there again"
-        assert termios.tcgetattr(self.screen.child_fd) == self.before
-        self.screen.close()
-        status = self.screen.exitstatus
-        return 128 + int(self.screen.signalstatus or 0) if status is None else status
-
-
-@contextlib.contextmanager
-def terminal(*words: str, **how: Any) -> Iterator[Terminal]:
-    found = Terminal(*words, **how)
-    try:
-        yield found
-    finally:
-        found.screen.close(force=True)
 
 
 def test_keys(guest: WatchedGuest) -> None:
