@@ -9,6 +9,7 @@ from qemu_sdei import rundir
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.sdei.transitions import STATE_NAMES
+from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.ring_follower import RingFollower
 
 Record = dict[str, Any]
@@ -28,6 +29,8 @@ class RecordFeed:
         self._ring: RingFollower | None = None
         self._last = -1
         """Time of the newest record that was seen."""
+        self.moves = 0
+        """How often another source was begun with."""
 
     def poll(self) -> list[Record]:
         """What is new, oldest first; the first time, what is kept of the time before.
@@ -38,6 +41,7 @@ class RecordFeed:
         if directory != self._directory:
             self.close()
             self._directory = directory
+            self.moves += 1
             try:
                 self._ring = RingFollower(directory / rundir.TRACE)
                 # Should it have brought records from where it was, they were seen there.
@@ -54,6 +58,11 @@ class RecordFeed:
         self._last = max((_time(record) for record in records), default=self._last)
         return records
 
+    @property
+    def meta(self) -> TraceMeta | None:
+        """Of which guest the records are; None: its backend does not say."""
+        return None if self._ring is None else self._ring.meta
+
     def _of_backend(self) -> list[Record]:
         return [as_record(record) for record in self._client.trace(LIMIT) if isinstance(record, dict)]
 
@@ -65,7 +74,7 @@ class RecordFeed:
 
 
 def _time(record: Record) -> int:
-    value = record.get("time_ns")
+    value = record.get("at_ns", record.get("time_ns"))
     return value if type(value) is int else 0
 
 

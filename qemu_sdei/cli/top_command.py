@@ -87,7 +87,7 @@ def _once(args: argparse.Namespace, watch: Watch) -> int:
     time.sleep(args.interval or _ONCE)
     view = watch.look()
     if args.json:
-        print_json(view.status | {"rates": view.rates})
+        print_json(view.status | {"rates": view.rates, "latency": watch.latency.document()})
         return 0
     from rich.console import Console
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any, Final, Protocol
@@ -30,7 +30,7 @@ _TITLE: Final = "bold reverse"
 class Measured(Protocol):
     """Durations, as a distribution (`trace.histogram.Histogram`)."""
 
-    def figures(self) -> Mapping[str, int]:
+    def figures(self) -> dict[str, int]:
         """count, p50, p99, max, ... in nanoseconds."""
 
     def line(self, width: int = 24) -> str:

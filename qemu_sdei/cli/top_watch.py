@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Final
 
 from qemu_sdei import rundir
@@ -20,6 +21,7 @@ from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.overview import Overview, name_addresses, rates
 from qemu_sdei.symbols.symbolizer import Symbolizer
+from qemu_sdei.trace.latency import STAGES, Distributions, LifeBook
 
 _KEPT: Final = 500
 _ANSWER: Final = 5.0
@@ -27,6 +29,8 @@ _ANSWER: Final = 5.0
 _WAIT: Final = 2.0
 """Seconds that an injection is waited for."""
 _BACK: Final = 2.0
+_SHOWN: Final = ("complete", *(name for name in STAGES if name != "complete"))
+"""Stages of an event in the order in which they are shown: the first one gets the picture."""
 _MOST: Final = 8
 """Things that the user asks for that may wait: a key held down is no reason to do it a hundred times."""
 
@@ -57,6 +61,10 @@ class Watch:
         self._names: dict[int, str] = {}
         self._lines = Lines(self._names, self._named)
         self._log: deque[Line] = deque(maxlen=_KEPT)
+        self._moves = 0
+        self._lives = LifeBook()
+        self.latency = Distributions()
+        """How long events took, as far as the guest's trace ring tells: from before the first look on."""
         self._before: dict[str, Any] = {}
         self._view: View | None = None
         self._trouble = ""
@@ -88,6 +96,11 @@ class Watch:
         for record in records:
             if self._symbols is not None:
                 self._symbols.learn(record)
+        if self._feed.moves != self._moves:  # what has begun elsewhere does not end here
+            self._moves, self._lives = self._feed.moves, LifeBook(self._feed.meta)
+        for record in records:
+            for life in self._lives.feed(record):
+                self.latency.add(life)
         if not self._loaded:
             self._early += records
         if self._symbols is not None:
@@ -96,7 +109,9 @@ class Watch:
         per_second = rates(self._before, status) if self._before else None
         self._before = status
         self._name = self._overview.directory.name
-        view = View(status, per_second, list(self._log), clock=time.strftime("%H:%M:%S"))
+        # Copies: the next look goes on counting while these are drawn.
+        latency = [(STAGES[name][0], deepcopy(found)) for name in _SHOWN if (found := self.latency.stages.get(name))]
+        view = View(status, per_second, list(self._log), latency, time.strftime("%H:%M:%S"))
         with self._lock:
             self._view = view
             self._trouble = ""

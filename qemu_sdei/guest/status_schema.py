@@ -168,9 +168,10 @@ SCHEMA: Final[dict[str, Any]] = {
             "host": ref("host"),
             "rates": {"anyOf": [ref("rates"), {"type": "null"}]},
             "registers": ref("registers"),
+            "latency": {"description": "top: how long events took, in µs (docs/howto/latency.md)", "type": "object"},
         },
         "control-protocol.md says more of the fields.",
-        optional=("host", "rates", "registers"),
+        optional=("host", "rates", "registers", "latency"),
     ),
     "definitions": {
         "count": integer(0, _COUNT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,11 @@ from typing import Any
 import fastjsonschema
 import pytest
 
+from qemu_sdei import rundir
 from qemu_sdei.guest import status_schema
+from qemu_sdei.sdei.constants import Function
+from qemu_sdei.trace.meta import TraceMeta
+from tests.backend.controlled import Backend
 from tests.cli.conftest import Command
 from tests.cli.full_terminal import ENTER, LEAVE, terminal
 from tests.cli.watched import NOW, WatchedGuest
@@ -131,6 +136,30 @@ def test_once(command: Command) -> None:
     document = json.loads(command("top", "demo", "--json", "--interval", "0.05").stdout)
     fastjsonschema.compile(status_schema.SCHEMA)(document)
     assert document["rates"]["calls"] == [0.0, 7.0]
+
+
+def test_latencies_of_the_ring(guest: WatchedGuest, command: Command, tmp_path: Path) -> None:
+    """From before anybody watched, and by their stages."""
+    served = Backend(tmp_path)
+    served.boot()
+    served.enable(0)
+    for _ in range(3):
+        served.server.trigger(0, 0)
+        assert served.kick() == [0]
+        served.call(0, Function.EVENT_COMPLETE, 0)
+    ring = served.server.log.ring
+    ring.describe(TraceMeta(guest="demo", vcpus=2).document())
+    ring.commit()
+    (path,) = tmp_path.glob("*ring*")
+    shutil.copy(path, guest.directory / rundir.TRACE)
+    document = json.loads(command("top", "--json", "--interval", "0.05").stdout)
+    fastjsonschema.compile(status_schema.SCHEMA)(document)
+    assert document["latency"]["outcomes"] == {"completed": 3}
+    assert document["latency"]["stages"]["complete"]["count"] == 3
+    shown = command("top", "--once", "--interval", "0.05").stdout
+    assert re.search(r"^ trigger to complete +p50 .* of 3$", shown, re.M)
+    assert re.search(r"^ trigger to complete:$", shown, re.M)
+    assert shown.count("handler entered") == 3
 
 
 @pytest.mark.parametrize("words", [["--interval", "0"], ["--interval", "nan"], ["nobody"]])
