@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
-from qemu_sdei.trace.align import Alignment
+from qemu_sdei.trace.align import ASSUMED_NS, Alignment, Placed
 from qemu_sdei.trace.decode import Decoder, Record
 from qemu_sdei.trace.reading import Numbering, numbered
 from qemu_sdei.trace.ring_reader import RingReader
-
-_AT_ONCE: Final = 4096
 
 
 class RingFollower:
@@ -34,21 +31,25 @@ class RingFollower:
         oldest = max(self._ring.newest - self._ring.slots, 0)
         self._ring.skip_to(oldest + 1)
         self._numbering = Numbering(oldest)
+        self._before = 0
+        """Where the record before lies: one that has neither clock lies there as well."""
 
     def poll(self) -> list[Record]:
         """What is new, in its order and placed on the host's clock; with a record `dropped` where the writer was
         faster. [] if nothing is.
         """
         found: list[Record] = []
-        while slots := self._ring.take(_AT_ONCE):
-            for slot in slots:
-                found += map(self._placed, numbered(self._decoder, self._numbering, slot))
+        # No more than the ring has room for: a writer that is faster than this would have it go on for ever.
+        for slot in self._ring.take(self._ring.slots):
+            found += map(self._placed, numbered(self._decoder, self._numbering, slot))
         return found
 
     def _placed(self, record: Record) -> Record:
         place = self._alignment.place(record, self._alignment.learn(record))
-        at_ns, error_ns = (record["time_ns"], 0) if place is None else place
-        record["at_ns"], record["at_error_ns"] = at_ns, error_ns
+        if place is None:
+            place = Placed(self._before, ASSUMED_NS)
+        self._before = place.at_ns
+        record["at_ns"], record["at_error_ns"] = place
         return record
 
     def close(self) -> None:
