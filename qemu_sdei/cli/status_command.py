@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
-from qemu_sdei.errors import LostGuestError, ProtocolError, UsageError
+from qemu_sdei.errors import LostGuestError, NotDeliveredError, ProtocolError, UsageError
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.overview import Overview
@@ -118,11 +118,12 @@ def _watch(args: argparse.Namespace, overview: Overview, look: Callable[[], dict
     while True:
         try:
             status = look()
-        except LostGuestError:
-            if not before or not overview.ended:
+        except (LostGuestError, NotDeliveredError) as error:
+            if not before or not (overview.ended or isinstance(error, NotDeliveredError)):
                 raise
             if not args.json:
-                say(f"guest {name!r} has ended")
+                moved = isinstance(error, NotDeliveredError)
+                say(str(error).partition(";")[0] if moved else f"guest {name!r} has ended")
             return 0
         name = overview.directory.name
         status["rates"] = rates(before, status)

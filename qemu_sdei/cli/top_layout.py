@@ -270,7 +270,7 @@ def _figures(measured: Measured) -> str:
 def _log(log: Sequence[Line], room: int) -> list[Text]:
     lines = []
     for line in log[-room:]:
-        text = Text(f" {line.clock[:12]} ", "dim")
+        text = Text.assemble((f" {line.clock[:12]} ", "dim"))
         text.append(f"{line.vcpu} {line.event}".strip() or "guest", "bold").append(f": {line.what}")
         lines.append(text)
     return lines or [Text(" nothing has happened yet", "dim")]
