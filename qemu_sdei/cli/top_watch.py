@@ -177,12 +177,16 @@ class Watch:
     def inject(self, event: int, vcpu: int) -> None:
         """Inject an event, and say what became of it."""
 
+        paused = self.view().status["host"]["vcpus"] == machine_control.PAUSED
+
         def act() -> str:
             what = f"event {event:#x} on vCPU {vcpu}"
             with ControlClient(
                 self._overview.client.path, identity=self._overview.client.identity, connect_timeout=_BACK
             ) as client:
-                done = client.inject(event, vcpu, wait=True, timeout=_WAIT)
+                done = client.inject(event, vcpu, wait=not paused, timeout=_WAIT)
+            if paused:
+                return f"{what}: {done.outcome}; {done.reason or 'the guest is paused'}"
             entry = "" if done.entry_ns is None else f"handler entered after {duration(done.entry_ns)}, "
             after = "" if done.complete_ns is None else f" after {duration(done.complete_ns)}"
             return f"{what}: {entry}{done.outcome}{after}"
