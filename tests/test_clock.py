@@ -15,6 +15,7 @@ ALLOWED = {
     "qemu_sdei/cli/snapshot_command.py": "a date is shown",
     "qemu_sdei/message_log.py": "a message is shown with its time",
     "qemu_sdei/cli/debug_log.py": "a message is shown with its time",
+    "qemu_sdei/backend/__main__.py": "a trace says at what time of day it began",
 }
 WALL = {
     ("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("time", "gmtime"), ("time", "ctime"),
