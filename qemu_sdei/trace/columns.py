@@ -149,7 +149,8 @@ class Columns:
     def _injection(self, record: Record) -> str:
         ticket = f" ticket={record['ticket']}" if record.get("ticket") else ""
         event = f"{self._event(record)} " if "event" in record else ""
-        return f"{event}-> {record['outcome']}{ticket}"
+        why = f": {record['why']}" if record.get("why") else ""
+        return f"{event}-> {record['outcome']}{why}{ticket}"
 
     def _migration(self, record: Record) -> str:
         return f"{record['phase']}: {record['text']}"

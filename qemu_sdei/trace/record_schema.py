@@ -217,15 +217,20 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         },
         ("pid", "program"),
     ),
-    "migration": ("A step of a migration", {"phase": text(), "text": text()}, ("text",)),
+    "migration": (
+        "A step of a migration, a save or a snapshot",
+        {"phase": text("`frozen`, `thawed`, `moved`, `arrived`"), "text": text()},
+        ("text",),
+    ),
     "injection": (
-        "An injection that somebody waits for",
+        "An injection that somebody waits for and that will not be handled",
         {
             "event": ref("event"),
-            "outcome": text("`asked`, `entered`, `completed`, `failed`"),
+            "outcome": text("`failed`"),
             "ticket": text("what it is asked by"),
+            "why": text("what has become of it"),
         },
-        ("event", "ticket"),
+        ("event", "ticket", "why"),
     ),
     "reject": (
         "Something was not as it must be: a hostile or broken guest, or a service's fault",

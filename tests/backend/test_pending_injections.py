@@ -20,6 +20,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0
         self.listener: Any = None
+        self.told: list[tuple[str, str, str]] = []
 
     def clock(self) -> int:
         return self.now
@@ -29,6 +30,9 @@ class Clock:
 
     def unlisten(self, listener: Any) -> None:
         self.listener = None
+
+    def note(self, name: str, pe: int | None, **details: Any) -> None:
+        self.told.append((name, details["outcome"], details["why"]))
 
     def happens(self, kind: str, event: int, pe: int, **more: Any) -> None:
         self.now += 10
@@ -119,3 +123,10 @@ def test_by_the_socket(tmp_path: Path) -> None:
         "nothing is known of that injection here: its outcome is lost",
     )
     assert owner.error(id=4, cmd="await")[0] == "usage"
+
+
+def test_the_trace_says_why_one_will_not_be_handled() -> None:
+    log, injections = pair()
+    injections.add(0, 1, "client", lambda answer: None)
+    log.happens("transition", 0, 1, to=0, cause="PE_RESET")
+    assert log.told == [("injection", "failed", "event 0x0: its CPU went off before its handler started")]

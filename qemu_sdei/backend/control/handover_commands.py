@@ -200,6 +200,7 @@ class HandoverCommands:
         except OSError as error:
             self._release()
             raise SdeiError(f"the state document {self._path} cannot be written: {error.strerror}") from None
+        server.log.note("migration", None, phase="frozen", text=f"state document of {len(data)} bytes")
         sign_ns = server.hooks.heartbeat_ns
         server.hooks.forget()
         return {"document": self._path.name, "bytes": len(data), "sign_ns": sign_ns}
@@ -218,6 +219,7 @@ class HandoverCommands:
         """The guest resumes here."""
         if self._freezer is not client or self._elsewhere is not None:
             raise NotDeliveredError("the guest was not frozen by this client")
+        self._server.log.note("migration", None, phase="thawed", text="the guest goes on here")
         self._release()
         return {}
 
@@ -248,6 +250,8 @@ class HandoverCommands:
         if self._freezer is not client:
             raise NotDeliveredError("the guest was not frozen by this client")
         self._elsewhere = {"name": name, "control": control}
+        self._server.log.note("migration", None, phase="moved", text=f"the guest is {name!r} now")
+        self._server.log.ring.commit()
         deferred, self._deferred = self._deferred, []
         for other, request in deferred:
             self._send_moved(other, request)
@@ -294,6 +298,7 @@ class HandoverCommands:
         self._check_incoming()
         state_document.restore(self._server, self._read())
         self._restored = True
+        self._server.log.note("migration", None, phase="arrived", text="its state document was taken")
         self._release()
         hooks = self._server.hooks
         hooks.arriving = message.get("arriving", False) is True

@@ -176,6 +176,9 @@ class PendingInjections:
                 self._end(waiter, jsonline.refusal("state", f"event {event:#x}: {what} {when}"))
 
     def _end(self, waiter: Waiter, answer: Answer) -> None:
+        if not answer["ok"]:
+            why = answer["error"]["message"]
+            self._log.note("injection", waiter.pe, event=waiter.event, outcome="failed", ticket=waiter.ticket, why=why)
         if waiter.reply is not None:
             self.forget(waiter)
             waiter.reply(answer)
