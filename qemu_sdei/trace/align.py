@@ -24,6 +24,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 AHEAD: Final = 4096
@@ -38,6 +39,8 @@ _OWN: Final = frozenset({"DISPATCH", "COMPLETE"})
 """Causes of transitions that happen while the backend answers that very vCPU."""
 _SECOND: Final = 1_000_000_000
 _MOST_STEPS: Final = 4096
+_LOOKED_AT: Final = 64
+"""Records in which one with a time is looked for, by one without."""
 
 
 class Placed(NamedTuple):
@@ -258,34 +261,48 @@ class Alignment:
         return [Stop(*step) for epoch in self._epochs for step in epoch.offset.steps()]
 
 
-def aligned(records: Iterable[dict[str, Any]], counter_hz: int, ahead: int = AHEAD) -> Iterator[dict[str, Any]]:
-    """Fill in `at_ns` and `at_error_ns` of records, in their order.
+class Aligner:
+    """Fills in `at_ns` and `at_error_ns` of records, in their order; len() is how many wait for that.
 
     `at_ns` of a call or a frame is when the vCPU came to EL3, of other records when they were written: it need not
-    grow from one record to the next. `ahead`: so many records are read before the first is given; 0 for a trace that is
-    followed, where errors are larger, as later records tell most.
+    grow from one record to the next.
     """
-    alignment = Alignment(counter_hz)
-    waiting: deque[tuple[dict[str, Any], Epoch]] = deque()
-    before: int | None = None
 
-    def placed() -> dict[str, Any]:
-        nonlocal before
-        record, epoch = waiting.popleft()
-        place = alignment.place(record, epoch)
+    def __init__(self, counter_hz: int) -> None:
+        self._alignment = Alignment(counter_hz)
+        self._waiting: deque[tuple[dict[str, Any], Epoch]] = deque()
+        self._before: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take in the next record. Those that are still waiting are placed the better for it."""
+        self._waiting.append((record, self._alignment.learn(record)))
+
+    def take(self) -> dict[str, Any]:
+        """The oldest record that waits, placed."""
+        record, epoch = self._waiting.popleft()
+        place = self._alignment.place(record, epoch)
         if place is None:
             # It lies behind the one before it, and before the next that has a place.
-            later = (alignment.place(*other) for other in waiting)
+            later = (self._alignment.place(*other) for other in islice(self._waiting, _LOOKED_AT))
             behind = next((other.at_ns for other in later if other is not None), None)
-            at = before if before is not None else behind or 0
-            place = Placed(at, ASSUMED_NS if behind is None or before is None else max(behind - at, 0))
-        before = place.at_ns
+            at = self._before if self._before is not None else behind or 0
+            place = Placed(at, ASSUMED_NS if behind is None or self._before is None else max(behind - at, 0))
+        self._before = place.at_ns
         record["at_ns"], record["at_error_ns"] = place
         return record
 
+
+def aligned(records: Iterable[dict[str, Any]], counter_hz: int, ahead: int = AHEAD) -> Iterator[dict[str, Any]]:
+    """`records` placed on the host's clock, as `Aligner` does it. So many are read `ahead` of the one that is given; 0
+    for a trace that is followed, where errors are larger, as later records tell most.
+    """
+    aligner = Aligner(counter_hz)
     for record in records:
-        waiting.append((record, alignment.learn(record)))
-        if len(waiting) > ahead:
-            yield placed()
-    while waiting:
-        yield placed()
+        aligner.add(record)
+        if len(aligner) > ahead:
+            yield aligner.take()
+    while len(aligner):
+        yield aligner.take()

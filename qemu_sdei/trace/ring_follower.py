@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qemu_sdei.trace.align import ASSUMED_NS, Alignment, Placed
+from qemu_sdei.trace.align import Aligner
 from qemu_sdei.trace.decode import Decoder, Record
 from qemu_sdei.trace.reading import Numbering, numbered
 from qemu_sdei.trace.ring_reader import RingReader
@@ -26,7 +26,7 @@ class RingFollower:
         self._ring = RingReader(path)
         self.meta = self._ring.meta
         self._decoder = Decoder(self.meta.monitor)
-        self._alignment = Alignment(self.meta.counter_hz)
+        self._aligner = Aligner(self.meta.counter_hz)
         # What was written over before somebody looked is nobody's loss.
         oldest = max(self._ring.newest - self._ring.slots, 0)
         self._ring.skip_to(oldest + 1)
@@ -38,19 +38,11 @@ class RingFollower:
         """What is new, in its order and placed on the host's clock; with a record `dropped` where the writer was
         faster. [] if nothing is.
         """
-        found: list[Record] = []
         # No more than the ring has room for: a writer that is faster than this would have it go on for ever.
         for slot in self._ring.take(self._ring.slots):
-            found += map(self._placed, numbered(self._decoder, self._numbering, slot))
-        return found
-
-    def _placed(self, record: Record) -> Record:
-        place = self._alignment.place(record, self._alignment.learn(record))
-        if place is None:
-            place = Placed(self._before, ASSUMED_NS)
-        self._before = place.at_ns
-        record["at_ns"], record["at_error_ns"] = place
-        return record
+            for record in numbered(self._decoder, self._numbering, slot):
+                self._aligner.add(record)
+        return [self._aligner.take() for _ in range(len(self._aligner))]
 
     def close(self) -> None:
         """Let go of the ring."""
