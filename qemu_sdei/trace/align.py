@@ -167,14 +167,14 @@ class Alignment:
         stamp: int | None = record.get("time_ns")
         if stamp is not None:
             if self._unstamped is not None:
-                counter, epoch = self._unstamped
-                epoch.offset.at_most(counter, stamp - epoch.ns(counter))
+                highest, epoch = self._unstamped
+                epoch.offset.at_most(highest, stamp - epoch.ns(highest))
                 self._unstamped = None
             self._written = stamp if self._written is None else max(self._written, stamp)
         # A frame that was not answered is a forged one, or nobody knows what became of it.
         if kind in ARRIVALS and type(vcpu := record.get("vcpu")) is int and record.get("answered") is not False:
-            if record.get("counter") is not None:
-                self._arrived(vcpu, record["counter"], stamp)
+            if type(counter := record.get("counter")) is int:
+                self._arrived(vcpu, counter, stamp)
             if self._written is not None:
                 self._held[vcpu] = self._written
         elif stamp is not None and record.get("cause") in _OWN and type(vcpu := record.get("vcpu")) is int:
@@ -222,8 +222,8 @@ class Alignment:
     def place(self, record: Mapping[str, Any], epoch: Epoch) -> Placed | None:
         """Where a record that was learned lies; None: it has neither clock, or nothing is known of its counter."""
         stamp: int | None = record.get("time_ns")
-        counter: int | None = record.get("counter")
-        if counter is not None and (stamp is None or record["type"] in ARRIVALS):
+        counter = record.get("counter")
+        if type(counter) is int and (stamp is None or record["type"] in ARRIVALS):
             placed = self._place(counter, epoch, stamp)
             if placed is not None:
                 return placed

@@ -299,6 +299,19 @@ def test_a_trace_is_opened_with_it(tmp_path: Path) -> None:
         strictly(record)
 
 
+def test_a_trace_of_somebody_s_with_strange_counters_is_no_traceback(tmp_path: Path) -> None:
+    guest = quiet(3)
+    guest.read_counter(guest.machine.now - 100_000)
+    guest.line("a: x", guest.machine.now - 50_000)
+    text, trace = tmp_path / "ftrace", tmp_path / "trace.jsonl"
+    text.write_text("".join(guest.lines))
+    calls = [{**seen.record, "at_ns": 1} for seen in guest.machine.records]
+    strange = [{**calls[0], "counter": value, "args": value} for value in ("5", [1], -7, 1 << 80, True)]
+    trace.write_text("".join(json.dumps(record) + "\n" for record in (META, *calls, *strange)))
+    with open_with_ftrace(trace, text) as reading:
+        assert "ftrace" in {record["type"] for record in reading.records()}
+
+
 def test_two_traces_are_put_together_by_their_times() -> None:
     ours = [{"at_ns": 1}, {"at_ns": 5}, {"at_ns": 9}]
     theirs = [{"at_ns": 4}, {"at_ns": 6}]
