@@ -143,6 +143,11 @@ def _vcpus(explanation: Explanation, width: int, registers: bool, only: int | No
             continue
         if vcpu.index in together:
             plain, indexes = together[vcpu.index]
+            places = {
+                v.where.pc for v in explanation.picture.vcpus if v.index in indexes and v.on and v.where is not None
+            }
+            if len(places) == 1 and " at " not in plain:
+                plain += f", all at {explanation.picture.at(places.pop())}"
             yield from _wrapped(f"{_numbers(indexes)}: {plain}", "  ", "      ", width)
         elif vcpu.index not in left_out:
             yield from _vcpu(explanation, vcpu, width, registers)
@@ -202,9 +207,9 @@ def _vcpu(explanation: Explanation, vcpu: Vcpu, width: int, registers: bool) -> 
     elif vcpu.silent_since is not None:
         words.append(f"no call since it was started at {picture.at(vcpu.silent_since)}")
     elif vcpu.on:
-        words.append(f"no call in the trace ({ago(None, history.reach())} it made its last)")
+        words.append("its last call is older than the trace" if not history.complete else "it has made no call")
     yield from _wrapped(f"{vcpu.index}: {', '.join(words)}", "  ", "      ", width)
-    if vcpu.where is not None:
+    if vcpu.where is not None and (vcpu.on or vcpu.where.active_priorities or registers):
         yield from _wrapped(_where(explanation, vcpu, vcpu.where), "     ", "      ", width)
         if registers:
             yield from _registers(vcpu.where)

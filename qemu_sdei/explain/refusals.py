@@ -27,6 +27,7 @@ _INNERMOST: Final = {
     "SDEI_EVENT_COMPLETE_AND_RESUME": Action.COMPLETE,
 }
 """Calls that are about the innermost handler."""
+_RESETS: Final = ("SDEI_PRIVATE_RESET", "SDEI_SHARED_RESET")
 _STATES: Final = {name: state for state, name in STATE_NAMES.items()}
 _QUESTIONS: Final = ("SDEI_VERSION", "SDEI_FEATURES", "PSCI_FEATURES", "PSCI_VERSION", "MIGRATE_INFO_TYPE")
 """A refusal is an answer to these as good as any."""
@@ -81,6 +82,8 @@ def why(picture: Picture, history: History, call: Record) -> str:
         if not running:
             return f"no handler ran on vCPU {vcpu} ({_source(_INNERMOST[name], STATE_NAMES[0])})"
     clause = CLAUSES.get(name, "")
+    if call.get("result") == DENIED and name in _RESETS:
+        return f"the handler of an event that it is to reset was running ({clause})"
     reason = _PSCI.get(str(call.get("result_name"))) if clause.startswith("DEN0022") else None
     return f"{reason} ({clause})" if reason else clause
 

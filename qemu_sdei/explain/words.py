@@ -70,6 +70,15 @@ def answer(record: dict[str, Any]) -> str:
     return f"{result:#x}" if result >= 0 else str(result)
 
 
+def refused(calls: list[dict[str, Any]], most: int = 3) -> tuple[str, ...]:
+    """Refused calls as evidence, each kind once: "SDEI_EVENT_REGISTER(event=0x0, ...) on vCPU 1: DENIED, 3 times"."""
+    counts: dict[str, int] = {}
+    for call in calls:
+        line = f"{called(call)} on vCPU {call.get('vcpu')}: {answer(call)}"
+        counts[line] = counts.get(line, 0) + 1
+    return tuple(f"{line}, {n} times" if n > 1 else line for line, n in list(counts.items())[:most])
+
+
 def joined(words: list[str]) -> str:
     """Words as a list in a sentence: "a", "a and b", "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

@@ -8,7 +8,7 @@ from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.history import History
 from qemu_sdei.explain.picture import Picture
 from qemu_sdei.explain.rules.registry import rule
-from qemu_sdei.explain.words import ago, answer, called
+from qemu_sdei.explain.words import ago, refused
 
 
 @rule
@@ -22,13 +22,13 @@ def handler_over_kexec(picture: Picture, history: History) -> Iterator[Finding]:
             entered = history.entered(event, vcpu.index)
             if entered is not None and (kernel is None or entered["n"] > kernel["n"]):
                 continue  # by the kernel that runs now
-            refused = [
+            calls = [
                 call
                 for call in history.calls(vcpu.index)
                 if (call.get("result") or 0) < 0
                 and call.get("args", {}).get("event", event) == event
                 and (kernel is None or call["n"] > kernel["n"])
-            ][:3]
+            ]
             yield Finding(
                 rule="handler-over-kexec",
                 weight=Weight.ERROR,
@@ -45,7 +45,7 @@ def handler_over_kexec(picture: Picture, history: History) -> Iterator[Finding]:
                 f"only {f'CPU_OFF of vCPU {vcpu.index} (6.5.4)'} or a reset of the machine ends it, or the new "
                 "kernel "
                 "calling COMPLETE for a handler that is not its own.",
-                evidence=tuple(f"{called(call)} on vCPU {vcpu.index}: {answer(call)}" for call in refused),
+                evidence=refused(calls),
                 references=("DEN0054 6.5.4, 6.7", "Linux arch/arm64/kernel/machine_kexec.c, sdei_handler_abort()"),
                 about=frozenset({f"running {event} {vcpu.index}"}),
                 depth=3,

@@ -8,7 +8,7 @@ from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.history import History
 from qemu_sdei.explain.picture import Picture
 from qemu_sdei.explain.rules.registry import lasts, rule
-from qemu_sdei.explain.words import UNTIL_COMPLETE, ago, answer, called, lasting
+from qemu_sdei.explain.words import UNTIL_COMPLETE, ago, called, lasting, refused
 from qemu_sdei.sdei.transitions import STATE_NAMES, UNREGISTER_PENDING
 
 
@@ -24,13 +24,13 @@ def unregister_pending(picture: Picture, history: History) -> Iterator[Finding]:
             continue
         entered = history.entered(event.number, on)
         cause = None if since is None else history.cause(since)
-        refused = [
+        calls = [
             call
             for call in history.calls(None, "SDEI_EVENT_REGISTER", "SDEI_EVENT_UNREGISTER")
             if call.get("args", {}).get("event") == event.number
             and (since is None or call["n"] > since["n"])
             and (event.shared or call.get("vcpu") == on)
-        ][:3]
+        ]
         by = "" if cause is None else f", by {called(cause)} on vCPU {cause['vcpu']}"
         yield Finding(
             rule="unregister-pending",
@@ -44,7 +44,7 @@ def unregister_pending(picture: Picture, history: History) -> Iterator[Finding]:
             "SDEI_EVENT_UNREGISTER is answered PENDING, SDEI_EVENT_REGISTER and SDEI_EVENT_ENABLE are DENIED, and no "
             "event of its priority is delivered to that vCPU.",
             todo=UNTIL_COMPLETE.format(on) + ".",
-            evidence=tuple(f"{called(call)} on vCPU {call['vcpu']}: {answer(call)}" for call in refused),
+            evidence=refused(calls),
             references=("DEN0054 5.1.8, 6.7",),
             about=frozenset({f"running {event.number} {on}"}),
         )
