@@ -24,6 +24,7 @@ class Backend:
 
     def __init__(self, path: Path, slots: int = 256) -> None:
         self.now = 1_000_000_000
+        self.path = path
         self.ring = Ring(path, self.clock, slots)
         self.ring.describe(TraceMeta(vcpus=2, slots=slots).document())
 
@@ -61,14 +62,14 @@ class Backend:
             self.ring.commit()
 
 
-def reading(path: Path, event: int = 0) -> RingLatencies:
-    return RingLatencies(path, lambda life: life.event == event)
+def reading(backend: Backend, event: int = 0) -> RingLatencies:
+    return RingLatencies(backend.path, lambda life: life.event == event, backend.clock)
 
 
 def test_what_was_before_does_not_count_and_each_is_found_once(tmp_path: Path) -> None:
     backend = Backend(tmp_path / "ring")
     backend.inject(count=3)
-    latencies = reading(tmp_path / "ring")
+    latencies = reading(backend)
     for _ in range(4):
         backend.inject(count=10)
         backend.inject(event=0x100)
@@ -83,10 +84,20 @@ def test_what_was_before_does_not_count_and_each_is_found_once(tmp_path: Path) -
     assert figures["in_guest"]["max"] == pytest.approx(25, abs=0.1)
 
 
+def test_what_was_before_tells_of_the_clocks(tmp_path: Path) -> None:
+    backend = Backend(tmp_path / "ring")
+    backend.inject(count=30)
+    latencies = reading(backend)
+    backend.inject()
+    latencies.finish(1)
+    assert latencies.found.outcomes == {"completed": 1}
+    assert latencies.found.document()["stages"]["to_el3"]["max_error_us"] < 20
+
+
 def test_in_lots_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring_latencies, "_AT_ONCE", 5)  # amid the records of an event
     backend = Backend(tmp_path / "ring")
-    latencies = reading(tmp_path / "ring")
+    latencies = reading(backend)
     for _ in range(30):
         backend.inject(count=1, between=latencies.read)
     latencies.finish(30)
@@ -95,7 +106,7 @@ def test_in_lots_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_could_not_be_read_in_time_is_missing_and_said(tmp_path: Path) -> None:
     backend = Backend(tmp_path / "ring")
-    latencies = reading(tmp_path / "ring")
+    latencies = reading(backend)
     backend.enter()
     latencies.read()
     backend.inject(count=200)  # a thousand records: the ring has room for 256
@@ -109,4 +120,4 @@ def test_what_could_not_be_read_in_time_is_missing_and_said(tmp_path: Path) -> N
 
 def test_without_a_ring_there_is_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(SdeiError):
-        reading(tmp_path / "ring")
+        RingLatencies(tmp_path / "ring", lambda _: True)
