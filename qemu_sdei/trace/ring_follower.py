@@ -31,8 +31,6 @@ class RingFollower:
         oldest = max(self._ring.newest - self._ring.slots, 0)
         self._ring.skip_to(oldest + 1)
         self._numbering = Numbering(oldest)
-        self._before = 0
-        """Where the record before lies: one that has neither clock lies there as well."""
 
     def poll(self) -> list[Record]:
         """What is new, in its order and placed on the host's clock; with a record `dropped` where the writer was

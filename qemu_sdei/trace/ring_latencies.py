@@ -32,8 +32,8 @@ class RingLatencies:
     def __init__(
         self, path: Path, wanted: Callable[[EventLife], bool], clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Have events that are triggered from now on, in the ring at `path`. `wanted`: which of them count; `clock`: the
-        host's, by which the ring is written.
+        """Have events that are triggered from now on, in the ring at `path`. `wanted`: which of them count.
+        `clock`: the host's, by which the ring is written.
 
         Raises:
             UsageError, ProtocolError: there is no ring that can be read.
