@@ -18,6 +18,9 @@ _LIMIT: Final = 50
 _MAX_LIMIT: Final = 100_000
 _EVERY: Final = 0.1
 """Seconds between two looks at what is new."""
+_ASK: Final = 1.0
+"""Seconds after which the backend is asked whether the guest is still there."""
+_ANSWER: Final = 5.0
 
 Record = dict[str, Any]
 
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.guest.overview import Overview
 
     with ExitStack() as stack:
-        overview = stack.enter_context(Overview(rundir.find(args.name)))
+        overview = stack.enter_context(Overview(rundir.find(args.name), timeout=_ANSWER))
         overview.client.hello()
         event = None if args.event is None else event_number(args.event, overview.client)
         names = {entry["event"]: str(entry["name"]) for entry in overview.client.status()["events"]}
@@ -70,21 +73,18 @@ def run(args: argparse.Namespace) -> int:
         shown.some(feed.poll(), args.limit)
         while args.follow:
             time.sleep(_EVERY)
+            # What was written before it was seen to be gone is read behind that.
+            gone = overview.gone(_ASK)
             try:
-                records = feed.poll()
-            except NotDeliveredError as error:  # it has moved to another host
-                return _over(args, str(error).partition(";")[0])
-            except LostGuestError:
-                if not overview.ended:
+                shown.some(feed.poll())
+            except (LostGuestError, NotDeliveredError):  # there is no ring, and the guest has gone just now
+                gone = gone or overview.gone(0)
+                if not gone:
                     raise
-                return _over(args, f"guest {overview.directory.name!r} has ended")
-            shown.some(records)
-    return 0
-
-
-def _over(args: argparse.Namespace, why: str) -> int:
-    if not args.json:
-        say(why)
+            if gone:
+                if not args.json:
+                    say(gone)
+                return 0
     return 0
 
 

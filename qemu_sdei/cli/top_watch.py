@@ -176,7 +176,6 @@ class Watch:
 
     def inject(self, event: int, vcpu: int) -> None:
         """Inject an event, and say what became of it."""
-
         paused = self.view().status["host"]["vcpus"] == machine_control.PAUSED
 
         def act() -> str:

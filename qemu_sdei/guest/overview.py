@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from qemu_sdei import rundir, stopped
 from qemu_sdei.config import GuestConfig
-from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError
 from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import CONNECT_TIMEOUT, ControlClient
 
@@ -29,6 +29,7 @@ class Overview:
         self, guest: rundir.Running, *, timeout: float = 10.0, connect_timeout: float = CONNECT_TIMEOUT
     ) -> None:
         """`timeout`, `connect_timeout`: seconds for an answer of the backend, and for it to be there at all."""
+        self._asked = 0.0
         self._processes: tuple[float, Path | None, dict[str, int]] = 0.0, None, {}
         """When and where they were looked for."""
         self.client = ControlClient(
@@ -51,6 +52,28 @@ class Overview:
         """The guest is not there any more, in the ordinary way: nothing is left of it, or another one has its name."""
         found = rundir.identity(self.directory)
         return not self.directory.is_dir() or bool(self.client.identity and found and found != self.client.identity)
+
+    def gone(self, every: float) -> str:
+        """Why there is nothing more to see, in a sentence; "" while the guest is there. Where it has moved on this
+        host, it is followed.
+
+        `every`: seconds after which the backend is asked again. Raises `LostGuestError`: it has no backend, and nobody
+        who would start another. One that does not answer just now may come back.
+        """
+        if not self.ended:
+            if time.monotonic() - self._asked < every:
+                return ""
+            self._asked = time.monotonic()
+            try:
+                self.client.hello()
+            except NotDeliveredError as error:  # it is at another host now
+                return str(error).partition(";")[0]
+            except SdeiError:
+                if rundir.deserted(self.directory):
+                    raise
+            if not self.ended:
+                return ""
+        return f"guest {self.directory.name!r} has ended"
 
     def look(self) -> dict[str, Any]:
         """The whole document. Raises `SdeiError`: the backend does not answer."""

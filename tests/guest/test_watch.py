@@ -45,7 +45,7 @@ def test_a_guest_that_is_watched(runtime: Path) -> None:
         assert (follower.returncode, err) == (0, b"")
         *lines, last = out.decode().splitlines()
         assert last == "guest 'watched' has ended"
-        what = [line[44:] for line in lines if "vCPU 1" in line]
+        what = [re.split("  +", line)[-1] for line in lines if "  vCPU 1  " in line]
         assert [words for words in what if words in ("registered", "enabled")] == ["registered", "enabled"]
         injected = what.index("triggered by the host: it is pending")
         assert what[injected + 1 : injected + 3] == ["handler entered", "handler completed"]
