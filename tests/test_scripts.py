@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.benchlib import trace
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [ROOT / name for name in ("scripts/setup.sh", "scripts/demo", "scripts/test", ".ci/run")]
 BASE = ("basename", "bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "realpath", "sh", "touch", "true")
@@ -185,3 +187,11 @@ def test_scripts_are_bash(script: Path) -> None:
     if shellcheck := shutil.which("shellcheck"):
         result = subprocess.run([shellcheck, "-x", str(script)], cwd=ROOT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout
+
+
+def test_the_bench_knows_what_a_call_does_for_the_trace() -> None:
+    """Its reference is the backend without these lines, which must be there to be left out."""
+    source = (ROOT / trace.SERVER).read_text()
+    left = trace.stripped(source)
+    assert "slot[" not in left
+    compile(left, "server.py", "exec")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import launch, load, migration, tables
+from scripts.benchlib import launch, load, migration, tables, trace
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
@@ -195,8 +195,13 @@ def paths(scale: int) -> tuple[tuple[str, str, str, str], ...]:
     )
 
 
-def measure_against(qemu: str, rounds: int, scale: int, trees: tuple[Path, Path], table: Table) -> None:
-    """The hot paths of this checkout and of another, in turns; who is first changes from round to round."""
+def measure_against(
+    qemu: str, rounds: int, scale: int, trees: tuple[Path, Path], table: Table, aims: Sequence[str] = ()
+) -> None:
+    """The hot paths of this checkout and of another, in turns; who is first changes from round to round. `aims`: of the
+    calls, in place of 1.05x.
+    """
+    wanted = iter(aims)
 
     def both(label: str, measure: Callable[[Path], dict[str, float]]) -> tuple[Figures, Figures]:
         sides: tuple[Figures, Figures] = ([], [])
@@ -211,7 +216,7 @@ def measure_against(qemu: str, rounds: int, scale: int, trees: tuple[Path, Path]
         if key == "cold":
             continue  # how long the host takes to wake a process, which no checkout changes
         this, other = both(label, lambda tree, a=append, k=key: guest_figures(qemu, a, k, None, tree))  # type: ignore[misc]
-        table.add_medians(f"{label}: median", "median", this, other, aim)
+        table.add_medians(f"{label}: median", "median", this, other, next(wanted, aim))
     for cpus in (1, 2):
         label = f"inject into vCPU {cpus - 1}"
         this, other = both(label, lambda tree, c=cpus: inject_python(qemu, 300 // scale, c, tree))  # type: ignore[misc]
@@ -282,6 +287,7 @@ def main() -> int:
         metavar="REV|DIR",
         help="measure the hot paths of another checkout in turns with this one's instead",
     )
+    parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
     options = parser.parse_args()
     if options.boot and options.quick:
         parser.error("--quick leaves out the boots, --boot all but the boots: give one of them")
@@ -291,6 +297,13 @@ def main() -> int:
         with checkout(options.against) as (name, tree):
             table = Table(("this", name[:10]))
             measure_against(options.qemu, rounds, scale, (ROOT, tree), table)
+        return finish(table, options.json)
+    if options.trace:
+        with trace.without_ring() as tree:
+            table = Table(("with trace", "without"))
+            measure_against(options.qemu, rounds, scale, (ROOT, tree), table, ("<= 1.20x", "<= 1.10x"))
+        trace.measure_file(rounds, say, table.add)
+        trace.measure_explain(say, table.add)
         return finish(table, options.json)
     table = Table()
     if options.load:

@@ -219,8 +219,8 @@ def test_connection_is_lost_at_the_last_word(runtime: Path, monkeypatch: pytest.
         # It arrived, and nobody answers: the guest stands still here, whatever comes.
         with Receiving(name="c") as last, Way(runtime / "far", last.to) as far:
             far.look = lambda data: _mute(far, data, close=True)
-            with monkeypatch.context() as patch, pytest.raises(UndecidedError):
-                patch.setattr(destination_remote, "_INQUIRE", 1.0)
+            monkeypatch.setattr(destination_remote, "_INQUIRE", 1.0)
+            with pytest.raises(UndecidedError):
                 guest.migrate_to(far.to)
             assert not running(guest)
             assert handles(last.guest)

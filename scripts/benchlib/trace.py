@@ -1,0 +1,120 @@
+"""What the trace costs: each call with the ring and without it, the file of `run --trace`, `explain` of many vCPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from qemu_sdei import Guest, GuestOptions
+from qemu_sdei.trace.reading import open_trace
+from scripts.benchlib.checkout import ROOT
+
+SERVER: Final = Path("qemu_sdei/backend/loop/server.py")
+RING_LINES: Final = (
+    """            ring, fold = self._ring, self._fold
+            ring.serial = serial = ring.serial + 1
+            slot = ring.entries[serial - 1 & ring.mask]
+            slot[PLACE] = self._posted[pe]
+            fold.word = 0
+""",
+    """            slot[OUTCOME] = self._done[pe]
+            slot[22] = fold.word | frame[1]  # At.ANSWER, Word.FLAGS
+            fold.word = -1
+            if serial & self._unstamped:
+                slot[0] = serial << 20 | pe << 8 | 1  # At.TAG, Type.FRAME
+            else:
+                slot[1] = self.log.look()
+                slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED
+""",
+    """        window.save |= Save.COUNTER
+""",
+    """        self.firmware.dispatcher.on_transition = self.log.transition_hook()
+""",
+)
+"""What a call does for the trace: the reference is the same backend without these lines."""
+_CALLS: Final = 200_000
+_VCPUS: Final = 16
+
+Add = Callable[[str, str, float, float, str], None]
+
+
+@contextlib.contextmanager
+def without_ring() -> Iterator[Path]:
+    """A copy of this checkout whose calls leave nothing in the ring. Raises ValueError: the lines are others now."""
+    with tempfile.TemporaryDirectory(prefix="qemu-sdei-bench-") as name:
+        tree = Path(name)
+        for package in ("qemu_sdei", "acpi"):
+            shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+        (tree / SERVER).write_text(stripped((tree / SERVER).read_text()))
+        yield tree
+
+
+def stripped(source: str) -> str:
+    """The text of `server.py` without what it does for the trace. Raises ValueError: it does something else now."""
+    for lines in RING_LINES:
+        if source.count(lines) != 1:
+            raise ValueError(f"{SERVER} does not have these lines once, put them right here:\n{lines}")
+        source = source.replace(lines, "")
+    return source
+
+
+def measure_file(rounds: int, say: Callable[[str], None], add: Add) -> None:
+    """SIGNAL to COMPLETE while all of it goes into a file, beside the ring alone; what came and what was dropped."""
+    medians: dict[bool, list[float]] = {False: [], True: []}
+    slowest: dict[bool, list[float]] = {False: [], True: []}
+    rates, dropped = [], 0
+    with tempfile.TemporaryDirectory(prefix="qemu-sdei-bench-") as name:
+        path = Path(name) / "trace"
+        for n in range(rounds):
+            for filed in (False, True):
+                say(f"a trace file, round {n + 1} of {rounds}")
+                append = f"mode=signal count={_CALLS}"
+                options = GuestOptions(
+                    kernel="builtin:bench", append=append, memory="128M", smp=1, trace=path if filed else None
+                )
+                with Guest(options) as guest:
+                    found = guest.expect(r"signal: .*median_ns=(\d+) p99_ns=(\d+)", 120)
+                    medians[filed].append(float(found[1]))
+                    slowest[filed].append(float(found[2]))
+            with open_trace(path) as reading:
+                times, count = [], 0
+                for record in reading.records():
+                    count += 1
+                    dropped += record["count"] if record["type"] == "dropped" else 0
+                    if record["type"] == "call":
+                        times.append(record["at_ns"])
+            rates.append(count / (max(times) - min(times)) * 1e9)
+    middle = rounds // 2
+    add("trace file: SIGNAL to COMPLETE, median", "us", _middle(medians[True]), _middle(medians[False]), "")
+    add("trace file: SIGNAL to COMPLETE, p99", "us", _middle(slowest[True]), _middle(slowest[False]), "< 1000 us")
+    add("trace file: records a second, of all dropped", "", sorted(rates)[middle], float(dropped), ">= 50000, 0")
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2] / 1000
+
+
+def measure_explain(say: Callable[[str], None], add: Add) -> None:
+    """`explain` of a guest with many vCPUs, one of which is stuck in a handler; beside `status` of it."""
+    seconds = {}
+    options = GuestOptions(
+        kernel="builtin:bench", append=f"mode=wedge n=2 smp={_VCPUS}", memory="256M", smp=_VCPUS, name="bench-explain"
+    )
+    with Guest(options) as guest:
+        guest.expect("wedge: ready", 120)
+        for command in ("explain", "status"):
+            say(f"{command} of {_VCPUS} vCPUs")
+            began = time.monotonic()
+            words = [sys.executable, "-m", "qemu_sdei", command, "bench-explain", "--json"]
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
+            seconds[command] = time.monotonic() - began
+            json.loads(done.stdout)
+    add(f"explain, {_VCPUS} vCPUs (status)", "s", seconds["explain"], seconds["status"], "< 2 s")
