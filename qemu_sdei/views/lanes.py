@@ -126,8 +126,10 @@ class Lanes:
     def _power(self, moment: Moment) -> None:
         lane = self.lane(moment.vcpu)
         before, now = word(moment.record, "from"), word(moment.record, "to")
-        if lane.state is None and before not in ("", "on"):
-            lane.state = (None, before)
+        if lane.state is None:
+            # Only one that is off can be started.
+            before = before or ("off" if now == "on-pending" else "on")
+            lane.state = None if before == "on" else (None, before)
         # A vCPU comes up masked (DEN0054 6.5.1).
         lane.be("masked" if now == "on" else now or "?", moment.at)
 

@@ -34,6 +34,8 @@ _ESCAPES: Final = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[()][A-Z0-9]|\x1b[=>78]"
 )
 """What a guest tells a terminal, such as colours: it is no text."""
+_OURS: Final = "\x1eqemu-sdei:"
+"""Begins a line of the shell in our initramfs that is for this program (`guest/shell.py`)."""
 
 
 def figures(data: PageData) -> Markup:
@@ -245,6 +247,7 @@ def console(text: str | None) -> Markup:
     lines = _ESCAPES.sub("", text[-_CONSOLE_BYTES:]).replace("\r\n", "\n").split("\n")
     cut = cut or len(lines) > _CONSOLE_LINES
     lines = [line.rstrip("\r").rpartition("\r")[2].expandtabs() for line in lines[-_CONSOLE_LINES:]]
+    lines = [line for line in lines if not line.startswith(_OURS)]
     note = element("p", f"Only the newest {len(lines)} lines.", class_="note") if cut else None
     whole = "\n".join(safe(line) for line in lines)
     pre = element("pre", Markup(whole), id="console", tabindex="0", role="region", aria_label="Guest console")

@@ -50,6 +50,8 @@ _PSCI_MEANINGS: Final = {
     "DISABLED": "that CPU is disabled",
 }
 _NO_REFUSALS: Final = frozenset(("PENDING", "SUCCESS", "NOT_REQUIRED"))
+_QUESTIONS: Final = frozenset(("PSCI_FEATURES", "SMCCC_ARCH_FEATURES"))
+"""Whether there is a function: that there is none is an answer, and no refusal."""
 _MAX_GROUPS: Final = 1000
 _MAX_STATES: Final = 1 << 16
 
@@ -77,6 +79,8 @@ def is_refusal(moment: Moment) -> bool:
     record, kind = moment.record, moment.type
     if kind in ("call", "frame"):
         name = word(record, "result_name")  # what has none is a value, such as a register's
+        if name == "NOT_SUPPORTED" and word(record, "function") in _QUESTIONS:
+            return False
         return name != "" and (integer(record, "result") or 0) < 0 and name not in _NO_REFUSALS
     return kind in ("unknown", "reject") or (kind == "trigger" and word(record, "outcome") == "refused")
 

@@ -117,6 +117,16 @@ def test_power_and_masks() -> None:
     ]
 
 
+def test_a_vcpu_that_is_started_was_off() -> None:
+    write = Writer()
+    started = write.record("power", 1, **{"from": None, "to": "on-pending"})  # type: ignore[arg-type]
+    assert lane(followed([started, write.power(1, "on-pending", "on")]), 1)["states"] == [
+        [None, 0, "off"],
+        [0, 20_000, "on-pending"],
+        [20_000, None, "masked"],
+    ]
+
+
 @settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(20, 400))
 def test_each_delivery_is_one_span_and_none_ends_before_it_begins(seed: int, length: int) -> None:

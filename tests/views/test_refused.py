@@ -113,6 +113,7 @@ def test_what_is_no_refusal() -> None:
         write.call(0, "SDEI_EVENT_UNREGISTER", 0xC400_0027, -5, named="PENDING", args={"event": 0}),
         write.call(0, "SDEI_EVENT_CONTEXT", 0xC400_0024, -1 - (1 << 40), named=None, args={"index": 0}),
         write.call(0, "SDEI_EVENT_COMPLETE", 0xC400_0025, None, then="resumes"),
+        write.call(0, "PSCI_FEATURES", 0x8400_000A, -1, named="NOT_SUPPORTED", args={"function": 0x8400_0015}),
     )
 
 
