@@ -7,6 +7,7 @@ null: to beyond it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -75,7 +76,7 @@ class Lane:
 class Lanes:
     """Follows a trace, and keeps the newest `length` spans of each kind for each vCPU."""
 
-    def __init__(self, *, shared: frozenset[int] = frozenset(), length: int = 100_000) -> None:
+    def __init__(self, *, shared: Container[int] = frozenset(), length: int = 100_000) -> None:
         """`shared`: numbers of shared events, which wait for any vCPU."""
         self._shared = shared
         self._length = length

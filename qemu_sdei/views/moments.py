@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from qemu_sdei.sdei.constants import MAX_SHARED_SLOTS, SHARED_SLOTS
 
 Record = Mapping[str, Any]
 MAX_VCPUS: Final = 512
@@ -116,6 +118,19 @@ class Moments:
         error = integer(record, "at_error_ns") or 0
         kind = word(record, "type")
         return Moment(record, kind, self._n, vcpu, self._at, max(0, min(_FAR, error)), event_of(record))
+
+
+class SharedEvents:
+    """Which events are shared: those that a trace says so of, and the slots for bound interrupts."""
+
+    def __init__(self, events: Iterable[Record]) -> None:
+        """`events`: as a trace's first line has them."""
+        self._numbers = frozenset(event["event"] for event in events if event.get("type") == "shared")
+
+    def __contains__(self, event: object) -> bool:
+        return event in self._numbers or (
+            isinstance(event, int) and SHARED_SLOTS <= event < SHARED_SLOTS + MAX_SHARED_SLOTS
+        )
 
 
 def event_of(record: Record) -> int | None:

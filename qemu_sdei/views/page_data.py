@@ -10,7 +10,7 @@ from qemu_sdei.trace.columns import Columns
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.views.lanes import Lanes
 from qemu_sdei.views.latencies import Latencies
-from qemu_sdei.views.moments import Moment, Moments, Record, integer, word
+from qemu_sdei.views.moments import Moment, Moments, Record, SharedEvents, integer, word
 from qemu_sdei.views.occurrences import Occurrences
 from qemu_sdei.views.page_text import hexadecimal
 from qemu_sdei.views.record_fields import fields_of
@@ -37,7 +37,7 @@ class PageData:
     def __init__(self, meta: TraceMeta, records: Iterable[object], limit: int = RECORDS) -> None:
         """Read `records` (dicts as docs/reference/trace.md has them; what is none is skipped)."""
         self.meta = meta
-        shared = frozenset(event["event"] for event in meta.events if event.get("type") == "shared")
+        shared = SharedEvents(meta.events)
         self.names = {event["event"]: str(event["name"]) for event in meta.events}
         self.lanes = Lanes(shared=shared, length=limit)
         self.latencies = Latencies(meta)

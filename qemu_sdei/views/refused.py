@@ -6,7 +6,7 @@ far as the trace has said; what the firmware says itself (`why`) goes before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -88,7 +88,7 @@ def is_refusal(moment: Moment) -> bool:
 class Refusals:
     """Follows the states of events, and collects what is refused."""
 
-    def __init__(self, shared: frozenset[int] = frozenset()) -> None:
+    def __init__(self, shared: Container[int] = frozenset()) -> None:
         self._shared = shared
         self.states: dict[tuple[int, int | None], str] = {}
         """The last state that the trace has said of each event's instance; vCPU None for a shared event."""

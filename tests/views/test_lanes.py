@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.views.lanes import Lanes
-from qemu_sdei.views.moments import Moments
+from qemu_sdei.views.moments import Moments, SharedEvents
 from tests.examples import examples
 from tests.views.sample import Writer, delivery, trace
 
@@ -84,6 +84,18 @@ def test_a_shared_event_waits_for_any_vcpu() -> None:
     lanes = followed(records, shared=frozenset((0x200,)))
     assert lane(lanes, None)["pending"] == [[0, 20_000, 0x200]]
     assert lane(lanes, 3)["handlers"][0][4] == 0
+
+
+def test_a_bound_interrupt_s_event_is_shared_by_its_number() -> None:
+    write, bound = Writer(), 0x40FF_0100
+    records = [
+        write.record("trigger", 0, event=bound, by="interrupt", outcome="pending"),
+        write.record("undelivered", None, event=bound, reason="off", why="PE 1 is off"),
+        write.transition(2, bound, 3, 0, "UNREGISTER"),
+    ]
+    lanes = followed(records, shared=SharedEvents(()))
+    assert lane(lanes, None)["pending"] == [[0, 40_000, bound]]
+    assert 0 not in [lane["vcpu"] for lane in lanes.document(0) if lane["pending"]]
 
 
 def test_a_signal_is_pending_where_it_is_sent_to() -> None:
