@@ -137,6 +137,16 @@ const step = (by) => {
   select(places[Math.min(Math.max(to, 0), shownCount - 1)]);
 };
 
+// Show in the timeline what is around the selected record: some records in front of it, and behind.
+const showAround = () => {
+  const i = view.selected;
+  if (i < 0) return;
+  const here = records.at[i];
+  const before = records.at[Math.max(i - 10, 0)], after = records.at[Math.min(i + 10, records.length - 1)];
+  const reach = Math.max(here - before, after - here, 5e3) * 1.2;
+  show(here - reach, here + reach);
+};
+
 // ---- controls
 
 const addOptions = (id, values, text) => {
@@ -187,7 +197,7 @@ const startList = () => {
   const keys = {
     ArrowDown: () => step(1), ArrowUp: () => step(-1), PageDown: () => step(page()), PageUp: () => step(-page()),
     Home: () => step(-records.length), End: () => step(records.length),
-    Enter: () => view.selected >= 0 && show(records.at[view.selected] - 1e5, records.at[view.selected] + 1e5),
+    Enter: showAround,
   };
   list.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;

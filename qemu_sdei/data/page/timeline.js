@@ -78,12 +78,16 @@ const show = (from, to) => {
   viewListeners.forEach((listener) => listener());
 };
 
-const zoom = (factor, around = (view.from + view.to) / 2) =>
+const isInView = (i) => records.at[i] >= view.from && records.at[i] <= view.to;
+
+// What somebody looks at who says nothing else: the selected record, or the middle.
+const focus = () =>
+  view.selected >= 0 && isInView(view.selected) ? records.at[view.selected] : (view.from + view.to) / 2;
+
+const zoom = (factor, around = focus()) =>
   show(around - (around - view.from) * factor, around + (view.to - around) * factor);
 
 const move = (share) => show(view.from + (view.to - view.from) * share, view.to + (view.to - view.from) * share);
-
-const isInView = (i) => records.at[i] >= view.from && records.at[i] <= view.to;
 
 // Where the rows of a lane are, as shares of its height: top and height.
 const ROWS = { states: [0.06, 0.09], 0: [0.19, 0.25], 1: [0.45, 0.18], pending: [0.66, 0.07], ticks: [0.77, 0.18] };
