@@ -5,11 +5,11 @@ Each sequence of steps (`steps.py`) is matched with the same one of the other tr
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from qemu_sdei.trace.differences import Answers, Comparison, Difference, Only, Shown
+from qemu_sdei.trace.divergence_order import Order, Place
 from qemu_sdei.trace.folds import FOLDS
 from qemu_sdei.trace.matching import match
 from qemu_sdei.trace.meta import TraceMeta
@@ -18,7 +18,6 @@ from qemu_sdei.trace.steps import steps_of
 
 _PART_STEPS: Final = 200
 """Steps of one side of a difference that are shown at most."""
-_NEVER: Final = 1 << 62
 
 
 Records = Iterable[Mapping[str, Any]]
@@ -50,10 +49,9 @@ class _Comparer:
         self._folds = folds
         self._vcpu = vcpu
         self._context = context
-        self._effects = a.shows_states and b.shows_states
+        self._effects = not (a.hides_states or b.hides_states)
         self._found = Comparison(a, b)
-        self._order: list[tuple[int, int]] = []
-        """(serial number in B, in A) of steps that both have."""
+        self._order = Order(a, b)
         self._begin = [min((lane.times[0] for lane in run.lanes.values() if lane), default=0) for run in (a, b)]
 
     def run(self) -> Comparison:
@@ -61,11 +59,10 @@ class _Comparer:
         self._notes()
         self._counted()
         self._idle()
-        places = [(key, *self._lane(key)) for key in self._lanes()]
-        self._order.sort()
-        begun = [(self._when(difference, at), difference) for _, difference, at in places if difference is not None]
-        begun.sort(key=lambda one: one[0])
-        self._found.firsts = [difference for _, difference in begun]
+        self._order = Order(self._a, self._b)
+        begun = [found for key in self._lanes() if (found := self._lane(key)) is not None]
+        begun.sort(key=lambda one: self._order.key(one[1]))
+        self._found.firsts = [difference for difference, _ in begun]
         return self._found
 
     def _lanes(self) -> list[LaneKey]:
@@ -74,39 +71,34 @@ class _Comparer:
 
     # ---- one sequence ------------------------------------------------------------------------------------------------
 
-    def _lane(self, key: LaneKey) -> tuple[Difference | None, tuple[int, int]]:
-        """Compare one sequence; returns its first difference, and the serial numbers of the steps there."""
+    def _lane(self, key: LaneKey) -> tuple[Difference, Place] | None:
+        """Compare one sequence; returns its first difference, and where that is."""
         a, b = self._a.lanes.get(key, Lane()), self._b.lanes.get(key, Lane())
         matching = match(a.kinds, b.kinds)
         self._found.exact &= matching.exact
-        first: Difference | None = None
-        place = (_NEVER, _NEVER)
+        first: tuple[Difference, Place] | None = None
         at_a = at_b = equal = 0
         only: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
         other: dict[tuple[int, int, int], Answers] = {}
         for one in [*matching.matches, (len(a), len(b), 0)]:
             begin_a, begin_b, length = one
             if begin_a > at_a or begin_b > at_b:
-                if first is None:
-                    first = self._difference(key, a, b, (at_a, begin_a), (at_b, begin_b), equal)
-                    place = _serials(a, b, at_a, at_b)
+                first = first or self._difference(key, a, b, (at_a, begin_a), (at_b, begin_b), equal)
                 _count(only[0], a, at_a, begin_a)
                 _count(only[1], b, at_b, begin_b)
             for n in range(length):
                 x, y = begin_a + n, begin_b + n
-                self._order.append((b.numbers[y], a.numbers[x]))
+                self._order.both(a.numbers[x], b.numbers[y])
                 if self._alike(a, x, b, y):
                     equal += 1
                     continue
                 self._answered(other, key, a, x, b, y)
-                if first is None:
-                    first = self._difference(key, a, b, (x, x + 1), (y, y + 1), equal)
-                    place = _serials(a, b, x, y)
+                first = first or self._difference(key, a, b, (x, x + 1), (y, y + 1), equal)
             at_a, at_b = begin_a + length, begin_b + length
         self._found.equal += equal
         self._found.answers += other.values()
         self._only(key, *only)
-        return first, place
+        return first
 
     def _alike(self, a: Lane, x: int, b: Lane, y: int) -> bool:
         """Whether two steps of one kind are the same."""
@@ -145,7 +137,7 @@ class _Comparer:
 
     def _difference(
         self, key: LaneKey, a: Lane, b: Lane, in_a: tuple[int, int], in_b: tuple[int, int], equal: int
-    ) -> Difference:
+    ) -> tuple[Difference, Place]:
         found = Difference(
             *_where(key),
             equal,
@@ -158,21 +150,13 @@ class _Comparer:
         if in_a[1] - in_a[0] == in_b[1] - in_b[0] == 1:
             found.clause_a = self._outcome(a.outcomes[in_a[0]]).clause
             found.clause_b = self._outcome(b.outcomes[in_b[0]]).clause
-        return found
+        return found, self._order.place(a, b, in_a, in_b)
 
     def _shown(self, side: str, lane: Lane, n: int) -> Shown:
         kind, outcome = self._words.kinds[lane.kinds[n]], self._outcome(lane.outcomes[n])
         text = kind.text + answer(outcome) if kind.function else kind.text
         since = lane.times[n] - self._begin[side == "b"]
         return Shown(side, text, lane.numbers[n], since, lane.in_a_row[n])
-
-    def _when(self, difference: Difference, place: tuple[int, int]) -> tuple[int, int]:
-        """When a difference is, for the order of several: as A counts its records."""
-        in_a, in_b = place
-        if in_a != _NEVER:
-            return in_a, 0
-        at = bisect_right(self._order, (in_b, _NEVER))
-        return (self._order[at - 1][1], 1) if at else (0, 1)
 
     # ---- the rest ----------------------------------------------------------------------------------------------------
 
@@ -215,9 +199,8 @@ class _Comparer:
                 notes.append(f"{name} lacks {run.missing} records: what only the other one has may be among them")
             if run.cut is not None:
                 notes.append(f"of {name} only the first {run.cut} steps are compared")
-        if self._a.shows_states != self._b.shows_states:
-            one = "A" if self._b.shows_states else "B"
-            notes.append(f"{one} has no transitions: states of events are not compared")
+            if run.hides_states:
+                notes.append(f"{name} has no transitions: states of events are not compared")
 
 
 def answer(outcome: Outcome) -> str:
@@ -236,10 +219,6 @@ def _apart(a: Outcome, b: Outcome) -> tuple[str, str]:
 
 def _where(key: LaneKey) -> tuple[int, int | None]:
     return key[0], None if key[1] == OWN else key[1]
-
-
-def _serials(a: Lane, b: Lane, x: int, y: int) -> tuple[int, int]:
-    return (a.numbers[x] if x < len(a) else _NEVER, b.numbers[y] if y < len(b) else _NEVER)
 
 
 def _count(counts: dict[int, tuple[int, int]], lane: Lane, begin: int, end: int) -> None:

@@ -136,7 +136,8 @@ class Run:
         missing: how many records are missing.
         before: how many records are missing at the beginning.
         cut: only the first so many steps are there; None: all.
-        shows_states: it has transitions at all. One that another program wrote may have calls only.
+        registered, shows_states: whether events are registered in it, and whether it has transitions at all. One that
+            another program wrote may have calls only.
     """
 
     meta: TraceMeta
@@ -148,4 +149,10 @@ class Run:
     missing: int = 0
     before: int = 0
     cut: int | None = None
+    registered: bool = False
     shows_states: bool = False
+
+    @property
+    def hides_states(self) -> bool:
+        """Whether states of events change in it and it does not say so."""
+        return self.registered and not self.shows_states

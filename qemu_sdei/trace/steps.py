@@ -163,6 +163,7 @@ class _Maker:
         if call is None:
             return
         result, known = self._result(call)
+        self.run.registered |= call.function == "SDEI_EVENT_REGISTER" and call.result == 0
         clause = ""
         if call.result is not None and (call.result < 0 or call.named == "SUCCESS"):
             clause = clause_of_answer(call.function, call.result, call.state)
