@@ -48,7 +48,8 @@ class View:
         status: as `Overview.look` gives it.
         rates: as `overview.rates` gives it; None: there was one look only.
         log: what has happened, the newest last.
-        latency: title and distribution of each stage that was measured; the first one gets the picture.
+        latency: title and distribution of each stage that was measured, and how far a value may be off (ns, in the
+            middle); the first one gets the picture.
         clock: time of day.
         message: what is to be said; `trouble`: what is wrong with the guest.
     """
@@ -56,7 +57,7 @@ class View:
     status: Status
     rates: Status | None = None
     log: Sequence[Line] = ()
-    latency: Sequence[tuple[str, Measured]] = ()
+    latency: Sequence[tuple[str, Measured, int]] = ()
     clock: str = ""
     message: str = ""
     trouble: str = ""
@@ -250,21 +251,23 @@ def _latency(view: View, width: int, height: int) -> list[Text]:
     if not view.latency:
         return []
     if height < _TALL:
-        title, measured = view.latency[0]
-        return [Text(f" {title}: {_figures(measured)} {measured.line(max(width - 60, 8))}")]
-    size = max(cell_len(title) for title, _ in view.latency)
-    lines = [Text(f" {title:<{size}}  {_figures(measured)}") for title, measured in view.latency]
-    title, measured = view.latency[0]
+        title, measured, error = view.latency[0]
+        words = f" {title}: {_figures(measured, error)}"
+        return [Text(f"{words} {measured.line(max(width - len(words) - 2, 8))}")]
+    size = max(cell_len(title) for title, _, _ in view.latency)
+    lines = [Text(f" {title:<{size}}  {_figures(measured, error)}") for title, measured, error in view.latency]
+    title, measured, _ = view.latency[0]
     picture = measured.lines(min(width - 2, 100), 8 if height < 50 else 12)
     return [*lines, Text(f" {title}:", "bold"), *(Text(f"  {line}") for line in picture)]
 
 
-def _figures(measured: Measured) -> str:
+def _figures(measured: Measured, error: int) -> str:
     found = measured.figures()
     if not found.get("count"):
         return "none yet"
     parts = [f"{name} {duration(found[name])}" for name in ("p50", "p99", "max") if name in found]
-    return f"{', '.join(parts)} of {short(found['count'])}"
+    off = f" ±{duration(error)}" if error >= 500 else ""
+    return f"{', '.join(parts)}{off} of {short(found['count'])}"
 
 
 def _log(log: Sequence[Line], room: int) -> list[Text]:

@@ -110,7 +110,11 @@ class Watch:
         self._before = status
         self._name = self._overview.directory.name
         # Copies: the next look goes on counting while these are drawn.
-        latency = [(STAGES[name][0], deepcopy(found)) for name in _SHOWN if (found := self.latency.stages.get(name))]
+        latency = [
+            (STAGES[name][0], deepcopy(found), self.latency.errors[name].percentile(0.5))
+            for name in _SHOWN
+            if (found := self.latency.stages.get(name))
+        ]
         view = View(status, per_second, list(self._log), latency, time.strftime("%H:%M:%S"))
         with self._lock:
             self._view = view

@@ -41,7 +41,7 @@ def shown(view: View, width: int = 80, height: int = 24, choice: Choice | None =
 
 
 def view(vcpus: int = 2, events: int = 3, log: Sequence[Line] = LOG) -> View:
-    return View(status(vcpus, events), rates(vcpus), log, [("trigger to complete", Times())], clock="12:03:23")
+    return View(status(vcpus, events), rates(vcpus), log, [("trigger to complete", Times(), 4000)], clock="12:03:23")
 
 
 def test_a_small_terminal() -> None:
@@ -58,7 +58,7 @@ def test_a_small_terminal() -> None:
     assert lines[8] == "   last at EL3 by SDEI_EVENT_COMPLETE; went on in EL1h at 0xffff80000801b2cc"
     assert lines[9] == " event 0x100 (private-0), private, normal: running for 3.0 s"
     assert lines[10] == "   triggers: 3 accepted, 2 delivered, 1 merged, 0 dropped"
-    assert lines[11] == " trigger to complete: p50 56 µs, p99 340 µs, max 350 µs of 3 ▁█▃"
+    assert lines[11] == " trigger to complete: p50 56 µs, p99 340 µs, max 350 µs ±4 µs of 3 ▁█▃"
     assert lines[22] == " 12:03:22.123 vCPU 29 0x100 private-0: handler entered"
     assert lines[23] == " arrows choose  i inject  p pause  a all events  ? help  q quit"
 
