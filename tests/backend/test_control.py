@@ -66,9 +66,14 @@ def test_status_says_since_when_and_why(backend: Backend, peer: Peer) -> None:
     assert running["waits"] == "event 0x0 (software) waits for its own handler, which still runs on PE 0"
     assert running["since_ns"] > status["now_ns"]
     backend.server.log.look()  # as the loop does now and then
+    backend.call(0, Function.EVENT_COMPLETE, 0)  # the second one follows at once
     backend.call(0, Function.EVENT_COMPLETE, 0)
-    peer.result(cmd="regs", vcpu=0)
-    assert _instances(peer.result(cmd="status"))[0]["since_ns"] > running["since_ns"]
+    after = _instances(peer.result(cmd="status"))[0]
+    assert (after["state"], after["since_ns"]) == ("enabled", software["since_ns"]), "handlers came and went"
+    backend.call(0, Function.EVENT_DISABLE, 0)
+    disabled = _instances(peer.result(cmd="status"))[0]
+    assert disabled["state"] == "registered"
+    assert disabled["since_ns"] > running["since_ns"]
 
 
 def test_status_says_where_a_vcpu_was_last(backend: Backend, peer: Peer) -> None:

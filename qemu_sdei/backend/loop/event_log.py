@@ -62,14 +62,18 @@ class EventLog:
         method. The first one that comes of a call goes into the call's slot, which saves a record.
         """
         ring, clock, listeners, tell = self.ring, self.clock, self.listeners, self._tell
-        fold, keep, seen, times = ring.fold, ring.keep, self.times, self.times.events
-        codes = {name: [number << 24 | old << 16 for old in range(8)] for number, name in enumerate(CAUSES, 1)}
+        fold, keep, seen = ring.fold, ring.keep, self.times
+        of_cause = {
+            name: ([number << 24 | old << 16 for old in range(8)], seen.times_of(name))
+            for number, name in enumerate(CAUSES, 1)
+        }
 
         def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
+            codes, times = of_cause[cause]
             if fold.word:
-                keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[cause][old])
+                keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[old])
             else:
-                fold.word = event << 32 | codes[cause][old]
+                fold.word = event << 32 | codes[old]
             times[event][pe] = seen.now
             if listeners:
                 kind = _KINDS.get(cause, "transition")

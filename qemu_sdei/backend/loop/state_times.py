@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Final
+
+Times = defaultdict[int, list[int]]
+"""Event -> a time for each PE, and one for what has no PE (-1); 0: never. A list is made when it is first asked for."""
+_ENTERED: Final = "DISPATCH"
+_ENDED: Final = "COMPLETE"
 
 
 class StateTimes:
     """When things last changed, as this backend has seen it; what happened before it is not known.
 
     Attributes:
-        events: event -> time of the newest transition on each PE, 0: none was seen. The last place is for transitions
-            of no PE (-1). A list is made when it is first asked for: the hot path only stores.
+        entered: when each event's handler was last entered.
+        changed: when each event last changed otherwise: registered, enabled, ... That a handler ends is no change, so
+            that an event which is handled all the time is enabled for as long as it is.
         now: what the clock said when the loop last looked at it: less than a millisecond ago, where a vCPU is served.
-        power: the same of each vCPU's power state.
+        power: when each vCPU's power state last changed; 0: never.
         started_ns: when this backend began.
         reset_ns: when the machine last came out of reset; None: before this backend.
     """
@@ -21,10 +28,20 @@ class StateTimes:
     def __init__(self, clock: Callable[[], int], nr_cpus: int) -> None:
         """`clock` gives nanoseconds."""
         self.clock = clock
-        self.events: defaultdict[int, list[int]] = defaultdict(lambda: [0] * (nr_cpus + 1))
+
+        def never() -> list[int]:
+            return [0] * (nr_cpus + 1)
+
+        self.entered = Times(never)
+        self.changed = Times(never)
+        self._ended = Times(never)
         self.power = [0] * nr_cpus
         self.started_ns = self.now = clock()
         self.reset_ns: int | None = None
+
+    def times_of(self, cause: str) -> Times:
+        """Where the time of a transition by this cause (name of an `Action`) is kept: the hot path only stores."""
+        return {_ENTERED: self.entered, _ENDED: self._ended}.get(cause, self.changed)
 
     def note(self, name: str, pe: int) -> None:
         """Something rare has happened, named as in the trace."""
@@ -36,12 +53,14 @@ class StateTimes:
 
     def forget(self) -> None:
         """The states are others now, by no transition: they were replaced."""
-        for times in self.events.values():
-            times[:] = [0] * len(times)
+        self.entered.clear()
+        self.changed.clear()
 
-    def event(self, number: int, pe: int | None) -> int | None:
-        """Since when an event's instance is in its state: on `pe`, or of a shared event (None). None: not known."""
-        times = self.events.get(number)
+    def event(self, number: int, pe: int | None, *, running: bool) -> int | None:
+        """Since when an event's instance is in its state: on `pe`, or of a shared event (None). `running`: its handler
+        runs. None: not known.
+        """
+        times = (self.entered if running else self.changed).get(number)
         if times is None:
             return None
         return (max(times) if pe is None else times[pe]) or None

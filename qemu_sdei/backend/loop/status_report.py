@@ -30,7 +30,8 @@ def status(guest: ServedGuest, rejected: int, times: StateTimes) -> dict[str, An
     events = sdei["events"] if firmware.serves_sdei else []
     for event in events:
         for instance in event["instances"]:
-            instance["since_ns"] = times.event(event["event"], instance["pe"])
+            running = instance["running"]
+            instance["since_ns"] = times.event(event["event"], instance["pe"], running=running)
     triggers = firmware.dispatcher.counts()
     counts = {
         "calls": sum(map(sum, guest.calls.values())),
