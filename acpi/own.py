@@ -1,4 +1,6 @@
-"""The tables that announce our firmware: SDEI, HEST with sources that are notified by SDEI, and AGDI."""
+"""The tables that announce our firmware: SDEI, HEST with sources that are notified by SDEI, AGDI, BERT, and an SSDT by
+which it says that it comes first when hardware errs.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from acpi.errors import TableError
+from acpi.osc import osc_table
 from acpi.table import Oem, Table
 from acpi.tables.agdi import Agdi
+from acpi.tables.bert import Bert
 from acpi.tables.gas import Gas
 from acpi.tables.hest import Ghes, GhesV2, Hest, Notification
 from acpi.tables.sdei import Sdei
@@ -31,6 +35,16 @@ class GhesSource:
     """Physical address, a multiple of 8, of the 8-byte read-ack register; None for a source of type 9, without one."""
 
 
+@dataclass(frozen=True)
+class BootErrors:
+    """Where the errors of the boot before are."""
+
+    address: int
+    """Physical address, a multiple of 8, of error status blocks one behind the other; memory that is reserved."""
+    length: int
+    """Bytes, at least 20. What follows the last block is 0."""
+
+
 def own_tables(
     *,
     oem: Oem | None = None,
@@ -38,8 +52,10 @@ def own_tables(
     ghes: Sequence[GhesSource] = (),
     agdi_event: int | None = None,
     agdi_gsiv: int | None = None,
+    boot_errors: BootErrors | None = None,
+    firmware_first: bool = False,
 ) -> list[Table]:
-    """The tables that announce our firmware, in the order SDEI, HEST, AGDI.
+    """The tables that announce our firmware, in the order SDEI, HEST, AGDI, BERT, SSDT.
 
     Args:
         oem: OEM and creator fields of all of them.
@@ -47,6 +63,8 @@ def own_tables(
         ghes: the error sources; their ids count from 0. Without any there is no HEST.
         agdi_event: SDEI event that asks for a diagnostic dump and reset.
         agdi_gsiv: interrupt that asks for it: alone (mode 1), or beside the event (mode 2). Neither: no AGDI.
+        boot_errors: where errors of the boot before are. None: no BERT.
+        firmware_first: whether there is an SSDT with the method `_OSC` (`acpi.osc`): a machine has one of it.
 
     Raises:
         TableError: an event is 0 or used twice, an address is misaligned or used twice, a block is too short.
@@ -69,7 +87,25 @@ def own_tables(
         tables.append(Agdi.by_sdei(agdi_event, oem=oem))
     elif agdi_gsiv is not None:
         tables.append(Agdi.by_interrupt(agdi_gsiv, oem=oem))
+    if boot_errors is not None:
+        tables.append(_bert(boot_errors, oem))
+    if firmware_first:
+        tables.append(osc_table(oem))
     return tables
+
+
+def _bert(place: BootErrors, oem: Oem) -> Bert:
+    if place.address <= 0 or place.address % 8:
+        raise TableError(
+            f"{place.address:#x} is no address of a boot error region: it must be a multiple of 8 and not 0",
+            signature="BERT", field="region_address",
+        )  # fmt: skip
+    if place.length < MIN_BLOCK:
+        raise TableError(
+            f"an error status block has at least {MIN_BLOCK} bytes, not {place.length}",
+            signature="BERT", field="region_length",
+        )  # fmt: skip
+    return Bert(region_address=place.address, region_length=place.length, oem=oem)
 
 
 def _claim(users: dict[int, str], event: int, signature: str, field: str) -> None:
