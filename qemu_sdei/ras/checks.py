@@ -55,12 +55,12 @@ def check(found: Record | Block) -> list[Finding]:
 def structure_faults(structure: Structure, path: str) -> Iterator[Finding]:
     """Faults of one structure, and of those in it."""
     places = {item.name: (at, _size(value)) for item, value, at in structure.items()}
-    missing = [item for item in structure.table.items if item.name not in structure.values]
+    short = any(isinstance(item, Field) and item.name not in structure.values for item in structure.table.items)
     for item, value, _ in structure.items():
         name = f"{path}.{item.name}" if path else item.name
         if isinstance(item, Field):
             yield from _field_faults(structure, item, value, name)
-            if item.auto is not None and not missing:
+            if item.auto is not None and not short:
                 yield from _automatic_faults(structure, item, value, name, places)
         elif isinstance(item, Many):
             for number, each in enumerate(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from qemu_sdei.ras.block import BLOCK
@@ -52,11 +53,11 @@ def _chapter(table: Table, level: str, seen: set[str]) -> Iterator[str]:
             yield f"{len(registers)} registers of {sizes.pop()} bytes: {names}."
             yield ""
             return
-    yield "| offset | bytes | field | attribute | valid | values |"
-    yield "|---|---|---|---|---|---|"
+    yield "| offset | bytes | field | attribute | JSON | valid | values |"
+    yield "|---|---|---|---|---|---|---|"
     at: int | None = 0
     for item in table.items:
-        yield _row(item, at)
+        yield _row(item, at, table.validity)
         at = None if at is None or not isinstance(item, Field | Part) else at + _size(item)
     yield ""
     for item in table.items:
@@ -78,13 +79,22 @@ def _inner(item: Item) -> list[Table]:
     return [item.table] if isinstance(item, Part | Many) else []
 
 
-def _row(item: Item, at: int | None) -> str:
+def _row(item: Item, at: int | None, validity: str) -> str:
     size = str(_size(item)) if isinstance(item, Field | Part) else _length(item)
     valid = "" if item.valid is None else str(item.valid)
     hidden = getattr(item, "reserved", False) or getattr(item, "hidden", False)
     name = "" if hidden else f"`{item.name}`"
     place = "" if at is None else f"{at:#x}"
-    return f"| {place} | {size} | {item.title} | {name} | {valid} | {_values(item)} |".replace("|  |", "| |")
+    key = "" if hidden or item.name == validity else _key(item)
+    cells = (place, size, item.title, name, key, valid, _values(item))
+    return re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(cells)} |")
+
+
+def _key(item: Item) -> str:
+    """Its key in JSON; of bits that stand in the object around theirs."""
+    if item.json.flat and isinstance(item, Field) and item.word is not None:
+        return ", ".join(f"`{bits.key}`" for bits in item.word.bits if not bits.reserved)
+    return "" if item.json.unsaid else f"`{item.key}`"
 
 
 def _length(item: Many | Extent) -> str:
@@ -109,7 +119,7 @@ def _values(item: Item) -> str:
         )
     if isinstance(item, Extent):
         return "bytes"
-    parts = [_names(item.names), _word(item.word)]
+    parts = [_names(item.names), _otherwise(item), _word(item.word)]
     if item.words is not None:
         by, words = item.words
         named: dict[int, tuple[Word, list[int]]] = {}
@@ -120,6 +130,10 @@ def _values(item: Item) -> str:
     if item.kind is not Kind.NUMBER and not item.reserved:
         parts.append(item.kind.value)
     return "; ".join(filter(None, parts))
+
+
+def _otherwise(item: Field) -> str:
+    return f"else {item.otherwise}" if item.otherwise else ""
 
 
 def _names(names: Mapping[int, str]) -> str:
