@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from acpi.formats.acpidump import Entry
     from qemu_sdei.cli.tables_options import Asked
 
-TABLES: Final = ("sdei", "hest", "agdi", "fadt")
-_SIGNATURES: Final = {"sdei": b"SDEI", "hest": b"HEST", "agdi": b"AGDI", "fadt": b"FACP"}
+_SIGNATURES: Final = {
+    "sdei": b"SDEI", "hest": b"HEST", "agdi": b"AGDI", "bert": b"BERT", "ssdt": b"SSDT", "fadt": b"FACP",
+}  # fmt: skip
+TABLES: Final = tuple(_SIGNATURES)
 FORMATS: Final = ("aml", "dsl", "acpidump", "c", "hex", "edk2", "cpio")
 
 
@@ -25,16 +27,16 @@ def register(subparsers: Any) -> None:
         "tables",
         help="write ACPI tables for firmware builds; check, show and compare tables from anywhere",
         usage="%(prog)s [options] | %(prog)s check|show|diff FILE ...",
-        description="Make the ACPI tables that announce the firmware: SDEI, HEST (--ghes), AGDI (--agdi) and a FADT "
-        "with its PSCI flags set (--fadt). With --machine, or options of a machine, all tables of that QEMU machine "
-        "with ours among them, as `qemu-sdei run --acpi` gives them to a guest. Without --format and -o they are "
-        "shown.",
+        description="Make the ACPI tables that announce the firmware: SDEI, HEST (--ghes), AGDI (--agdi), BERT "
+        "(--bert), an SSDT (--osc) and a FADT with its PSCI flags set (--fadt). With --machine, or options "
+        "of a machine, all tables of that QEMU machine with ours among them, as `qemu-sdei run --acpi` gives them to a "
+        "guest (BERT and SSDT only where they are asked for). Without --format and -o they are shown.",
     )
     parser.add_argument(
         "--table",
         action="append",
         choices=(*TABLES, "all"),
-        help="sdei, hest, agdi, fadt or all; may be repeated (default: all)",
+        help="sdei, hest, agdi, bert, ssdt, fadt or all; may be repeated (default: all)",
     )
     parser.add_argument(
         "--format",
@@ -66,6 +68,18 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--agdi", metavar="EVENT", help="an AGDI that SDEI event EVENT signals")
     group.add_argument(
         "--agdi-interrupt", metavar="N", help="an AGDI that the interrupt with GSIV N signals; with --agdi: both do"
+    )
+    group.add_argument(
+        "--bert",
+        metavar="ADDRESS",
+        help="a BERT: errors of the boot before are at ADDRESS, generic error status blocks one behind the other. More "
+        "after a comma: size=BYTES of the region (default: 4096)",
+    )
+    group.add_argument(
+        "--osc",
+        action="store_true",
+        help="an SSDT with \\_SB._OSC, by which firmware says that it comes first when hardware errs (a DSDT that has "
+        "one must not get it)",
     )
     group.add_argument("--method", choices=("smc", "hvc"), default="smc", help="the FADT's PSCI conduit (default: smc)")
     group.add_argument("--fadt", metavar="FILE", help="the FADT to set PSCI in (a binary or a dump that has one)")
@@ -143,7 +157,7 @@ def _for_override(entries: list[Entry], asked: Asked, quiet: bool) -> list[Entry
                 error=True,
             )
     if not entries:
-        raise UsageError("no table is left for an initrd: give --ghes, --agdi or --fadt")
+        raise UsageError("no table is left for an initrd: give --ghes, --agdi, --bert, --osc or --fadt")
     return [
         Entry(override.newer(entry.data, int.from_bytes(entry.data[24:28], "little") + 1))
         if entry.data[:4] == b"FACP"

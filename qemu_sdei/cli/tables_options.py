@@ -13,6 +13,7 @@ from qemu_sdei.cli.guest_arguments import vcpus
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
+    from acpi.own import BootErrors
     from qemu_sdei.sdei.profile import Profile
     from qemu_sdei.tables.table_set import Content, ErrorSource
     from qemu_sdei.vm.options import GuestOptions
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _ADDRESS_MAX: Final = 1 << 52
 """Physical addresses of arm64 have 52 bits at most."""
 _BLOCK_MIN, _BLOCK_MAX = 64, 1 << 20
+_REGION: Final = 4096
+"""Bytes of a boot error region where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ def asked(args: argparse.Namespace) -> Asked:
     for name, given, what in (
         ("hest", sources, "an error source: give --ghes EVENT@ADDRESS"),
         ("agdi", agdi is not None or gsiv is not None, "its signal: give --agdi EVENT or --agdi-interrupt N"),
+        ("bert", args.bert, "its region: give --bert ADDRESS"),
+        ("ssdt", args.osc, "what it says: give --osc"),
         ("fadt", args.fadt or machine, "a FADT to set PSCI in: give --fadt FILE, or --machine for QEMU's"),
     ):
         if name in tables and not given:
@@ -65,6 +70,8 @@ def asked(args: argparse.Namespace) -> Asked:
         sources=sources,
         agdi_event=agdi,
         agdi_gsiv=gsiv,
+        boot_errors=None if args.bert is None else _region(args.bert),
+        firmware_first=args.osc,
         method=args.method,
         **_oem(args),
         fadt=None if args.fadt is None else _fadt(args.fadt),
@@ -122,6 +129,21 @@ def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:
     )
 
 
+def _region(text: str) -> BootErrors:
+    """Where --bert says that the errors of the boot before are."""
+    from acpi.own import BootErrors
+
+    place, comma, extra = text.partition(",")
+    key, _, value = extra.partition("=")
+    if comma and key != "size":
+        raise UsageError(f"--bert {text}: {extra!r} is not understood: size=BYTES")
+    address = _address(place, "--bert")
+    size = _number(value, "--bert size", _BLOCK_MAX) if comma else _REGION
+    if size < _BLOCK_MIN:
+        raise UsageError(f"--bert: a region of {size} bytes is too small: give {_BLOCK_MIN} or more")
+    return BootErrors(address, size)
+
+
 def _event(text: str, profile: Profile, option: str) -> int:
     """An event of the machine description, by number or name."""
     found = profile.find(text)
@@ -148,7 +170,7 @@ def _number(text: str, option: str, most: int) -> int:
 def _address(text: str, option: str) -> int:
     address = _number(text, option, _ADDRESS_MAX - 16)
     if address == 0 or address % 8:
-        raise UsageError(f"{option}: a register cannot be at {address:#x}: give an address that 8 divides, and not 0")
+        raise UsageError(f"{option}: it cannot be at {address:#x}: give an address that 8 divides, and not 0")
     return address
 
 

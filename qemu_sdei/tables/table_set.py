@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from acpi import AcpiError
 from acpi.formats.acpidump import Entry
-from acpi.own import GhesSource, own_tables
+from acpi.own import BootErrors, GhesSource, own_tables
 from acpi.table import Oem, Table
 from acpi.tables import Fadt
 from qemu_sdei.errors import GuestError, UsageError
@@ -45,6 +45,10 @@ class Content:
     agdi_event: int | None = None
     agdi_gsiv: int | None = None
     """Signalled by this interrupt: alone, or beside the event (mode 2)."""
+    boot_errors: BootErrors | None = None
+    """Where errors of the boot before are; None: no BERT."""
+    firmware_first: bool = False
+    r"""Whether there is an SSDT with `\_SB._OSC`."""
     method: Literal["smc", "hvc"] = "smc"
     oem_id: bytes | None = None
     """Of our tables; None: ours, or in a machine's set that of its FADT. 6 characters at most."""
@@ -65,7 +69,7 @@ class Content:
 
 
 def own(content: Content) -> list[Entry]:
-    """Our tables: SDEI, then HEST, AGDI and FADT as far as `content` has something for them.
+    """Our tables: SDEI, then HEST, AGDI, BERT, SSDT and FADT as far as `content` has something for them.
 
     Raises:
         UsageError: an error source has no address, or the FADT cannot say what PSCI needs.
@@ -84,6 +88,8 @@ def _made(content: Content, base: Oem) -> list[Table]:
         ghes=[_source(source) for source in content.sources],
         agdi_event=content.agdi_event,
         agdi_gsiv=content.agdi_gsiv,
+        boot_errors=content.boot_errors,
+        firmware_first=content.firmware_first,
     )
 
 
@@ -135,6 +141,8 @@ def of_machine(options: GuestOptions, content: Content) -> list[Entry]:
     config = BootConfig(kind="linux", kernel="", tables="acpi", ram_size=size, hidden_size=hidden, nr_cpus=options.smp)
     area = AcpiArea.of(config)
     content = replace(content, sources=_placed(content.sources, area))
+    if content.boot_errors is not None:
+        _check_region(content.boot_errors, area)
     _made(content, Oem())  # so that what is wrong with ours is not taken for QEMU's fault below
     files = read_files(
         [TABLES_FILE, RSDP_FILE, SCRIPT_FILE],
@@ -176,6 +184,16 @@ def _placed(sources: Sequence[ErrorSource], area: AcpiArea) -> list[ErrorSource]
                 raise UsageError(f"--ghes: {address:#x} is in the status block of the source of event {other.event:#x}")
         placed.append(source)
     return placed
+
+
+def _check_region(region: BootErrors, area: AcpiArea) -> None:
+    """Refuse a boot error region that a guest of the machine would take for its own memory."""
+    base, size = area.status
+    if not base <= region.address <= base + size - region.length:
+        raise UsageError(
+            f"--bert: {region.address:#x} to {region.address + region.length:#x} is not in the memory that this guest "
+            f"leaves alone: that is {base:#x} to {base + size:#x}"
+        )
 
 
 def _walk(memory: Mapping[int, bytes], rsdp: int) -> list[Entry]:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from acpi.formats import acpidump
+from acpi.osc import osc_table
 from acpi.parse import parse, split_file
-from acpi.tables import Agdi, Fadt, Ghes, GhesV2, Hest, Xsdt
+from acpi.tables import Agdi, Bert, Fadt, Ghes, GhesV2, Hest, Xsdt
 from tests.acpi.blobs import table
 from tests.boot.newc import entries
 from tests.cli.conftest import Command, RawCommand
@@ -87,6 +88,19 @@ def test_an_agdi_by_event_and_interrupt(raw: Callable[..., bytes]) -> None:
     ]
     assert isinstance(agdi, Agdi)
     assert (agdi.mode, agdi.sdei_event, agdi.gsiv) == (2, 0x324, 90)
+
+
+def test_errors_of_the_boot_before_and_firmware_first(raw: Callable[..., bytes]) -> None:
+    words = ["--bert", "0x7fd10000,size=8192", "--osc"]
+    tables = [parse(data) for data in split_file(raw("--format", "aml", *words, "--table", "bert", "--table", "ssdt"))]
+    bert, ssdt = tables
+    assert isinstance(bert, Bert)
+    assert (bert.region_address, bert.region_length) == (0x7FD1_0000, 8192)
+    assert ssdt.to_bytes()[36:] == osc_table().to_bytes()[36:]
+    assert [parse(data).signature for data in split_file(raw("--format", "aml", *words))] == [
+        "SDEI", "AGDI", "BERT", "SSDT",
+    ]  # fmt: skip
+    assert b"ssdt.aml" in raw("--format", "cpio", *words), "Linux takes it from an initrd"
 
 
 @pytest.mark.parametrize("form", ["aml", "acpidump", "hex", "c", "dsl", "edk2"])
@@ -190,6 +204,13 @@ def test_nothing_binary_goes_to_a_terminal(form: str) -> None:
         ("--ghes ghes@0x1000 --ghes private-a@0x2000,ack=0x1000", ["0x1000", "already"]),
         ("--ghes ghes@0x1000 --ghes private-a@0x1000,ack=none", ["0x1000", "already"]),
         ("--agdi-interrupt many", ["'many'"]),
+        ("--bert here", ["'here'"]),
+        ("--bert 0", ["0x0", "8 divides"]),
+        ("--bert 0x1000,size=20", ["20 bytes is too small"]),
+        ("--bert 0x1000,length=64", ["length=64", "size=BYTES"]),
+        ("--table bert", ["--bert ADDRESS"]),
+        ("--table ssdt", ["--osc"]),
+        ("--machine --bert 0x1000", ["0x1000", "leaves alone"]),
         ("--table hest", ["--ghes EVENT@ADDRESS"]),
         ("--table fadt", ["--fadt FILE"]),
         ("--fadt /nonexistent", ["/nonexistent", "No such file"]),
