@@ -19,7 +19,7 @@ RAW: Final = Table("raw", "Section", (Extent(title="Data", json=Json(as_bytes=".
 
 @dataclass(frozen=True)
 class SectionKind:
-    """A type of section. Calling it makes one: `MEMORY(physical_address=0x41e78000, node=0)`."""
+    """A type of section. Calling it makes one: `Memory(physical_address=0x41e78000, node=0)`."""
 
     guid: UUID
     table: Table
@@ -62,49 +62,49 @@ def _kind(guid: str, table: Table, key: str, label: str, *headline: str) -> Sect
     return SectionKind(UUID(guid), table, key, label, headline)
 
 
-MEMORY: Final = _kind(
+Memory: Final = _kind(
     "a5bc1114-6f64-4ede-b863-3e83ed7c83b1", memory.MEMORY, "Memory", "Platform Memory",
     "memory_error_type", "physical_address",
 )  # fmt: skip
-MEMORY_2: Final = _kind(
+Memory2: Final = _kind(
     "61ec04fc-48e6-d813-25c9-8daa44750b12", memory.MEMORY_2, "Memory2", "Platform Memory 2",
     "memory_error_type", "physical_address",
 )  # fmt: skip
-ARM: Final = _kind("e19e3d16-bc11-11e4-9caa-c2051d5d46b0", arm.ARM, "ArmProcessor", "ARM", "mpidr_el1")
-ARM_RAS: Final = _kind("bf32d4d5-b427-4025-8495-8a9e5d4030e4", arm_ras.ARM_RAS, "ArmRas", "ARM RAS", "component_type")
-PROCESSOR: Final = _kind(
+Arm: Final = _kind("e19e3d16-bc11-11e4-9caa-c2051d5d46b0", arm.ARM, "ArmProcessor", "ARM", "mpidr_el1")
+ArmRas: Final = _kind("bf32d4d5-b427-4025-8495-8a9e5d4030e4", arm_ras.ARM_RAS, "ArmRas", "ARM RAS", "component_type")
+Processor: Final = _kind(
     "9876ccad-47b4-4bdb-b65e-16f193c4f3db", processor.PROCESSOR_GENERIC, "GenericProcessor", "Processor Generic",
     "processor_error_type", "processor_id",
 )  # fmt: skip
-PCIE: Final = _kind("d995e954-bbc1-430f-ad91-b44dcb3c6f35", pcie.PCIE, "Pcie", "PCIe", "port_type")
-FIRMWARE: Final = _kind(
+Pcie: Final = _kind("d995e954-bbc1-430f-ad91-b44dcb3c6f35", pcie.PCIE, "Pcie", "PCIe", "port_type")
+Firmware: Final = _kind(
     "81212a96-09ed-4996-9471-8d729c8e69ed", firmware.FIRMWARE, "Firmware", "Firmware Error Record Reference",
     "firmware_error_record_type",
 )  # fmt: skip
-CXL_PROTOCOL: Final = _kind(
+CxlProtocol: Final = _kind(
     "80b9efb4-52b5-4de3-a777-68784b771048", cxl.CXL_PROTOCOL, "CxlProtocol", "CXL Protocol Error", "cxl_agent_type"
 )
 _COMPONENT: Final = "CxlComponent"
-CXL_GENERAL_MEDIA: Final = _kind(
+CxlGeneralMedia: Final = _kind(
     "fbcd0a77-c260-417f-85a9-088b1621eba6", cxl.CXL_GENERAL_MEDIA, _COMPONENT, "CXL General Media Component Error"
 )
-CXL_DRAM: Final = _kind("601dcbb3-9c06-4eab-b8af-4e9bfb5c9624", cxl.CXL_DRAM, _COMPONENT, "CXL DRAM Component Error")
-CXL_MEMORY_MODULE: Final = _kind(
+CxlDram: Final = _kind("601dcbb3-9c06-4eab-b8af-4e9bfb5c9624", cxl.CXL_DRAM, _COMPONENT, "CXL DRAM Component Error")
+CxlMemoryModule: Final = _kind(
     "fe927475-dd59-4339-a586-79bab113b774", cxl.CXL_MEMORY_MODULE, _COMPONENT, "CXL Memory Module Component Error"
 )
-CXL_PHYSICAL_SWITCH: Final = _kind(
+CxlPhysicalSwitch: Final = _kind(
     "77cf9271-9c02-470b-9fe4-bc7b75f2da97", cxl.CXL_PHYSICAL_SWITCH, _COMPONENT, "CXL Physical Switch Component Error"
 )
-CXL_VIRTUAL_SWITCH: Final = _kind(
+CxlVirtualSwitch: Final = _kind(
     "40d26425-3396-4c4d-a5da-3d47263af425", cxl.CXL_VIRTUAL_SWITCH, _COMPONENT, "CXL Virtual Switch Component Error"
 )
-CXL_MLD_PORT: Final = _kind(
+CxlMldPort: Final = _kind(
     "8dc44363-0c96-4710-b7bf-04bb99534c3f", cxl.CXL_MLD_PORT, _COMPONENT, "CXL MLD Port Component Error"
 )
 
 _ALL: Final = (
-    MEMORY, MEMORY_2, ARM, ARM_RAS, PROCESSOR, PCIE, FIRMWARE, CXL_PROTOCOL, CXL_GENERAL_MEDIA, CXL_DRAM,
-    CXL_MEMORY_MODULE, CXL_PHYSICAL_SWITCH, CXL_VIRTUAL_SWITCH, CXL_MLD_PORT,
+    Memory, Memory2, Arm, ArmRas, Processor, Pcie, Firmware, CxlProtocol, CxlGeneralMedia, CxlDram, CxlMemoryModule,
+    CxlPhysicalSwitch, CxlVirtualSwitch, CxlMldPort,
 )  # fmt: skip
 Kinds = Mapping[UUID, SectionKind]
 KINDS: Final[Kinds] = {kind.guid: kind for kind in _ALL}

@@ -188,7 +188,7 @@ def test_files(text: str, name: str, junk: bytes) -> None:
 @given(hostile, hostile)
 def test_an_error_record(text: str, other: str) -> None:
     data = (text + other).encode("utf-8", "replace")[:128]
-    section = kinds.PROCESSOR(cpu_brand_string=data.ljust(128, b"\0"))
+    section = kinds.Processor(cpu_brand_string=data.ljust(128, b"\0"))
     made = block([entry(section, fru_text=data[:20].ljust(20, b"\0"))])
     with tempfile.NamedTemporaryFile() as file:
         file.write(made.pack())

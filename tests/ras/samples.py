@@ -23,7 +23,7 @@ VENDOR = UUID("8d3c1c7e-5f0a-4b0e-9d62-1a2b3c4d5e6f")
 SAMPLES: Mapping[str, Section] = {
     section.kind.name: section
     for section in (
-        kinds.MEMORY(
+        kinds.Memory(
             error_status={"error_type": "ERR_MEM", "first_error": True},
             physical_address=0x41E7_8000,
             physical_address_mask=0xFFFF_FFFF_FFFF_F000,
@@ -34,8 +34,8 @@ SAMPLES: Mapping[str, Section] = {
             memory_error_type="Multi-bit ECC",
             extended={"row_bit_16": 1, "chip_identification": 5},
         ),
-        kinds.MEMORY_2(physical_address=0x1000, bank=7, row=70_000, status="Uncorrected", memory_error_type=2),
-        kinds.ARM(
+        kinds.Memory2(physical_address=0x1000, bank=7, row=70_000, status="Uncorrected", memory_error_type=2),
+        kinds.Arm(
             mpidr_el1=0x8000_0003,
             midr_el1=0x410F_D083,
             error_affinity_level=1,
@@ -59,7 +59,7 @@ SAMPLES: Mapping[str, Section] = {
             ],
             vendor_specific_information=b"vendor",
         ),
-        kinds.ARM_RAS(
+        kinds.ArmRas(
             component_type="SMMUErrorNode",
             ip_instance_format="SystemPhysicalAddress",
             ip_instance={"system_physical_address": 0x0905_0000},
@@ -78,10 +78,10 @@ SAMPLES: Mapping[str, Section] = {
                 "key_value_pairs": [{"key": VENDOR, "value": 5}],
             },
         ),
-        kinds.PROCESSOR(
+        kinds.Processor(
             processor_type="ARM", processor_isa=4, flags={"restartable": 1}, cpu_brand_string="Neoverse N1", level=1
         ),
-        kinds.PCIE(
+        kinds.Pcie(
             port_type="Root Port",
             version={"major": 4, "minor": 1},
             command_status={"command_register": 0x507},
@@ -90,23 +90,23 @@ SAMPLES: Mapping[str, Section] = {
             capability_structure={"device_status": {"fatal_error_detected": True}},
             aer_info={"uncorrectable_error_status": {"malformed_tlp": 1, "completion_timeout": 1}},
         ),
-        kinds.FIRMWARE(firmware_error_record_type=2, record_identifier_guid=VENDOR),
-        kinds.CXL_PROTOCOL(
+        kinds.Firmware(firmware_error_record_type=2, record_identifier_guid=VENDOR),
+        kinds.CxlProtocol(
             cxl_agent_type="CXL Root Port",
             cxl_agent_address={"bus_number": 0x35, "device_number": 1},
             device_id={"vendor_id": 0x8086},
             cxl_dvsec=bytes(range(60)),
             cxl_error_log={"uncorrectable_error_status": {"receiver_overflow": True}},
         ),
-        kinds.CXL_GENERAL_MEDIA(
+        kinds.CxlGeneralMedia(
             device_id={"bus_number": 1, "segment_number": 2},
             cxl_component_event_log={"event_physical_address": 0x4000, "memory_event_type": "Data Path Error"},
         ),
-        kinds.CXL_DRAM(cxl_component_event_log={"row": 5, "correction_mask": bytes(32)}),
-        kinds.CXL_MEMORY_MODULE(device_serial_number=7, cxl_component_event_log={"life_used": 90}),
-        kinds.CXL_PHYSICAL_SWITCH(cxl_component_event_log={"event_data": bytes(80)}),
-        kinds.CXL_VIRTUAL_SWITCH(cxl_component_event_log={"event_record_handle": 1}),
-        kinds.CXL_MLD_PORT(cxl_component_event_log=b"short"),
+        kinds.CxlDram(cxl_component_event_log={"row": 5, "correction_mask": bytes(32)}),
+        kinds.CxlMemoryModule(device_serial_number=7, cxl_component_event_log={"life_used": 90}),
+        kinds.CxlPhysicalSwitch(cxl_component_event_log={"event_data": bytes(80)}),
+        kinds.CxlVirtualSwitch(cxl_component_event_log={"event_record_handle": 1}),
+        kinds.CxlMldPort(cxl_component_event_log=b"short"),
     )
 }
 

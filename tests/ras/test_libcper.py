@@ -21,7 +21,7 @@ from tests.examples import examples
 from tests.ras.samples import SAMPLES, VENDOR, blocks, refusal, whole_records
 
 every_kind = pytest.mark.parametrize("section", SAMPLES.values(), ids=SAMPLES)
-MEMORY_ERROR = kinds.MEMORY(physical_address=0x1000, memory_error_type=3)
+MEMORY_ERROR = kinds.Memory(physical_address=0x1000, memory_error_type=3)
 
 
 def through_text(document: Any) -> Any:
@@ -67,7 +67,7 @@ def test_the_shape_is_libcpers() -> None:
     made = record(
         [
             entry(
-                kinds.MEMORY(
+                kinds.Memory(
                     error_status={"error_type": "ERR_MEM", "data": 1},
                     physical_address=0x41E7_8000,
                     module=2,
@@ -198,7 +198,7 @@ def test_a_record_by_hand_needs_no_more_than_its_section() -> None:
     assert found.entries[0].section == MEMORY_ERROR
     assert (found.severity, found.head["record_length"], found.head["section_count"]) == (1, 280, 1)
     made = from_json({"dataEntries": [{"severity": {"code": 1}}], "sections": [{"Memory": {"node": 1}}]})
-    assert made == block([entry(kinds.MEMORY(node=1), "fatal")])
+    assert made == block([entry(kinds.Memory(node=1), "fatal")])
 
 
 def test_one_section_with_its_descriptor() -> None:
@@ -216,7 +216,7 @@ def test_a_type_that_nobody_knows_is_base64() -> None:
     assert from_json(document) == made
     known = from_json(
         {
-            "sectionDescriptors": [{"sectionType": {"data": str(kinds.MEMORY.guid)}}],
+            "sectionDescriptors": [{"sectionType": {"data": str(kinds.Memory.guid)}}],
             "sections": [{"Unknown": {"data": base64.b64encode(bytes(10)).decode()}}],
         }
     )
@@ -225,7 +225,7 @@ def test_a_type_that_nobody_knows_is_base64() -> None:
 
 def test_other_bytes_are_said_by_their_place() -> None:
     body = MEMORY_ERROR.body.replaced(validation_bits=1 << 1 | 1 << 60, node=7)  # nor is the error type valid
-    made = block([entry(Section(kinds.MEMORY, body))], raw=b"\xab")
+    made = block([entry(Section(kinds.Memory, body))], raw=b"\xab")
     document = to_json(made)
     assert document["sections"][0]["otherBytes"] == {"0x7": "10", "0x20": "07", "0x48": "03"}
     assert document["rest"] == "qw=="
@@ -266,8 +266,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "sectionDescriptors: there are 0 of them and 1 sections",
     ),
     "another type": (
-        {"sections": [{"Memory": {}}], "sectionDescriptors": [{"sectionType": {"data": str(kinds.ARM.guid)}}]},
-        f"sections[0]: a section of type {kinds.ARM.guid} is 'ArmProcessor' and not 'Memory'",
+        {"sections": [{"Memory": {}}], "sectionDescriptors": [{"sectionType": {"data": str(kinds.Arm.guid)}}]},
+        f"sections[0]: a section of type {kinds.Arm.guid} is 'ArmProcessor' and not 'Memory'",
     ),
     "a type of no GUID": (
         {"sections": [{"Memory": {}}], "sectionDescriptors": [{"sectionType": "x"}]},

@@ -14,7 +14,7 @@ from qemu_sdei.ras.record import parse_record, record
 from qemu_sdei.ras.summary import summary
 from tests.ras.samples import SAMPLES, sample_entries
 
-MEMORY_ERROR = kinds.MEMORY(physical_address=0x1000, memory_error_type=3)
+MEMORY_ERROR = kinds.Memory(physical_address=0x1000, memory_error_type=3)
 
 
 def test_a_block_is_printed_field_by_field() -> None:
@@ -73,7 +73,7 @@ def test_all_sections_fit_into_80_columns() -> None:
 
 def test_what_is_not_valid_is_left_out_or_said() -> None:
     body = MEMORY_ERROR.body.replaced(node=7)
-    lines = printed(block([entry(Section(kinds.MEMORY, body))])).splitlines()
+    lines = printed(block([entry(Section(kinds.Memory, body))])).splitlines()
     assert [line.split() for line in lines if "valid)" in line and "Node" in line] == [["Node", "7", "(not", "valid)"]]
     assert not [line for line in lines if "Card" in line]
 
@@ -83,7 +83,7 @@ def test_a_terminal_obeys_none_of_it() -> None:
     text = printed(made)
     assert "\x1b" not in text
     assert "\x07" not in text
-    firm = kinds.PROCESSOR(cpu_brand_string="\x1b[31mred")
+    firm = kinds.Processor(cpu_brand_string="\x1b[31mred")
     assert "\x1b" not in printed(block([entry(firm)]))
 
 
@@ -91,7 +91,7 @@ def test_a_summary_says_what_happened() -> None:
     kinds_of_errors = "Cache Error, TLB Error, Bus Error, Micro-Architectural Error"
     assert summary(SAMPLES["arm"]) == f"Arm Processor Error Section: MPIDR_EL1 0x80000003, {kinds_of_errors}"
     assert summary(SAMPLES["pcie"]) == "PCI Express Error Section: Root Port, 0000:00:01.0"
-    assert summary(kinds.MEMORY()) == "Memory Error Section"
+    assert summary(kinds.Memory()) == "Memory Error Section"
 
 
 # ---- what is wrong
@@ -124,7 +124,7 @@ def test_values_without_a_meaning_and_reserved_bytes() -> None:
 
 
 def test_counts_and_lengths_that_are_wrong() -> None:
-    arm = kinds.ARM(error_information=[{"type": 2, "length": 31}])
+    arm = kinds.Arm(error_information=[{"type": 2, "length": 31}])
     found = check(block([entry(arm)]))
     assert [str(each) for each in found] == [
         "error: sections[0].error_information[0].length: it is 31, and should be 32"

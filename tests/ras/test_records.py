@@ -14,13 +14,13 @@ from qemu_sdei.ras import kinds
 from qemu_sdei.ras.block import Block, block, block_from_base64, parse_block, parse_blocks
 from qemu_sdei.ras.conversion import as_block, as_record
 from qemu_sdei.ras.entry import entry
-from qemu_sdei.ras.kinds import KINDS, MEMORY, SectionKind
+from qemu_sdei.ras.kinds import KINDS, Memory, SectionKind
 from qemu_sdei.ras.record import Record, parse_record, parse_records, record
 from qemu_sdei.ras.severity import Severity, severity_of, worst
 from tests.examples import examples
 from tests.ras.samples import SAMPLES, VENDOR, blocks, refusal, sample_entries, whole_records
 
-MEMORY_ERROR = MEMORY(physical_address=0x1000, memory_error_type=3)
+MEMORY_ERROR = Memory(physical_address=0x1000, memory_error_type=3)
 
 
 def test_the_block_that_linux_took() -> None:
@@ -178,7 +178,7 @@ def test_wrong_lengths_are_refused_or_kept(name: str, data: st.DataObject) -> No
 def test_a_count_costs_nothing_before_it_is_believed() -> None:
     arm_ras = SAMPLES["arm-ras"].body.replaced(error_syndrome_array_num_entries=0xFFFF_FFFF).pack()
     with pytest.raises(CperError, match="4294967295 times at least 72 bytes are needed") as error:
-        kinds.ARM_RAS.parse(arm_ras)
+        kinds.ArmRas.parse(arm_ras)
     assert error.value.field == "error_syndromes"
 
 
@@ -193,7 +193,7 @@ DAMAGE = {
         "offset 0x2c, entries[0].error_data_length: it says 80 bytes of section, 0 are left",
     ),
     "a section cut short": (
-        block([entry(kinds.raw(MEMORY.guid, bytes(40)))]).pack(),
+        block([entry(kinds.raw(Memory.guid, bytes(40)))]).pack(),
         "offset 0x84, entries[0].section.device: cut short: 2 bytes are needed here, 0 are left",
     ),
     "raw data outside": (
@@ -236,7 +236,7 @@ def test_bytes_between_the_sections_stay() -> None:
 
 
 def test_kinds_of_a_user_come_along() -> None:
-    own = SectionKind(VENDOR, MEMORY.table, "Own", "Own")
+    own = SectionKind(VENDOR, Memory.table, "Own", "Own")
     data = block([entry(kinds.raw(VENDOR, MEMORY_ERROR.pack()))]).pack()
     assert parse_block(data).entries[0].section.kind.table is kinds.RAW
     assert parse_block(data, {**KINDS, VENDOR: own}).entries[0].section["memory_error_type"] == 3
@@ -246,4 +246,4 @@ def test_too_much() -> None:
     with pytest.raises(CperError, match="1024 entries are too many"):
         block([entry(MEMORY_ERROR)] * 1024)
     with pytest.raises(CperError, match="65536 is more than 'CXL DVSEC Length' can say"):
-        kinds.CXL_PROTOCOL(cxl_dvsec=bytes(0x1_0000))
+        kinds.CxlProtocol(cxl_dvsec=bytes(0x1_0000))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qemu_sdei import ras
 from qemu_sdei.errors import CperError, UsageError
 from qemu_sdei.ras import kinds
 from qemu_sdei.ras.block import BLOCK
@@ -42,7 +43,8 @@ SIZES = {
 every_kind = pytest.mark.parametrize("section", SAMPLES.values(), ids=SAMPLES)
 
 
-def test_each_kind_has_a_sample() -> None:
+def test_each_kind_has_a_sample_and_a_name_in_the_package() -> None:
+    assert {getattr(ras, name) for name in ras.__all__} == set(KINDS.values())
     assert set(SAMPLES) == {kind.name for kind in KINDS.values()}
 
 
@@ -128,7 +130,7 @@ def test_validation_bits_are_numbered_as_the_specification_does() -> None:
     }.items():
         items = SAMPLES[name].kind.table.items
         assert [each.valid for each in items if each.valid is not None] == wanted, name
-    bank = kinds.MEMORY.table["bank"], kinds.MEMORY_2.table["bank"]
+    bank = kinds.Memory.table["bank"], kinds.Memory2.table["bank"]
     assert [[b.valid for b in each.word.bits] for each in bank if isinstance(each, Field) and each.word] == [
         [20, 19],
         [21, 20],
@@ -171,7 +173,7 @@ def test_the_bytes_that_linux_took() -> None:
     """Written by hand for a prototype, and taken by Linux 6.1 and 6.12."""
     address, mask = 0x41E7_8000, 0xFFFF_FFFF_FFFF_F000
     memory = struct.pack("<QQQQHHHHHHHHQQQBBHHH", 0x403E, 0, address, mask, *[0] * 8, 0, 0, 0, 3, 0, 0, 0, 0)
-    made = kinds.MEMORY(
+    made = kinds.Memory(
         physical_address=address,
         physical_address_mask=mask,
         node=0,
@@ -183,7 +185,7 @@ def test_the_bytes_that_linux_took() -> None:
 
     information = struct.pack("<BBHBHBQQQ", 0, 32, 0x16, 2, 0, 0, 0x9100_0000_0042_0007, 0, address)
     arm = struct.pack("<IHHIB3xQQII", 5, 1, 0, 72, 0, 0x8000_0001, 0x410F_D083, 1, 0) + information
-    made = kinds.ARM(
+    made = kinds.Arm(
         mpidr_el1=0x8000_0001,
         midr_el1=0x410F_D083,
         running_state=1,
@@ -201,7 +203,7 @@ def test_the_bytes_that_linux_took() -> None:
     aer = bytes.fromhex("01000100") + struct.pack("<IIIIII4I", 0x4000, 0, 0x462030, 0, 0, 14, 1, 2, 3, 4) + bytes(52)
     pcie = struct.pack("<QIBBHHHI", 0x8D, 4, 0, 0, 0, 0x507, 0x10, 0)
     pcie += struct.pack("<HH3BBBHBBHB", 0x1B36, 0xC, 0, 4, 6, 0, 1, 0, 0, 0, 0, 0) + bytes(8 + 4) + bytes(60) + aer
-    made = kinds.PCIE(
+    made = kinds.Pcie(
         port_type="Root Port",
         command_status={"command_register": 0x507, "status_register": 0x10},
         device_id={"vendor_id": 0x1B36, "device_id": 0xC, "class_code": 0x060400, "device_number": 1},
@@ -216,13 +218,13 @@ def test_the_bytes_that_linux_took() -> None:
 
 
 def test_validation_bits_say_what_was_given() -> None:
-    memory = kinds.MEMORY(node=0, bank={"bank_address": 1})
+    memory = kinds.Memory(node=0, bank={"bank_address": 1})
     valid = {item.name for item in memory.kind.table.items if memory.body.valid(item)}
     assert valid == {"validation_bits", "node"}
     assert memory["validation_bits"] == 1 << 3 | 1 << 20
-    assert kinds.MEMORY(bank=1)["validation_bits"] == 1 << 6
-    assert kinds.MEMORY(node=0, validation_bits=0)["validation_bits"] == 0
-    information = kinds.ARM(error_information=[{"type": 2, "error_information": {"level": 0}}])["error_information"][0]
+    assert kinds.Memory(bank=1)["validation_bits"] == 1 << 6
+    assert kinds.Memory(node=0, validation_bits=0)["validation_bits"] == 0
+    information = kinds.Arm(error_information=[{"type": 2, "error_information": {"level": 0}}])["error_information"][0]
     assert information["error_information"] == 1 << 2
     assert information["validation_bits"] == 1 << 2
 
@@ -231,7 +233,7 @@ def test_counts_and_lengths_follow_and_can_be_wrong() -> None:
     arm = SAMPLES["arm"]
     assert (arm["error_information_number"], arm["context_information_number"]) == (4, 10)
     assert arm["section_length"] == len(arm.pack())
-    wrong = kinds.ARM(error_information_number=9, section_length=1)
+    wrong = kinds.Arm(error_information_number=9, section_length=1)
     assert (wrong["error_information_number"], wrong["section_length"]) == (9, 1)
     longer = arm.body.replaced(section_length=0xFFFF)
     assert longer["section_length"] == 0xFFFF
@@ -241,17 +243,17 @@ def test_counts_and_lengths_follow_and_can_be_wrong() -> None:
 def test_a_memory_section_of_before_uefi_2_3() -> None:
     """It ends with the error type; Linux takes it."""
     data = SAMPLES["memory"].pack()[:73]
-    section = kinds.MEMORY.parse(data)
+    section = kinds.Memory.parse(data)
     assert section.pack() == data
     assert section["memory_error_type"] == 3
     assert "extended" not in section.body.values
     with pytest.raises(CperError, match="cut short"):
-        kinds.MEMORY.parse(data[:72])
+        kinds.Memory.parse(data[:72])
 
 
 def test_words_are_the_spec_s_in_any_spelling() -> None:
     for words in ("Multi-bit ECC", "multi-bit ecc", "multibitecc", "MULTI_BIT_ECC", "3", "0x3", 3):
-        assert kinds.MEMORY(memory_error_type=words)["memory_error_type"] == 3
+        assert kinds.Memory(memory_error_type=words)["memory_error_type"] == 3
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -272,19 +274,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_be_is_refused_by_its_field(case: str) -> None:
     given, message = REFUSED[case]
     with pytest.raises(UsageError) as error:
-        kinds.MEMORY(**given)
+        kinds.Memory(**given)
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_faults_deep_inside_have_a_path() -> None:
     with pytest.raises(CperError) as error:
-        kinds.ARM(error_information=[{}, {"flags": {"overflow": 2}}])
+        kinds.Arm(error_information=[{}, {"flags": {"overflow": 2}}])
     assert error.value.field == "error_information[1].flags.overflow"
     with pytest.raises(CperError, match="of this type its bits have no names: give a number"):
-        kinds.ARM(error_information=[{"type": 77, "error_information": {"level": 1}}])
+        kinds.Arm(error_information=[{"type": 77, "error_information": {"level": 1}}])
     with pytest.raises(CperError, match="it is no list"):
-        kinds.ARM(error_information=b"x")
+        kinds.Arm(error_information=b"x")
     for wrong in ("€", "x" * 21):
         with pytest.raises(CperError):
             ENTRY.make({"fru_text": wrong})
@@ -300,7 +302,7 @@ def test_a_type_that_nobody_knows_is_bytes() -> None:
 
 
 def test_structures_are_compared_by_what_they_say() -> None:
-    one, other = kinds.MEMORY(node=1), kinds.MEMORY(node=2)
+    one, other = kinds.Memory(node=1), kinds.Memory(node=2)
     assert one != other
     assert one.body.replaced(node=2) == other.body
     assert isinstance(one.body, Structure)
