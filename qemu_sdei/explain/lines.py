@@ -10,7 +10,7 @@ from qemu_sdei.durations import duration
 from qemu_sdei.explain.explanation import Explanation
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.picture import Event, Instance, Vcpu, Where
-from qemu_sdei.explain.words import ago, answer, joined, lasting
+from qemu_sdei.explain.words import ago, answer, joined, lasting, numbers
 
 WIDTH: Final = 92
 _HEARD: Final = 1_000_000_000
@@ -148,7 +148,7 @@ def _vcpus(explanation: Explanation, width: int, registers: bool, only: int | No
             }
             if len(places) == 1 and " at " not in plain:
                 plain += f", all at {explanation.picture.at(places.pop())}"
-            yield from _wrapped(f"{_numbers(indexes)}: {plain}", "  ", "      ", width)
+            yield from _wrapped(f"{numbers(indexes)}: {plain}", "  ", "      ", width)
         elif vcpu.index not in left_out:
             yield from _vcpu(explanation, vcpu, width, registers)
 
@@ -176,17 +176,6 @@ def _plain(explanation: Explanation, vcpu: Vcpu) -> str | None:
             else None
         )
     return f"on, unmasked; {heard}"
-
-
-def _numbers(indexes: list[int]) -> str:
-    """[0, 1, 2, 5] as "0-2, 5"."""
-    runs: list[list[int]] = []
-    for index in indexes:
-        if runs and runs[-1][1] == index - 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def _vcpu(explanation: Explanation, vcpu: Vcpu, width: int, registers: bool) -> Iterator[str]:

@@ -228,6 +228,16 @@ def test_masked_for_ever() -> None:
     assert "SDEI_PE_UNMASK on vCPU 1 (DEN0054 5.1.13)" in finding.todo
 
 
+def test_vcpus_that_are_masked_alike_are_one_finding() -> None:
+    scene = ready(4)
+    for vcpu in (1, 2, 3):
+        scene.mask(vcpu)
+        scene.trigger(SOFTWARE, vcpu)
+    finding = only(scene.passes(4).picture(), "masked-for-ever")
+    assert finding.title == "vCPUs 1-3 are masked, and events wait for them"
+    assert "SDEI_PE_UNMASK on vCPUs 1-3" in finding.todo
+
+
 def test_masked_by_a_panic() -> None:
     scene = ready()
     scene.mask(1)
