@@ -87,7 +87,7 @@ class Ftrace:
         yield from records
 
     def _record(self, line: Line) -> dict[str, Any]:
-        first, last = self._clock.counter(line.guest_ns, line.unit_ns)
+        first, last = self._clock.counter(line.guest_ns)
         begin, end = self._alignment.at(first), self._alignment.at(last)
         if begin is None or end is None:  # our trace has no counter at all
             raise UsageError("the trace has no counters, so an ftrace of its guest has no place in it")

@@ -126,11 +126,14 @@ class GuestClock:
         else:
             self._spans.append(_Span(begun, ended, low, high))
 
-    def counter(self, guest_ns: int, unit_ns: int) -> tuple[int, int]:
-        """The least and the greatest value of the counter at a time of the clock."""
+    def counter(self, guest_ns: int) -> tuple[int, int]:
+        """The least and the greatest value of the counter at a time of the clock, as a line has it.
+
+        All times are rounded, or all are cut: how far that moves two of them apart is in the bounds already.
+        """
         behind = bisect_right(self._spans, guest_ns, key=lambda span: span.first)
         near = self._spans[max(behind - 1, 0)]
         others = self._spans[behind : behind + 1] if behind and guest_ns > near.last else []
         low, high = (min(s.low for s in (near, *others)), max(s.high for s in (near, *others)))
-        first, last = guest_ns - unit_ns + low, guest_ns + unit_ns + high
+        first, last = guest_ns + low, guest_ns + high
         return max(first, 0) * self._hz // _SECOND, max(last, 0) * self._hz // _SECOND

@@ -35,7 +35,7 @@ class Exchange:
 @st.composite
 def exchanges(draw: st.DrawFn) -> list[Exchange]:
     """Exchanges of up to three vCPUs. Delays are from nothing to some ms; stops from a µs to a minute."""
-    short = st.integers(0, 300_000)
+    short = st.integers(TICK_NS, 300_000)
     delay = st.one_of(st.integers(0, 200_000), st.integers(0, 8_000_000))
     stop = st.one_of(st.just(0), st.just(0), st.just(0), st.integers(1_000, 60_000_000_000))
     stamped = st.booleans() if draw(st.booleans()) else st.just(True)
@@ -65,14 +65,15 @@ class Machine:
         """The other way."""
         host = virtual_ns - self._virtual_at_start + self._start
         for begin, length in self._stops:
-            if host > begin:
+            if host >= begin:
                 host += length
         return host
 
     def stop(self, length: int) -> None:
         """Stop the virtual machine a moment from now."""
         begin = max([self.now + 5_000, *(begin + length for begin, length in self._stops)])
-        self._stops.append((begin, length))
+        # Between two ticks: the counter has no value both before and behind it.
+        self._stops.append((begin + -self.virtual(begin) % TICK_NS, length))
 
     def set_counter(self, counter: int) -> None:
         """Another QEMU, another snapshot: the vCPUs go on at once, with that counter."""
@@ -94,8 +95,6 @@ class Machine:
         let_go = self._let_go.get(exchange.vcpu, self._start)
         came_virtual = self.virtual(let_go) + exchange.runs_ns
         came = self.host(came_virtual)
-        if came < let_go:  # let go while all stand still
-            came = next(begin + length for begin, length in self._stops if begin + length >= let_go)
         seen = max(came, self.now) + exchange.late_ns
         stamp = seen if exchange.stamped else None
         record = {"type": "call", "vcpu": exchange.vcpu, "time_ns": stamp, "counter": came_virtual // TICK_NS}

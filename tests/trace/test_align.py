@@ -142,6 +142,10 @@ def test_a_boot_may_say_how_fast_the_counter_goes() -> None:
     for _ in range(10):
         machine.do(Exchange(vcpu=0, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=True, stop_ns=0))
         machine.records[-1].record["counter"] *= TICK_NS
+    alignment = Alignment(HZ)
+    for entry in machine.records:
+        alignment.learn(entry.record)
+    assert alignment.counter_hz == 1_000_000_000
     for entry, record in list(zip(machine.records, placed(machine.records), strict=True))[2:]:
         assert abs(record["at_ns"] - entry.true_ns) <= record["at_error_ns"] < 25_000
 

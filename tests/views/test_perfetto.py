@@ -133,6 +133,14 @@ def test_a_handler_whose_vcpu_goes_off_or_is_reset_ends() -> None:
     assert [event.type for event in file.on("vCPU 1")] == [BEGIN, END, BEGIN]  # the last one runs still
 
 
+def test_a_handler_does_not_end_before_it_begins() -> None:
+    """Where it ended by the guest's counter and began by the host's clock, of which one may be off."""
+    m = Maker()
+    begin, end = m.deliver(0, 0), m.complete(0, 0)
+    file = ReadBack([begin, {**end, "at_ns": begin["at_ns"] - 5_000}])
+    assert [event.type for event in file.on("vCPU 0") if event.type in (BEGIN, END)] == [BEGIN, END]
+
+
 def test_an_end_of_a_handler_that_began_before_the_trace_is_no_slice() -> None:
     m = Maker()
     file = ReadBack([m.complete(0, 0), m.deliver(0, 0x104), m.complete(0, 0), m.complete(0, 0x104)])
