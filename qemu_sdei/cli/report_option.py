@@ -63,12 +63,12 @@ class RunReport(AbstractContextManager["RunReport"]):
             if self._path is None or not (kind is None or issubclass(kind, Exception)):
                 return
             try:
-                self._write(self._path)
+                self._write(self._path, failed=error is not None)
             except UsageError:
                 if error is None:
                     raise  # else the first one is what is told
 
-    def _write(self, path: Path) -> None:
+    def _write(self, path: Path, *, failed: bool) -> None:
         from qemu_sdei.trace.meta import TraceMeta
         from qemu_sdei.trace.reading import open_trace
         from qemu_sdei.views.html_page import write_page
@@ -86,6 +86,8 @@ class RunReport(AbstractContextManager["RunReport"]):
                     continue
                 metas.append(reading.meta)
                 traces.append(reading.records())
+            if failed and not traces:
+                return  # nothing has run: a page of before stays
             meta = max(metas, key=lambda meta: meta.vcpus, default=TraceMeta())
             console = "\n".join(consoles)
             try:

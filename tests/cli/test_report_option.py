@@ -59,6 +59,20 @@ def test_a_guest_that_never_came_up(tmp_path: Path) -> None:
     assert "The trace has no records." in found.text
 
 
+def test_where_nothing_ran_a_page_of_before_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("of before")
+
+    def fails() -> None:
+        with RunReport(str(page), "x") as report:
+            report.next_guest()
+            raise UsageError("no such QEMU")
+
+    with pytest.raises(UsageError, match="no such QEMU"):
+        fails()
+    assert page.read_text() == "of before"
+
+
 def test_who_interrupts_does_not_wait_for_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     with pytest.raises(KeyboardInterrupt):
