@@ -81,7 +81,6 @@ class PageData:
         return {
             "guest": self.meta.guest,
             "vcpus": self.meta.vcpus,
-            "hz": self.meta.counter_hz,
             "wall_ms": wall,
             "total": self.total,
             "last": self.last_at,
