@@ -220,6 +220,8 @@ def _tell_one(found: Distributions) -> None:
             parts.append(f"{STAGES[name][0]} {duration(stages[name]['min'] * 1000)} ± {error}")
     if parts:
         say("  " + ", ".join(parts))
+    if "in_guest" in stages:
+        say(f"  {STAGES['in_guest'][0]} {duration(stages['in_guest']['min'] * 1000)}, by the guest's counter")
 
 
 def _tell_many(found: Distributions, completed: int, *, histogram: bool) -> None:

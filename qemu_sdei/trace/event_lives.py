@@ -318,6 +318,8 @@ class LifeBook:
             yield _ended(life, "ended")
             return
         life.completed = self._guest(came)
+        if life.came is not None and life.completed is not None and not life.disturbed:
+            life.came, life.completed = _agreed(life.came, life.completed, self._hz)
         if stack and life.came is not None and life.completed is not None:
             took = between(life.came, life.completed, self._hz)
             stack[-1].nested_ns += 0 if took is None else took.ns
@@ -340,6 +342,20 @@ class LifeBook:
         self._running.clear()
         self._came.clear()
         return lives
+
+
+def _agreed(begin: Moment, end: Moment, hz: int) -> tuple[Moment, Moment]:
+    """Two moments between which the guest ran: what the counter says of the time between them is exact, so the host's
+    time of the one that is known better tells that of the other.
+    """
+    if begin.counter is None or end.counter is None or begin.counter > end.counter:
+        return begin, end
+    passed, tick = (end.counter - begin.counter) * _NS // hz, -(-_NS // hz)
+    if begin.error_ns + tick < end.error_ns:
+        return begin, Moment(begin.host_ns + passed, begin.error_ns + tick, end.counter)
+    if end.error_ns + tick < begin.error_ns:
+        return Moment(end.host_ns - passed, end.error_ns + tick, begin.counter), end
+    return begin, end
 
 
 def _ended(life: EventLife, outcome: str) -> EventLife:

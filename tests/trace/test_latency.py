@@ -47,6 +47,29 @@ def test_an_injection_by_its_stages() -> None:
     assert complete["cause"] == "COMPLETE"
 
 
+@pytest.mark.parametrize("end", [False, True])
+def test_what_is_known_of_one_moment_tells_of_the_other(end: bool) -> None:
+    """The counter says exactly how long the vCPU was in the handler; its place on the host's clock may be vague."""
+    trace = Written()
+    trace.trigger(0)
+    kick = trace.kick(0, late=500)
+    trace.deliver(0)
+    trace.wait(20_000)
+    trace.complete(0)
+    call = trace.records[-2]
+    vague = call if end else kick
+    truth = vague["at_ns"]
+    vague |= {"at_ns": truth - 300_000, "at_error_ns": 400_000}
+    [life] = lives_of(trace)
+    assert life.came is not None
+    assert life.completed is not None
+    moment = life.completed if end else life.came
+    assert abs(moment.host_ns - truth) <= moment.error_ns <= 3 * TICK
+    handler = life.stage("handler")
+    assert handler is not None
+    assert handler.ns >= 20_000
+
+
 def test_a_signal_of_the_guest_itself_needs_no_clock_but_the_guests() -> None:
     trace = Written()
     trace.call("SDEI_EVENT_SIGNAL", 0, 0, result=None)
