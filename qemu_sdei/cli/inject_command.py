@@ -228,7 +228,8 @@ def _tell_many(found: Distributions, completed: int, *, histogram: bool) -> None
     from qemu_sdei.trace.latency import COLUMNS, STAGES, table
 
     summary = found.document()
-    print_table("", COLUMNS, table(summary))
+    # Without the spaces, so that a row fits into 80 columns.
+    print_table("", COLUMNS, [[title, *(cell.replace(" ", "") for cell in cells)] for title, *cells in table(summary)])
     if (known := found.outcomes["completed"]) != completed:
         say(f"these figures are of {known} of them: of the others the guest's trace ring does not tell")
     if found.disturbed:
