@@ -149,12 +149,12 @@ def per_second(rate: float) -> str:
 def _show_last(status: Status) -> None:
     """Where vCPUs were last seen: an address is the guest's, a name comes from symbols."""
     rows = [
-        [pe["pe"], pe["last_call"] or "(no call: a kick, an interrupt, a start)", level(pe["pstate"]), where(pe)]
+        [pe["pe"], pe["last_call"] or "(a kick, an interrupt or a start since)", level(pe["pstate"]), where(pe)]
         for pe in status["pes"]
         if pe.get("pc") is not None
     ]
     if rows:
-        print_table("Last at EL3", ["vCPU", "by", "went on in", "at"], rows)
+        print_table("Last at EL3", ["vCPU", "last call", "went on in", "at"], rows)
 
 
 def _show_events(status: Status, everything: bool) -> None:

@@ -232,8 +232,8 @@ def _of_vcpu(view: View, vcpu: int) -> list[Text]:
     if pe.get("not_heard_of_since") is not None:
         last = f"started at {pe['not_heard_of_since']:#x}, and has made no call since"
     elif pe.get("pc") is not None:
-        call = pe["last_call"] or "a kick, an interrupt or a start"
-        last = f"last at EL3 by {call}; went on in {level(pe['pstate'])} at {where(pe)}"
+        last = f"last call {pe['last_call']}; " if pe["last_call"] else ""
+        last += f"left EL3 for {level(pe['pstate'])} at {where(pe)}"
     return [Text(f" {printable(words)}"), Text(f"   {printable(last)}")]
 
 

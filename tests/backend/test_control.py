@@ -77,10 +77,12 @@ def test_status_says_since_when_and_why(backend: Backend, peer: Peer) -> None:
 
 
 def test_status_says_where_a_vcpu_was_last(backend: Backend, peer: Peer) -> None:
-    backend.call(0, Function.VERSION)
-    on, off = peer.result(cmd="status")["pes"]
-    assert on["last_call"] == "SDEI_VERSION"
+    backend.call(0, Function.PE_UNMASK)
+    backend.call(0, Function.VERSION)  # always answers the same, and is only counted
     frame = backend.guest.window.frames[0]
+    frame[Word.FUNCTION] = 0x4000_0000  # a vCPU that passes a kick on saves its registers there, and posts nothing
+    on, off = peer.result(cmd="status")["pes"]
+    assert on["last_call"] == "SDEI_PE_UNMASK"
     assert (on["pc"], on["pstate"]) == (frame[Word.PC], frame[Word.PSTATE])
     assert (off["power"], off["pc"], off["pstate"], off["last_call"]) == ("off", None, None, None)
     assert on["power_since_ns"] is not None

@@ -55,7 +55,7 @@ def test_a_small_terminal() -> None:
     assert lines[5] == f" shared{'R':>52}"
     assert lines[6].startswith("r registered  e enabled  R running  ")
     assert lines[7] == " vCPU 1: on for 3 min 12 s; handler of 0x100 (private-0) for 3.0 s"
-    assert lines[8] == "   last at EL3 by SDEI_EVENT_COMPLETE; went on in EL1h at 0xffff80000801b2cc"
+    assert lines[8] == "   last call SDEI_EVENT_COMPLETE; left EL3 for EL1h at 0xffff80000801b2cc"
     assert lines[9] == " event 0x100 (private-0), private, normal: running for 3.0 s"
     assert lines[10] == "   triggers: 3 accepted, 2 delivered, 1 merged, 0 dropped"
     assert lines[11] == " trigger to complete: p50 56 µs, p99 340 µs, max 350 µs ±4 µs of 3 ▁█▃"

@@ -472,4 +472,4 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """See `status_report.status`."""
-        return status_report.status(self.guest, self.log.rejected, self.log.times)
+        return status_report.status(self.guest, self.log)
