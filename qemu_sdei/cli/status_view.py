@@ -60,7 +60,7 @@ def head(status: Status) -> Iterator[str]:
     if host.get("memory"):
         machine.append(shown_ram(host["memory"]))
     if host.get("kernel"):
-        machine.append(host["kernel"])
+        machine.append(host["kernel"].rpartition("/")[2])
     if host:
         yield f"{', '.join(machine)}"
         supervisor = host.get("supervisor_pid")

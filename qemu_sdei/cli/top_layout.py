@@ -16,6 +16,7 @@ from qemu_sdei.cli.top_choice import HELP, Choice, shown_events
 from qemu_sdei.cli.top_grid import Grid, fitted, legend
 from qemu_sdei.durations import duration
 from qemu_sdei.printable import printable
+from qemu_sdei.trace.histogram import duration as three_digits
 from qemu_sdei.vm.cpu_registers import level
 
 Status = dict[str, Any]
@@ -265,8 +266,8 @@ def _figures(measured: Measured, error: int) -> str:
     found = measured.figures()
     if not found.get("count"):
         return "none yet"
-    parts = [f"{name} {duration(found[name])}" for name in ("p50", "p99", "max") if name in found]
-    off = f" ±{duration(error)}" if error >= 500 else ""
+    parts = [f"{name} {three_digits(found[name])}" for name in ("p50", "p99", "max") if name in found]
+    off = f" ±{three_digits(error)}" if error >= 500 else ""
     return f"{', '.join(parts)}{off} of {short(found['count'])}"
 
 
