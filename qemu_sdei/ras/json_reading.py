@@ -49,6 +49,7 @@ def said(table: Table, document: Any) -> dict[str, Any]:
 
 def _keys(table: Table) -> Iterator[str]:
     """All keys that an object of such a structure can have."""
+    yield from table.derived
     for item in table.items:
         yield item.key
         yield from item.json.also
@@ -59,8 +60,6 @@ def _keys(table: Table) -> Iterator[str]:
                 yield item.key + PRECISE
             if item.json.flat and item.word is not None:
                 yield from (bits.key for bits in item.word.bits)
-        if item.name == "mpidr_el1":
-            yield "affinity3"  # libcper says it beside the MPIDR that it is a part of
 
 
 def _value(item: Item, document: Mapping[str, Any], given: Mapping[str, Any]) -> Any:

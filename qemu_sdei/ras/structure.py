@@ -133,6 +133,8 @@ class Table:
     """The field with the validation bits; "": there is none, all is valid."""
     shorter: frozenset[int] = frozenset()
     """Lengths that older revisions had: such a structure ends there."""
+    derived: frozenset[str] = frozenset()
+    """Keys that libcper's JSON has beside, for people: they follow from the rest, and are not read."""
     by_name: Mapping[str, Item] = dataclass_field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

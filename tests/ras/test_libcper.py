@@ -173,6 +173,7 @@ def test_a_pcie_section_is_read_by_its_bytes_or_by_names() -> None:
     aer["uncorrectable_error_status"]["malformed_tlp_status"] = False
     found = from_json(document)
     assert found.entries[0].section == pcie  # its bytes count
+    document["sections"][0]["Pcie"]["deviceID"] |= {"class": "PCI-to-PCI bridge", "slotNumber_Hex": "0x00"}
     del aer["data"]
     changed = from_json(document).entries[0].section["aer_info"]["uncorrectable_error_status"]
     assert changed == 1 << 14

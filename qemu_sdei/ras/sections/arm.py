@@ -175,4 +175,5 @@ ARM: Final = Table(
     ),
     source="UEFI 2.10 N.2.4.4",
     validity="validation_bits",
+    derived=frozenset({"affinity3"}),
 )

@@ -36,6 +36,7 @@ DEVICE_ID: Final = Table(
         reserved(1),
     ),
     source="UEFI 2.10 N.2.7",
+    derived=frozenset({"class", "slotNumber_Hex"}),
 )
 
 PCIE: Final = Table(
