@@ -152,15 +152,15 @@ def parse_blocks(data: bytes, kinds: Kinds = KINDS) -> list[Block]:
     at = 0
     while not found or any(data[at : at + 4]):
         try:
-            each = parse_block(data[at:], kinds)
+            head = BLOCK.parse(data[at : at + BLOCK.fixed_size])
+            end = at + Block(head).size
+            # Each gets its own bytes only: those of all others, once for each, would be too many.
+            found.append(parse_block(data[at:end], kinds))
         except CperError as error:
             where = None if error.offset is None else error.offset + at
             raise CperError(error.message, offset=where, field=error.field) from None
-        size = each.size
-        if found:
-            found[-1] = replace(found[-1], rest=found[-1].rest[: len(found[-1].rest) - (len(data) - at)])
-        found.append(each)
-        at += size
+        at = end
+    found[-1] = replace(found[-1], rest=found[-1].rest + data[at:])
     return found
 
 

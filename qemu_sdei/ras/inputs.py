@@ -74,12 +74,16 @@ def _json(text: bytes, kinds: Kinds) -> list[Record | Block]:
         raise CperError(f"it is no JSON: {error}") from None
     if not isinstance(document, list):
         return [from_json(document, kinds)]
-    found = []
+    found: list[Record | Block] = []
+    total = 0
     for number, each in enumerate(document):
         try:
             found.append(from_json(each, kinds))
         except CperError as error:
             raise error.below(f"[{number}]") from None
+        total += len(found[-1].pack())
+        if total > MAX_INPUT:
+            raise CperError(f"they have more than {MAX_INPUT} bytes", field=f"[{number}]")
     if not found:
         raise CperError("there is nothing in it")
     return found

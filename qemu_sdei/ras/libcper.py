@@ -12,7 +12,7 @@ from uuid import UUID
 
 from qemu_sdei.errors import CperError
 from qemu_sdei.ras import json_reading
-from qemu_sdei.ras.block import BLOCK, Block, block
+from qemu_sdei.ras.block import BLOCK, MAX_SIZE, Block, block
 from qemu_sdei.ras.differing import Difference, differences, patched
 from qemu_sdei.ras.entry import DESCRIPTOR, ENTRY, OLD_ENTRY, REVISION_WITH_TIMESTAMP, Entry
 from qemu_sdei.ras.json_writing import base64_text, written
@@ -26,7 +26,6 @@ OTHER: Final = "otherBytes"
 _LENGTH: Final = "length"
 _MESSAGE: Final = "message"
 _UNKNOWN: Final = "Unknown"
-_MAX_LENGTH: Final = 1 << 20
 
 
 def to_json(found: Record | Block) -> dict[str, Any]:
@@ -97,10 +96,13 @@ def from_json(document: Any, kinds: Kinds = KINDS) -> Record | Block:
     if len(heads) != len(sections):
         raise CperError(f"there are {len(heads)} of them and {len(sections)} sections", field=names[1])
     head = document.get(names[0], {})
-    found = [
-        _section_from(each, wanted, number, names[1], kinds)
-        for number, (each, wanted) in enumerate(zip(sections, heads, strict=True))
-    ]
+    found: list[Section] = []
+    total = 0
+    for number, (each, wanted) in enumerate(zip(sections, heads, strict=True)):
+        found.append(_section_from(each, wanted, number, names[1], kinds))
+        total += len(found[-1].pack())
+        if total > MAX_SIZE:
+            raise CperError(f"the sections have more than {MAX_SIZE} bytes", field=f"sections[{number}]")
     if is_block:
         return _block(head, found, heads, json_reading.decoded(document.get("rest", "")))
     return _record(head, found, heads, _from_other(document.get(OTHER, {})))
@@ -181,7 +183,7 @@ def _restored(made: bytes, document: Any) -> bytes:
     """The bytes with what `otherBytes` says of them."""
     others = _from_other(document)
     length = document.get(_LENGTH, len(made))
-    if type(length) is not int or not 0 <= length <= _MAX_LENGTH:
+    if type(length) is not int or not 0 <= length <= MAX_SIZE:
         raise CperError("it is no number of bytes", field=f"{OTHER}.{_LENGTH}")
     return patched(made[:length].ljust(length, b"\0"), others)
 

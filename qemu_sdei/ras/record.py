@@ -172,12 +172,17 @@ def _parse(data: bytes, at: int, kinds: Kinds) -> tuple[Record, int]:
     if RECORD.fixed_size + count * DESCRIPTOR.fixed_size > size:
         raise CperError(f"{count} sections do not fit into {size} bytes", offset=at + 10, field="section_count")
     own = data[at : at + size]
-    entries = tuple(_listed(own, number, at, kinds) for number in range(count))
-    found = Record(head, entries)
-    return Record(head, entries, differences(found.pack(), own)), at + size
+    entries: list[Entry] = []
+    left = size
+    for number in range(count):
+        entries.append(_listed(own, number, at, left, kinds))
+        left -= entries[-1].head["section_length"]
+    found = Record(head, tuple(entries))
+    return Record(head, tuple(entries), differences(found.pack(), own)), at + size
 
 
-def _listed(own: bytes, number: int, base: int, kinds: Kinds) -> Entry:
+def _listed(own: bytes, number: int, base: int, left: int, kinds: Kinds) -> Entry:
+    """The section of a descriptor; `left`: bytes that are not those of sections before it."""
     at = RECORD.fixed_size + number * DESCRIPTOR.fixed_size
     path = f"sectionDescriptors[{number}]"
     head = DESCRIPTOR.parse(own[at : at + DESCRIPTOR.fixed_size], path, base + at)
@@ -186,6 +191,11 @@ def _listed(own: bytes, number: int, base: int, kinds: Kinds) -> Entry:
         raise CperError(
             f"the section ends at {start + size:#x}, the record at {len(own):#x}",
             offset=base + at, field=f"{path}.section_offset",
+        )  # fmt: skip
+    if size > left:  # a few bytes more for each descriptor could be the whole record once more
+        raise CperError(
+            f"the sections have {size - left} bytes more than the record",
+            offset=base + at + 4, field=f"{path}.section_length",
         )  # fmt: skip
     section = kind_of(head["section_type"], kinds).parse(own[start : start + size], f"sections[{number}]", base + start)
     return Entry(head, section)

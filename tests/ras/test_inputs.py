@@ -43,6 +43,12 @@ def test_several() -> None:
     assert records(json.dumps([to_json(BLOCK), to_json(RECORD)]).encode()) == [BLOCK, RECORD]
 
 
+def test_many_long_records_are_refused_early() -> None:
+    long = {"dataEntries": [{}], "sections": [{"Memory": {}, "otherBytes": {"length": 1 << 20}}]}
+    with pytest.raises(CperError, match="more than"):
+        records(json.dumps([long] * 100).encode())
+
+
 WRONG = {
     "nothing": (b"", "there is nothing in it"),
     "blanks": (b" \n", "there is nothing in it"),

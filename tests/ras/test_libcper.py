@@ -239,6 +239,14 @@ def memory(**said: Any) -> dict[str, Any]:
     return {"sections": [{"Memory": said}]}
 
 
+def test_many_long_sections_are_refused_early() -> None:
+    """A few characters of JSON can say a length of a MiB."""
+    long = {"Memory": {}, "otherBytes": {"length": 1 << 20}}
+    with pytest.raises(CperError) as error:
+        from_json({"sections": [long] * 1000})
+    assert error.value.field == "sections[1]"
+
+
 def others(**said: Any) -> dict[str, Any]:
     return {"sections": [{"Memory": {}, "otherBytes": said}]}
 

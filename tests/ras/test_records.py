@@ -242,6 +242,18 @@ def test_kinds_of_a_user_come_along() -> None:
     assert parse_block(data, {**KINDS, VENDOR: own}).entries[0].section["memory_error_type"] == 3
 
 
+def test_one_section_is_not_read_a_thousand_times() -> None:
+    """Descriptors are small, and the section that they name may be as large as the record."""
+    good = record([entry(kinds.raw(VENDOR, bytes(400)))] * 3)
+    data = bytearray(good.pack())
+    for number in range(3):
+        at = 128 + 72 * number
+        data[at : at + 8] = (128).to_bytes(4, "little") + (len(data) - 128).to_bytes(4, "little")
+    with pytest.raises(CperError, match="bytes more than the record") as error:
+        parse_record(bytes(data))
+    assert error.value.field == "sectionDescriptors[1].section_length"
+
+
 def test_too_much() -> None:
     with pytest.raises(CperError, match="1024 entries are too many"):
         block([entry(MEMORY_ERROR)] * 1024)
