@@ -35,12 +35,17 @@ TYPICAL_NS: Final = 20_000
 """ns. A vCPU has most likely read its counter no longer than this before the latest moment possible."""
 ARRIVALS: Final = frozenset({"call", "frame"})
 """Records about the moment at which a vCPU came to EL3, which the counter says better than the host."""
-_OWN: Final = frozenset({"DISPATCH", "COMPLETE"})
-"""Causes of transitions that happen while the backend answers that very vCPU."""
 _SECOND: Final = 1_000_000_000
 _MOST_STEPS: Final = 4096
 _LOOKED_AT: Final = 64
 """Records in which one with a time is looked for, by one without."""
+
+
+def _is_own(record: Mapping[str, Any]) -> bool:
+    """Whether it is written while the backend answers the very vCPU that it is about: not before it, and not behind."""
+    if record["type"] == "power":
+        return record.get("to") != "on-pending"  # that is for another vCPU to bring about
+    return record.get("cause") in ("DISPATCH", "COMPLETE")
 
 
 class Placed(NamedTuple):
@@ -177,7 +182,7 @@ class Alignment:
                 self._arrived(vcpu, counter, stamp)
             if self._written is not None:
                 self._held[vcpu] = self._written
-        elif stamp is not None and record.get("cause") in _OWN and type(vcpu := record.get("vcpu")) is int:
+        elif stamp is not None and _is_own(record) and type(vcpu := record.get("vcpu")) is int:
             self._held[vcpu] = stamp
         return self._epochs[-1]
 

@@ -18,6 +18,7 @@ from qemu_sdei.printable import printable
 DOUBTFUL_NS: Final = 1_000_000
 """ns. A time that may be off by more than this says so."""
 _MAX_LINE: Final = 2048
+_WORD: Final = (1 << 64) - 1
 _NOBODY: Final = "[  -]"
 _MAX_FIELDS: Final = 32
 
@@ -36,7 +37,7 @@ def mood(record: Record) -> str:
     if kind == "undelivered" or record.get("outcome") in ("refused", "failed"):
         return "refused"
     if kind in ("call", "frame") and type(result := record.get("result")) is int and result < 0:
-        return "refused"
+        return "refused" if record.get("result_name") else "plain"
     if kind in ("trigger", "injection") or record.get("cause") in ("DISPATCH", "COMPLETE"):
         return "event"
     return "quiet" if kind in ("counted", "frame", "ftrace") else "plain"
@@ -206,7 +207,7 @@ def _outcome(record: Record) -> str:
     result, name = record.get("result"), record.get("result_name")
     if result is None:
         return f"-> {record['then']}"
-    said = f"{name} ({result})" if name and result else name or (f"{result:#x}" if result >= 0 else f"{result}")
+    said = f"{name} ({result})" if name and result else name or f"{result & _WORD:#x}"
     return f"-> {said}" + ("" if record["then"] == "returns" else f", {record['then']}")
 
 

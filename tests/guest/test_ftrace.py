@@ -18,13 +18,13 @@ from tests.trace.test_record_schema import strictly
 
 pytestmark = pytest.mark.guest
 
-RUN_NS = 50_000_000
+RUN_NS = 200_000_000
 """How long the handler runs: much longer than times are off."""
 TRACING = "/sys/kernel/tracing"
 SET_UP = f"""\
-mountpoint -q {TRACING} || mount -t tracefs nodev {TRACING}
+test -e {TRACING}/trace || mount -t tracefs nodev {TRACING}
 cd {TRACING} && echo 0 >tracing_on && echo local >trace_clock && echo >trace
-echo sdei_event_handler >set_ftrace_filter && echo function >current_tracer && echo 1 >tracing_on"""
+echo on_event >set_ftrace_filter && echo function >current_tracer && echo 1 >tracing_on"""
 
 
 def shell(guest: Guest, command: str) -> str:
@@ -46,7 +46,7 @@ def seen(guest: Guest, text: Path) -> tuple[dict[str, Any], dict[str, Any], dict
         strictly(record)
     note = next(record for record in records if record.get("name") == "ftrace")
     deliver = [record for record in records if record.get("cause") == "DISPATCH"][-1]
-    line = [r for r in records if r["type"] == "ftrace" and r["text"].startswith("sdei_event_handler <-")][-1]
+    line = [r for r in records if r["type"] == "ftrace" and r["text"].startswith("on_event <-")][-1]
     complete = [record for record in records if str(record.get("function")).startswith("SDEI_EVENT_COMPLETE")][-1]
     return note, deliver, line, complete
 
@@ -60,8 +60,8 @@ def test_ftrace_s_line_of_a_handler_lies_between_our_delivery_and_its_completion
         shell(guest, SET_UP)
         probes = "; ".join(f"echo '{probe}' >>{TRACING}/kprobe_events" for probe in PROBES)
         shell(guest, probes)
-        for switch in (1, 0):
-            shell(guest, f"echo {switch} >{TRACING}/events/kprobes/enable")
+        switch = f"{TRACING}/events/kprobes/enable"
+        shell(guest, f"echo 1 >{switch}; sleep 0.1; echo 0 >{switch}")
         guest.inject(0, vcpu=1, wait=True)
         by_probes = seen(guest, tmp_path / "probes")
 
@@ -72,7 +72,7 @@ def test_ftrace_s_line_of_a_handler_lies_between_our_delivery_and_its_completion
 
     for note, deliver, line, complete in (by_probes, by_marks):
         assert deliver["vcpu"] == line["vcpu"] == complete["vcpu"] == 1
-        assert line["at_error_ns"] < RUN_NS // 10, "too inexact to say anything"
+        assert line["at_error_ns"] < RUN_NS // 4, "too inexact to say anything"
         assert deliver["at_ns"] - deliver["at_error_ns"] <= line["at_ns"] + line["at_error_ns"]
         assert line["at_ns"] + RUN_NS - line["at_error_ns"] <= complete["at_ns"] + complete["at_error_ns"]
         assert line["at_ns"] < complete["at_ns"]

@@ -59,6 +59,13 @@ def test_symbols_take_the_place_of_addresses() -> None:
     assert Columns().line({**register, "pc_symbol": "el1t_64_irq+0x7c"}).endswith("pc=el1t_64_irq+0x7c")
 
 
+def test_a_result_that_is_a_value_is_hexadecimal_and_no_refusal() -> None:
+    """As EVENT_CONTEXT returns addresses of the kernel."""
+    call = Maker().call(0, "SDEI_EVENT_CONTEXT", -191_516_891_078_624, index=12)
+    assert "-> 0xffff51d0ffbd2020 pc=" in Columns().line(call)
+    assert mood(call) == "plain"
+
+
 def test_a_time_that_is_in_doubt_says_so() -> None:
     record = Maker().kick(0)
     assert "+-" not in Columns().line(record)

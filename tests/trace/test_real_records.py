@@ -94,3 +94,21 @@ def test_as_text_each_is_a_line_that_says_what_it_was(tmp_path: Path) -> None:
         "SDEI_PE_UNMASK -> handler",
     ):
         assert part in text
+
+
+def test_the_first_calls_after_a_reset_have_a_host_time_and_then_few(tmp_path: Path) -> None:
+    """Else nobody would know how the counter lies on the host's clock before the 64th."""
+    guest = SimulatedGuest(1, tmp_path)
+    server = guest.server()
+    for _ in range(2):
+        guest.reset(0)
+        serve(server)
+        guest.take(0)
+        known = len(records(server))
+        for _ in range(200):
+            guest.smc(0, Function.EVENT_STATUS, NORMAL)
+            serve(server)
+            guest.take(0)
+        stamped = [record["time_ns"] is not None for record in records(server)[known:]]
+        assert all(stamped[:60])
+        assert sum(stamped[70:]) < 5

@@ -104,7 +104,10 @@ class Server:
         self._ring = ring
         self._fold = ring.fold
         self._unstamped = 0
-        """Bits of serial numbers of calls whose records have no host time."""
+        """Bits of serial numbers of calls whose records have no host time now; `_sparsely`: of those behind the first
+        ones, which go to the serial number `_stamped_to`.
+        """
+        self._sparsely = self._stamped_to = 0
         self._posted = [frame[POSTED] for frame in window.frames]
         self._done = [frame[DONE] for frame in window.frames]
         self._call = firmware.exchange.call
@@ -136,8 +139,12 @@ class Server:
         self._look_at_monitor()
 
     def _look_at_monitor(self) -> None:
-        """One that tells no counter leaves the host's clock to say when a call came."""
-        self._unstamped = STAMP_EVERY - 1 if self.firmware.machine.monitor >= layout.COUNTER_SINCE else 0
+        """One that tells no counter leaves the host's clock to say when a call came. With others the first calls are
+        stamped, so that it is soon known how the counter lies on that clock, and then few of them.
+        """
+        self._sparsely = STAMP_EVERY - 1 if self.firmware.machine.monitor >= layout.COUNTER_SINCE else 0
+        self._unstamped = 0
+        self._stamped_to = self._ring.serial + STAMP_EVERY
 
     def _waits(self, event: int, pe: int) -> None:
         """An event became pending that no PE takes now. `pe`: of a private event, else ANY_PE."""
@@ -324,6 +331,8 @@ class Server:
             else:
                 slot[1] = self.log.look()
                 slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED
+                if serial > self._stamped_to:
+                    self._unstamped = self._sparsely
         else:
             mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
             if not self._recorded(pe, s, frame, frame[8]):
@@ -401,6 +410,7 @@ class Server:
         if kind == Kind.RESET and pe == 0:
             self.kicks.forget()
             self.looks.forget()
+            self._look_at_monitor()  # its counter may be another one now
         if not boots:
             if kind == Kind.OPS:
                 self.journal.append_ops(pe, s, self._heads[pe], frame[layout.OPS])
