@@ -253,7 +253,8 @@ class _Writer:
         named = record["result_name"]
         refused = named if named and record["result"] else ""
         event = self._instant(record, f"{function}: {refused}" if refused else function)
-        if function == "SDEI_EVENT_SIGNAL" and record["result"] == 0:
+        # To the own vCPU: the handler is entered at once, and nobody sees the result before it ends.
+        if function == "SDEI_EVENT_SIGNAL" and (record["result"] == 0 or record["then"] == "handler"):
             event.flow_ids.append(self._trigger(record, args.get("event", 0), _vcpu_of(args.get("target", 0))))
         elif function.startswith("SDEI_EVENT_COMPLETE") and record["result"] is None and self._vcpus[vcpu].handlers:
             event.terminating_flow_ids.extend(self._vcpus[vcpu].handlers[-1][1])

@@ -91,6 +91,15 @@ def test_arrows_lead_from_a_signal_to_the_handler_and_its_end() -> None:
     assert file.counts("vCPU 1 pending events") == [1, 0]
 
 
+def test_a_signal_to_the_own_vcpu_that_ends_in_the_handler_has_its_arrow() -> None:
+    m = Maker()
+    signal = m.call(0, "SDEI_EVENT_SIGNAL", None, "handler", event=0, target=0)
+    file = ReadBack([signal, m.deliver(0, 0)])
+    assert list(file.named("SDEI_EVENT_SIGNAL").flow_ids) == list(file.named("event 0x0 software").flow_ids) == [1]
+    refused = ReadBack([m.call(0, "SDEI_EVENT_SIGNAL", -3, event=0, target=0), m.deliver(0, 0)])
+    assert not list(refused.named("event 0x0 software").flow_ids)
+
+
 def test_an_arrow_leads_from_the_host_s_trigger() -> None:
     """Of a shared event the vCPU is not known before it is delivered."""
     m = Maker()
