@@ -148,8 +148,9 @@ def _json(record: Record) -> str:
 
 def _write_perfetto(args: argparse.Namespace, meta: TraceMeta, records: Iterable[Record]) -> int:
     from qemu_sdei.cli.output import Progress
-    from qemu_sdei.views.perfetto import write_perfetto
+    from qemu_sdei.views.perfetto import check_installed, write_perfetto
 
+    check_installed()
     path = Path(args.perfetto)
     try:
         with Progress(args.quiet) as progress, path.open("wb") as out:

@@ -88,6 +88,11 @@ def write_perfetto(out: BinaryIO, meta: Record, records: Iterable[Record]) -> Wr
     return _Writer(out, meta, _messages()).write(records)
 
 
+def check_installed() -> None:
+    """Whether `write_perfetto` can do anything, before a file is opened for it. Raises `UsageError`, as that does."""
+    _messages()
+
+
 def _messages() -> Any:
     try:
         from perfetto.protos.perfetto.trace import perfetto_trace_pb2
