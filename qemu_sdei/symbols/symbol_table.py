@@ -23,6 +23,10 @@ _TOP: Final = 1 << 64
 _MAX_GUESS: Final = 1 << 16
 """Bytes that a function without a size may have: the next symbol may be far away, such as in another module."""
 
+_ANYONES: Final = frozenset(
+    ("_text", "_stext", "_etext", "_sinittext", "_einittext", "_head", "init_module", "cleanup_module")
+)
+
 GLOBAL: Final = 0
 WEAK: Final = 1
 LOCAL: Final = 2
@@ -184,10 +188,10 @@ def _address(entry: Entry) -> int:
     return entry.address
 
 
-def _preference(entry: Entry) -> tuple[int, bool, int, int, str]:
-    """A global function before others; names that a linker script gives to begin and end of things last."""
+def _preference(entry: Entry) -> tuple[bool, int, int, int, str]:
+    """A global function before others; names of begin and end of something, and those of every module, last."""
     name = entry.name
     marker = name.startswith(("__start_", "__stop_", "__end_")) or name.endswith(("_start", "_end", "_begin"))
-    marker = marker or name in ("_text", "_stext", "_etext", "_sinittext", "_einittext", "_head")
+    marker = marker or name in _ANYONES
     underscores = len(name) - len(name.lstrip("_"))
-    return entry.binding, marker, underscores, len(name), name
+    return marker, entry.binding, underscores, len(name), name

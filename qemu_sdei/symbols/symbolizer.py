@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.symbols import kaslr, listings, notes
+from qemu_sdei.symbols.elf import ModuleFile
 from qemu_sdei.symbols.kaslr import Found
 from qemu_sdei.symbols.sources import Kernel, Sources
 from qemu_sdei.symbols.symbol_table import Symbol, SymbolTable
@@ -125,10 +126,10 @@ class Symbolizer:
 
     def forget(self, *, same_kernel: bool = False) -> None:
         """Another kernel runs now (kexec, a capture kernel), or with `same_kernel` the same one after a reset, at
-        another place.
+        another place. What the user's files say stays: they were copied when what is asked for happened.
         """
         self._running = None
-        self._bases = {}
+        self._bases = dict(self._sources.bases)
         self._placed_modules = None
         self._names.clear()
         self._told.clear()
@@ -242,9 +243,9 @@ class Symbolizer:
 
     def _explain(self) -> None:
         reason = self.problem
-        if reason is not None and reason not in self._told:
-            self._told.add(reason)
-            self._tell(reason)
+        if reason is not None:
+            self._tell_once(reason)
+        self._say_unplaced()
 
     def _modules(self) -> list[SymbolTable]:
         """Symbols of the modules whose place is known."""
@@ -260,19 +261,16 @@ class Symbolizer:
                 if module is not None:
                     places = self._sources.sections.get(name) or module.at(self._bases[name])
                     self._placed_modules.append(module.placed(places))
-            self._say_unplaced()
         return self._placed_modules
 
     def _say_unplaced(self) -> None:
         """Tell of modules that the user named, and that nobody says the place of."""
-        for name, files in self._sources.modules.items():
-            if name not in self._bases and name not in self._sources.sections and not isinstance(files[0], str):
-                source = getattr(files[0], "source", None)
-                if source is not None:
-                    self._tell_once(
-                        f"where the module of {source} lies is not known: give a copy of the guest's /proc/modules, or "
-                        f"{source}@0xADDRESS"
-                    )
+        for name, (file, *_) in self._sources.modules.items():
+            if isinstance(file, ModuleFile) and name not in {**self._bases, **self._sources.sections}:
+                self._tell_once(
+                    f"where the module of {file.source} lies is not known: give a copy of the guest's /proc/modules, or "
+                    f"{file.source}@0xADDRESS"
+                )
 
     def _tell_once(self, sentence: str) -> None:
         if sentence not in self._told:

@@ -120,8 +120,10 @@ def module(name: str = "sdei_test", release: str = "6.1.0-56-arm64") -> bytes:
         Section(".text", bytes(0x58), flags=6, align=8),
         Section(".init.text", bytes(0x20), flags=6),
         Section(".exit.text", bytes(0x10), flags=6, align=16),
+        Section(".plt", bytes(1), flags=6, align=1),
+        Section(".text.behind", bytes(4), flags=6),
         Section(".modinfo", info, flags=2),
-        Section(".symtab", table, kind=2, link=6, entry=24),
+        Section(".symtab", table, kind=2, link=8, entry=24),
         Section(".strtab", strings, kind=3),
     ]
     return elf(sections, kind=REL)

@@ -49,6 +49,10 @@ def test_a_handler_of_another_kernel_fits_nothing(offset: int, move: int) -> Non
         assert found.why is not None
 
 
+def test_a_kernel_cannot_lie_in_user_space() -> None:
+    assert kaslr.offset_from_kallsyms(many(-(1 << 63)), MANY).why is not None
+
+
 @pytest.mark.parametrize("pc", [SMC - 4, SMC + 0x30, SMC + 2, SMC & 0xFFFF, 0x4020_0000, HANDLER, 0, (1 << 64) - 4])
 def test_a_call_from_elsewhere_says_nothing_of_the_place(pc: int) -> None:
     found = kaslr.offset_from_call(pc, TABLE)

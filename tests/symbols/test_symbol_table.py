@@ -42,7 +42,9 @@ def test_the_last_function_does_not_go_on_for_ever() -> None:
         ([(LOCAL, "helper"), (GLOBAL, "vfs_read")], "vfs_read"),
         ([(WEAK, "arch_read"), (GLOBAL, "vfs_read")], "vfs_read"),
         ([(MARKER, "_stext"), (LOCAL, "first")], "first"),
+        ([(GLOBAL, "_stext"), (GLOBAL, "gic_handle_irq_of_this")], "gic_handle_irq_of_this"),
         ([(GLOBAL, "__irqentry_text_start"), (GLOBAL, "gic_handle_irq")], "gic_handle_irq"),
+        ([(GLOBAL, "cleanup_module"), (LOCAL, "sdei_exit")], "sdei_exit"),
         ([(GLOBAL, "__memcpy"), (GLOBAL, "memcpy"), (GLOBAL, "__pi_memcpy")], "memcpy"),
     ],
 )
@@ -51,6 +53,13 @@ def test_of_several_names_the_one_that_people_know_is_shown(others: list[tuple[i
         table = SymbolTable([Entry(0x1000, 0x10, binding, name) for binding, name in order])
         assert names(table, 0x1000) == [f"{best}+0x0/0x10"]
         assert {table.address_of(name) for _, name in others} == {0x1000}
+
+
+def test_a_name_that_is_there_twice_has_no_address_of_its_own() -> None:
+    """Nor counts a module's: where a kernel lies is found by names that say one place."""
+    functions = [Entry(0x1000, 4, LOCAL, "init"), Entry(0x2000, 4, LOCAL, "init"), Entry(0x3000, 4, LOCAL, "once")]
+    table = SymbolTable([*functions, Entry(0x4000, 4, LOCAL, "of_a_module", "m")])
+    assert table.addresses(["init", "once", "of_a_module", "nothing"]) == {"once": 0x3000}
 
 
 @pytest.mark.parametrize("name", ["", "$x", "$d.12", ".L34", "__ksymtab_schedule", "__kstrtab_schedule"])

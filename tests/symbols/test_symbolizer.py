@@ -199,6 +199,38 @@ def test_a_module_lies_where_proc_modules_says(user: User) -> None:
     assert symbols.name(MODULE + 0x60) == "leave+0x0/0x10 [sdei_test]"
 
 
+def test_a_copy_of_proc_modules_counts_though_the_trace_begins_with_a_boot(user: User) -> None:
+    modules = f"sdei_test 16384 0 - Live {MODULE:#x} (O)\n".encode()
+    symbols = user.symbolizer(module=elves.module(), modules=modules)
+    symbols.learn({"type": "boot", "epoch": 1})
+    assert symbols.name(MODULE + 0x14) == "on_event+0x4/0x40 [sdei_test]"
+    symbols.learn_modules("sdei_test 16384 0 - Live 0xffff800001000000 (O)\n")
+    symbols.learn({"type": "boot", "epoch": 2})
+    assert symbols.name(0xFFFF_8000_0100_0014) == "0xffff800001000014"
+
+
+def test_kallsyms_of_a_kernel_that_is_gone_names_nothing(user: User) -> None:
+    symbols = user.symbolizer()
+    symbols.learn_kallsyms(elves.system_map(move=OFFSET))
+    symbols.forget()
+    assert symbols.name(SCHEDULE + OFFSET) == f"{SCHEDULE + OFFSET:#x}"
+
+
+def test_the_reason_is_told_anew_of_the_next_kernel(user: User) -> None:
+    symbols = user.symbolizer(vmlinux=elves.linux())
+    symbols.name(SCHEDULE)
+    symbols.forget()
+    symbols.name(SCHEDULE)
+    assert len(user.told) == 2
+
+
+def test_the_end_of_a_handler_is_no_evidence_before_the_place_is_known(user: User) -> None:
+    """Linux ends it in its entry code: that its PC is in no __arm_smccc_smc is no sign of another kernel."""
+    symbols = user.symbolizer(vmlinux=elves.linux())
+    symbols.learn(call(COMPLETE, SCHEDULE + OFFSET + 0x10))
+    assert "not known yet" in (symbols.problem or "")
+
+
 def test_a_module_lies_where_its_sections_are(user: User) -> None:
     sections = f"/sys/module/sdei_test/sections/.text:{MODULE:#x}\n".encode()
     symbols = user.symbolizer(module=elves.module(), sections=sections)
