@@ -268,8 +268,8 @@ class Symbolizer:
         for name, (file, *_) in self._sources.modules.items():
             if isinstance(file, ModuleFile) and name not in {**self._bases, **self._sources.sections}:
                 self._tell_once(
-                    f"where the module of {file.source} lies is not known: give a copy of the guest's /proc/modules, or "
-                    f"{file.source}@0xADDRESS"
+                    f"where the module of {file.source} lies is not known: give a copy of the guest's /proc/modules, "
+                    f"or {file.source}@0xADDRESS"
                 )
 
     def _tell_once(self, sentence: str) -> None:

@@ -33,6 +33,8 @@ RING_LINES: Final = (
             else:
                 slot[1] = self.log.look()
                 slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED
+                if serial > self._stamped_to:
+                    self._unstamped = self._sparsely
 """,
     """        window.save |= Save.COUNTER
 """,
