@@ -76,9 +76,12 @@ class GrowingOffset:
         low = self._lows[before - 1] if before else None
         return low, self._highs[after] if after < len(self._highs) else None
 
-    def newest_high(self) -> int | None:
-        """The upper bound of the last place that has one."""
-        return self._highs[-1] if self._highs else None
+    def high_before(self, place: int) -> int | None:
+        """The upper bound of the last place before this one that has one of its own: what the offset is at most if it
+        has not grown since.
+        """
+        before = bisect_left(self._high_at, place)
+        return self._highs[before - 1] if before else None
 
     def at_least(self, place: int, low: int) -> None:
         """The offset is no less than `low` from `place` on."""
@@ -246,10 +249,11 @@ class Alignment:
 
     def _place(self, counter: int, epoch: Epoch, stamp: int | None) -> Placed | None:
         low, high = epoch.offset.at(counter)
+        unmoved = epoch.offset.high_before(counter)
+        if unmoved is not None and low is not None and unmoved < low:
+            unmoved = None  # there was a stop
         if high is None:
-            high = epoch.offset.newest_high()
-            if high is None or (low is not None and low > high):
-                high = None if low is None else low + ASSUMED_NS
+            high = unmoved if unmoved is not None or low is None else low + ASSUMED_NS
         if high is None:
             return None
         base = epoch.ns(counter)
@@ -258,7 +262,9 @@ class Alignment:
         if stamp is not None:
             latest = min(latest, stamp)
         earliest = min(earliest, latest)
-        at = latest - min((latest - earliest) // 2, TYPICAL_NS)
+        # A stop about this moment is less likely than none, unless its own stamp shows how late it was seen.
+        likely = latest if stamp is not None or unmoved is None else min(latest, base + unmoved + epoch.tick_ns)
+        at = likely - min(max(likely - earliest, 0) // 2, TYPICAL_NS)
         return Placed(at, max(latest - at, at - earliest))
 
     def stops(self) -> list[Stop]:

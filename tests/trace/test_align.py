@@ -105,6 +105,17 @@ def test_a_stop_is_found() -> None:
     assert seen[4].record["counter"] <= stop.after < stop.before <= seen[6].record["counter"]
 
 
+def test_a_call_without_a_stamp_before_a_stop_is_not_taken_for_one_behind_it() -> None:
+    """It may be either, and its error says so; but a stop at that very moment is the less likely."""
+    call = Exchange(vcpu=0, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=True, stop_ns=0)
+    quiet = Exchange(vcpu=0, runs_ns=4_000, late_ns=6_000, holds_ns=9_000, stamped=False, stop_ns=0)
+    halted = Exchange(vcpu=0, runs_ns=90_000, late_ns=6_000, holds_ns=9_000, stamped=True, stop_ns=5_000_000_000)
+    seen = ran([call] * 10 + [quiet, halted] + [call] * 10).records
+    record = placed(seen)[10]
+    assert record["at_error_ns"] > 4_999_000_000
+    assert abs(record["at_ns"] - seen[10].true_ns) < 30_000
+
+
 @pytest.mark.parametrize("counter", [5, 1 << 50], ids=["set back", "set forward"])
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_counter_that_is_set_begins_anew(counter: int, announced: bool) -> None:
