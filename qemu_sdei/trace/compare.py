@@ -194,13 +194,17 @@ class _Comparer:
         notes = self._found.notes
         for name, run in (("A", self._a), ("B", self._b)):
             if run.before:
-                notes.append(f"{name} begins amid the guest's life: {run.before} records before are not in it")
+                notes.append(f"{name} begins amid the guest's life: {_records(run.before)} before it are missing")
             if run.missing:
-                notes.append(f"{name} lacks {run.missing} records: what only the other one has may be among them")
+                notes.append(f"{name} lacks {_records(run.missing)}: what only the other one has may be among them")
             if run.cut is not None:
                 notes.append(f"of {name} only the first {run.cut} steps are compared")
             if run.hides_states:
                 notes.append(f"{name} has no transitions: states of events are not compared")
+
+
+def _records(count: int) -> str:
+    return f"{count} record" + ("s" if count != 1 else "")
 
 
 def answer(outcome: Outcome) -> str:
