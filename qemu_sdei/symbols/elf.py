@@ -23,7 +23,7 @@ MAX_SYMBOLS: Final = 1 << 21
 MAX_STRINGS: Final = 64 << 20
 """Bytes of their names."""
 MAX_SECTIONS: Final = 1 << 14
-_HEADERS: Final = 16 << 20
+MAX_HEADERS: Final = 16 << 20
 """Bytes that are read of headers and of the sections' names."""
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _AARCH64: Final = "EM_AARCH64"
@@ -107,7 +107,7 @@ def read(file: IO[bytes], source: str) -> Program | ModuleFile:
     from elftools.elf.elffile import ELFFile  # here: it takes 50 ms, and few commands need it
 
     try:
-        return _read(file, ELFFile(cast(IO[bytes], _Bounded(file, _HEADERS))), source)
+        return _read(file, ELFFile(cast(IO[bytes], _Bounded(file, MAX_HEADERS))), source)
     except UsageError:
         raise
     except Exception as error:  # of a damaged file pyelftools raises what its parts raise
@@ -182,8 +182,8 @@ def _symbols(
         stop = names.find(b"\0", name_at, name_at + MAX_NAME)
         name = names[name_at:stop].decode("utf-8", "replace") if stop > name_at else ""
         code = section.code and kind in (_FUNCTION, _TYPELESS) and is_function(name)
-        if not code and kind == _TYPELESS and name.startswith(("$", ".L")):
-            continue  # inside of functions
+        if not code and kind == _TYPELESS and section.code:
+            continue  # the compiler's own names, inside of functions
         rank = LOCAL if binding == 0 else WEAK if binding == 2 else GLOBAL if kind == _FUNCTION else MARKER
         yield number, Entry(value, size, rank, name), code
 

@@ -6,6 +6,7 @@ function ends where data begins.
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,9 @@ _MAX_GUESS: Final = 1 << 16
 _ANYONES: Final = frozenset(
     ("_text", "_stext", "_etext", "_sinittext", "_einittext", "_head", "init_module", "cleanup_module")
 )
+
+_MAPPING: Final = re.compile(r"\$[adtx](?:\.|$)")
+"""Mapping symbols (AAELF64 4.5.4): where code and data begin within a section."""
 
 GLOBAL: Final = 0
 WEAK: Final = 1
@@ -63,8 +67,12 @@ class Entry(NamedTuple):
 
 
 def is_function(name: str) -> bool:
-    """Whether a symbol's name is one that people use: not the compiler's own (`$x`, `.L12`) nor a table's entry."""
-    return bool(name) and not name.startswith(("$", ".L", "__ksymtab_", "__kstrtab", "__crc_", "__UNIQUE_ID", "__kcfi"))
+    """Whether a symbol's name is one that people use: not the compiler's own (`$x`, `.L12`), also with a prefix of the
+    kernel's build (`__efistub_$x`), nor a table's entry.
+    """
+    if not name or name.startswith((".L", "__ksymtab_", "__kstrtab", "__crc_", "__UNIQUE_ID", "__kcfi")):
+        return False
+    return "$" not in name or _MAPPING.search(name) is None
 
 
 class SymbolTable:

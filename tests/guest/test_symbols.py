@@ -58,7 +58,7 @@ def check_kernel(client: Client, symbols: Symbolizer) -> str:
     ],
 )
 def test_addresses_of_a_running_kernel_have_its_own_names(series: str, append: str) -> None:
-    """With KASLR Linux has KPTI too, and then its handler does not say where it is. After a reset it is found anew."""
+    """With KASLR Linux has KPTI too, and then its handler says nothing of where it is. A reset forgets it."""
     kernel = load_image(DebianCache().kernel(series).image)
     assert kernel is not None
     module = module_for(series)

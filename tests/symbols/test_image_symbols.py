@@ -14,6 +14,7 @@ from tests.symbols.kallsyms_maker import image
 
 SYMBOLS = [
     (0, "T_stext"),
+    (8, "T" + "long_name_" * 15),
     *((0x1000 + 0x20 * number, f"tevent_number_{number}_and_a_long_word_of_{number % 7}") for number in range(1500)),
     (0xF000, "T__sdei_asm_handler"),
     (0xF100, "T" + "long_name_" * 20),
@@ -36,6 +37,7 @@ def test_a_kernel_names_its_own_functions(form: dict[str, bool], base: int) -> N
     assert str(table.resolve(base + 0x1000 + 0x20 * 1234 + 4)) == ("event_number_1234_and_a_long_word_of_2+0x4/0x20")
     assert str(table.resolve(base + 0xF010)) == "__sdei_asm_handler+0x10/0x100"
     assert str(table.resolve(base + 0xF110)) == "long_name_" * 20 + "+0x10/0x100"
+    assert str(table.resolve(base + 12)) == "long_name_" * 15 + "+0x4/0xff8"
     assert table.resolve(base + 0xF200) is None
 
 

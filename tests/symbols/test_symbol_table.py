@@ -62,9 +62,16 @@ def test_a_name_that_is_there_twice_has_no_address_of_its_own() -> None:
     assert table.addresses(["init", "once", "of_a_module", "nothing"]) == {"once": 0x3000}
 
 
-@pytest.mark.parametrize("name", ["", "$x", "$d.12", ".L34", "__ksymtab_schedule", "__kstrtab_schedule"])
+@pytest.mark.parametrize(
+    "name", ["", "$x", "$d.12", "__efistub_$x", ".L34", "__ksymtab_schedule", "__kstrtab_schedule"]
+)
 def test_names_of_the_compiler_are_no_functions(name: str) -> None:
     assert not symbol_table.is_function(name)
+
+
+@pytest.mark.parametrize("name", ["schedule", "foo.isra.0", "_ZN4core3fmt9$LT$impl$GT$4name17h0E", "price$"])
+def test_other_names_are(name: str) -> None:
+    assert symbol_table.is_function(name)
 
 
 def test_a_name_of_a_file_cannot_change_the_terminal() -> None:
