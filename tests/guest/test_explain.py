@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,18 @@ def test_a_backend_and_a_qemu_that_are_stopped(capsys: pytest.CaptureFixture[str
         assert "cannot be unregistered while its handler runs on vCPU 1" in text
         assert "journal" in text
         only(wedged(guest, {"unregister-pending"}))
+
+
+def test_a_run_whose_guest_hangs_says_what_was_found(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, runtime: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("guest.expect('wedge: ready')\nguest.expect('never', timeout=1.5)\n")
+    words = ["--kernel", "builtin:bench", "--append", "mode=wedge n=7", "--memory", "128M", "--script", str(script)]
+    assert main(["run", "-q", *words]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "console text 'never' did not come within 1.5 s" in said
+    assert "what `qemu-sdei explain` says of it: - CPU_ON was asked for vCPU 1, which is inside an SDEI handler" in said
 
 
 # ---- Linux
