@@ -20,7 +20,9 @@ _EVERY: Final = 0.1
 """Seconds between two looks at what is new."""
 _ASK: Final = 1.0
 """Seconds after which the backend is asked whether the guest is still there."""
-_ANSWER: Final = 5.0
+_ANSWER: Final = 2.0
+"""Seconds that the backend has for that. What is in the guest's trace ring is shown also where it does not answer.
+"""
 
 Record = dict[str, Any]
 
@@ -59,18 +61,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
     from qemu_sdei import rundir
     from qemu_sdei.cli.event_lines import Lines
-    from qemu_sdei.cli.inject_command import event_number
+    from qemu_sdei.cli.inject_command import number_of
     from qemu_sdei.cli.record_feed import RecordFeed
     from qemu_sdei.guest.overview import Overview
 
     with ExitStack() as stack:
-        overview = stack.enter_context(Overview(rundir.find(args.name), timeout=_ANSWER))
-        overview.client.hello()
-        event = None if args.event is None else event_number(args.event, overview.client)
-        names = {entry["event"]: str(entry["name"]) for entry in overview.client.status()["events"]}
-        shown = _Shown(Lines(names), event, args.vcpu, as_json=args.json)
+        overview = stack.enter_context(Overview(rundir.find(args.name), timeout=_ANSWER, connect_timeout=_ANSWER))
         feed = stack.enter_context(closing(RecordFeed(overview.client)))
-        shown.some(feed.poll(), args.limit)
+        before = feed.poll()
+        names = feed.event_names()
+        event = None if args.event is None else number_of(args.event, names)
+        shown = _Shown(Lines(names), event, args.vcpu, as_json=args.json)
+        shown.some(before, args.limit)
         while args.follow:
             time.sleep(_EVERY)
             # What was written before it was seen to be gone is read behind that.

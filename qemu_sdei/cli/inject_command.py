@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
@@ -102,11 +102,18 @@ def _distributions(latencies: RingLatencies | None, results: list[Injection]) ->
 
 def event_number(text: str, client: ControlClient) -> int:
     """The number of the event that `text` is the number or the name of. Raises `UsageError`."""
+    if text[:1].isdecimal():
+        return number_of(text, {})
+    return number_of(text, {int(event["event"]): str(event["name"]) for event in client.status()["events"]})
+
+
+def number_of(text: str, events: Mapping[int, str]) -> int:
+    """The number of the event that `text` is the number or the name of, among `events`. Raises `UsageError`."""
     try:
         return int(text, 0)
     except ValueError:
         pass
-    names = {str(event["name"]): int(event["event"]) for event in client.status()["events"]}
+    names = {name: number for number, name in events.items()}
     if text not in names:
         raise UsageError(f"there is no event named {text!r}; this guest has {', '.join(names) or 'none (--no-sdei)'}")
     return names[text]

@@ -58,6 +58,13 @@ class RecordFeed:
         self._last = max((_time(record) for record in records), default=self._last)
         return records
 
+    def event_names(self) -> dict[int, str]:
+        """Names of the guest's events, after a `poll`. Raises `SdeiError`: the backend must be asked, and does not
+        answer.
+        """
+        events = self.meta.events if self.meta is not None else ()
+        return {entry["event"]: str(entry["name"]) for entry in events or self._client.status()["events"]}
+
     @property
     def meta(self) -> TraceMeta | None:
         """Of which guest the records are; None: its backend does not say."""

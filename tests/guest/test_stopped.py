@@ -32,6 +32,9 @@ GUESTS = ("a", "b", "c", "d")
 COMMANDS = {
     "list": ("list",),
     "status": ("status", "a"),
+    "registers": ("status", "a", "--registers", "1"),
+    "top": ("top", "a", "--once"),
+    "events": ("events", "a"),
     "explain": ("explain", "a"),
     "regs": ("regs", "a", "--vcpu", "1"),
     "inject": ("inject", "a", "--event", "0", "--vcpu", "1", "--wait"),
@@ -41,9 +44,9 @@ COMMANDS = {
     "snapshot": ("snapshot", "d", "list", "-q"),
 }
 SAY = {
-    "supervisor": {"list", "attach", "migrate", "save", "snapshot"},
-    "backend": {"list", "attach", "status", "explain", "regs", "inject", "migrate", "save"},
-    "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot"},
+    "supervisor": {"list", "attach", "migrate", "save", "snapshot", "registers"},
+    "backend": {"list", "attach", "status", "explain", "regs", "inject", "migrate", "save", "registers", "top"},
+    "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot", "registers"},
 }
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""
 
