@@ -9,8 +9,9 @@ from typing import Final
 from qemu_sdei.explain.history import History
 from qemu_sdei.explain.picture import Picture, Record
 from qemu_sdei.explain.words import CLAUSES
-from qemu_sdei.sdei.constants import DENIED, PENDING
+from qemu_sdei.sdei.constants import DENIED
 from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, Action
+from qemu_sdei.trace.arguments import is_refusal
 
 MOST: Final = 8
 _ACTIONS: Final = {
@@ -61,8 +62,8 @@ def refusals(picture: Picture, history: History) -> list[Refusal]:
     for call in history.calls():
         name = str(call.get("function"))
         result = call.get("result")
-        if not isinstance(result, int) or result >= 0 or name not in CLAUSES or name in _QUESTIONS or result == PENDING:
-            continue  # (PENDING: it is done, and takes effect later)
+        if not is_refusal(call) or name not in CLAUSES or name in _QUESTIONS:
+            continue
         arguments = call.get("args", {})
         key = (name, call.get("vcpu"), result, arguments.get("event"), arguments.get("target"))
         found.setdefault(key, []).append(call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from qemu_sdei.sdei import constants as sdei
 from qemu_sdei.services.psci import Code
@@ -79,6 +79,13 @@ def arguments_of(function: str, registers: list[int]) -> dict[str, int]:
     if names is None:
         return {f"x{n}": value for n, value in enumerate(registers, 1)}
     return dict(zip(names, registers, strict=False))
+
+
+def is_refusal(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a call that was refused: its result is an error. A value may look like one when it is
+    taken as a signed number, as addresses do that EVENT_CONTEXT answers; PENDING says that it is done, later.
+    """
+    return record.get("result_name") not in (None, "SUCCESS", "PENDING")
 
 
 def result_name(function: str, result: int) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from qemu_sdei.printable import printable
+from qemu_sdei.trace.arguments import is_refusal
 
 DOUBTFUL_NS: Final = 1_000_000
 """ns. A time that may be off by more than this says so."""
@@ -36,7 +37,7 @@ def mood(record: Record) -> str:
         return "bad"
     if kind == "undelivered" or record.get("outcome") in ("refused", "failed"):
         return "refused"
-    if kind in ("call", "frame") and type(result := record.get("result")) is int and result < 0:
+    if kind in ("call", "frame") and is_refusal(record):
         return "refused" if record.get("result_name") else "plain"
     if kind in ("trigger", "injection") or record.get("cause") in ("DISPATCH", "COMPLETE"):
         return "event"

@@ -165,7 +165,7 @@ class _Maker:
         result, known = self._result(call)
         self.run.registered |= call.function == "SDEI_EVENT_REGISTER" and call.result == 0
         clause = ""
-        if call.result is not None and (call.result < 0 or call.named == "SUCCESS"):
+        if call.result is not None and call.named is not None:
             clause = clause_of_answer(call.function, call.result, call.state)
         outcome = self._words.outcome(Outcome(result, known, tuple(call.effects), clause))
         if "idle" in self._folds and call.function in _IDLE:

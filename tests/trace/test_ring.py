@@ -12,6 +12,7 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.sdei.transitions import ROWS, Action
+from qemu_sdei.trace.arguments import is_refusal, result_name
 from qemu_sdei.trace.decode import Decoder, clause_of
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.reading import open_trace
@@ -85,6 +86,16 @@ def test_each_call_with_names_arguments_result_and_what_follows(tmp_path: Path) 
     (waits,) = (record for record in found if record["type"] == "undelivered")
     assert (waits["event"], waits["reason"], waits["vcpu"]) == (0, "masked", 0)
     assert "PE 0 is masked" in waits["why"]
+
+
+@pytest.mark.parametrize("value", [0, 3, 0xFFFF_8000_0812_3456, (1 << 64) - 100])
+def test_a_value_is_no_refusal_whatever_it_looks_like(value: int) -> None:
+    """EVENT_CONTEXT answers a register of what the handler interrupted, such as an address of Linux."""
+    signed = value - (1 << 64) if value >> 63 else value
+    context = {"result": signed, "result_name": result_name("SDEI_EVENT_CONTEXT", signed)}
+    assert not is_refusal(context)
+    assert is_refusal({"result": -3, "result_name": result_name("SDEI_EVENT_CONTEXT", -3)})
+    assert not is_refusal({"result": -5, "result_name": result_name("SDEI_EVENT_UNREGISTER", -5)}), "it is done, later"
 
 
 def test_calls_that_always_answer_the_same_are_counted_unless_somebody_wants_each(tmp_path: Path) -> None:
