@@ -89,7 +89,11 @@ def is_refusal(record: Mapping[str, Any]) -> bool:
 
 
 def result_name(function: str, result: int) -> str | None:
-    """The name of a result (signed); None: it is a value."""
+    """The name of a result (signed); None: it is a value. EVENT_CONTEXT answers registers, and a register with all bits
+    set is common, but not a call of it by software that SDEI does not serve.
+    """
+    if function == "SDEI_EVENT_CONTEXT" and result == sdei.NOT_SUPPORTED:
+        return None
     if result == 0:
         return "SUCCESS" if function in _STATUS else None
     return (_SDEI_CODES if function.startswith("SDEI_") else _PSCI_CODES).get(result)

@@ -88,7 +88,7 @@ def test_each_call_with_names_arguments_result_and_what_follows(tmp_path: Path) 
     assert "PE 0 is masked" in waits["why"]
 
 
-@pytest.mark.parametrize("value", [0, 3, 0xFFFF_8000_0812_3456, (1 << 64) - 100])
+@pytest.mark.parametrize("value", [0, 3, 0xFFFF_8000_0812_3456, (1 << 64) - 100, (1 << 64) - 1])
 def test_a_value_is_no_refusal_whatever_it_looks_like(value: int) -> None:
     """EVENT_CONTEXT answers a register of what the handler interrupted, such as an address of Linux."""
     signed = value - (1 << 64) if value >> 63 else value
