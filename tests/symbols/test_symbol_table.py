@@ -44,6 +44,7 @@ def test_the_last_function_does_not_go_on_for_ever() -> None:
         ([(MARKER, "_stext"), (LOCAL, "first")], "first"),
         ([(GLOBAL, "_stext"), (GLOBAL, "gic_handle_irq_of_this")], "gic_handle_irq_of_this"),
         ([(GLOBAL, "__irqentry_text_start"), (GLOBAL, "gic_handle_irq")], "gic_handle_irq"),
+        ([(GLOBAL, "kprobes_text_start"), (LOCAL, "__do_something")], "__do_something"),
         ([(GLOBAL, "cleanup_module"), (LOCAL, "sdei_exit")], "sdei_exit"),
         ([(GLOBAL, "__memcpy"), (GLOBAL, "memcpy"), (GLOBAL, "__pi_memcpy")], "memcpy"),
     ],
