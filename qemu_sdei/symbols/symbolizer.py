@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.printable import printable
 from qemu_sdei.symbols import kaslr, listings, notes
 from qemu_sdei.symbols.elf import ModuleFile
 from qemu_sdei.symbols.kaslr import Found
@@ -229,6 +230,7 @@ class Symbolizer:
                 placed.trampoline = None
             placed.why = f"{placed.kernel.source} is of another kernel than the guest's: {found.why}"
         if (placed.offset, placed.trampoline, placed.why) != before:
+            self._placed_modules = None  # which of several kernels' they are may be known now
             self._names.clear()
 
     def _unusable(self, placed: _Placed) -> str | None:
@@ -251,14 +253,18 @@ class Symbolizer:
         """Symbols of the modules whose place is known."""
         if self._placed_modules is None:
             self._placed_modules = []
-            release = next((k.kernel.release for k in self._kernels if k.kernel.release and not k.why), None)
+            known = (k.kernel.release for k in self._kernels if k.offset is not None and self._unusable(k) is None)
+            release = next(known, None)
             for name in {**self._bases, **self._sources.sections}:
                 try:
                     module = self._sources.module(name, release)
                 except UsageError as error:
                     self._tell_once(str(error))
                     continue
-                if module is not None:
+                if module is None:
+                    if name in self._sources.modules:
+                        self._tell_once(f"no file of module {printable(name)} is of the guest's kernel {release}")
+                else:
                     places = self._sources.sections.get(name) or module.at(self._bases[name])
                     self._placed_modules.append(module.placed(places))
         return self._placed_modules

@@ -231,6 +231,19 @@ def test_the_end_of_a_handler_is_no_evidence_before_the_place_is_known(user: Use
     assert "not known yet" in (symbols.problem or "")
 
 
+def test_a_module_of_another_kernel_is_said(user: User) -> None:
+    """As soon as it is known which kernel runs; before, the module is taken for what the user gave it for."""
+    (user.folder / "boot").mkdir()
+    (user.folder / "boot/vmlinux-6.12.1").write_bytes(elves.linux())
+    (user.folder / "sdei_test.ko").write_bytes(elves.module(release="6.1.0-56-arm64"))
+    symbols = Symbolizer(load([str(user.folder)]), tell=user.told.append)
+    symbols.learn_modules(f"sdei_test 1 0 - Live {MODULE:#x}\n")
+    assert symbols.name(MODULE + 0x14) == "on_event+0x4/0x40 [sdei_test]"
+    symbols.learn_handler(HANDLER + OFFSET)
+    assert symbols.name(MODULE + 0x14) == f"{MODULE + 0x14:#x}"
+    assert user.told == ["no file of module sdei_test is of the guest's kernel 6.12.1"]
+
+
 def test_a_module_lies_where_its_sections_are(user: User) -> None:
     sections = f"/sys/module/sdei_test/sections/.text:{MODULE:#x}\n".encode()
     symbols = user.symbolizer(module=elves.module(), sections=sections)
