@@ -5,8 +5,9 @@ Each sequence of steps (`steps.py`) is matched with the same one of the other tr
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from qemu_sdei.trace.differences import Answers, Comparison, Difference, Only, Shown
 from qemu_sdei.trace.divergence_order import Order, Place
@@ -40,6 +41,17 @@ def compare(
     return _Comparer(runs[0], runs[1], words, folds, vcpu, context).run()
 
 
+class _Matched(NamedTuple):
+    """One sequence of both traces: which steps are the same kind, and which only one has."""
+
+    key: LaneKey
+    a: Lane
+    b: Lane
+    both: list[tuple[int, int]]
+    only_a: set[int]
+    only_b: set[int]
+
+
 class _Comparer:
     def __init__(
         self, a: Run, b: Run, words: Vocabulary, folds: frozenset[str], vcpu: int | None, context: int
@@ -60,7 +72,10 @@ class _Comparer:
         self._counted()
         self._idle()
         self._order = Order(self._a, self._b)
-        begun = [found for key in self._lanes() if (found := self._lane(key)) is not None]
+        matched = [self._match(key) for key in self._lanes()]
+        if "places" in self._folds:
+            self._fold_places(matched)
+        begun = [found for lanes in matched if (found := self._lane(lanes)) is not None]
         begun.sort(key=lambda one: self._order.key(one[1]))
         self._found.firsts = [difference for difference, _ in begun]
         return self._found
@@ -71,33 +86,59 @@ class _Comparer:
 
     # ---- one sequence ------------------------------------------------------------------------------------------------
 
-    def _lane(self, key: LaneKey) -> tuple[Difference, Place] | None:
-        """Compare one sequence; returns its first difference, and where that is."""
+    def _match(self, key: LaneKey) -> _Matched:
+        """Match one sequence."""
         a, b = self._a.lanes.get(key, Lane()), self._b.lanes.get(key, Lane())
         matching = match(a.kinds, b.kinds)
         self._found.exact &= matching.exact
+        both = [(one.a + n, one.b + n) for one in matching.matches for n in range(one.length)]
+        for x, y in both:
+            self._order.both(a.numbers[x], b.numbers[y])
+        paired = ({x for x, _ in both}, {y for _, y in both})
+        only_a, only_b = (set(range(len(lane))) - known for lane, known in zip((a, b), paired, strict=True))
+        return _Matched(key, a, b, both, only_a, only_b)
+
+    def _fold_places(self, matched: list[_Matched]) -> None:
+        """What one vCPU does in A and another one in B is no difference, if it is the same on each of them."""
+        waiting: dict[tuple[int, int], dict[int, deque[tuple[_Matched, int]]]] = {}
+        for one in matched:
+            for n in sorted(one.only_a):
+                if self._words.kinds[one.a.kinds[n]].anywhere:
+                    places = waiting.setdefault((one.a.kinds[n], one.a.outcomes[n]), {})
+                    places.setdefault(one.key[0], deque()).append((one, n))
+        for one in matched:
+            for n in sorted(one.only_b):
+                places = waiting.get((one.b.kinds[n], one.b.outcomes[n]), {})
+                vcpu = next((vcpu for vcpu, steps in places.items() if steps and vcpu != one.key[0]), None)
+                if vcpu is not None:
+                    other, place = places[vcpu].popleft()
+                    other.only_a.discard(place)
+                    one.only_b.discard(n)
+                    self._order.both(other.a.numbers[place], one.b.numbers[n])
+                    self._found.equal += 1
+
+    def _lane(self, one: _Matched) -> tuple[Difference, Place] | None:
+        """Compare one sequence; returns its first difference, and where that is."""
+        key, a, b = one.key, one.a, one.b
         first: tuple[Difference, Place] | None = None
         at_a = at_b = equal = 0
-        only: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
         other: dict[tuple[int, int, int], Answers] = {}
-        for one in [*matching.matches, (len(a), len(b), 0)]:
-            begin_a, begin_b, length = one
-            if begin_a > at_a or begin_b > at_b:
-                first = first or self._difference(key, a, b, (at_a, begin_a), (at_b, begin_b), equal)
-                _count(only[0], a, at_a, begin_a)
-                _count(only[1], b, at_b, begin_b)
-            for n in range(length):
-                x, y = begin_a + n, begin_b + n
-                self._order.both(a.numbers[x], b.numbers[y])
-                if self._alike(a, x, b, y):
-                    equal += 1
-                    continue
-                self._answered(other, key, a, x, b, y)
-                first = first or self._difference(key, a, b, (x, x + 1), (y, y + 1), equal)
-            at_a, at_b = begin_a + length, begin_b + length
+        for x, y in [*one.both, (len(a), len(b))]:
+            in_a = [n for n in range(at_a, x) if n in one.only_a]
+            in_b = [n for n in range(at_b, y) if n in one.only_b]
+            if in_a or in_b:
+                first = first or self._difference(key, a, b, in_a, in_b, (at_a, x, y), equal)
+            at_a, at_b = x + 1, y + 1
+            if x == len(a) and y == len(b):
+                break
+            if self._alike(a, x, b, y):
+                equal += 1
+                continue
+            self._answered(other, key, a, x, b, y)
+            first = first or self._difference(key, a, b, [x], [y], (x, x + 1, y + 1), equal)
         self._found.equal += equal
         self._found.answers += other.values()
-        self._only(key, *only)
+        self._only(key, _counts(a, one.only_a), _counts(b, one.only_b))
         return first
 
     def _alike(self, a: Lane, x: int, b: Lane, y: int) -> bool:
@@ -136,21 +177,30 @@ class _Comparer:
                     listed.append(Only(*_where(key), text, times, n))
 
     def _difference(
-        self, key: LaneKey, a: Lane, b: Lane, in_a: tuple[int, int], in_b: tuple[int, int], equal: int
+        self,
+        key: LaneKey,
+        a: Lane,
+        b: Lane,
+        in_a: list[int],
+        in_b: list[int],
+        around: tuple[int, int, int],
+        equal: int,
     ) -> tuple[Difference, Place]:
+        """Steps `in_a` and `in_b` differ; `around`: where in A they begin, where in A and B they have ended."""
+        begin, end_a, end_b = around
         found = Difference(
             *_where(key),
             equal,
-            [self._shown("", a, n) for n in range(max(in_a[0] - self._context, 0), in_a[0])],
-            [self._shown("a", a, n) for n in range(in_a[0], min(in_a[1], in_a[0] + _PART_STEPS))],
-            [self._shown("b", b, n) for n in range(in_b[0], min(in_b[1], in_b[0] + _PART_STEPS))],
-            [self._shown("", a, n) for n in range(in_a[1], min(in_a[1] + self._context, len(a)))],
+            [self._shown("", a, n) for n in range(max(begin - self._context, 0), begin)],
+            [self._shown("a", a, n) for n in in_a[:_PART_STEPS]],
+            [self._shown("b", b, n) for n in in_b[:_PART_STEPS]],
+            [self._shown("", a, n) for n in range(end_a, min(end_a + self._context, len(a)))],
         )
-        found.longer = sum(max(end - begin - _PART_STEPS, 0) for begin, end in (in_a, in_b))
-        if in_a[1] - in_a[0] == in_b[1] - in_b[0] == 1:
+        found.longer = sum(max(len(steps) - _PART_STEPS, 0) for steps in (in_a, in_b))
+        if len(in_a) == len(in_b) == 1:
             found.clause_a = self._outcome(a.outcomes[in_a[0]]).clause
             found.clause_b = self._outcome(b.outcomes[in_b[0]]).clause
-        return found, self._order.place(a, b, in_a, in_b)
+        return found, self._order.place(a, b, in_a, in_b, (end_a, end_b))
 
     def _shown(self, side: str, lane: Lane, n: int) -> Shown:
         kind, outcome = self._words.kinds[lane.kinds[n]], self._outcome(lane.outcomes[n])
@@ -225,7 +275,10 @@ def _where(key: LaneKey) -> tuple[int, int | None]:
     return key[0], None if key[1] == OWN else key[1]
 
 
-def _count(counts: dict[int, tuple[int, int]], lane: Lane, begin: int, end: int) -> None:
-    for n in range(begin, end):
+def _counts(lane: Lane, steps: set[int]) -> dict[int, tuple[int, int]]:
+    """How often each kind is among these steps, and the serial number of the first."""
+    counts: dict[int, tuple[int, int]] = {}
+    for n in sorted(steps):
         count, first = counts.get(lane.kinds[n], (0, lane.numbers[n]))
         counts[lane.kinds[n]] = (count + lane.in_a_row[n], first)
+    return counts

@@ -39,15 +39,16 @@ class Order:
         self._both.append((in_b, in_a))
         self._sorted = False
 
-    def place(self, a: Lane, b: Lane, in_a: tuple[int, int], in_b: tuple[int, int]) -> Place:
-        """Where the steps from in_a[0] to in_a[1] of one sequence of A, and the same of B, are: one may be none."""
-        has_a, has_b = in_a[1] > in_a[0], in_b[1] > in_b[0]
+    def place(self, a: Lane, b: Lane, in_a: list[int], in_b: list[int], ends_at: tuple[int, int]) -> Place:
+        """Where steps of one sequence of A, and of the same of B, are: one may be none. `ends_at`: where they have
+        ended in A and in B.
+        """
         ends = ""
-        if not has_b and in_b[1] == len(b) and _races(a, in_a[0], b, self._b[1]):
+        if not in_b and ends_at[1] == len(b) and _races(a, in_a[0], b, self._b[1]):
             ends = "b"
-        if not has_a and in_a[1] == len(a) and _races(b, in_b[0], a, self._a[1]):
+        if not in_a and ends_at[0] == len(a) and _races(b, in_b[0], a, self._a[1]):
             ends = "a"
-        return Place(a.numbers[in_a[0]] if has_a else _NEVER, b.numbers[in_b[0]] if has_b else _NEVER, ends)
+        return Place(a.numbers[in_a[0]] if in_a else _NEVER, b.numbers[in_b[0]] if in_b else _NEVER, ends)
 
     def key(self, place: Place) -> tuple[int, int, int]:
         """To sort by. What only B has comes behind what both have before it; what is missing because a trace ends, at

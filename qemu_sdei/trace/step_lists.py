@@ -43,6 +43,8 @@ class Kind(NamedTuple):
     function: str
     """Name of a function; "" if it is no call."""
     text: str
+    anywhere: bool = False
+    """Whether it is the same whichever vCPU makes the call."""
 
 
 LaneKey = tuple[int, int]
@@ -59,9 +61,9 @@ class Vocabulary:
         self._kinds: dict[Kind, int] = {}
         self._outcomes: dict[Outcome, int] = {}
 
-    def kind(self, function: str, text: str) -> int:
+    def kind(self, function: str, text: str, *, anywhere: bool = False) -> int:
         """The number of a kind. Raises `FullError`: there are too many."""
-        return _numbered(Kind(function, text[:MAX_TEXT]), self._kinds, self.kinds)
+        return _numbered(Kind(function, text[:MAX_TEXT], anywhere), self._kinds, self.kinds)
 
     def outcome(self, outcome: Outcome) -> int:
         """The number of an outcome. Raises `FullError`: there are too many."""

@@ -28,8 +28,23 @@ _ADDRESSES: Final = frozenset(("entry", "address", "argument", "context", "cooki
 _VALUES: Final = frozenset(
     ("SDEI_EVENT_CONTEXT", "PSCI_STAT_RESIDENCY", "PSCI_STAT_COUNT", "TRNG_RND", "TRNG_GET_UUID", "NODE_HW_STATE")
 )
+_VALUE: Final = "a value"
+_CONTEXT: Final = "SDEI_EVENT_CONTEXT"
+_CONTEXT_REGISTERS: Final = 18
+"""Those that can be asked for: x0 to x17. Any of them may look like a code of an error."""
+_COMPLETIONS: Final = frozenset(("SDEI_EVENT_COMPLETE", "SDEI_EVENT_COMPLETE_AND_RESUME"))
 _POLLS: Final = frozenset(("AFFINITY_INFO", "SDEI_EVENT_STATUS"))
 """Functions that are called until the answer is another one."""
+_ANYWHERE: Final = frozenset(
+    (
+        *("SDEI_VERSION", "SDEI_EVENT_GET_INFO", "SDEI_FEATURES", "SDEI_SHARED_RESET", "SDEI_EVENT_SIGNAL"),
+        *("SDEI_INTERRUPT_BIND", "SDEI_INTERRUPT_RELEASE", "SDEI_EVENT_ROUTING_SET"),
+        *("PSCI_VERSION", "PSCI_FEATURES", "MIGRATE_INFO_TYPE", "CPU_ON", "AFFINITY_INFO"),
+        *("SYSTEM_OFF", "SYSTEM_RESET", "SYSTEM_RESET2"),
+        *("SMCCC_VERSION", "SMCCC_ARCH_FEATURES", "SMCCC_ARCH_SOC_ID"),
+    )
+)
+"""Functions whose callers are all the same to them."""
 _IDLE: Final = frozenset(("CPU_SUSPEND", "CPU_DEFAULT_SUSPEND"))
 _STATES: Final = {name: value for value, name in STATE_NAMES.items()}
 _NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{5,}")
@@ -66,6 +81,8 @@ class _Open:
     answered: bool = True
     then: str = ""
     state: int | None = None
+    in_context: bool = False
+    """EVENT_CONTEXT, where it answers with a register's content."""
     effects: list[str] = field(default_factory=list)
 
 
@@ -84,7 +101,8 @@ class _Maker:
         self._stack: dict[int, list[int]] = defaultdict(list)
         self._handlers: dict[LaneKey, list[tuple[int, int, int, int]]] = {}
         """Runs of handlers that are not over."""
-        self._last_run: dict[LaneKey, tuple[tuple[int, int], ...]] = {}
+        self._runs: dict[tuple[LaneKey, tuple[tuple[int, int], ...]], int] = {}
+        """Runs of handlers that were, and where in their lane each begins."""
         self._states: dict[tuple[int, int], int] = {}
         self._shared = frozenset(event["event"] for event in run.meta.events if event.get("type") == "shared")
         self._begun = False
@@ -119,6 +137,7 @@ class _Maker:
         open_ = _Open(self._lane(vcpu), function, self._kind(function, arguments), *_place(record), vcpu)
         self._answer(open_, record)
         open_.answered = record.get("answered") is not False
+        open_.in_context = bool(self._stack[vcpu]) and number(arguments, "index", -1) in range(_CONTEXT_REGISTERS)
         event = arguments.get("event")
         if type(event) is int:
             open_.state = self._states.get((event, OWN if event in self._shared else vcpu))
@@ -127,9 +146,13 @@ class _Maker:
     def _kind(self, function: str, arguments: Mapping[str, Any]) -> int:
         if "addresses" in self._folds and "x1" in arguments:
             # Whatever was left in the registers: how many of them are arguments nobody knows.
-            return self._words.kind(function, f"{function}(..)")
+            return self._words.kind(function, f"{function}(..)", anywhere=True)
+        if "moments" in self._folds and function in _COMPLETIONS:
+            # Linux chooses by what it has interrupted.
+            return self._words.kind("SDEI_EVENT_COMPLETE", "SDEI_EVENT_COMPLETE or _AND_RESUME")
         shown = (f"{name}={self._argument(name, value)}" for name, value in list(arguments.items())[:8])
-        return self._words.kind(function, f"{function}({', '.join(shown)})")
+        anywhere = function in _ANYWHERE or arguments.get("event") in self._shared
+        return self._words.kind(function, f"{function}({', '.join(shown)})", anywhere=anywhere)
 
     def _argument(self, name: str, value: object) -> str:
         if "addresses" in self._folds and name in _ADDRESSES:
@@ -165,7 +188,7 @@ class _Maker:
         result, known = self._result(call)
         self.run.registered |= call.function == "SDEI_EVENT_REGISTER" and call.result == 0
         clause = ""
-        if call.result is not None and call.named is not None:
+        if call.result is not None and call.named is not None and result != _VALUE:
             clause = clause_of_answer(call.function, call.result, call.state)
         outcome = self._words.outcome(Outcome(result, known, tuple(call.effects), clause))
         if "idle" in self._folds and call.function in _IDLE:
@@ -179,8 +202,9 @@ class _Maker:
         if call.result is None:
             # Whether it ended in a handler is chance, and told by the handler's own sequence.
             return (call.then, True) if call.then in ("parks", "waits") else ("", False)
-        if "values" in self._folds and call.function in _VALUES and (call.named is None or call.result >= 0):
-            return "a value", True
+        is_value = call.in_context or (call.function != _CONTEXT and (call.named is None or call.result >= 0))
+        if "values" in self._folds and call.function in _VALUES and is_value:
+            return _VALUE, True
         return call.named or (f"{call.result:#x}" if call.result > 9 else str(call.result)), True
 
     def counted(self, record: Mapping[str, Any], vcpu: int) -> None:
@@ -233,6 +257,7 @@ class _Maker:
         self.end()
         self._stack.clear()
         self._states.clear()
+        self._runs.clear()
         self._event(record, vcpu, "the machine is reset")
 
     def kernel(self, record: Mapping[str, Any], vcpu: int) -> None:
@@ -289,13 +314,12 @@ class _Maker:
         if run is not None:
             run.append((kind, outcome, number, time))
             if len(run) >= _MAX_RUN:
-                self._end_handler(key)
+                self._emit(key, self._handlers.pop(key))
             return
         self._put(key, kind, outcome, number, time, poll=poll)
 
     def _put(self, key: LaneKey, kind: int, outcome: int, number: int, time: int, *, poll: bool = False) -> None:
         lane = self.run.lanes.setdefault(key, Lane())
-        self._last_run.pop(key, None)
         if "repeats" in self._folds and lane and lane.kinds[-1] == kind and (poll or lane.outcomes[-1] == outcome):
             lane.in_a_row[-1] += 1
             lane.outcomes[-1] = outcome
@@ -306,22 +330,24 @@ class _Maker:
         lane.add(kind, outcome, number, time)
 
     def _end_handler(self, key: LaneKey) -> None:
-        """A run of a handler is over: the same as the one before it is counted only."""
+        """A run of a handler is over: one that was there already is counted only."""
         steps = self._handlers.pop(key, None)
         if not steps:
             return
         shape = tuple((kind, outcome) for kind, outcome, _, _ in steps)
-        if "repeats" in self._folds and self._last_run.get(key) == shape:
-            lane = self.run.lanes[key]
-            lane.in_a_row[-len(shape)] += 1
+        if "repeats" in self._folds and (begin := self._runs.get((key, shape))) is not None:
+            self.run.lanes[key].in_a_row[begin] += 1
             return
-        self._last_run[key] = shape
-        for kind, outcome, serial, time in steps:
-            lane = self.run.lanes.setdefault(key, Lane())
+        self._runs[key, shape] = len(self.run.lanes.get(key, ()))
+        self._emit(key, steps)
+
+    def _emit(self, key: LaneKey, steps: list[tuple[int, int, int, int]]) -> None:
+        lane = self.run.lanes.setdefault(key, Lane())
+        for step in steps:
             self.steps += 1
             if self.steps > MAX_STEPS:
                 raise FullError
-            lane.add(kind, outcome, serial, time)
+            lane.add(*step)
 
 
 def number(record: Mapping[str, Any], name: str, default: int) -> int:

@@ -25,7 +25,7 @@ def test_two_runs_of_the_same_are_the_same(command: Command, tmp_path: Path) -> 
     done = command("trace", "diff", a, b)
     assert (done.returncode, done.stderr) == (0, "")
     assert "same: 18 steps\n" in done.stdout
-    assert "folded: addresses, counts, idle, moments, repeats, values" in done.stdout
+    assert "folded: addresses, counts, idle, moments, places, repeats, values" in done.stdout
 
 
 def test_the_first_divergence_is_on_top_and_lists_follow(command: Command, tmp_path: Path) -> None:

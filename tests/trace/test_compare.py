@@ -58,7 +58,7 @@ def test_two_boots_of_one_kernel_are_the_same() -> None:
     assert found.first is None
 
 
-@pytest.mark.parametrize("fold", sorted(ALL - {"counts", "idle"}))
+@pytest.mark.parametrize("fold", sorted(ALL - {"counts", "idle", "places"}))
 def test_what_is_folded_is_a_difference_if_it_is_not(fold: str) -> None:
     found = compared(booted(), booted(0x20_0001, events=9, handled_after=1), folds=ALL - {fold})
     assert not found.same
@@ -174,6 +174,63 @@ def test_a_function_of_which_one_trace_has_numbers_only_is_compared_by_these() -
     assert compared(a, b, folds=ALL - {"counts"}).counted == [("SDEI_VERSION", 1, 3, 4)]
     a.add("counted", 1, function="SMCCC_VERSION", id=0, count=1, since_ns=0)
     assert compared(a, b).counted == [("SMCCC_VERSION", 1, 1, 0)]
+
+
+def test_on_which_vcpu_a_task_asks_is_chance_and_which_vcpu_does_something_to_itself_is_not() -> None:
+    a, b = booted(), booted()
+    for trace, vcpu in ((a, 0), (b, 1)):
+        trace.call("SDEI_EVENT_GET_INFO", 0, 2, vcpu=vcpu)
+        trace.call("SDEI_EVENT_REGISTER", 0x200, 0x1000, 0, 0, 0, vcpu=vcpu)
+        trace.call("SDEI_FEATURES", 0, vcpu=vcpu, result=4)
+    assert compared(a, b).same
+    assert not compared(a, b, folds=ALL - {"places"}).same
+    b.call("SDEI_EVENT_GET_INFO", 0, 2, vcpu=0)
+    assert [one.step for one in compared(a, b).only_b] == ["SDEI_EVENT_GET_INFO(event=0x0, info=0x2)"]
+    a, b = booted(), booted()
+    for trace, vcpu in ((a, 0), (b, 1)):
+        trace.call("SDEI_EVENT_REGISTER", 0x100, 0x1000, 0, 0, 0, vcpu=vcpu)
+    found = compared(a, b)
+    assert [one.vcpu for one in found.only_a] == [0]
+    assert [one.vcpu for one in found.only_b] == [1]
+
+
+def test_a_register_that_looks_like_an_error_is_none_and_handlers_end_in_either_way() -> None:
+    a, b = Written(), Written()
+    for trace, registers, function in (
+        (a, (5, 7), "SDEI_EVENT_COMPLETE"),
+        (b, (-1, -3, 8), "SDEI_EVENT_COMPLETE_AND_RESUME"),
+    ):
+        trace.register(0, 0x1000)
+        for register in registers:
+            trace.kick()
+            trace.deliver(0)
+            trace.call("SDEI_EVENT_CONTEXT", 17, result=register)
+            trace.call("SDEI_EVENT_CONTEXT", 18, result=-2)
+            trace.complete(0, function=function)
+    assert compared(a, b).same
+    assert not compared(a, b, folds=ALL - {"values"}).same
+    assert not compared(a, b, folds=ALL - {"moments"}).same
+    b.kick()
+    b.deliver(0)
+    b.call("SDEI_EVENT_CONTEXT", 17, result=0)
+    b.call("SDEI_EVENT_CONTEXT", 18, result=5)
+    b.complete(0)
+    assert not compared(a, b).same
+
+
+def test_of_a_handler_that_goes_two_ways_each_is_compared_once() -> None:
+    def trace(ways: str) -> Written:
+        made = Written()
+        for way in ways:
+            made.kick()
+            made.deliver(0)
+            for n in range(3 if way == "x" else 5):
+                made.call("SDEI_EVENT_CONTEXT", n, result=n)
+            made.complete(0)
+        return made
+
+    assert compared(trace("xyxyyx"), trace("xxxy")).same
+    assert not compared(trace("xyxyyx"), trace("xxx")).same
 
 
 def test_idle_calls_are_compared_by_their_answers() -> None:
