@@ -126,12 +126,13 @@ def _described(run: Run) -> str:
     calls = sum(run.functions.values())
     vcpus = f"{run.meta.vcpus} vCPU" + ("s" if run.meta.vcpus != 1 else "")
     guest = f"guest '{run.meta.guest}', " if run.meta.guest else ""
-    return f"{guest}{vcpus}, {calls} calls"
+    return f"{guest}{vcpus}, {calls} call" + ("s" if calls != 1 else "")
 
 
 def _tell_first(first: Difference, equal: int) -> None:
     say("")
-    after = f"after {_steps(first.after)} that are the same" if first.after else "at the first step"
+    same = "that is the same" if first.after == 1 else "that are the same"
+    after = f"after {_steps(first.after)} {same}" if first.after else "at the first step"
     say_in("bold", f"First divergence: {_where(first.vcpu, first.event)}, {after} ({equal} in all sequences)")
     marks: list[tuple[str, str, Sequence[Shown]]] = [
         (" ", "", first.before),
