@@ -260,3 +260,18 @@ def test_where_to_listen(arguments: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Listening.of(*arguments)
     assert Listening.of("0.0.0.0:1", Tls("c", "k", "a"), None, ("net",)).tcp == ("0.0.0.0", 1)
+
+
+def test_whatever_it_was_started_with_goes_along(tmp_path: Path) -> None:
+    """Events and services files too; a guest that wants a file that was not offered is refused."""
+    events, service = tmp_path / "events.toml", tmp_path / "service.py"
+    words = ["number = 0", 'name = "software"', 'type = "private"', 'priority = "normal"', "signalable = true"]
+    events.write_text("[[event]]\n" + "\n".join(words) + "\n")
+    service.write_text(SERVICE)
+    offer = offered(tmp_path / "there", events=str(events), services=[str(service)])
+    assert {"monitor", "profile", "service0"} <= offer["files"].keys()
+    take(offer, tmp_path)
+    for name, value in (("events", None), ("boot", {**offer["config"]["boot"], "initrd": "/initrd"})):
+        other = {**offer, "config": {**offer["config"], name: value}}
+        with pytest.raises(ProtocolError, match="has not the files that such a guest has"):
+            take(other, tmp_path)
