@@ -187,7 +187,7 @@ def _vcpu(explanation: Explanation, vcpu: Vcpu, width: int, registers: bool) -> 
         words.append(f"in the handler of {joined([picture.called(event) for event in vcpu.running])}")
     if vcpu.sleeps:
         words.append("suspended")
-    if vcpu.missing:
+    if vcpu.missing and not picture.paused:
         words.append("did not come when asked")
     call, heard = history.last_call(vcpu.index), history.age(history.last_heard(vcpu.index))
     if call is not None:
