@@ -15,7 +15,6 @@ from qemu_sdei import locks, rundir, stopped
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.explain.picture import ErrorBlock, Picture, Vcpu, Where, events_of, vcpus_of
-from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.sdei.switches import profile_of
 
@@ -196,6 +195,8 @@ class _Taking:
         if pid is not None and stopped.is_stopped(pid):
             self.picture = replace(picture, qemu=stopped.described("QEMU", pid))
             return
+        from qemu_sdei.guest import machine_control  # the whole of a supervisor comes with it: 0.1 s
+
         owner = self._directory / rundir.OWNER
         try:
             state = machine_control.run_state(owner, self._guest.identity)
