@@ -12,22 +12,11 @@ from qemu_sdei.explain.words import CLAUSES
 from qemu_sdei.sdei.constants import DENIED
 from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, Action
 from qemu_sdei.trace.arguments import is_refusal
+from qemu_sdei.trace.clauses import ACTIONS
 
 MOST: Final = 8
-_ACTIONS: Final = {
-    "SDEI_EVENT_REGISTER": Action.REGISTER,
-    "SDEI_EVENT_ENABLE": Action.ENABLE,
-    "SDEI_EVENT_DISABLE": Action.DISABLE,
-    "SDEI_EVENT_UNREGISTER": Action.UNREGISTER,
-    "SDEI_EVENT_ROUTING_SET": Action.ROUTING_SET,
-    "SDEI_INTERRUPT_RELEASE": Action.RELEASE,
-}
-_INNERMOST: Final = {
-    "SDEI_EVENT_CONTEXT": Action.CONTEXT,
-    "SDEI_EVENT_COMPLETE": Action.COMPLETE,
-    "SDEI_EVENT_COMPLETE_AND_RESUME": Action.COMPLETE,
-}
-"""Calls that are about the innermost handler."""
+_INNERMOST: Final = (Action.CONTEXT, Action.COMPLETE)
+"""Calls of these are about the innermost handler, and name no event."""
 _RESETS: Final = ("SDEI_PRIVATE_RESET", "SDEI_SHARED_RESET")
 _STATES: Final = {name: state for state, name in STATE_NAMES.items()}
 _QUESTIONS: Final = ("SDEI_VERSION", "SDEI_FEATURES", "PSCI_FEATURES", "PSCI_VERSION", "MIGRATE_INFO_TYPE")
@@ -73,15 +62,15 @@ def refusals(picture: Picture, history: History) -> list[Refusal]:
 def why(picture: Picture, history: History, call: Record) -> str:
     """The rule by which a call was refused: a row of the state table, with its source, or the call's own clause."""
     name, vcpu = str(call.get("function")), call.get("vcpu")
-    if call.get("result") == DENIED and name in _ACTIONS:
+    action = ACTIONS.get(name) if call.get("result") == DENIED else None
+    if action in _INNERMOST:
+        if vcpu is not None and not history.running_at(vcpu, call["n"]):
+            return f"no handler ran on vCPU {vcpu} ({_source(action, STATE_NAMES[0])})"
+    elif action is not None:
         event = int(call.get("args", {}).get("event", -1))
         state = history.state_at(event, vcpu, call["n"])
-        if source := _source(_ACTIONS[name], state):
+        if source := _source(action, state):
             return f"{picture.called(event)} was {state} ({source})"
-    if call.get("result") == DENIED and name in _INNERMOST and vcpu is not None:
-        running = history.running_at(vcpu, call["n"])
-        if not running:
-            return f"no handler ran on vCPU {vcpu} ({_source(_INNERMOST[name], STATE_NAMES[0])})"
     clause = CLAUSES.get(name, "")
     if call.get("result") == DENIED and name in _RESETS:
         return f"the handler of an event that it is to reset was running ({clause})"

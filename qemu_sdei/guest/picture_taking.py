@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei import locks, rundir, stopped
+from qemu_sdei import rundir, stopped
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.explain.picture import ErrorBlock, Picture, Vcpu, Where, events_of, vcpus_of
@@ -97,7 +97,7 @@ class _Taking:
 
     def ask_backend(self) -> None:
         """State of events and vCPUs, and two looks at the vCPUs."""
-        pid = _holder(self._directory / rundir.BACKEND_LOCK)
+        pid = stopped.processes(self._directory).get("backend")
         if pid is not None and stopped.is_stopped(pid):
             self.picture = replace(self.picture, backend=stopped.described("backend", pid))
             return
@@ -142,7 +142,7 @@ class _Taking:
     def _looked(self, client: ControlClient, wanted: list[int]) -> dict[str, Any]:
         """Have them come; add what they show to the picture."""
         found = before = client.look(wanted)
-        qemu = _holder(self._directory / rundir.QEMU_LOCK)
+        qemu = stopped.processes(self._directory).get("QEMU")
         limit = time.monotonic() + (0 if qemu is not None and stopped.is_stopped(qemu) else _COME)
         while found.get("waiting") and time.monotonic() < limit:
             time.sleep(_POLL)
@@ -191,7 +191,7 @@ class _Taking:
         late = [v.index for v in picture.vcpus if v.missing or (not v.asked and v.on and picture.backend)]
         if not late and not picture.backend:
             return
-        pid = _holder(self._directory / rundir.QEMU_LOCK)
+        pid = stopped.processes(self._directory).get("QEMU")
         if pid is not None and stopped.is_stopped(pid):
             self.picture = replace(picture, qemu=stopped.described("QEMU", pid))
             return
@@ -211,18 +211,6 @@ class _Taking:
                 self.picture = replace(self.picture, vcpus=tuple(vcpus))
         except SdeiError as error:
             self.picture = replace(self.picture, qemu=f"it was asked where the vCPUs are, and did not say: {error}")
-
-
-def _holder(lock: Path) -> int | None:
-    """The process that holds a lock of the run directory; None: it is not there."""
-    try:
-        found = locks.holder(lock)
-    except OSError:
-        return None
-    if found is None:
-        return None
-    os.close(found[1])
-    return found[0]
 
 
 def _number(status: dict[str, Any], name: str) -> int:

@@ -11,7 +11,7 @@ from qemu_sdei.services import psci
 _PREFIX: Final = "SDEI_"
 _SECTIONS: Final = {f"{_PREFIX}{function.name}": f"DEN0054 5.1.{n}" for n, function in enumerate(Function, 1)}
 """The specification describes the calls in the order of their ids."""
-_ACTIONS: Final = {
+ACTIONS: Final = {
     "SDEI_EVENT_REGISTER": Action.REGISTER,
     "SDEI_EVENT_ENABLE": Action.ENABLE,
     "SDEI_EVENT_DISABLE": Action.DISABLE,
@@ -23,6 +23,7 @@ _ACTIONS: Final = {
     "SDEI_EVENT_COMPLETE_AND_RESUME": Action.COMPLETE,
     "SDEI_EVENT_SIGNAL": Action.TRIGGER,
 }
+"""What each call does to the event that it names, or to that of the innermost handler (CONTEXT, COMPLETE)."""
 _PSCI: Final = frozenset(function.name for function in psci.Function) | {"SYSTEM_OFF2", "MIGRATE", "NODE_HW_STATE"}
 
 
@@ -38,7 +39,7 @@ def clause_of_answer(function: str, result: int, state: int | None) -> str:
 
     `state`: of the event that the call names, before it (`sdei.transitions`); None: not known.
     """
-    action = _ACTIONS.get(function)
+    action = ACTIONS.get(function)
     rows = [row for row in ROWS if row.action == action and row.result == result]
     if state is not None:
         rows = [row for row in rows if state in row.states]
