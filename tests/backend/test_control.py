@@ -89,6 +89,10 @@ def test_status_says_where_a_vcpu_was_last(backend: Backend, peer: Peer) -> None
     backend.start_cpu_1()
     after = peer.result(cmd="status")["pes"]
     assert after[1]["power_since_ns"] > after[0]["power_since_ns"]
+    assert [pe["last_call"] for pe in after] == ["CPU_ON", None], "a kick has brought it to the firmware since"
+    for function in (Function.PE_UNMASK, Function.PE_MASK):
+        backend.call(1, function)
+    assert [pe["last_call"] for pe in peer.result(cmd="status")["pes"]] == ["CPU_ON", "SDEI_PE_MASK"]
 
 
 def test_states_that_were_replaced_have_no_time(backend: Backend, peer: Peer) -> None:
