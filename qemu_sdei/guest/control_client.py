@@ -26,6 +26,8 @@ from qemu_sdei.errors import (
 from qemu_sdei.message_log import CONTROL
 
 MAX_LINE: Final = 1 << 20
+_MAX_ANSWER: Final = 2 * MAX_LINE
+"""Bytes of an answer: `status` of 512 vCPUs with a dozen private events is longer than a request may be."""
 PROTOCOL: Final = 1
 CONNECT_TIMEOUT: Final = 30.0
 """Seconds that a backend has to come back; on a host that is busy, Python's start takes several."""
@@ -84,7 +86,7 @@ class ControlClient:
         self.timeout = timeout
         self.connect_timeout = connect_timeout
         self._socket: socket.socket | None = None
-        self._lines = jsonline.Lines(MAX_LINE, _ANSWER)
+        self._lines = jsonline.Lines(_MAX_ANSWER, _ANSWER)
         self._number = 0
         self._moved_to: Path | None = None
         self._far_away = ""

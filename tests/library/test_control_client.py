@@ -20,7 +20,9 @@ from qemu_sdei.errors import (
     SdeiError,
     UsageError,
 )
-from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.guest.control_client import MAX_LINE, ControlClient
+from qemu_sdei.monitor.layout import MAX_CPUS
+from tests.backend.simulated import SimulatedGuest
 
 Answer = Callable[[dict[str, Any]], bytes | None]
 
@@ -318,3 +320,16 @@ def test_who_did_not_say_which_guest_it_is_is_asked_nothing(path: Path) -> None:
             assert client.inject(0, 0).outcome == "queued"
         server.join(10)
     assert [request["cmd"] for request in said] == ["hello", "hello", "inject"]
+
+
+def test_the_status_of_as_many_vcpus_as_there_can_be(
+    path: Path, start: Callable[[Answer], Backend], tmp_path: Path
+) -> None:
+    """Longer than a request may be."""
+    guest = SimulatedGuest(MAX_CPUS, tmp_path)
+    found = guest.server().status()
+    found["events"] += [{**event, "event": event["event"] + 0x1000} for event in found["events"]]
+    start(lambda r: result(r, **found))
+    with ControlClient(path) as client:
+        assert len(client.status()["pes"]) == MAX_CPUS
+    assert len(json.dumps(found)) > MAX_LINE
