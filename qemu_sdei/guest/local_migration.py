@@ -68,7 +68,7 @@ class LocalMigration:
                 "resume": self._resume_requested,
                 "save": self._save_requested,
                 "snapshot": self.snapshooter.requested,
-                "machine": MachineControl(record, self).requested,
+                **MachineControl(record, self).commands,
             }
         )
 

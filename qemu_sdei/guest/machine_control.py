@@ -1,6 +1,7 @@
 """What other processes ask of a guest's machine by its owner socket: whether its vCPUs run, pause, resume, registers.
 
-The requests, each with its fields: `machine` {"do": "look" | "pause" | "resume" | "registers", "vcpu": N}.
+The requests: `run-state`, `pause`, `continue`, and `registers` with the field `vcpu`. (`resume` is another one: a guest
+that may run at another host goes on here.)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from qemu_sdei.errors import GuestError, ProtocolError, UsageError
 from qemu_sdei.guest.guest_snapshots import Alone
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.supervisor_client import ask
-from qemu_sdei.guest.supervisor_socket import Progress
+from qemu_sdei.guest.supervisor_socket import Command, Progress
 from qemu_sdei.vm.cpu_registers import parse
 
 RUNNING: Final = "running"
@@ -30,27 +31,37 @@ class MachineControl:
         self._record = record
         self._alone = alone
 
-    async def requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """See the module. Raises `UsageError`: there is no such request or vCPU, or the guest is being handed over."""
-        do = request.get("do")
-        if do == "look":
-            return {"status": await self._status()}
-        if do in ("pause", "resume"):
-            # Whoever moves the guest, or writes it down, has it paused and resumed as it needs.
-            with self._alone.alone():
-                before = await self._status()
-                if before not in (RUNNING, PAUSED):
-                    raise UsageError(f"the guest cannot be paused or resumed while QEMU says that it is {before!r}")
-                await self._execute("stop" if do == "pause" else "cont", {})
-                return {"before": before, "status": await self._status()}
-        if do == "registers":
-            vcpu = request.get("vcpu")
-            vcpus = self._record.options.smp
-            if type(vcpu) is not int or not 0 <= vcpu < vcpus:
-                raise UsageError(f"there is no vCPU {vcpu}: this guest has 0 to {vcpus - 1}")
-            words = {"command-line": "info registers", "cpu-index": vcpu}
-            return {"vcpu": vcpu, "text": str(await self._execute("human-monitor-command", words))}
-        raise UsageError("what is the machine to do? look, pause, resume or registers")
+    @property
+    def commands(self) -> dict[str, Command]:
+        """The requests by their names. Each raises `UsageError`: there is no such vCPU, or the guest is being handed
+        over; `GuestError`: QEMU does not do it.
+        """
+        return {
+            "run-state": self._look,
+            "pause": lambda request, progress: self._change("stop"),
+            "continue": lambda request, progress: self._change("cont"),
+            "registers": self._registers,
+        }
+
+    async def _look(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        return {"status": await self._status()}
+
+    async def _change(self, command: str) -> dict[str, Any]:
+        # Whoever moves the guest, or writes it down, has it paused and resumed as it needs.
+        with self._alone.alone():
+            before = await self._status()
+            if before not in (RUNNING, PAUSED):
+                raise UsageError(f"the guest cannot be paused or resumed while QEMU says that it is {before!r}")
+            await self._execute(command, {})
+            return {"before": before, "status": await self._status()}
+
+    async def _registers(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        vcpu = request.get("vcpu")
+        vcpus = self._record.options.smp
+        if type(vcpu) is not int or not 0 <= vcpu < vcpus:
+            raise UsageError(f"there is no vCPU {vcpu}: this guest has 0 to {vcpus - 1}")
+        words = {"command-line": "info registers", "cpu-index": vcpu}
+        return {"vcpu": vcpu, "text": str(await self._execute("human-monitor-command", words))}
 
     async def _status(self) -> str:
         found = await self._execute("query-status", {})
@@ -71,31 +82,31 @@ def run_state(owner: Path, identity: str = "") -> str:
 
     Raises `SdeiError`: it has no owner, or does not answer.
     """
-    return _text(_asked(owner, {"do": "look"}, identity, _LOOK), "status")
+    return _text(_asked(owner, "run-state", {}, identity, _LOOK), "status")
 
 
 def pause(owner: Path, identity: str = "") -> str:
     """Stop its vCPUs; returns as `run_state`. Raises `SdeiError`."""
-    return _text(_asked(owner, {"do": "pause"}, identity, _ACT), "status")
+    return _text(_asked(owner, "pause", {}, identity, _ACT), "status")
 
 
 def resume(owner: Path, identity: str = "") -> str:
     """Have its vCPUs run again; returns as `run_state`. Raises `SdeiError`."""
-    return _text(_asked(owner, {"do": "resume"}, identity, _ACT), "status")
+    return _text(_asked(owner, "continue", {}, identity, _ACT), "status")
 
 
 def registers(owner: Path, vcpu: int, identity: str = "", *, patience: float = _ACT) -> dict[str, int | str]:
     """Registers of a vCPU by name, as QEMU has them now: see `cpu_registers.parse`. `patience`: seconds. Raises
     `SdeiError`.
     """
-    found = parse(_text(_asked(owner, {"do": "registers", "vcpu": vcpu}, identity, patience), "text"))
+    found = parse(_text(_asked(owner, "registers", {"vcpu": vcpu}, identity, patience), "text"))
     if "PC" not in found:
         raise ProtocolError(f"QEMU's registers of vCPU {vcpu} are not of the form that is known")
     return found
 
 
-def _asked(owner: Path, request: dict[str, Any], identity: str, patience: float) -> dict[str, Any]:
-    return ask(owner, "machine", request, lambda step: None, identity=identity, patience=patience)
+def _asked(owner: Path, command: str, fields: dict[str, Any], identity: str, patience: float) -> dict[str, Any]:
+    return ask(owner, command, fields, lambda step: None, identity=identity, patience=patience)
 
 
 def _text(result: dict[str, Any], name: str) -> str:

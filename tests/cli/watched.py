@@ -171,7 +171,7 @@ class WatchedGuest:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         control = MachineControl(self.machine, self.machine)  # type: ignore[arg-type]
-        self._owner = SupervisorSocket({"machine": control.requested})
+        self._owner = SupervisorSocket(control.commands)
         self._run(self._owner.open(self.directory / rundir.OWNER))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
