@@ -15,6 +15,10 @@ ALLOWED = {
     "qemu_sdei/cli/snapshot_command.py": "a date is shown",
     "qemu_sdei/message_log.py": "a message is shown with its time",
     "qemu_sdei/cli/debug_log.py": "a message is shown with its time",
+    "qemu_sdei/cli/event_lines.py": "what happens is shown with its time of day",
+    "qemu_sdei/cli/status_command.py": "a look is shown with its time of day",
+    "qemu_sdei/cli/top_watch.py": "a look is shown with its time of day",
+    "qemu_sdei/ras/timestamps.py": "a time stamp of a record is read and written, none is asked for",
     "qemu_sdei/backend/__main__.py": "a trace says at what time of day it began",
 }
 WALL = {

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
                 say(f"QEMU still runs: start this command again to go on; {ram} stays")
             else:
                 ram.unlink(missing_ok=True)
-                (directory / rundir.JOURNAL).unlink(missing_ok=True)
+                _forget(directory)
                 (directory / rundir.IDENTITY).unlink(missing_ok=True)
     return 0
 
@@ -124,7 +124,6 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
-    from qemu_sdei import rundir
     from qemu_sdei.backend.loop import memory_limit
     from qemu_sdei.vm.process import describe_exit
 
@@ -147,7 +146,7 @@ def _serve(directory: Path, deaths: EarlyDeaths, once: bool, say: Any) -> None:
         if child.returncode == 0:
             deaths.died(answered=True)
             # What is in it was that QEMU's; the next one starts from its reset.
-            (directory / rundir.JOURNAL).unlink(missing_ok=True)
+            _forget(directory)
             _identify(directory)
             say("QEMU ended")
             if once:
@@ -205,3 +204,11 @@ def has_qemu(directory: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _forget(directory: Path) -> None:
+    """What a backend kept of a QEMU that has ended."""
+    from qemu_sdei import rundir
+
+    for name in (rundir.JOURNAL, rundir.TRACE):
+        (directory / name).unlink(missing_ok=True)

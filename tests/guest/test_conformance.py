@@ -157,7 +157,7 @@ def test_what_does_not_conform_is_told(runtime: Path) -> None:
         "    where:     state.c:",
         "        CPU 0: EVENT_GET_INFO(0x101, 0x0) = 0\n",
         "    trace:\n",
-        "type=power pe=0 state=on",
+        "call:        SDEI_EVENT_GET_INFO event=0x101",
     ):
         assert text in output, text
 
