@@ -65,6 +65,7 @@ def answer(record: dict[str, Any]) -> str:
             "handler": "a handler began",
             "parks": "the vCPU went off",
             "resumes": "it went on elsewhere",
+            "starts": "the vCPU was sent elsewhere",
             "operations": "not answered yet",
         }.get(str(record.get("then")), "no answer yet" if not record.get("answered", True) else "no result")
     return f"{result:#x}" if result >= 0 else str(result)

@@ -216,6 +216,8 @@ def _then(slot: Sequence[int], pc: int) -> str:
         return "parks"
     if flags & AnswerFlag.WFI:
         return "waits"
+    if flags & AnswerFlag.ALL:
+        return "starts"
     return "returns" if slot[At.OUTCOME] == pc else "handler"
 
 

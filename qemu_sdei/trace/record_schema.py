@@ -92,9 +92,10 @@ _AFTER: Final[dict[str, Schema]] = {
     "answered": boolean("false: it waits for its answer still, or its answer was never written"),
     "then": {
         "description": "what the vCPU does then: `returns` behind the call, enters a `handler`, `resumes` what a "
-        "handler had interrupted, `parks` (off or suspended), `waits` for an interrupt, `operations`: does "
-        "micro-operations and comes back; null: no answer",
-        "anyOf": [{"type": "null"}, _one_of("returns", "handler", "resumes", "parks", "waits", "operations")],
+        "handler had interrupted, `parks` (off or suspended), `waits` for an interrupt, `starts` "
+        "where it was sent (a boot, CPU_ON, a wake-up), `operations`: does micro-operations and comes back; null: no "
+        "answer",
+        "anyOf": [{"type": "null"}, _one_of("returns", "handler", "resumes", "parks", "waits", "starts", "operations")],
     },
     "next_pc": _or_null(integer(0, _WORD), "where it goes on; null: no answer"),
     "pc_symbol": text("the symbol of `pc`, where symbols were given"),

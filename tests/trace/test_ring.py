@@ -122,6 +122,15 @@ def test_calls_that_always_answer_the_same_are_counted_unless_somebody_wants_eac
     assert (counted["type"], counted["function"], counted["count"]) == ("counted", "SDEI_VERSION", 5)
 
 
+def test_a_cpu_that_is_sent_off_starts_and_enters_no_handler(tmp_path: Path) -> None:
+    guest = SimulatedGuest(1, tmp_path)
+    server = guest.server()
+    guest.reset(0)
+    serve(server)
+    frames = [record for record in records(server) if record["type"] == "frame"]
+    assert [(frame["kind"], frame["then"]) for frame in frames] == [("reset", "starts")]
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{Action(row.action).name}-{row.states[0]}")
 def test_each_transition_names_its_rule(row: object) -> None:
     assert all(clause_of(Action(row.action).name, state) == row.source for state in row.states)  # type: ignore[attr-defined]
