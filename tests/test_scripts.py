@@ -191,7 +191,8 @@ def test_scripts_are_bash(script: Path) -> None:
 
 def test_the_bench_knows_what_a_call_does_for_the_trace() -> None:
     """Its reference is the backend without these lines, which must be there to be left out."""
-    source = (ROOT / trace.SERVER).read_text()
-    left = trace.stripped(source)
-    assert "slot[" not in left
-    compile(left, "server.py", "exec")
+    for file in trace.RING_LINES:
+        left = trace.stripped(file)
+        assert "slot[" not in left
+        assert "keep(Type.TRANSITION" not in left
+        compile(left, file.name, "exec")

@@ -17,15 +17,16 @@ from qemu_sdei import Guest, GuestOptions
 from qemu_sdei.trace.reading import open_trace
 from scripts.benchlib.checkout import ROOT
 
-SERVER: Final = Path("qemu_sdei/backend/loop/server.py")
-RING_LINES: Final = (
-    """            ring, fold = self._ring, self._fold
+_LOOP: Final = Path("qemu_sdei/backend/loop")
+RING_LINES: Final = {
+    _LOOP / "server.py": (
+        """            ring, fold = self._ring, self._fold
             ring.serial = serial = ring.serial + 1
             slot = ring.entries[serial - 1 & ring.mask]
             slot[PLACE] = self._posted[pe]
             fold.word = 0
 """,
-    """            slot[OUTCOME] = self._done[pe]
+        """            slot[OUTCOME] = self._done[pe]
             slot[22] = fold.word | frame[1]  # At.ANSWER, Word.FLAGS
             fold.word = -1
             if serial & self._unstamped:
@@ -36,12 +37,20 @@ RING_LINES: Final = (
                 if serial > self._stamped_to:
                     self._unstamped = self._sparsely
 """,
-    """        window.save |= Save.COUNTER
+        """        window.save |= Save.COUNTER
 """,
-    """        self.firmware.dispatcher.on_transition = self.log.transition_hook()
+    ),
+    _LOOP / "event_log.py": (
+        """            codes, times = of_cause[cause]
+            if fold.word:
+                keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[old])
+            else:
+                fold.word = event << 32 | codes[old]
+            times[event][pe] = seen.now
 """,
-)
-"""What a call does for the trace: the reference is the same backend without these lines."""
+    ),
+}
+"""What a call does for the trace, by file: the reference is the same backend without these lines."""
 _CALLS: Final = 200_000
 _VCPUS: Final = 16
 
@@ -55,15 +64,17 @@ def without_ring() -> Iterator[Path]:
         tree = Path(name)
         for package in ("qemu_sdei", "acpi"):
             shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-        (tree / SERVER).write_text(stripped((tree / SERVER).read_text()))
+        for file in RING_LINES:
+            (tree / file).write_text(stripped(file))
         yield tree
 
 
-def stripped(source: str) -> str:
-    """The text of `server.py` without what it does for the trace. Raises ValueError: it does something else now."""
-    for lines in RING_LINES:
+def stripped(file: Path) -> str:
+    """The text of a file without what it does for the trace. Raises ValueError: it does something else now."""
+    source = (ROOT / file).read_text()
+    for lines in RING_LINES[file]:
         if source.count(lines) != 1:
-            raise ValueError(f"{SERVER} does not have these lines once, put them right here:\n{lines}")
+            raise ValueError(f"{file} does not have these lines once, put them right here:\n{lines}")
         source = source.replace(lines, "")
     return source
 

@@ -136,7 +136,7 @@ def test_disk_and_network_on_pcie(tmp_path: Path) -> None:
 
 SHAPES = [
     pytest.param("cortex-a53", "6.1", 1, "128M", False, marks=pytest.mark.smoke),
-    pytest.param("neoverse-n1", "6.12", 6, "512M", True),
+    pytest.param("neoverse-n1", "6.12", 6, "512M", True, marks=pytest.mark.slow),
     *(
         pytest.param(cpu, series, 2, "1G", False, marks=pytest.mark.slow)
         for cpu in ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "a64fx", "max")

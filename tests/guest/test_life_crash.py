@@ -17,7 +17,7 @@ pytestmark = pytest.mark.guest
 CPUS = 3
 
 
-@pytest.mark.parametrize("cpu", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("cpu", [pytest.param(cpu, marks=pytest.mark.slow) for cpu in (0, 2)])
 def test_a_panic_reboots_and_events_work_again(cpu: int) -> None:
     """The crash comes on one CPU, under events on all, one of them shared; the others are stopped where they are."""
     with Guest(GuestOptions(series="6.1", smp=CPUS, append="panic=1", client=True)) as guest:

@@ -144,6 +144,7 @@ def check_where(states: set[int]) -> None:
     assert any(state & 0xC and state & 1 << 7 for state in states), "no event found interrupts masked"
 
 
+@pytest.mark.slow
 def test_a_thousand_events_a_second_under_load(tmp_path: Path) -> None:
     check_load("6.12", 2, 4, tmp_path)
 
