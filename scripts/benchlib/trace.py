@@ -20,7 +20,7 @@ from scripts.benchlib.checkout import ROOT
 _LOOP: Final = Path("qemu_sdei/backend/loop")
 RING_LINES: Final = {
     _LOOP / "server.py": (
-        """            ring, fold = self._ring, self._fold
+        """            ring, fold, tags = self._ring, self._fold, self._tags
             ring.serial = serial = ring.serial + 1
             slot = ring.entries[serial - 1 & ring.mask]
             slot[PLACE] = self._posted[pe]
@@ -30,7 +30,7 @@ RING_LINES: Final = {
             slot[22] = fold.word | frame[1]  # At.ANSWER, Word.FLAGS
             fold.word = -1
             if serial & self._unstamped:
-                slot[0] = serial << 20 | pe << 8 | 1  # At.TAG, Type.FRAME
+                slot[0] = serial << 20 | tags[pe]  # At.TAG
             else:
                 slot[1] = self.log.look()
                 slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED
@@ -46,7 +46,8 @@ RING_LINES: Final = {
                 keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[old])
             else:
                 fold.word = event << 32 | codes[old]
-            times[event][pe] = seen.now
+            if times is not None:
+                times[event][pe] = seen.now
 """,
     ),
 }

@@ -74,7 +74,8 @@ class EventLog:
                 keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[old])
             else:
                 fold.word = event << 32 | codes[old]
-            times[event][pe] = seen.now
+            if times is not None:
+                times[event][pe] = seen.now
             if listeners:
                 kind = _KINDS.get(cause, "transition")
                 fields = {"event": event, "from": old, "to": new, "cause": cause}

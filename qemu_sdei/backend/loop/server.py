@@ -40,7 +40,7 @@ from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.services.function_names import UNKNOWN
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.trace.ring import OUTCOME, PLACE, Ring
-from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY
+from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY, Type
 from qemu_sdei.trace.trace_file import Recorder
 
 _SPIN_MIN: Final = 400
@@ -108,6 +108,7 @@ class Server:
         ones, which go to the serial number `_stamped_to`.
         """
         self._sparsely = self._stamped_to = 0
+        self._tags = [pe << 8 | Type.FRAME for pe in range(window.nr_cpus)]
         self._posted = [frame[POSTED] for frame in window.frames]
         self._done = [frame[DONE] for frame in window.frames]
         self._call = firmware.exchange.call
@@ -311,7 +312,7 @@ class Server:
                 frame[1] = 0  # Word.FLAGS
                 frame[0] = s  # Word.ACK
                 return False
-            ring, fold = self._ring, self._fold
+            ring, fold, tags = self._ring, self._fold, self._tags
             ring.serial = serial = ring.serial + 1
             slot = ring.entries[serial - 1 & ring.mask]
             slot[PLACE] = self._posted[pe]
@@ -327,7 +328,7 @@ class Server:
             slot[22] = fold.word | frame[1]  # At.ANSWER, Word.FLAGS
             fold.word = -1
             if serial & self._unstamped:
-                slot[0] = serial << 20 | pe << 8 | 1  # At.TAG, Type.FRAME
+                slot[0] = serial << 20 | tags[pe]  # At.TAG
             else:
                 slot[1] = self.log.look()
                 slot[0] = serial << 20 | pe << 8 | 7  # Type.STAMPED

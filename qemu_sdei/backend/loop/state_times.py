@@ -34,14 +34,15 @@ class StateTimes:
 
         self.entered = Times(never)
         self.changed = Times(never)
-        self._ended = Times(never)
         self.power = [0] * nr_cpus
         self.started_ns = self.now = clock()
         self.reset_ns: int | None = None
 
-    def times_of(self, cause: str) -> Times:
-        """Where the time of a transition by this cause (name of an `Action`) is kept: the hot path only stores."""
-        return {_ENTERED: self.entered, _ENDED: self._ended}.get(cause, self.changed)
+    def times_of(self, cause: str) -> Times | None:
+        """Where the time of a transition by this cause (name of an `Action`) is kept: the hot path only stores. None:
+        nowhere.
+        """
+        return {_ENTERED: self.entered, _ENDED: None}.get(cause, self.changed)
 
     def note(self, name: str, pe: int) -> None:
         """Something rare has happened, named as in the trace."""
