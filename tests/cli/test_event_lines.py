@@ -96,7 +96,7 @@ KINDS = ("transition", "trigger", "undelivered", "call", "power", "boot", "kerne
          "reject", "unknown", "dropped", "note", "else")  # fmt: skip
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.sampled_from(KINDS),
     st.dictionaries(

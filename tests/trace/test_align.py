@@ -49,7 +49,7 @@ def measured(seen: list[Seen]) -> range:
 
 
 @given(exchanges(), st.integers(0, 1 << 40))
-@settings(max_examples=examples(100, 3000))
+@settings(max_examples=examples(50, 3000))
 def test_no_record_is_further_off_than_is_said(steps: list[Exchange], counter: int) -> None:
     seen = ran(steps, counter).records
     sure = measured(seen)
@@ -59,7 +59,7 @@ def test_no_record_is_further_off_than_is_said(steps: list[Exchange], counter: i
 
 
 @given(exchanges())
-@settings(max_examples=examples(60, 2000))
+@settings(max_examples=examples(40, 2000))
 def test_a_trace_that_is_followed_keeps_its_word_too(steps: list[Exchange]) -> None:
     """A record that has a stamp is placed with no look at later ones: with larger errors, which hold as well."""
     seen = ran(steps).records
@@ -238,7 +238,7 @@ def test_values_that_no_record_has_are_placed_as_well() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 50), st.integers(-5, 5)), max_size=80), st.data())
-@settings(max_examples=examples(100, 1000))
+@settings(max_examples=examples(50, 1000))
 def test_bounds_are_those_of_all_samples(samples: list[tuple[bool, int, int]], data: st.DataObject) -> None:
     offset = GrowingOffset()
     for least, place, value in samples:

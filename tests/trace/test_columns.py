@@ -92,7 +92,7 @@ anything = st.recursive(
 
 
 @given(st.sampled_from(one_of_each()), st.dictionaries(st.text(max_size=8), anything, max_size=4), st.data())
-@settings(max_examples=examples(150, 1000))
+@settings(max_examples=examples(40, 1000))
 def test_whatever_fields_a_record_has_it_is_one_harmless_line(
     record: Record, more: dict[str, Any], data: st.DataObject
 ) -> None:

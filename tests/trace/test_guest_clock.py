@@ -42,7 +42,7 @@ class Kernel:
 
 
 @given(st.integers(0, 10**9), st.lists(st.tuples(st.integers(0, 4_000), st.integers(0, 4_000)), min_size=1), st.data())
-@settings(max_examples=examples(150, 2000))
+@settings(max_examples=examples(60, 2000))
 def test_the_true_value_is_among_the_possible(began: int, delays: list[tuple[int, int]], data: st.DataObject) -> None:
     kernel = Kernel(began, cut=data.draw(st.booleans()))
     now = began + 1_000_000

@@ -87,9 +87,9 @@ def test_a_large_insertion_between_what_repeats_is_found_as_one() -> None:
 @pytest.mark.parametrize("kinds", [2, 50, 30_000])
 def test_many_calls_that_have_nothing_to_do_with_each_other_are_gone_through(kinds: int) -> None:
     rng = random.Random(kinds)
-    first = [rng.randrange(kinds) for _ in range(30_000)]
-    second = [rng.randrange(kinds) for _ in range(30_000)]
-    assert matched(first, second) >= {2: 10_000, 50: 2_000, 30_000: 50}[kinds]
+    first = [rng.randrange(kinds) for _ in range(10_000)]
+    second = [rng.randrange(kinds) for _ in range(10_000)]
+    assert matched(first, second) >= {2: 3_300, 50: 650, 30_000: 5}[kinds]
 
 
 def test_more_of_the_same_is_only_that() -> None:
