@@ -244,7 +244,7 @@ class _Comparer:
         notes = self._found.notes
         for name, run in (("A", self._a), ("B", self._b)):
             if run.before:
-                notes.append(f"{name} begins amid the guest's life: {_records(run.before)} before it are missing")
+                notes.append(f"{name} begins within the guest's life: {_records(run.before)} before it are missing")
             if run.missing:
                 notes.append(f"{name} lacks {_records(run.missing)}: what only the other one has may be among them")
             if run.cut is not None:

@@ -136,7 +136,7 @@ class Ring:
     # ---- the rest ----------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """What was kept so far is finished: readers see it. Not amid a frame."""
+        """What was kept so far is finished: readers see it. Not while a frame is answered."""
         self._header[_COUNT] = self.serial
 
     def keep(self, kind: Type, vcpu: int | None, *words: int) -> None:

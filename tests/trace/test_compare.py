@@ -375,7 +375,7 @@ def test_what_is_missing_is_said() -> None:
     b.records[:9] = [{"n": 9, "type": "dropped", "count": 9}]
     b.add("dropped", None, count=12)
     assert compared(a, b).notes == [
-        "B begins amid the guest's life: 9 records before it are missing",
+        "B begins within the guest's life: 9 records before it are missing",
         "B lacks 12 records: what only the other one has may be among them",
     ]
 

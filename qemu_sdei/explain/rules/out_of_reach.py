@@ -13,7 +13,7 @@ from qemu_sdei.explain.words import joined
 
 @rule
 def out_of_reach(picture: Picture, history: History) -> Iterator[Finding]:
-    """Without a backend each vCPU stands still at its next call."""
+    """Without a backend each vCPU stops at its next call."""
     if picture.ended:
         return
     if picture.backend:
@@ -24,7 +24,7 @@ def out_of_reach(picture: Picture, history: History) -> Iterator[Finding]:
         yield Finding(
             rule="backend-does-not-answer",
             weight=Weight.ERROR,
-            title="The backend does not answer: each vCPU stands still at its next firmware call",
+            title="The backend does not answer: each vCPU stops at its next firmware call",
             text=f"{picture.backend[:1].upper()}{picture.backend[1:]}. {known}".strip(),
             references=("docs/howto/does-not-answer.md",),
         )
