@@ -1,6 +1,6 @@
 """Guest counter and host clock on one axis.
 
-QEMU's virtual counter runs at the pace of the host's monotonic clock while the virtual machine runs, and stands still
+QEMU's virtual counter runs at the pace of the host's monotonic clock while the virtual machine runs, and stops
 while it is stopped (`stop`, save, migration, a debugger). So the offset between the two, host clock minus counter,
 never falls: it is constant while the guest runs and rises by each stop. That alone bounds it, with no guess at how long
 the backend takes:

@@ -28,7 +28,7 @@ class RingFollower:
         self._decoder = Decoder(self.meta.monitor)
         self._aligner = Aligner(self.meta.counter_hz)
         # What was written over before somebody looked is nobody's loss.
-        oldest = max(self._ring.newest - self._ring.slots, 0)
+        oldest = max(self._ring.newest - self._ring.slots + 1, 0)
         self._ring.skip_to(oldest + 1)
         self._numbering = Numbering(oldest)
 

@@ -98,6 +98,10 @@ class RingReader:
             # Where something else stands, before or after the copy, the writer has come round.
             if slot[0] >> 20 == serial == words[start] >> 20:
                 found.append(slot)
+        # The one slot that a writer is at now has its old number still, and words of both records; so had, when they
+        # were copied, those that it has been at meanwhile.
+        edge = self.begun + 1 - self.slots
+        found = [slot for slot in found if slot[0] >> 20 > edge]
         self.missed = first - self._next + max(end - first, 0) - len(found)
         self._next = max(end, first)
         return found

@@ -76,7 +76,7 @@ class Type(IntEnum):
     COUNTED = 6
     """DATA: function id; how many calls since the record before; host time of that one."""
     STAMPED = 7
-    """A FRAME with TIME: when the backend saw it."""
+    """A FRAME with TIME: of a call when it was answered, of another frame when the backend saw it."""
 
 
 class Outcome(IntEnum):

@@ -1,7 +1,7 @@
 """A trace as one self-contained page: no network, no foreign script, and readable without any.
 
 The page's own files are in `data/page/`. The script is what it is by a hash (Content-Security-Policy), so that nothing
-that a guest writes could be run even if it came into the page as HTML; and all foreign text comes by `page_text`.
+that a guest writes could be run even if it came into the page as HTML; and all foreign text passes through `page_text`.
 """
 
 from __future__ import annotations

@@ -14,22 +14,12 @@ from qemu_sdei.explain.words import CLAUSES
 from qemu_sdei.sdei.constants import DENIED, FIRST_NUMBER
 from qemu_sdei.sdei.transitions import ROWS, STATE_NAMES, Action
 from qemu_sdei.smccc.ids import Owner, number_of, owner_of
+from qemu_sdei.trace.clauses import ACTIONS
 from qemu_sdei.views.moments import Moment, argument, integer, vcpu_of_affinity, word
 
-_ACTIONS: Final = {
-    "SDEI_EVENT_REGISTER": Action.REGISTER,
-    "SDEI_EVENT_ENABLE": Action.ENABLE,
-    "SDEI_EVENT_DISABLE": Action.DISABLE,
-    "SDEI_EVENT_UNREGISTER": Action.UNREGISTER,
-    "SDEI_EVENT_ROUTING_SET": Action.ROUTING_SET,
-    "SDEI_INTERRUPT_RELEASE": Action.RELEASE,
-    "SDEI_EVENT_SIGNAL": Action.TRIGGER,
-}
-_OF_THE_HANDLER: Final = {
-    "SDEI_EVENT_CONTEXT": Action.CONTEXT,
-    "SDEI_EVENT_COMPLETE": Action.COMPLETE,
-    "SDEI_EVENT_COMPLETE_AND_RESUME": Action.COMPLETE,
-}
+_HANDLERS: Final = (Action.CONTEXT, Action.COMPLETE)
+_ACTIONS: Final[dict[str, Action]] = {name: action for name, action in ACTIONS.items() if action not in _HANDLERS}
+_OF_THE_HANDLER: Final[dict[str, Action]] = {name: action for name, action in ACTIONS.items() if action in _HANDLERS}
 """Calls about the handler that runs on their vCPU."""
 _MEANINGS: Final = {
     "NOT_SUPPORTED": "the firmware does not offer it to this caller",
