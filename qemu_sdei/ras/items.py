@@ -43,6 +43,11 @@ class Extent(Named):
     hidden: bool = False
     """Nobody gives a meaning to them: a gap."""
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether they are all that is left."""
+        return not self.length and not self.size
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice(Extent):

@@ -214,7 +214,7 @@ class Table:
             tail: bytes that follow.
 
         Raises:
-            CperError: there is no such field, or it cannot be that.
+            CperError: there is no such field, or it cannot be that; or bytes are to follow what takes all that is left.
         """
         given = {name: value for name, value in given.items() if value is not None}
         for name in given:
@@ -234,6 +234,8 @@ class Table:
             elif not item.when and not item.hidden:
                 table = item.table_for(values) if isinstance(item, Choice) else None
                 values[item.name] = bytes(item.size) if table is None else _structure_of(table, bytes(item.size))
+        if tail and (taker := next((each for each in self.items if _takes_all(each) and each.name in values), None)):
+            raise CperError(f"{taker.title!r} takes all that is left, nothing can follow it", field=taker.name)
         made = Structure(self, values, tail)
         places = {item.name: (at, at + _size(item, value)) for item, value, at in made.items()}
         places[""] = (0, max((end for _, end in places.values()), default=0))
@@ -298,6 +300,10 @@ def _made(table: Table, given: Any, path: str) -> Structure:
         raise CperError(f"it is no {table.title}")
     except CperError as error:
         raise (error.below(path) if path else error) from None
+
+
+def _takes_all(item: Item) -> bool:
+    return isinstance(item, Extent) and item.takes_all
 
 
 def _packed(item: Item, value: Any) -> bytes:

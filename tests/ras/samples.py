@@ -173,9 +173,10 @@ def _bytes_or_structure(item: Extent, given: Mapping[str, Any]) -> st.SearchStra
 def sections(draw: st.DrawFn) -> Section:
     """Any section that can be made."""
     kind = draw(st.sampled_from(sorted(KINDS.values(), key=lambda each: each.name)))
-    tail = draw(st.sampled_from([b"", b"", b"\x00", b"tail"]))
-    made = kind.table.make(draw(given_values(kind.table)), tail=tail)
-    return Section(kind, made)
+    given = draw(given_values(kind.table))
+    takes_all = any(isinstance(item, Extent) and item.takes_all and item.name in given for item in kind.table.items)
+    tail = b"" if takes_all else draw(st.sampled_from([b"", b"", b"\x00", b"tail"]))
+    return Section(kind, kind.table.make(given, tail=tail))
 
 
 def entries() -> st.SearchStrategy[list[Entry]]:

@@ -154,6 +154,16 @@ def test_any_section_is_read_as_it_was_made(section: Section) -> None:
     assert again.kind is section.kind
 
 
+def test_nothing_follows_what_takes_all_that_is_left() -> None:
+    """It could not be told from it: 15 bytes and one more are read as a structure of 16."""
+    few = bytes(15)
+    assert kinds.ArmRas.table.make({"auxiliary_data": few}).pack()[-15:] == few
+    assert kinds.ArmRas.table.make({}, tail=b"tail").pack()[-4:] == b"tail"
+    for table, name in ((kinds.ArmRas.table, "auxiliary_data"), (kinds.RAW, "data")):
+        with pytest.raises(CperError, match="takes all that is left, nothing can follow it"):
+            table.make({name: few}, tail=b"\x00")
+
+
 @settings(max_examples=examples(100, 1000))
 @given(st.sampled_from(sorted(SAMPLES)), st.binary(max_size=400))
 def test_any_bytes_are_kept_or_refused(name: str, data: bytes) -> None:
