@@ -31,6 +31,7 @@ from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
+from qemu_sdei.explain import explanation_schema  # noqa: E402
 from qemu_sdei.guest import status_schema  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
 from qemu_sdei.migration.failure_points import FailurePoint  # noqa: E402
@@ -426,6 +427,11 @@ def status_document() -> str:
     return _json(status_schema.SCHEMA, "") + "\n"
 
 
+def explanation_document() -> str:
+    """The JSON Schema of `explain --json`."""
+    return _json(explanation_schema.SCHEMA, "") + "\n"
+
+
 def _json(value: object, indent: str) -> str:
     """JSON with each part on one line that fits there."""
     line = json.dumps(value)
@@ -453,6 +459,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/trace.md": trace,
     "docs/reference/trace.schema.json": trace_schema,
     "docs/reference/status.schema.json": status_document,
+    "docs/reference/explain.schema.json": explanation_document,
 }
 
 

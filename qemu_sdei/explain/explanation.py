@@ -41,7 +41,7 @@ class Explanation:
         return any(finding.weight is Weight.ERROR for finding in self.findings)
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it: docs/howto/explain.md."""
+        """As JSON has it: `explanation_schema.py`."""
         picture = self.picture
         return {
             "version": VERSION,

@@ -7,10 +7,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import fastjsonschema
 import pytest
 
 from qemu_sdei.explain.delivery import waiting
 from qemu_sdei.explain.explanation import explain
+from qemu_sdei.explain.explanation_schema import SCHEMA
 from qemu_sdei.explain.lines import lines, short
 from qemu_sdei.explain.picture import Picture, Where
 from qemu_sdei.sdei.transitions import Action
@@ -95,7 +97,10 @@ def test_a_guest_of_which_nothing_is_known() -> None:
 
 
 def test_it_is_json() -> None:
-    document = json.loads(json.dumps(explain(wedged()).document()))
+    nobody = Picture("g", 0, known_by="", backend="it has died", qemu="it is gone", paused="paused", lost=3)
+    for picture in (nobody, wedged()):
+        document = json.loads(json.dumps(explain(picture).document()))
+        fastjsonschema.compile(SCHEMA)(document)
     assert [finding["rule"] for finding in document["findings"]] == ["masked-for-ever", "unregister-pending"]
     assert {(e["event"], e["vcpu"], e["reason"]) for e in document["events"]} == {
         (SOFTWARE, 1, None),

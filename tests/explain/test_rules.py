@@ -4,12 +4,15 @@ to do. Real guests: tests/guest/test_explain.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
+import fastjsonschema
 import pytest
 
-from qemu_sdei.explain.explanation import explain
+from qemu_sdei.explain.explanation import Explanation, explain
+from qemu_sdei.explain.explanation_schema import SCHEMA
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.picture import ErrorBlock, Picture, Where
 from qemu_sdei.sdei.transitions import Action
@@ -18,12 +21,22 @@ from tests.explain.scenes import CRITICAL, GHES, PRIVATE, SHARED, SOFTWARE, Scen
 BLOCK = 0x7FD0_1000
 
 
+fits = fastjsonschema.compile(SCHEMA)
+
+
+def explained(picture: Picture) -> Explanation:
+    """The explanation, whose JSON has the form that is promised."""
+    explanation = explain(picture)
+    fits(json.loads(json.dumps(explanation.document())))
+    return explanation
+
+
 def found(picture: Picture) -> list[str]:
-    return [finding.rule for finding in explain(picture).findings]
+    return [finding.rule for finding in explained(picture).findings]
 
 
 def only(picture: Picture, rule: str) -> Finding:
-    (finding,) = explain(picture).findings
+    (finding,) = explained(picture).findings
     assert finding.rule == rule
     assert finding.references
     return finding
@@ -321,7 +334,7 @@ def test_an_error_behind_a_mask() -> None:
     scene = ready(1, SOFTWARE, GHES)
     scene.mask(0)
     scene.trigger(GHES, None)
-    explanation = explain(scene.passes(4).picture(acpi=True, errors=(block(status=1, acknowledged=False),)))
+    explanation = explained(scene.passes(4).picture(acpi=True, errors=(block(status=1, acknowledged=False),)))
     assert {finding.rule for finding in explanation.findings} == {"ghes-not-acknowledged", "masked-for-ever"}
     ghes = next(f for f in explanation.findings if f.rule == "ghes-not-acknowledged")
     assert "vCPU 0 is masked" in ghes.text

@@ -4,6 +4,7 @@ none; and of a guest whose processes do not answer it says what it can.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import re
@@ -11,12 +12,14 @@ import signal
 import struct
 from pathlib import Path
 
+import fastjsonschema
 import pytest
 
 from qemu_sdei.cli import main
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import NotDeliveredError
 from qemu_sdei.explain.explanation import Explanation
+from qemu_sdei.explain.explanation_schema import SCHEMA
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.lines import lines
 from qemu_sdei.guest.guest import Guest
@@ -25,6 +28,8 @@ from tests.guest.acpi_guest import area_of
 from tests.guest.guests import until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("runtime")]
+
+fits = fastjsonschema.compile(SCHEMA)
 
 GHES = 0x324
 CORRECTED = 1 << 4 | 2
@@ -42,6 +47,7 @@ def wedged(guest: Guest, rules: set[str]) -> Explanation:
     def found() -> bool:
         nonlocal explanation
         explanation = guest.explain()
+        fits(json.loads(json.dumps(explanation.document())))
         return rules <= {finding.rule for finding in explanation.findings}
 
     until(f"{rules} found; the last was\n" + "\n".join(lines(explanation)), found, 15)
