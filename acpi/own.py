@@ -1,12 +1,12 @@
-"""The tables that announce our firmware: SDEI, HEST with sources that are notified by SDEI, AGDI, BERT, and an SSDT by
-which it says that it comes first when hardware errs.
+"""The tables that announce our firmware: SDEI, HEST with generic error sources, AGDI, BERT, and an SSDT by which it
+says that it comes first when hardware errs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from acpi.errors import TableError
 from acpi.osc import osc_table
@@ -14,7 +14,7 @@ from acpi.table import Oem, Table
 from acpi.tables.agdi import Agdi
 from acpi.tables.bert import Bert
 from acpi.tables.gas import Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, Notification
+from acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType
 from acpi.tables.sdei import Sdei
 
 MIN_BLOCK: Final = 20
@@ -23,16 +23,34 @@ MIN_BLOCK: Final = 20
 
 @dataclass(frozen=True)
 class GhesSource:
-    """A generic hardware error source whose errors are made known by an SDEI event."""
+    """A generic hardware error source: its errors are made known by an SDEI event, or as `notification` says."""
 
-    event: int
-    """SDEI event number, not 0."""
+    event: int | None
+    """SDEI event number, not 0; None: see `notification`."""
     status_address: int
     """Physical address, a multiple of 8, of the 8 bytes that hold the address of the error status block."""
     block_length: int
     """Bytes of the error status block, at least 20."""
     read_ack_address: int | None = None
     """Physical address, a multiple of 8, of the 8-byte read-ack register; None for a source of type 9, without one."""
+    notification: Notification | None = None
+    """In place of an event."""
+    source_id: int | None = None
+    """None: the lowest that is free."""
+    raw_length: int | None = None
+    """Max Raw Data Length in bytes; None: as many as the block has."""
+    records: int = 1
+    """Number Of Records To Preallocate."""
+    sections: int = 1
+    """Max Sections Per Record."""
+    enabled: bool = True
+
+    @property
+    def notified(self) -> Notification:
+        """How its errors are made known. Raises TableError: it has not just one of event and notification."""
+        if (self.event is None) is (self.notification is None):
+            raise TableError("a source has either an event or a notification", signature="HEST", field="notification")
+        return Notification.sdei(self.event) if self.event is not None else self.notification or Notification()
 
 
 @dataclass(frozen=True)
@@ -60,14 +78,14 @@ def own_tables(
     Args:
         oem: OEM and creator fields of all of them.
         sdei: whether there is an SDEI table. Without it Linux does not look for SDEI.
-        ghes: the error sources; their ids count from 0. Without any there is no HEST.
+        ghes: the error sources; ids that are not given count from 0. Without any there is no HEST.
         agdi_event: SDEI event that asks for a diagnostic dump and reset.
         agdi_gsiv: interrupt that asks for it: alone (mode 1), or beside the event (mode 2). Neither: no AGDI.
         boot_errors: where errors of the boot before are. None: no BERT.
         firmware_first: whether there is an SSDT with the method `_OSC` (`acpi.osc`): a machine has one of it.
 
     Raises:
-        TableError: an event is 0 or used twice, an address is misaligned or used twice, a block is too short.
+        TableError: an event is 0 or used twice, an id or address is used twice or misaligned, a block is too short.
     """
     oem = oem or Oem()
     tables: list[Table] = [Sdei(oem=oem)] if sdei else []
@@ -75,9 +93,12 @@ def own_tables(
     if ghes:
         sources = []
         _apart(ghes)
-        for number, source in enumerate(ghes):
-            _claim(users, source.event, "HEST", f"sources[{number}].notification.vector")
-            sources.append(_source(number, source))
+        for number, (source, source_id) in enumerate(zip(ghes, _ids(ghes), strict=True)):
+            if source.event is not None:
+                _claim(users, source.event, "HEST", f"sources[{number}].notification.vector")
+            elif source.notified.type == NotificationType.SDEI:
+                _claim(users, source.notified.vector, "HEST", f"sources[{number}].notification.vector")
+            sources.append(_source(number, source, source_id))
         tables.append(Hest(sources=tuple(sources), oem=oem))
     if agdi_event is not None:
         _claim(users, agdi_event, "AGDI", "sdei_event")
@@ -119,6 +140,22 @@ def _claim(users: dict[int, str], event: int, signature: str, field: str) -> Non
     users[event] = f"{signature} {field}"
 
 
+def _ids(ghes: Sequence[GhesSource]) -> list[int]:
+    """The id of each."""
+    taken: dict[int, int] = {}
+    for number, source in enumerate(ghes):
+        if source.source_id is None:
+            continue
+        if source.source_id in taken:
+            raise TableError(
+                f"id {source.source_id} is already that of sources[{taken[source.source_id]}]",
+                signature="HEST", field=f"sources[{number}].source_id",
+            )  # fmt: skip
+        taken[source.source_id] = number
+    free = (number for number in range(1 << 16) if number not in taken)
+    return [next(free) if source.source_id is None else source.source_id for source in ghes]
+
+
 def _apart(ghes: Sequence[GhesSource]) -> None:
     """Refuse registers that are in the same place: what is written to one would be read from the other."""
     users: dict[int, str] = {}
@@ -136,7 +173,7 @@ def _apart(ghes: Sequence[GhesSource]) -> None:
             users[address] = field
 
 
-def _source(number: int, source: GhesSource) -> Ghes:
+def _source(number: int, source: GhesSource, source_id: int) -> Ghes:
     field = f"sources[{number}]"
     addresses = [("error_status_address", source.status_address)]
     if source.read_ack_address is not None:
@@ -152,14 +189,16 @@ def _source(number: int, source: GhesSource) -> Ghes:
             f"an error status block has at least {MIN_BLOCK} bytes, not {source.block_length}",
             signature="HEST", field=f"{field}.block_length",
         )  # fmt: skip
-    status = Gas.memory(source.status_address)
-    notification = Notification.sdei(source.event)
+    values: dict[str, Any] = {
+        "source_id": source_id,
+        "enabled": int(source.enabled),
+        "records": source.records,
+        "max_sections": source.sections,
+        "max_raw_length": source.block_length if source.raw_length is None else source.raw_length,
+        "error_status_address": Gas.memory(source.status_address),
+        "notification": source.notified,
+        "block_length": source.block_length,
+    }
     if source.read_ack_address is None:
-        return Ghes(
-            source_id=number, max_raw_length=source.block_length, error_status_address=status,
-            notification=notification, block_length=source.block_length,
-        )  # fmt: skip
-    return GhesV2(
-        source_id=number, max_raw_length=source.block_length, error_status_address=status,
-        notification=notification, block_length=source.block_length, read_ack=Gas.memory(source.read_ack_address),
-    )  # fmt: skip
+        return Ghes(**values)
+    return GhesV2(**values, read_ack=Gas.memory(source.read_ack_address))

@@ -28,6 +28,7 @@ from qemu_sdei.backend.control.document_schema import SCHEMA  # noqa: E402
 from qemu_sdei.backend.control.handover_commands import HandoverCommands  # noqa: E402
 from qemu_sdei.backend.control.injection_commands import InjectionCommands  # noqa: E402
 from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
+from qemu_sdei.backend.control.ras_commands import RasCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
@@ -346,7 +347,7 @@ def control() -> str:
     """The control protocol: its requests from the handlers' own words, the rest from the `.in`."""
     text = (ROOT / "docs/reference/control-protocol.in").read_text()
     tables: dict[str, tuple[type, ...]] = {
-        "@CONTROL@": (Control, InjectionCommands, LookCommands),
+        "@CONTROL@": (Control, InjectionCommands, LookCommands, RasCommands),
         "@MIGRATION@": (HandoverCommands,),
         "@SNAPSHOT@": (SnapshotCommands,),
     }

@@ -66,3 +66,24 @@ class Notification(Struct):
         if event == 0:
             raise TableError("event 0 is the software-signalled one: no error source can use it", field="vector")
         return cls(type=NotificationType.SDEI, vector=event)
+
+    @classmethod
+    def sea(cls) -> Self:
+        """By a synchronous external abort (Armv8 SEA)."""
+        return cls(type=NotificationType.SEA)
+
+    @classmethod
+    def interrupt(cls, vector: int) -> Self:
+        """By an external interrupt: its global system interrupt number."""
+        return cls(type=NotificationType.EXTERNAL_INTERRUPT, vector=vector)
+
+    @classmethod
+    def polled(cls, interval: int) -> Self:
+        """Not at all: the OS looks each `interval` milliseconds.
+
+        Raises:
+            TableError: the interval is 0, and Linux refuses such a source.
+        """
+        if interval == 0:
+            raise TableError("an interval of 0 ms is none", field="poll_interval")
+        return cls(type=NotificationType.POLLED, poll_interval=interval)

@@ -26,8 +26,9 @@ from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.backend.reset.choice import loader_for
-from qemu_sdei.boot.area import AcpiArea, Announced, ErrorSource
+from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.boot.previous_errors import Stage
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestTimeoutError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.monitor import layout
@@ -104,7 +105,7 @@ def serve(options: argparse.Namespace) -> int:
     ring = Ring(directory / rundir.TRACE, time.monotonic_ns)
     goes_on = ring.serial > 0
     server = Server(window, doorbell, firmware, journal, ring)
-    server.looks.sources = _error_sources(config, profile)
+    _place_errors(server, config, profile)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
     if options.lifeline:
@@ -164,12 +165,14 @@ def _meta(config: GuestConfig, firmware: Firmware, ring: Ring) -> dict[str, Any]
     ).document()
 
 
-def _error_sources(config: GuestConfig, profile: Profile) -> tuple[ErrorSource, ...]:
+def _place_errors(server: Server, config: GuestConfig, profile: Profile) -> None:
     """The error sources of a guest that boots by ACPI; others have none."""
     boot = BootConfig.from_json(config.boot) if config.boot else None
-    if boot is None or boot.tables != "acpi":
-        return ()
-    return AcpiArea.of(boot).sources(Announced.of(profile).sources)
+    if boot is None or boot.tables != "acpi" or not config.sdei:
+        return
+    area = AcpiArea.of(boot)
+    server.errors.placed = area.sources(profile.sources)
+    server.errors.stage = Stage(server.window.ram, server.window.ram_base, area)
 
 
 def _monitor(directory: Path) -> tuple[int, int]:

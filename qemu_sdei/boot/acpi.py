@@ -6,18 +6,20 @@ would start it: see `acpi.efi`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from acpi import AcpiError, fdt
 from acpi.efi import ACPI_20, GRANULE, MemoryType, Region, hand_off
 from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, Allocate, Loaded, Pointer, allocator, execute, parse
+from acpi.own import BootErrors
 from qemu_sdei.boot import linux
 from qemu_sdei.boot.area import AcpiArea, Announced, ErrorSource
 from qemu_sdei.boot.config import BootConfig, Entry
 from qemu_sdei.boot.load_addresses import BLOCK, align_up
 from qemu_sdei.boot.machine_tables import MachineTables, complete
+from qemu_sdei.boot.previous_errors import Stage, left_behind, region_of
 from qemu_sdei.boot.tree import check_ram
 from qemu_sdei.errors import GuestError
 
@@ -45,13 +47,16 @@ def wanted_files(script: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name not in FILES))
 
 
-def link(config: BootConfig, files: Mapping[str, bytes], announced: Announced) -> Linked:
+def link(
+    config: BootConfig, files: Mapping[str, bytes], announced: Announced, boot_errors: BootErrors | None = None
+) -> Linked:
     """QEMU's tables, linked, with ours among them.
 
     Args:
         config: where the area is, and the conduit.
         files: those of `FILES` and of `wanted_files`, by name.
         announced: what our tables are about.
+        boot_errors: what a BERT is to say; None: there is none.
 
     Raises:
         GuestError: the files are damaged, or do not fit. UsageError: too many error sources.
@@ -60,7 +65,7 @@ def link(config: BootConfig, files: Mapping[str, bytes], announced: Announced) -
     sources = area.sources(announced.sources)
     try:
         loaded: Loaded = execute(parse(files[SCRIPT_FILE]), files, allocator(*area.tables))
-        return Linked(complete(loaded, config, sources, announced.agdi), tuple(loaded.pointers))
+        return Linked(complete(loaded, config, sources, announced.agdi, boot_errors), tuple(loaded.pointers))
     except AcpiError as error:
         raise _damaged(error) from error
 
@@ -69,7 +74,7 @@ def _damaged(error: AcpiError) -> GuestError:
     return GuestError(f"the ACPI tables that QEMU should have in its fw_cfg: {error}")
 
 
-def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announced: Announced) -> Entry:
+def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announced: Announced, epoch: int) -> Entry:
     """Write kernel, initrd, tables and the structures of EFI into `ram`, and say where the boot CPU starts.
 
     Doing it again before the guest runs gives the same result.
@@ -79,6 +84,7 @@ def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announ
         config: what to boot.
         files: see `link`.
         announced: see `link`.
+        epoch: which boot of the machine this is, the first being 1.
 
     Raises:
         UsageError: kernel or initrd cannot be read or are no such thing, or memory is too small.
@@ -87,7 +93,11 @@ def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announ
     check_ram(ram, config)
     parts = linux.pieces(config)
     area = AcpiArea.of(config)
-    tables = link(config, files, announced).tables
+    sources = area.sources(announced.sources)
+    stage = Stage(ram, config.ram_base, area)
+    told = _boot_errors(ram, config, area, sources, stage, epoch)
+    where, size = area.boot_errors
+    tables = link(config, files, announced, BootErrors(where, size) if told else None).tables
     start = align_up(tables.end, 64)
     try:
         efi = hand_off(start, _regions(config, area, parts), {ACPI_20: tables.rsdp}, vendor=VENDOR)
@@ -99,11 +109,21 @@ def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announ
     address, size = area.tables
     if start + len(efi.data) > address + size:
         raise GuestError(f"QEMU's ACPI tables leave no room for the rest: they have {tables.end - address:#x} bytes")
-    size += area.status[1]
-    ram[address - config.ram_base :][:size] = bytes(size)
-    for where, data in (*tables.parts, (start, efi.data), *_status(area.sources(announced.sources))):
+    if epoch == 1:
+        ram[area.staged_errors[0] - config.ram_base :][: area.staged_errors[1]] = bytes(area.staged_errors[1])
+    # All but what waits for the next boot: a boot that begins twice tells of the same errors.
+    ram[address - config.ram_base : area.staged_errors[0] - config.ram_base] = bytes(area.staged_errors[0] - address)
+    for where, data in (*tables.parts, (start, efi.data), *_status(sources), (area.boot_errors[0], told)):
         ram[where - config.ram_base :][: len(data)] = data
     return parts.write(ram, config, tree)
+
+
+def _boot_errors(
+    ram: memoryview, config: BootConfig, area: AcpiArea, sources: Sequence[ErrorSource], stage: Stage, epoch: int
+) -> bytes:
+    """The region of the BERT: what the boot before has left. Empty: nothing."""
+    errors = left_behind(stage, ram, config.ram_base, sources, epoch) if epoch > 1 else []
+    return region_of(errors, area.boot_errors[1])
 
 
 def _status(sources: tuple[ErrorSource, ...]) -> list[tuple[int, bytes]]:
@@ -111,7 +131,8 @@ def _status(sources: tuple[ErrorSource, ...]) -> list[tuple[int, bytes]]:
     parts = []
     for source in sources:
         parts.append((source.address_register, source.block.to_bytes(8, "little")))
-        parts.append((source.read_ack, (1).to_bytes(8, "little")))
+        if source.read_ack is not None:
+            parts.append((source.read_ack, (1).to_bytes(8, "little")))
     return parts
 
 

@@ -3,56 +3,58 @@
 - the *tables*: RSDP, QEMU's and our tables, EFI structures. The kernel maps them as ACPI wants (type
   EfiACPIReclaimMemory) and never gives them away;
 - the *status* area: for each error source of the HEST an 8-byte word that holds the block's address, a read-ack
-  register, and a generic error status block. Reserved: not the kernel's, which maps it by itself.
+  register, and a generic error status block; at its end the region of the BERT, and what the next boot's will have.
+  Reserved: not the kernel's, which maps it by itself.
 
-A device tree boot has no such block. Everything is computed from RAM's size.
+A device tree boot has no such block. Everything is computed from RAM's size and the sources' descriptions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from qemu_sdei.boot.config import ACPI_SIZE, BootConfig
 from qemu_sdei.errors import UsageError
+from qemu_sdei.ras.source import Source
 from qemu_sdei.sdei.profile import Profile
 
 _STATUS_OFFSET: Final = 0x10_0000
-_SOURCE_SIZE: Final = 0x2000
-BLOCK_SIZE: Final = 0x1000
-"""Bytes of a generic error status block: what a CPER record and its sections may have together."""
-MAX_SOURCES: Final = (ACPI_SIZE - _STATUS_OFFSET) // _SOURCE_SIZE
+_PAGE: Final = 0x1000
+_BOOT_ERRORS_SIZE: Final = 0x1_0000
 
 
 @dataclass(frozen=True, slots=True)
 class Announced:
     """What our tables announce beside SDEI itself."""
 
-    sources: tuple[int, ...] = ()
-    """Events that signal hardware errors, one for each error source."""
+    sources: tuple[Source, ...] = ()
+    """The error sources of the HEST, each with an id."""
     agdi: int | None = None
     """The event that asks for a diagnostic dump."""
 
     @classmethod
     def of(cls, profile: Profile) -> Announced:
-        """What a machine description's events are for."""
-        return cls(profile.for_acpi("ghes"), next(iter(profile.for_acpi("agdi")), None))
+        """What a machine description's events and sources are for."""
+        return cls(profile.sources, next(iter(profile.for_acpi("agdi")), None))
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorSource:
-    """The memory of one generic hardware error source (ACPI 6.5 18.3.2.8): physical addresses."""
+    """A source with the memory that it has (ACPI 6.5 18.3.2.8): physical addresses."""
 
-    event: int
-    """The SDEI event that says that there is something to read."""
-    id: int
-    """Source id in the HEST."""
+    source: Source
     address_register: int
     """8 bytes that hold the address of the status block."""
-    read_ack: int
-    """8 bytes; the operating system sets bit 0 when it has read the block."""
+    read_ack: int | None
+    """8 bytes; the operating system sets bit 0 when it has read the block. None: a source without it."""
     block: int
-    block_size: int = BLOCK_SIZE
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of the status block."""
+        return self.source.block
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +80,32 @@ class AcpiArea:
         """Address and size of the status area."""
         return self.base + _STATUS_OFFSET, ACPI_SIZE - _STATUS_OFFSET
 
-    def sources(self, events: tuple[int, ...]) -> tuple[ErrorSource, ...]:
-        """The error sources that are signalled by these events, in this order.
+    @property
+    def boot_errors(self) -> tuple[int, int]:
+        """Address and size of the region that a BERT names: near the end of the status area."""
+        return self.staged_errors[0] - _BOOT_ERRORS_SIZE, _BOOT_ERRORS_SIZE
+
+    @property
+    def staged_errors(self) -> tuple[int, int]:
+        """Address and size of where errors wait for the next boot's BERT: the end of the status area."""
+        start, size = self.status
+        return start + size - _BOOT_ERRORS_SIZE, _BOOT_ERRORS_SIZE
+
+    def sources(self, sources: Sequence[Source]) -> tuple[ErrorSource, ...]:
+        """Where these error sources are, in this order: a page for the registers of each, then its block.
 
         Raises:
-            UsageError: they are too many, or event 0 is among them, which no HEST can name.
+            UsageError: they do not fit.
         """
-        if len(events) > MAX_SOURCES:
-            raise UsageError(f"{len(events)} error sources: {MAX_SOURCES} are possible")
-        if 0 in events:
-            raise UsageError("event 0 cannot signal hardware errors: Linux refuses it in a HEST")
-        start = self.status[0]
-        return tuple(
-            ErrorSource(event, n, at, at + 8, at + BLOCK_SIZE)
-            for n, event in enumerate(events)
-            for at in (start + n * _SOURCE_SIZE,)
-        )
+        placed = []
+        at, end = self.status[0], self.boot_errors[0]
+        for source in sources:
+            block = at + _PAGE
+            placed.append(ErrorSource(source, at, at + 8 if source.acknowledged else None, block))
+            at = block + (source.block + _PAGE - 1 & -_PAGE)
+        if at > end:
+            raise UsageError(
+                f"{len(placed)} error sources with these blocks take {at - self.status[0] >> 10} KiB: "
+                f"{end - self.status[0] >> 10} are there, so take fewer or smaller ones"
+            )
+        return tuple(placed)

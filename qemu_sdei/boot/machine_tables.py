@@ -8,11 +8,14 @@ from typing import Final
 
 from acpi import AcpiError
 from acpi.linker import RSDP_FILE, Loaded
-from acpi.own import GhesSource, own_tables
+from acpi.own import BootErrors, GhesSource, own_tables
 from acpi.table import HEADER_SIZE, Oem, Table, checksum
 from acpi.tables import Fadt, Hest, Rsdp, Xsdt
+from acpi.tables.hest import Ghes, Notification
+from acpi.tables.hest_source import NO_SOURCE
 from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.ras.source import Notify, Source
 
 _LINE: Final = 64
 """Bytes that new tables are aligned to."""
@@ -31,22 +34,52 @@ class MachineTables:
 
 
 def complete(
-    loaded: Loaded, config: BootConfig, sources: Sequence[ErrorSource], agdi_event: int | None
+    loaded: Loaded,
+    config: BootConfig,
+    sources: Sequence[ErrorSource],
+    agdi_event: int | None,
+    boot_errors: BootErrors | None = None,
 ) -> MachineTables:
     """QEMU's tables as the table loader left them, with PSCI announced, and with ours behind them.
 
-    See `add`. Our tables have the OEM ids of QEMU's FADT; there are none if the guest is not to know of SDEI.
+    See `add`. Our tables have the OEM ids of QEMU's FADT; of a guest that is not to know of SDEI there is at most a
+    BERT, which `boot_errors` asks for.
     """
 
     def ours(fadt: Oem) -> list[Table]:
         if not config.sdei:
-            return []
-        ghes = [
-            GhesSource(source.event, source.address_register, source.block_size, source.read_ack) for source in sources
-        ]
-        return own_tables(oem=fadt, ghes=ghes, agdi_event=agdi_event)
+            return own_tables(oem=fadt, sdei=False, boot_errors=boot_errors)
+        ghes = [ghes_of(each.source, each.address_register, each.read_ack) for each in sources]
+        return own_tables(
+            oem=fadt, ghes=ghes, agdi_event=agdi_event, boot_errors=boot_errors, firmware_first=bool(ghes)
+        )
 
     return add(loaded, config.conduit, ours)
+
+
+def ghes_of(source: Source, address_register: int, read_ack: int | None) -> GhesSource:
+    """What the HEST is to say of a source, whose registers are at these physical addresses. `read_ack`: None for one
+    that has none.
+    """
+    notification = None
+    if source.notify is Notify.SEA:
+        notification = Notification.sea()
+    elif source.interrupt is not None:
+        notification = Notification.interrupt(source.interrupt)
+    elif source.poll_ms is not None:
+        notification = Notification.polled(source.poll_ms)
+    return GhesSource(
+        event=source.event,
+        status_address=address_register,
+        block_length=source.block,
+        read_ack_address=read_ack,
+        notification=notification,
+        source_id=source.id,
+        raw_length=source.raw,
+        records=source.records,
+        sections=source.sections,
+        enabled=source.enabled,
+    )
 
 
 def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) -> MachineTables:
@@ -54,7 +87,7 @@ def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) ->
 
     Whatever QEMU has made stays as it is, but for the FADT's boot flags, and for the XSDT, which gets longer and is
     therefore another one. A HEST of QEMU's own (`-machine ras=on`) is replaced by one with its sources and ours: there
-    can be only one.
+    can be only one. Ours keep their ids, by which people name them; of QEMU's those get others that ours have.
 
     Args:
         loaded: QEMU's tables; they are changed.
@@ -98,11 +131,18 @@ def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) ->
 
 
 def _merged(theirs: Hest, ours: Table) -> Hest:
-    """One HEST: their sources, then ours, which get the ids that are free."""
+    """One HEST: their sources, then ours."""
     assert isinstance(ours, Hest)
-    first = max((source.source_id for source in theirs.sources), default=-1) + 1
-    moved = (replace(source, source_id=first + n) for n, source in enumerate(ours.sources))
-    return replace(theirs, sources=(*theirs.sources, *moved))
+    taken = {source.source_id for source in ours.sources}
+    free = iter(sorted(set(range(NO_SOURCE)) - taken - {source.source_id for source in theirs.sources}))
+    ids = {source.source_id: next(free) if source.source_id in taken else source.source_id for source in theirs.sources}
+    moved = []
+    for source in theirs.sources:
+        changed: dict[str, int] = {"source_id": ids[source.source_id]}
+        if isinstance(source, Ghes):
+            changed["related_source_id"] = ids.get(source.related_source_id, source.related_source_id)
+        moved.append(replace(source, **changed))
+    return replace(theirs, sources=(*moved, *ours.sources))
 
 
 class _Memory:

@@ -139,6 +139,7 @@ _OTHERS: Final[dict[str, Callable[[Record], str]]] = {
     "backend": lambda record: f"backend {record.get('pid', '')} {str(record.get('what', '')).replace('-', ' ')}",
     "migration": lambda record: f"migration: {record.get('phase', '')} {record.get('text', '')}".rstrip(),
     "injection": lambda record: f"injection: {record.get('outcome', '')}",
+    "ras": lambda record: f"hardware error of source {record.get('source', '')}: {record.get('outcome', '')}",
     "reject": lambda record: f"rejected: {record.get('why', '')}",
     "unknown": lambda record: f"a call that nobody serves: {_hex(record.get('id', record.get('function')))}",
     "dropped": lambda record: f"{record.get('count')} records are missing here",

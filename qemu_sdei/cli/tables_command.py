@@ -30,7 +30,7 @@ def register(subparsers: Any) -> None:
         description="Make the ACPI tables that announce the firmware: SDEI, HEST (--ghes), AGDI (--agdi), BERT "
         "(--bert), an SSDT (--osc) and a FADT with its PSCI flags set (--fadt). With --machine, or options "
         "of a machine, all tables of that QEMU machine with ours among them, as `qemu-sdei run --acpi` gives them to a "
-        "guest (BERT and SSDT only where they are asked for). Without --format and -o they are shown.",
+        "guest (a BERT only where it is asked for). Without --format and -o they are shown.",
     )
     parser.add_argument(
         "--table",
@@ -60,10 +60,11 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
         "--ghes",
         action="append",
         default=[],
-        metavar="EVENT[@ADDRESS]",
-        help="an error source of the HEST that SDEI event EVENT signals; ADDRESS is that of its error status address "
-        "register, 8 bytes, followed by the read-ack register. May be repeated. More after commas: ack=ADDRESS or "
-        "ack=none (GHES version 1), size=BYTES of the status block (default: 4096)",
+        metavar="SOURCE[@ADDRESS]",
+        help="an error source of the HEST: one of the events file by its name, or what SDEI event SOURCE signals; "
+        "ADDRESS is that of its error status address register, 8 bytes, followed by the read-ack register. May be "
+        "repeated. More after commas: ack=ADDRESS or ack=none (GHES version 1), size=BYTES of the status block "
+        "(default: 4096)",
     )
     group.add_argument("--agdi", metavar="EVENT", help="an AGDI that SDEI event EVENT signals")
     group.add_argument(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.files import read_file
 from qemu_sdei.cli.guest_arguments import vcpus
 from qemu_sdei.errors import UsageError
+from qemu_sdei.ras.source import AUTO, MAX_BLOCK, Notify, Source
 
 if TYPE_CHECKING:
     from acpi.own import BootErrors
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _ADDRESS_MAX: Final = 1 << 52
 """Physical addresses of arm64 have 52 bits at most."""
-_BLOCK_MIN, _BLOCK_MAX = 64, 1 << 20
+_BLOCK_MIN, _REGION_MAX = 64, 1 << 20
 _REGION: Final = 4096
 """Bytes of a boot error region where nothing else is said."""
 
@@ -56,12 +57,12 @@ def asked(args: argparse.Namespace) -> Asked:
         agdi = next(iter(profile.for_acpi("agdi")), None)
     sources = tuple(_source(text, profile, machine is not None) for text in args.ghes)
     if machine is not None and not sources:
-        sources = tuple(ErrorSource(event=event, address=None) for event in profile.for_acpi("ghes"))
+        sources = tuple(ErrorSource(source=source, address=None) for source in profile.sources)
     for name, given, what in (
         ("hest", sources, "an error source: give --ghes EVENT@ADDRESS"),
         ("agdi", agdi is not None or gsiv is not None, "its signal: give --agdi EVENT or --agdi-interrupt N"),
         ("bert", args.bert, "its region: give --bert ADDRESS"),
-        ("ssdt", args.osc, "what it says: give --osc"),
+        ("ssdt", args.osc or (machine and sources), "what it says: give --osc"),
         ("fadt", args.fadt or machine, "a FADT to set PSCI in: give --fadt FILE, or --machine for QEMU's"),
     ):
         if name in tables and not given:
@@ -71,7 +72,8 @@ def asked(args: argparse.Namespace) -> Asked:
         agdi_event=agdi,
         agdi_gsiv=gsiv,
         boot_errors=None if args.bert is None else _region(args.bert),
-        firmware_first=args.osc,
+        # A guest of the machine is told that firmware comes first wherever there are error sources.
+        firmware_first=args.osc or (machine is not None and bool(sources)),
         method=args.method,
         **_oem(args),
         fadt=None if args.fadt is None else _fadt(args.fadt),
@@ -103,30 +105,42 @@ def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:
 
     head, *extras = text.split(",")
     name, at, place = head.partition("@")
-    event = _event(name, profile, "--ghes")
-    if event == 0:
-        raise UsageError("--ghes: event 0 cannot signal hardware errors, Linux refuses it in a HEST: take another")
+    source = _described(name, profile)
     if not at and not placed:
         raise UsageError(f"--ghes {text}: where is its error status address? Give EVENT@ADDRESS (or --machine)")
     address = _address(place, "--ghes") if at else None
-    read_ack, size, version = None, 4096, 2
+    read_ack = None
     for extra in extras:
         key, _, value = extra.partition("=")
         if key == "ack" and value == "none":
-            version = 1
+            source = replace(source, type="ghes")
         elif key == "ack":
             read_ack = _address(value, "--ghes ack")
         elif key == "size":
-            size = _number(value, "--ghes size", _BLOCK_MAX)
+            size = _number(value, "--ghes size", MAX_BLOCK)
             if size < _BLOCK_MIN:
                 raise UsageError(f"--ghes: a status block of {size} bytes is too small: give {_BLOCK_MIN} or more")
+            source = replace(source, block=size, raw=AUTO if source.raw == source.block else source.raw)
         else:
             raise UsageError(f"--ghes {text}: {extra!r} is not understood: ack=ADDRESS, ack=none or size=BYTES")
     if read_ack is not None and (address is None or read_ack == address):
         raise UsageError(f"--ghes {text}: ack={read_ack:#x} needs another address before it: EVENT@ADDRESS,ack=ADDRESS")
-    return ErrorSource(
-        event=event, address=address, read_ack=read_ack, block_size=size, version=1 if version == 1 else 2
-    )
+    if read_ack is not None and not source.acknowledged:
+        raise UsageError(f"--ghes {text}: a source of type {source.type!r} has no read-ack register: leave ack= out")
+    return ErrorSource(source=source, address=address, read_ack=read_ack)
+
+
+def _described(name: str, profile: Profile) -> Source:
+    """The source that is called `name` in the machine description, or that the event of this number or name signals."""
+    if name.isdigit() or (found := next((each for each in profile.sources if each.name == name), None)) is None:
+        event = _event(name, profile, "--ghes")
+        if event == 0:
+            raise UsageError("--ghes: event 0 cannot signal hardware errors, Linux refuses it in a HEST: take another")
+        found = next((each for each in profile.sources if each.event == event), None)
+        if found is None:
+            called = next(each.name for each in profile.events if each.number == event)
+            found = Source(name=called, notify=Notify.SDEI, event=event)
+    return found
 
 
 def _region(text: str) -> BootErrors:
@@ -138,7 +152,7 @@ def _region(text: str) -> BootErrors:
     if comma and key != "size":
         raise UsageError(f"--bert {text}: {extra!r} is not understood: size=BYTES")
     address = _address(place, "--bert")
-    size = _number(value, "--bert size", _BLOCK_MAX) if comma else _REGION
+    size = _number(value, "--bert size", _REGION_MAX) if comma else _REGION
     if size < _BLOCK_MIN:
         raise UsageError(f"--bert: a region of {size} bytes is too small: give {_BLOCK_MIN} or more")
     return BootErrors(address, size)

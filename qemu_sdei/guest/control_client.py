@@ -6,6 +6,7 @@ is waited for.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import time
@@ -371,6 +372,72 @@ class ControlClient:
             entry_ns=result.get("entry_ns"),
             complete_ns=result.get("complete_ns"),
         )
+
+    def ras_sources(self) -> list[dict[str, Any]]:
+        """The error sources of the HEST and how they are (see the protocol's "Error sources"); of a guest that has none
+        an empty list.
+        """
+        sources = self.request("ras_sources", again=True).get("sources")
+        if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+            raise ProtocolError("the backend's answer to ras_sources is not of the protocol's form")
+        return sources
+
+    def ras_report(
+        self,
+        source: str,
+        block: bytes,
+        *,
+        vcpu: int | None = None,
+        address: int | None = None,
+        wait: bool = False,
+        force: bool = False,
+        raw: bool = False,
+        timeout: float = 5.0,
+    ) -> dict[str, Any]:
+        """Report a hardware error to the guest.
+
+        Args:
+            source: the error source's name.
+            block: a generic error status block, as `qemu_sdei.ras.block` makes it.
+            vcpu: which one is told; None: any.
+            address: virtual, for a synchronous external abort: what FAR holds.
+            wait: return when the handler of the source's SDEI event has completed; other sources do not wait.
+            force: also while the error before is not read, or SDEI is masked.
+            raw: the block is malformed on purpose.
+            timeout: seconds, with `wait`.
+
+        Returns:
+            `outcome` ("queued" or "completed"), `source`, `bytes`, `vcpu`; of one that completed also `entry_ns` and
+            `complete_ns`, from the report on.
+
+        Raises:
+            UsageError: there is no such source, or it does not take this block. Nothing was written.
+            NotDeliveredError: nobody would notice it, or the error before is not read, and nothing was written; or its
+                handler did not complete within `timeout`, and it was.
+        """
+        asked: dict[str, Any] = {"source": source, "block": base64.b64encode(block).decode("ascii")}
+        asked |= {"wait": wait, "force": force, "raw": raw}
+        asked |= {name: value for name, value in (("vcpu", vcpu), ("address", address)) if value is not None}
+        try:
+            result = self.request("ras_report", asked, timeout=max(timeout, self.timeout) if not wait else timeout)
+        except GuestTimeoutError:
+            if not wait:
+                raise
+            raise NotDeliveredError(
+                f"source {source!r}: the error was written, and its handler has not completed within {timeout:g} s"
+                f"{self._why_unread(source)}{self._reason()}"
+            ) from None
+        # A guest that has moved meanwhile answers as to an injection.
+        return {"source": source, "bytes": len(block), **result}
+
+    def _why_unread(self, source: str) -> str:
+        """What stands between an error and its handler, as the end of a message."""
+        for found in self.ras_sources():
+            if found.get("name") == source and found.get("event") is not None:
+                asked = {"event": found["event"], "vcpu": 0}
+                reason = self.request("why", asked, again=True).get("reason") or found.get("reason")
+                return f": {reason}" if reason else ""
+        return ""
 
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).

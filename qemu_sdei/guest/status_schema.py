@@ -99,6 +99,34 @@ _PE: Final = record(
     optional=("pc_symbol",),
 )
 
+_SOURCE: Final = record(
+    {
+        "name": text(),
+        "id": integer(0, 0xFFFF, "source id in the HEST"),
+        "type": _word(["ghes", "ghes-v2"]),
+        "notify": _word(["sdei", "sea", "interrupt", "polled"], "how the guest hears of an error"),
+        "event": _or_null(integer(0, sdei.EVENT_NUMBER_MAX, "notified by SDEI: the event")),
+        "interrupt": _or_null(integer(32, 1019, "notified by interrupt: its INTID")),
+        "poll_ms": _or_null(integer(1, about="polled: how often")),
+        "block": integer(20, about="bytes of the error status block"),
+        "raw": integer(0, about="Max Raw Data Length"),
+        "records": integer(1, about="Number Of Records To Preallocate"),
+        "sections": integer(1, about="Max Sections Per Record"),
+        "address": integer(0, _WORD, "of the block"),
+        "address_register": integer(0, _WORD, "where the guest reads that address"),
+        "read_ack": _or_null(integer(0, _WORD, "the read-ack register's; null: it has none")),
+        "state": _word(
+            ["free", "unread", "unacknowledged", "damaged"],
+            "unread: an error lies there; unacknowledged: it was read, and the read-ack register is not set; damaged: "
+            "the guest has written over the block's address",
+        ),
+        "status": integer(0, 0xFFFFFFFF, "first word of the block"),
+        "ready": boolean("somebody would notice an error now"),
+        "reason": {**_TEXT_OR_NULL, "description": "why nobody would"},
+    },
+    "an error source of the HEST",
+)
+
 _HOST: Final = record(
     {
         "directory": text("run directory"),
@@ -165,19 +193,21 @@ SCHEMA: Final[dict[str, Any]] = {
             ),
             "pes": array(ref("pe"), 1, MAX_CPUS),
             "events": array(ref("event")),
+            "sources": array(ref("source"), about="error sources of the HEST; none: a guest without ACPI"),
             "host": ref("host"),
             "rates": {"anyOf": [ref("rates"), {"type": "null"}]},
             "registers": ref("registers"),
             "latency": {"description": "top: how long events took, in µs (docs/howto/latency.md)", "type": "object"},
         },
         "control-protocol.md says more of the fields.",
-        optional=("host", "rates", "registers", "latency"),
+        optional=("sources", "host", "rates", "registers", "latency"),
     ),
     "definitions": {
         "count": integer(0, _COUNT),
         "instance": _INSTANCE,
         "event": _EVENT,
         "pe": _PE,
+        "source": _SOURCE,
         "host": _HOST,
         "rates": _RATES,
         "registers": _REGISTERS,

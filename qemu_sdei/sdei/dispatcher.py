@@ -31,7 +31,7 @@ from qemu_sdei.sdei.events import ANY_PE, EventType, Instance
 from qemu_sdei.sdei.interrupts import MAX_INTID, Interrupts
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import ARMV8_0, EL_MASK, CpuFeatures
-from qemu_sdei.sdei.report import Document, Obstacle, obstacle, status_of
+from qemu_sdei.sdei.report import Document, Obstacle, obstacle, status_of, unheard
 from qemu_sdei.sdei.state import restore_into, snapshot_of
 from qemu_sdei.sdei.transitions import (
     BIT_ENABLED,
@@ -373,14 +373,24 @@ class Dispatcher(Interrupts):
         Raises:
             UsageError: no such event or PE.
         """
+        return obstacle(self, *self._instance(event, pe))
+
+    def why_unheard(self, event: int, pe: int | None) -> Obstacle | None:
+        """Why nobody would hear of `event` if it were triggered now: it is not registered, disabled, or each PE that
+        may take it is masked or off. None: somebody would. Raises as `what_is_in_the_way`.
+        """
+        return unheard(self, *self._instance(event, pe))
+
+    def _instance(self, event: int, pe: int | None) -> tuple[Instance, int]:
+        """The instance that `event` on `pe` is, and the PE that is meant."""
         if pe is not None and not 0 <= pe < len(self._pes):
             raise UsageError(f"there is no PE {pe}: this guest has PE 0..{len(self._pes) - 1}")
         description = self.describe(event)
         if description.type == EventType.SHARED:
-            return obstacle(self, self._shared[event], ANY_PE if pe is None else pe)
+            return self._shared[event], ANY_PE if pe is None else pe
         if pe is None:
             raise UsageError(f"event {event:#x} ({description.name}) is private: say for which PE")
-        return obstacle(self, self._pes[pe].private[event], pe)
+        return self._pes[pe].private[event], pe
 
     def status(self) -> Document:
         """Where everything stands, for people. JSON-able."""

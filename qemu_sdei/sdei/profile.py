@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.ras.source import Source, numbered, source_of
 from qemu_sdei.sdei.constants import (
     EVENT_NUMBER_MAX,
     MAX_PRIVATE_SLOTS,
@@ -48,6 +49,10 @@ class Profile:
     strict_signal: bool = False
     """True: EVENT_SIGNAL to a PE that could not take the event at once is refused, as TF-A does since October 2024.
     False: it pends.
+    """
+    sources: tuple[Source, ...] = ()
+    """The error sources of the HEST: those that are described, then one for each event that is for `ghes` and named by
+    none of them. All have an id.
     """
 
     def __post_init__(self) -> None:
@@ -100,6 +105,22 @@ class Profile:
                 )
             if slot.name in names:
                 raise UsageError(f"event {names[slot.name].number:#x}: the name {slot.name!r} is that of a slot")
+        sources = self._all_sources(seen)
+        told = {source.event for source in sources}
+        events = (replace(event, acpi="ghes") if event.number in told else event for event in self.events)
+        object.__setattr__(self, "events", tuple(events))
+        object.__setattr__(self, "sources", sources)
+
+    def _all_sources(self, events: dict[int, EventDescription]) -> tuple[Source, ...]:
+        told = {source.event: source for source in self.sources if source.event is not None}
+        for number, source in told.items():
+            event = events.get(number)
+            if event is None:
+                raise UsageError(f"source {source.name!r}: there is no event {_number(number)} in this description")
+            if event.acpi == "agdi":
+                raise UsageError(f"source {source.name!r}: event {number:#x} ({event.name}) is for AGDI, take another")
+        rest = (event for event in self.events if event.acpi == "ghes" and event.number not in told)
+        return numbered((*self.sources, *(Source(name=event.name, event=event.number) for event in rest)))
 
     def slot_events(self) -> tuple[EventDescription, ...]:
         """The events that interrupts can be bound to: always normal, never signalable (DEN0054 5.1.13)."""
@@ -163,16 +184,15 @@ def _parse(data: bytes, source: str) -> Profile:
 
 
 def _profile(document: dict[str, Any]) -> Profile:
-    _keys(document, ("sdei", "slots", "event"), "top level")
+    _keys(document, ("sdei", "slots", "event", "source"), "top level")
     sdei = _table(document, "sdei")
     _keys(sdei, _SDEI_KEYS, "[sdei]")
     slots = _table(document, "slots")
     _keys(slots, _SLOT_KEYS, "[slots]")
-    entries = document.get("event", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UsageError("event: events are written as [[event]] tables")
+    entries, sources = _tables(document, "event"), _tables(document, "source")
     return Profile(
         events=tuple(_event(entry, index) for index, entry in enumerate(entries, 1)),
+        sources=tuple(source_of(entry, index) for index, entry in enumerate(sources, 1)),
         version=_version(sdei.get("version", "1.1")),
         vendor=_int(sdei.get("vendor", 0x4B564D), "[sdei] vendor"),
         slots=(_int(slots.get("private", 4), "[slots] private"), _int(slots.get("shared", 8), "[slots] shared")),
@@ -211,6 +231,13 @@ def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UsageError(f"{key}: must be a table, written as [{key}]")
     return table
+
+
+def _tables(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    tables = document.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{key}: {key}s are written as [[{key}]] tables")
+    return tables
 
 
 def _int(value: object, where: str) -> int:

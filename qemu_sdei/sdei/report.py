@@ -121,6 +121,25 @@ def obstacle(engine: Engine, inst: Instance, pe: int) -> Obstacle | None:
     return Obstacle("behind", f"{name} waits: a handler runs on every PE that is not masked or off")
 
 
+def unheard(engine: Engine, inst: Instance, pe: int) -> Obstacle | None:
+    """Why nobody would hear of `inst` if it were triggered now; None: its handler would run, now or when another one
+    has ended. `pe`: as for `obstacle`.
+    """
+    name = f"event {inst.number:#x} ({inst.description.name})"
+    if not inst.pending and (found := obstacle(engine, inst, pe)) is not None:
+        return found
+    if not inst.state & BIT_REGISTERED:
+        return Obstacle("unregistered", f"{name} is not registered")
+    if not inst.state & BIT_ENABLED:
+        return Obstacle("disabled", f"{name} is registered but disabled")
+    takers = engine._pes if inst.target == ANY_PE else [engine._pes[inst.target]]
+    if any(p.on and not p.masked for p in takers):
+        return None
+    if len(takers) > 1:
+        return Obstacle("masked", f"{name}: every PE is masked or off")
+    return Obstacle("masked", f"{name}: PE {takers[0].index} is {'masked' if takers[0].on else 'off'}")
+
+
 def _pe_obstacle(engine: Engine, p: ProcessingElement, inst: Instance, name: str) -> Obstacle | None:
     if not p.on:
         return Obstacle("off", f"{name} waits: PE {p.index} is off")

@@ -12,6 +12,7 @@ from acpi.own import BootErrors, GhesSource, own_tables
 from acpi.table import Oem, Table
 from acpi.tables import Fadt
 from qemu_sdei.errors import GuestError, UsageError
+from qemu_sdei.ras.source import Source, numbered
 from qemu_sdei.vm.options import GuestOptions
 
 if TYPE_CHECKING:
@@ -24,17 +25,13 @@ _DSDT, _X_DSDT = 40, 140
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorSource:
-    """A generic hardware error source of the HEST that an SDEI event signals (ACPI 6.5 18.3.2.7 and .8)."""
+    """A generic hardware error source of the HEST (ACPI 6.5 18.3.2.7 and .8)."""
 
-    event: int
+    source: Source
     address: int | None
     """Physical address of the error status address register; None: where a guest of the machine has it."""
     read_ack: int | None = None
-    """Physical address of the read-ack register; None: behind the other one."""
-    block_size: int = 4096
-    """Bytes of the error status block."""
-    version: Literal[1, 2] = 2
-    """1 has no read-ack register."""
+    """Physical address of the read-ack register; None: behind the other one, where the source has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +82,7 @@ def _made(content: Content, base: Oem) -> list[Table]:
     oem = content.oem(base)
     return own_tables(
         oem=oem,
-        ghes=[_source(source) for source in content.sources],
+        ghes=_ghes(content.sources),
         agdi_event=content.agdi_event,
         agdi_gsiv=content.agdi_gsiv,
         boot_errors=content.boot_errors,
@@ -93,11 +90,20 @@ def _made(content: Content, base: Oem) -> list[Table]:
     )
 
 
-def _source(asked: ErrorSource) -> GhesSource:
-    if asked.address is None:
-        raise UsageError(f"the error source of event {asked.event:#x} has no address: give EVENT@ADDRESS")
-    ack = None if asked.version == 1 else asked.address + 8 if asked.read_ack is None else asked.read_ack
-    return GhesSource(asked.event, asked.address, asked.block_size, ack)
+def _ghes(asked: Sequence[ErrorSource]) -> list[GhesSource]:
+    from qemu_sdei.boot.machine_tables import ghes_of
+
+    found = []
+    for each, source in zip(asked, numbered(each.source for each in asked), strict=True):
+        if each.address is None:
+            raise UsageError(f"the error source {source.name!r} has no address: give {_called(source)}@ADDRESS")
+        ack = None if not source.acknowledged else each.address + 8 if each.read_ack is None else each.read_ack
+        found.append(ghes_of(source, each.address, ack))
+    return found
+
+
+def _called(source: Source) -> str:
+    return source.name if source.event is None else "EVENT"
 
 
 def with_psci(fadt: bytes, method: str) -> bytes:
@@ -166,7 +172,7 @@ def of_machine(options: GuestOptions, content: Content) -> list[Entry]:
 def _placed(sources: Sequence[ErrorSource], area: AcpiArea) -> list[ErrorSource]:
     """The error sources with an address each: where a guest has it, if none was given."""
     base, size = area.status
-    free = area.sources(tuple(source.event for source in sources))
+    free = area.sources([each.source for each in sources])
     blocks = [place for source, place in zip(sources, free, strict=True) if source.address is None]
     placed = []
     for source, place in zip(sources, free, strict=True):
@@ -174,14 +180,14 @@ def _placed(sources: Sequence[ErrorSource], area: AcpiArea) -> list[ErrorSource]
             placed.append(replace(source, address=place.address_register, read_ack=place.read_ack))
             continue
         ack = source.address + 8 if source.read_ack is None else source.read_ack
-        for address in (source.address, ack) if source.version == 2 else (source.address,):
+        for address in (source.address, ack) if source.source.acknowledged else (source.address,):
             if not base <= address <= base + size - 8:
                 raise UsageError(
                     f"--ghes: {address:#x} is not in the memory that this guest leaves alone: "
                     f"give an address from {base:#x} to {base + size - 8:#x}, or none"
                 )
             if other := next((each for each in blocks if each.block <= address < each.block + each.block_size), None):
-                raise UsageError(f"--ghes: {address:#x} is in the status block of the source of event {other.event:#x}")
+                raise UsageError(f"--ghes: {address:#x} is in the status block of source {other.source.name!r}")
         placed.append(source)
     return placed
 

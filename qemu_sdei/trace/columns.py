@@ -39,7 +39,7 @@ def mood(record: Record) -> str:
         return "refused"
     if kind in ("call", "frame") and is_refusal(record):
         return "refused" if record.get("result_name") else "plain"
-    if kind in ("trigger", "injection") or record.get("cause") in ("DISPATCH", "COMPLETE"):
+    if kind in ("trigger", "injection", "ras") or record.get("cause") in ("DISPATCH", "COMPLETE"):
         return "event"
     return "quiet" if kind in ("counted", "frame", "ftrace") else "plain"
 
@@ -154,6 +154,15 @@ class Columns:
         why = f": {record['why']}" if record.get("why") else ""
         return f"{event}-> {record['outcome']}{why}{ticket}"
 
+    def _ras(self, record: Record) -> str:
+        from qemu_sdei.ras.severity import NAMES  # few traces have one
+
+        number = record["severity"]
+        severity = NAMES[number].lower() if number in NAMES else f"severity {_number(number)}"
+        why = f": {record['why']}" if record.get("why") else ""
+        told = f"{severity}, {record['bytes']} bytes, told by {record['notify']}"
+        return f"error of source {record['source']!r} ({told}) -> {record['outcome']}{why}"
+
     def _migration(self, record: Record) -> str:
         return f"{record['phase']}: {record['text']}"
 
@@ -193,6 +202,7 @@ _WRITERS: Final[dict[str, Callable[[Columns, Record], str]]] = {
     "kernel": Columns._kernel,
     "boot": Columns._boot,
     "injection": Columns._injection,
+    "ras": Columns._ras,
     "migration": Columns._migration,
     "reject": Columns._reject,
     "unknown": Columns._unknown,

@@ -175,7 +175,7 @@ class Decoder:
             return {**head, "type": "kernel", "kernels": details.get("kernel")}
         if name == "trigger" and details.get("by") == "host":
             head["counter"] = None
-        if name in ("reject", "backend", "migration", "injection", "undelivered", "trigger"):
+        if name in ("reject", "backend", "migration", "injection", "ras", "undelivered", "trigger"):
             return {**head, "type": name, **details}
         return {**head, "type": "note", "name": name, **details}
 

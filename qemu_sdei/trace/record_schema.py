@@ -233,6 +233,18 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         },
         ("event", "ticket", "why"),
     ),
+    "ras": (
+        "A hardware error was reported to the guest (`ras_report`)",
+        {
+            "source": text("name of the error source"),
+            "notify": _one_of("sdei", "sea", "interrupt", "polled", about="how the guest is told"),
+            "bytes": integer(0, about="of the status block"),
+            "severity": integer(0, 0xFFFFFFFF, "of that block: 0 recoverable, 1 fatal, 2 corrected, 3 informational"),
+            "outcome": _one_of("reported", "refused"),
+            "why": _or_null(text(), "why it was refused"),
+        },
+        ("why",),
+    ),
     "reject": (
         "Something was not as it must be: a hostile or broken guest, or a service's fault",
         {"why": text()},

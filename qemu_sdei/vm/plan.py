@@ -346,8 +346,8 @@ def _check_announced(config: GuestConfig, profile: Profile, ras: bool) -> None:
     AcpiArea.of(BootConfig.from_json(config.boot)).sources(sources)
     if ras and not sources:
         raise UsageError(
-            f'machine description {config.events} has no event for hardware errors: give one acpi = "ghes" in it, '
-            "or leave out --ras"
+            f'machine description {config.events} has no error source: give an event acpi = "ghes" in it, '
+            "or describe a [[source]], or leave out --ras"
         )
 
 

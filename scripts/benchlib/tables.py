@@ -15,10 +15,14 @@ from typing import Final
 from acpi.formats import dsl
 from acpi.iasl import Iasl
 from acpi.tables import Fadt
+from qemu_sdei.ras.source import Source
 from qemu_sdei.tables.table_set import Content, ErrorSource, own
 
 _CONTENT: Final = Content(
-    sources=[ErrorSource(event=0x324 + n, address=0x7FD0_0000 + n * 0x2000) for n in range(4)],
+    sources=[
+        ErrorSource(source=Source(name=f"source-{n}", event=0x324 + n), address=0x7FD0_0000 + n * 0x2000)
+        for n in range(4)
+    ],
     agdi_event=0x330,
     fadt=Fadt(minor_version=3).to_bytes(),
 )

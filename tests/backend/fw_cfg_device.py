@@ -16,6 +16,7 @@ from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.monitor.layout import Kind, Word
 from qemu_sdei.monitor.ops import MicroOp, encode
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.ras.source import Source, numbered
 from tests.acpi.trees import qemu_tree
 from tests.boot.kernels import MIB, arm64_image
 
@@ -92,7 +93,7 @@ class BootingMachine:
 
     def loader(self) -> Loader:
         """A loader as a backend makes it when it starts."""
-        return loader_for(self.config, self.window, Announced((GHES,), AGDI))
+        return loader_for(self.config, self.window, Announced(numbered([Source(name="ghes", event=GHES)]), AGDI))
 
     def carry_out(self, ops: list[MicroOp]) -> None:
         """What the monitor does with an answer that says REPOST."""
@@ -110,7 +111,7 @@ class BootingMachine:
             self.carry_out(ops)
             exchanges += 1
             ops = get().proceed(self.frame)
-        self.entry = get().load()
+        self.entry = get().load(2 if again else 1)
         return exchanges
 
     def at(self, address: int, size: int) -> bytes:

@@ -48,7 +48,7 @@ class SimulatedBoot:
     def proceed(self, frame: memoryview) -> list[MicroOp]:
         return []
 
-    def load(self) -> Entry:
+    def load(self, epoch: int) -> Entry:
         return ENTRY
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from qemu_sdei import locks
 from qemu_sdei.backend.control import connections as module
-from qemu_sdei.backend.control import handover_commands, injection_commands
+from qemu_sdei.backend.control import handover_commands
+from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.sdei.constants import Function
 from tests.backend.controlled import PRIVATE, SHARED, Backend, Peer
 from tests.backend.simulated import serve
@@ -200,12 +201,12 @@ def test_one_client_cannot_have_everybody_wait_for_its_waits(backend: Backend, p
     backend.enable(PRIVATE)
     greedy = Peer(backend)
     wait = b'{"id": 7, "cmd": "inject", "event": %d, "vcpu": 0, "wait": true}\n' % PRIVATE
-    greedy.send(wait * (injection_commands._MAX_WAITING + 5))
+    greedy.send(wait * (pending_injections.MAX_WAITING + 5))
     refused = greedy.lines()
     assert [answer["error"]["message"] for answer in refused] == ["this client waits for 1024 injections already"] * 5
     backend.kick()
     backend.call(0, Function.EVENT_COMPLETE)
-    assert len(greedy.lines()) == injection_commands._MAX_WAITING, "all the others merged, and are answered"
+    assert len(greedy.lines()) == pending_injections.MAX_WAITING, "all the others merged, and are answered"
     assert peer.result(cmd="hello")
     greedy.send(wait)
     backend.kick()

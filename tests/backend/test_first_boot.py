@@ -35,7 +35,7 @@ class SteppingBoot:
         step = frame[Word.OPS + 2]
         return [write_phys(DEVICE, step + 1)] if step < STEPS else []
 
-    def load(self) -> Entry:
+    def load(self, epoch: int) -> Entry:
         return ENTRY
 
 

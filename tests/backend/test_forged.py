@@ -121,9 +121,9 @@ class CountedBoot(SimulatedBoot):
 
     loads = 0
 
-    def load(self) -> Entry:
+    def load(self, epoch: int) -> Entry:
         CountedBoot.loads += 1
-        return super().load()
+        return super().load(epoch)
 
 
 def forge(forged: Forged, kind: int, proof: int | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.boot.config import MAX_APPEND, BootConfig
 from qemu_sdei.errors import UsageError
+from qemu_sdei.ras.source import Source
 
 
 def test_it_survives_json() -> None:
@@ -38,17 +39,25 @@ def test_error_sources_do_not_overlap_and_are_bounded() -> None:
     area = AcpiArea.of(BootConfig("linux", "/k", tables="acpi"))
     start, size = area.status
     used: set[int] = set()
-    for source in area.sources(tuple(range(1, 129))):
-        block = range(source.block, source.block + source.block_size)
-        mine = {source.address_register, source.read_ack, *range(block.start, block.stop, 8)}
-        assert len(mine) == 2 + len(block) // 8
-        assert not used & mine
-        assert start <= min(mine) <= max(mine) < start + size
-        used |= mine
-    with pytest.raises(UsageError, match="128 are possible"):
-        area.sources(tuple(range(1, 130)))
-    with pytest.raises(UsageError, match="event 0"):
-        area.sources((1, 0))
+    sizes = (4096, 20, 65536, 4100)
+    described = [
+        Source(name=str(n), event=n, block=size, type="ghes" if n == 4 else "ghes-v2")
+        for n, size in enumerate(sizes, 1)
+    ]
+    placed = area.sources(described)
+    assert [each.source for each in placed] == described
+    places = [range(each.block, each.block + each.block_size) for each in placed]
+    places += [range(*(place[0], sum(place))) for place in (area.boot_errors, area.staged_errors)]
+    registers = [each for source in placed for each in (source.address_register, source.read_ack) if each is not None]
+    for mine in (*places, *(range(each, each + 8) for each in registers)):
+        assert not used.intersection(mine)
+        assert start <= mine.start < mine.stop <= start + size
+        used.update(mine)
+    assert len(registers) == 7, "one of version 1 has no read-ack register"
+    many = [Source(name=str(n), event=n) for n in range(1, 114)]
+    assert len(area.sources(many[:-1])) == 112
+    with pytest.raises(UsageError, match="113 error sources with these blocks take 904 KiB: 896 are there"):
+        area.sources(many)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from qemu_sdei.boot.acpi import FILES, link, wanted_files
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.machine_tables import add
+from qemu_sdei.ras.source import Source, numbered
 from qemu_sdei.tables.fw_cfg_qtest import read_files
 
-ANNOUNCED = Announced((0x324, 0x40), 0x325)
+ANNOUNCED = Announced(numbered([Source(name="a", event=0x324), Source(name="b", event=0x40)]), 0x325)
 
 
 @pytest.mark.guest

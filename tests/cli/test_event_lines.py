@@ -93,7 +93,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 KINDS = ("transition", "trigger", "undelivered", "call", "power", "boot", "kernel", "backend", "migration", "injection",
-         "reject", "unknown", "dropped", "note", "else")  # fmt: skip
+         "ras", "reject", "unknown", "dropped", "note", "else")  # fmt: skip
 
 
 @settings(max_examples=examples(40), deadline=None)

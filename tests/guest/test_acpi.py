@@ -61,7 +61,7 @@ def test_linux_has_our_tables(series: str) -> None:
         tables = emitted(guest)
         assert {"SDEI", "HEST", "AGDI", "FACP", "DSDT", "APIC"} <= set(tables)
         assert seen_by_linux(guest) == digests(tables)
-        (source,) = area_of(guest).sources(Profile.default().for_acpi("ghes"))
+        (source,) = area_of(guest).sources(Profile.default().sources)
         ours = own_tables(
             oem=Oem(b"BOCHS ", b"BXPC    "),
             ghes=[GhesSource(GHES, source.address_register, source.block_size, source.read_ack)],

@@ -101,4 +101,5 @@ def one_of_each() -> list[Record]:
             "time_ns": None,
             "guest_ns": 4_000_000_000,
         },
+        m.make("ras", 1, source="memory", notify="sdei", bytes=172, severity=2, outcome="reported"),
     ]

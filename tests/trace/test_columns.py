@@ -42,6 +42,7 @@ SHOWN = """\
 [  -]     0.000250: note:        name=heartbeat seconds=3
 [  -]     0.000260: dropped:     12 records are missing here: the reader was too slow
 [000]     0.000270: ftrace:      insmod-85 d..1. function: sdei_event_enable <-x
+[001]     0.000280: ras:         error of source 'memory' (corrected, 172 bytes, told by sdei) -> reported
 """  # noqa: E501
 
 

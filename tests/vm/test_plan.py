@@ -104,7 +104,7 @@ def test_auto_is_acpi_where_hardware_errors_are_asked_for(options: GuestOptions,
 def test_ras_needs_an_event_for_hardware_errors(tmp_path: Path) -> None:
     events = tmp_path / "events.toml"
     events.write_text('[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n')
-    with pytest.raises(UsageError, match='no event for hardware errors: give one acpi = "ghes"'):
+    with pytest.raises(UsageError, match='no error source: give an event acpi = "ghes"'):
         guest_config(plan_for(GuestOptions(ras=True, events=events), tmp_path), "guest", None)
 
 

@@ -15,8 +15,6 @@ from qemu_sdei.sdei.events import EventType
 
 _MAX_NUMBER: Final = 0xFFFF_FFFF
 """Of an event, and of a vCPU that may not be there."""
-_MAX_WAITING: Final = 1024
-"""Injections that one client can wait for at a time: each costs a look whenever a handler completes."""
 
 
 class InjectionCommands:
@@ -63,8 +61,7 @@ class InjectionCommands:
             outcome = server.trigger(event, pe)
             reason = server.firmware.dispatcher.why_pending(event, pe)
             return {"outcome": "merged" if outcome is Trigger.MERGED else "queued", "reason": reason}
-        if server.injections.held_by(client) >= _MAX_WAITING:
-            raise UsageError(f"this client waits for {_MAX_WAITING} injections already")
+        server.injections.check_room(client)
         # For a shared event the PE is a wish: another one may take it.
         where = None if description.type is EventType.SHARED else pe
         waiter = server.injections.add(event, where, client, self._replier(client, message))

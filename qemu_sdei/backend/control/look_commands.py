@@ -48,7 +48,7 @@ class LookCommands:
             "waiting": looks.wanted,
             "paused": server.paused,
             "now_ns": server.log.clock(),
-            "errors": looks.error_blocks(),
+            "errors": server.errors.blocks(),
         }
 
     def _vcpu(self, pe: int) -> dict[str, Any]:

@@ -26,8 +26,8 @@ class Boot(Protocol):
     def proceed(self, frame: memoryview) -> list[MicroOp]:
         """What must be done after the micro-operations that `frame` brings back. Nothing: `load` comes next."""
 
-    def load(self) -> Entry:
-        """Fill RAM. Returns where CPU 0 starts."""
+    def load(self, epoch: int) -> Entry:
+        """Fill RAM, for this boot of the machine, the first being 1. Returns where CPU 0 starts."""
 
 
 class MachineBoot:
@@ -78,7 +78,7 @@ class MachineBoot:
             frame[Word.FLAGS] = encode(frame, ops) | AnswerFlag.REPOST
             return
         self._reset_machine(frame)
-        entry = self._loader.load() if self._loader is not None else Entry(0, 0, 0)
+        entry = self._loader.load(self._machine.epoch) if self._loader is not None else Entry(0, 0, 0)
         self._power.start(0, frame, regs, entry.pc, entry.x0, entry.x1)
 
     def _reset_machine(self, frame: memoryview) -> None:

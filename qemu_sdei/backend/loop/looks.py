@@ -17,7 +17,6 @@ from typing import Final
 
 from qemu_sdei.backend.loop.kicks import Kicks
 from qemu_sdei.backend.loop.served_guest import ServedGuest
-from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.monitor.layout import HEAD, AnswerFlag, Kind, SysReg, Word, counter_of, done_word
 from qemu_sdei.monitor.ops import decode, encode, mark_of, marked, read_sysreg
 
@@ -59,12 +58,10 @@ class Looks:
     """The looks at one guest's vCPUs.
 
     Attributes:
-        sources: its error sources in the HEST, whose memory is looked at.
         found: the newest look at each vCPU that there was one at.
     """
 
     def __init__(self, guest: ServedGuest, kicks: Kicks, clock: Callable[[], int]) -> None:
-        self.sources: tuple[ErrorSource, ...] = ()
         self.found: dict[int, Look] = {}
         self._guest = guest
         self._kicks = kicks
@@ -135,23 +132,3 @@ class Looks:
         self._head[:] = frame[HEAD]
         self._head[Word.KIND - HEAD.start] = Kind.KICK
         return self._head
-
-    # ---- error sources
-
-    def error_blocks(self) -> list[dict[str, int]]:
-        """What stands in the memory of each error source (ACPI 18.3.2.7, 18.3.2.8): `event`, `source`, `address` of the
-        status block as its register has it, `status` and `severity` of that block, `ack`: bit 0 is set once it has been
-        read.
-        """
-        window = self._guest.window
-        found = []
-        for source in self.sources:
-            start = source.address_register - window.ram_base
-            at, ack = (int.from_bytes(window.ram[n : n + 8], "little") for n in (start, start + 8))
-            block = bytes(window.ram[source.block - window.ram_base :][:20])
-            status, severity = (int.from_bytes(block[n : n + 4], "little") for n in (0, 16))
-            found.append(
-                {"event": source.event, "source": source.id, "address": at, "expected": source.block}
-                | {"status": status, "severity": severity, "ack": ack}
-            )
-        return found

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from qemu_sdei import jsonline
 from qemu_sdei.backend.loop.event_log import EventLog
-from qemu_sdei.errors import ProtocolError
+from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.sdei.transitions import UNREGISTERED
 
+MAX_WAITING: Final = 1024
+"""Injections that one client can wait for at a time: each costs a look whenever a handler completes."""
 MAX: Final = 4096
 """Tickets that a guest brings along at most, and answers that are kept for those who have not come for them."""
 _KEYS: Final = frozenset(("ticket", "event", "pe", "waited_ns", "entry_ns"))
@@ -65,6 +67,11 @@ class PendingInjections:
     def held_by(self, owner: object) -> int:
         """How many a client waits for."""
         return sum(waiter.owner is owner for waiter in self._waiters)
+
+    def check_room(self, owner: object) -> None:
+        """Whether a client can wait for one more. Raises `UsageError`."""
+        if self.held_by(owner) >= MAX_WAITING:
+            raise UsageError(f"this client waits for {MAX_WAITING} injections already")
 
     def drop(self, owner: object) -> None:
         """A client has hung up."""

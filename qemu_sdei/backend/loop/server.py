@@ -21,6 +21,7 @@ from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import recovery, status_report
 from qemu_sdei.backend.loop.counted_calls import CountedCalls
 from qemu_sdei.backend.loop.descriptors import Descriptors
+from qemu_sdei.backend.loop.error_sources import ErrorSources
 from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.frame_checks import FrameChecks
 from qemu_sdei.backend.loop.frame_hooks import FrameHooks
@@ -73,6 +74,7 @@ class Server:
         injections: whose clients wait for the outcome.
         recorder: what writes the trace file of `run --trace`, if there is one.
         looks: where vCPUs are, for whoever asks.
+        errors: its error sources.
     """
 
     def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, ring: Ring) -> None:
@@ -86,6 +88,7 @@ class Server:
         self.hooks = FrameHooks(self, guest, self.kicks, self.log)
         self.injections = PendingInjections(self.log)
         self.looks = Looks(guest, self.kicks, ring.clock)
+        self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
@@ -479,8 +482,9 @@ class Server:
         found = recovery.recover(self.guest)
         if found:
             self.kicks.repeat()
+            self.errors.take_up()
         return found
 
     def status(self) -> dict[str, Any]:
         """See `status_report.status`."""
-        return status_report.status(self.guest, self.log)
+        return status_report.status(self.guest, self.log) | {"sources": self.errors.report()}

@@ -58,9 +58,9 @@ class AcpiLoader(Loader):
             return self._fw_cfg.operations(_TELL, self._tells())
         return []
 
-    def load(self) -> Entry:
+    def load(self, epoch: int) -> Entry:
         """See `Loader`."""
-        return acpi.load(self._window.ram, self._config, self._files(), self._announced)
+        return acpi.load(self._window.ram, self._config, self._files(), self._announced, epoch)
 
     def _reads(self) -> list[Transfer]:
         found = find(self._fw_cfg.directory(FIRST_DIRECTORY), FILES)

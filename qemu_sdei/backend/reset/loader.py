@@ -49,7 +49,7 @@ class Loader:
         """
         return []
 
-    def load(self) -> Entry:
-        """Fill guest RAM. Returns where CPU 0 starts."""
+    def load(self, epoch: int) -> Entry:
+        """Fill guest RAM, for this boot of the machine, the first being 1. Returns where CPU 0 starts."""
         load = flat.load if self._config.kind == "flat" else linux.load
         return load(self._window.ram, self._config)

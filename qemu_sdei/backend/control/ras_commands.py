@@ -1,0 +1,111 @@
+"""The control socket's commands for hardware errors: which sources there are, and an error to be reported by one."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any, Final
+
+from qemu_sdei.backend.control.commands import Field, Switch, commands_of, handles, integer
+from qemu_sdei.backend.control.connections import Client, Connections
+from qemu_sdei.backend.loop.pending_injections import Answer
+from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.errors import CperError, SdeiError, UsageError
+from qemu_sdei.sdei.events import EventType
+
+_MAX_NUMBER: Final = 0xFFFF_FFFF
+_MAX_ADDRESS: Final = (1 << 64) - 1
+
+
+class RasCommands:
+    """The commands `ras_sources` and `ras_report`.
+
+    Attributes:
+        commands: by name.
+    """
+
+    def __init__(self, server: Server, connections: Connections) -> None:
+        self._server = server
+        self._connections = connections
+        self.commands = commands_of(self)
+
+    @handles(
+        "ras_sources",
+        result="`sources`: the error sources of the HEST and how they are: see below",
+    )
+    def _sources(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        return {"sources": self._server.errors.report()}
+
+    @handles(
+        "ras_report",
+        Field("source", ": its name"),
+        Field("block", ": a generic error status block in base64, 20 bytes up to what the source takes"),
+        Field("vcpu", ": which one is told (any)"),
+        Field("address", ": virtual, what FAR holds in a synchronous external abort (none)"),
+        Switch("wait", default=False),
+        Switch("force", default=False, about=": also while the error before is not read, or SDEI is masked"),
+        Switch("raw", default=False, about=": the block is written as it is, well-formed or not"),
+        result="`source`, `bytes`; `outcome`: `queued`, or with `wait` and a source that SDEI tells of `completed`, "
+        "with `vcpu`, `entry_ns` and `complete_ns` as of `inject`. What is refused has written nothing",
+        changes=True,
+    )
+    def _report(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
+        errors = self._server.errors
+        placed = errors.find(_text(message, "source"))
+        block = _bytes(_text(message, "block"))
+        vcpu = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)
+        address = None if message.get("address") is None else integer(message, "address", 0, _MAX_ADDRESS)
+        errors.check(placed, block, vcpu, force=message["force"])
+        if not message["raw"]:
+            _check_form(block)
+        about = {"source": placed.source.name, "bytes": len(block)}
+        event, target = placed.source.event, errors.target(placed, vcpu)
+        if event is None or not message["wait"]:
+            told = errors.tell(placed, block, target, address=address)
+            return {"outcome": "queued", "vcpu": told, **about}
+        injections = self._server.injections
+        injections.check_room(client)
+        shared = self._server.firmware.dispatcher.describe(event).type is EventType.SHARED
+        # For a shared event the PE is a wish: another one may take it.
+        waiter = injections.add(event, None if shared else target, client, self._replier(client, message, about))
+        try:
+            errors.tell(placed, block, target)
+        except SdeiError:
+            injections.forget(waiter)
+            raise
+        return None
+
+    def _replier(self, client: Client, message: dict[str, Any], about: dict[str, Any]) -> Callable[[Answer], None]:
+        request = message["id"]
+
+        def reply(answer: Answer) -> None:
+            result = {"result": answer["result"] | about} if answer["ok"] else {}
+            self._connections.send(client, {"id": request, **answer, **result})
+
+        return reply
+
+
+def _text(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is a text")
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise UsageError("block is no base64") from None
+
+
+def _check_form(block: bytes) -> None:
+    # Imported here: 0.1 s of tables, and most guests never have an error.
+    from qemu_sdei.ras.block import parse_block
+
+    try:
+        found = parse_block(block)
+    except CperError as error:
+        raise UsageError(f"block is no generic error status block: {error}") from None
+    if not found.count:
+        raise UsageError("block is no generic error status block: its Block Status counts no entry")
