@@ -28,7 +28,7 @@ from qemu_sdei.backend.control.document_schema import SCHEMA  # noqa: E402
 from qemu_sdei.backend.control.handover_commands import HandoverCommands  # noqa: E402
 from qemu_sdei.backend.control.injection_commands import InjectionCommands  # noqa: E402
 from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
-from qemu_sdei.backend.control.ras_commands import RasCommands
+from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
