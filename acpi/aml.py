@@ -8,12 +8,14 @@ is the bytes of what ASL calls `Scope (\_SB) { Method (_STA) { Return (0x0F) } }
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
 from acpi.errors import AcpiError
 
 _SEGMENT: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,3}")
+_EISA: Final = re.compile(r"[A-Z]{3}[0-9A-F]{4}")
 _MAX_PACKAGE: Final = 1 << 28
 _NOWHERE: Final = b"\x00"
 """The result goes nowhere."""
@@ -119,3 +121,41 @@ def uuid(text: str) -> bytes:
 def dword_field(source: bytes, offset: int, what: str) -> bytes:
     """`CreateDWordField (source, offset, what)`."""
     return b"\x8a" + source + number(offset) + name(what)
+
+
+def device(path: str, *terms: bytes) -> bytes:
+    """`Device (path) { ... }`."""
+    return b"\x5b\x82" + package(name(path) + b"".join(terms))
+
+
+def named(what: str, value: bytes) -> bytes:
+    """`Name (what, value)`."""
+    return b"\x08" + name(what) + value
+
+
+def string(text: str) -> bytes:
+    """A text of ASCII characters. Raises AcpiError: it has others, or a NUL."""
+    if not text.isascii() or "\0" in text:
+        raise AcpiError(f"{text!r} is no text of AML")
+    return b"\x0d" + text.encode("ascii") + b"\0"
+
+
+def eisa_id(text: str) -> bytes:
+    """`EISAID ("PNP0C33")`: three letters and four hexadecimal digits. Raises AcpiError: it is none."""
+    if not _EISA.fullmatch(text):
+        raise AcpiError(f"{text!r} is no EISA id")
+    letters = 0
+    for letter in text[:3]:
+        letters = letters << 5 | ord(letter) - 0x40
+    return number(int.from_bytes((letters << 16 | int(text[3:], 16)).to_bytes(4, "big"), "little"))
+
+
+def interrupts(numbers: Iterable[int]) -> bytes:
+    """`ResourceTemplate () { Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { n } ... }`, one for each."""
+    parts = [b"\x89\x06\x00\x03\x01" + n.to_bytes(4, "little") for n in numbers]
+    return buffer(b"".join(parts) + b"\x79\x00")
+
+
+def notify(path: str, value: int) -> bytes:
+    """`Notify (path, value)`."""
+    return b"\x86" + name(path) + number(value)

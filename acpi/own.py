@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from acpi.errors import TableError
+from acpi.hed import hed_table
 from acpi.osc import osc_table
 from acpi.table import Oem, Table
 from acpi.tables.agdi import Agdi
@@ -73,7 +74,8 @@ def own_tables(
     boot_errors: BootErrors | None = None,
     firmware_first: bool = False,
 ) -> list[Table]:
-    """The tables that announce our firmware, in the order SDEI, HEST, AGDI, BERT, SSDT.
+    """The tables that announce our firmware, in the order SDEI, HEST, AGDI, BERT, SSDT; with sources that are notified
+    by GSIV another SSDT, whose devices take the interrupts (`acpi.hed`).
 
     Args:
         oem: OEM and creator fields of all of them.
@@ -112,6 +114,9 @@ def own_tables(
         tables.append(_bert(boot_errors, oem))
     if firmware_first:
         tables.append(osc_table(oem))
+    lines = [each.notified.vector for each in ghes if each.notified.type == NotificationType.GSIV]
+    if lines:
+        tables.append(hed_table(lines, oem))
     return tables
 
 

@@ -74,8 +74,13 @@ class Notification(Struct):
 
     @classmethod
     def interrupt(cls, vector: int) -> Self:
-        """By an external interrupt: its global system interrupt number."""
+        """By an external interrupt: its global system interrupt number. Linux on arm64 cannot take it: see `gsiv`."""
         return cls(type=NotificationType.EXTERNAL_INTERRUPT, vector=vector)
+
+    @classmethod
+    def gsiv(cls, vector: int) -> Self:
+        """By the interrupt with this GSIV, which a device of the namespace takes (`acpi.hed`)."""
+        return cls(type=NotificationType.GSIV, vector=vector)
 
     @classmethod
     def polled(cls, interval: int) -> Self:

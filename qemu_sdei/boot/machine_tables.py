@@ -64,8 +64,10 @@ def ghes_of(source: Source, address_register: int, read_ack: int | None) -> Ghes
     notification = None
     if source.notify is Notify.SEA:
         notification = Notification.sea()
+    elif source.notify is Notify.EXTERNAL:
+        notification = Notification.interrupt(source.interrupt or 0)
     elif source.interrupt is not None:
-        notification = Notification.interrupt(source.interrupt)
+        notification = Notification.gsiv(source.interrupt)
     elif source.poll_ms is not None:
         notification = Notification.polled(source.poll_ms)
     return GhesSource(

@@ -104,7 +104,7 @@ _SOURCE: Final = record(
         "name": text(),
         "id": integer(0, 0xFFFF, "source id in the HEST"),
         "type": _word(["ghes", "ghes-v2"]),
-        "notify": _word(["sdei", "sea", "interrupt", "polled"], "how the guest hears of an error"),
+        "notify": _word(["sdei", "sea", "interrupt", "external", "polled"], "how the guest hears of an error"),
         "event": _or_null(integer(0, sdei.EVENT_NUMBER_MAX, "notified by SDEI: the event")),
         "interrupt": _or_null(integer(32, 1019, "notified by interrupt: its INTID")),
         "poll_ms": _or_null(integer(1, about="polled: how often")),

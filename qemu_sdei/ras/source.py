@@ -41,7 +41,9 @@ class Notify(StrEnum):
     SEA = "sea"
     """A synchronous external abort of a vCPU."""
     INTERRUPT = "interrupt"
-    """An interrupt (SPI)."""
+    """An interrupt (SPI) that a device of the namespace takes: "External Interrupt - GSIV", type 10."""
+    EXTERNAL = "external"
+    """An interrupt (SPI) without a device, type 1: Linux on arm64 refuses such a source."""
     POLLED = "polled"
     """Not at all: it looks now and then."""
 
@@ -61,7 +63,7 @@ class Source:
     event: int | None = None
     """Notified by SDEI: the event's number."""
     interrupt: int | None = None
-    """Notified by interrupt: INTID of an SPI."""
+    """Notified by interrupt, of either kind: INTID of an SPI."""
     poll_ms: int | None = None
     """Polled: how often, in milliseconds; None: once a second."""
     id: int = AUTO
@@ -85,16 +87,16 @@ class Source:
             raise UsageError(f"{where}: name must be 1..{MAX_NAME} printable characters")
         if self.type not in get_args(Type):
             raise UsageError(f"{where}: type must be one of {', '.join(get_args(Type))}")
-        for notify, name, value, low, high in (
-            (Notify.SDEI, "event", self.event, 0, _MAX_EVENT),
-            (Notify.INTERRUPT, "interrupt", self.interrupt, FIRST_SPI, LAST_SPI),
-            (Notify.POLLED, "poll", self.poll_ms, 1, _MAX_POLL),
+        for kinds, name, value, low, high in (
+            ((Notify.SDEI,), "event", self.event, 0, _MAX_EVENT),
+            ((Notify.INTERRUPT, Notify.EXTERNAL), "interrupt", self.interrupt, FIRST_SPI, LAST_SPI),
+            ((Notify.POLLED,), "poll", self.poll_ms, 1, _MAX_POLL),
         ):
             if value is None:
-                if self.notify is notify:
-                    raise UsageError(f"{where}: notify is {notify.value!r}, so it needs {name}")
-            elif self.notify is not notify:
-                raise UsageError(f"{where}: {name} is for notify = {notify.value!r}, not {self.notify.value!r}")
+                if self.notify in kinds:
+                    raise UsageError(f"{where}: notify is {self.notify.value!r}, so it needs {name}")
+            elif self.notify not in kinds:
+                raise UsageError(f"{where}: {name} is for notify = {kinds[0].value!r}, not {self.notify.value!r}")
             else:
                 _range(where, name, value, low, high)
         if self.event == 0:

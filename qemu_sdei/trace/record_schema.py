@@ -237,7 +237,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         "A hardware error was reported to the guest (`ras_report`)",
         {
             "source": text("name of the error source"),
-            "notify": _one_of("sdei", "sea", "interrupt", "polled", about="how the guest is told"),
+            "notify": _one_of("sdei", "sea", "interrupt", "external", "polled", about="how the guest is told"),
             "bytes": integer(0, about="of the status block"),
             "severity": integer(0, 0xFFFFFFFF, "of that block: 0 recoverable, 1 fatal, 2 corrected, 3 informational"),
             "outcome": _one_of("reported", "refused"),

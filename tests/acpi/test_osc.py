@@ -14,11 +14,13 @@ import pytest
 
 from acpi import aml
 from acpi.errors import AcpiError, TableError
+from acpi.hed import hed_table
 from acpi.iasl import Iasl, differences
 from acpi.osc import APEI_SUPPORT, PLATFORM, WHEA, osc_table
-from acpi.own import BootErrors, own_tables
+from acpi.own import BootErrors, GhesSource, own_tables
 from acpi.table import Oem
 from acpi.tables.bert import Bert
+from acpi.tables.hest import Notification
 from acpi.tables.raw import RawTable
 from acpi.verify import verify_set
 
@@ -100,6 +102,44 @@ def test_its_answers(tmp_path: Path) -> None:
     found = re.findall(r"\[Buffer\] Length \w+ = +0000: ((?:[0-9A-F]{2} )+)", done.stdout)
     answers = [words(bytes.fromhex(each)) for each in found]
     assert dict(zip(ASKED, answers, strict=True)) == {name: answer for name, (*_, answer) in ASKED.items()}
+
+
+HED_SOURCE = r"""
+DefinitionBlock ("", "SSDT", 2, "ACME", "BOARD", 1)
+{
+    Device (\_SB.QHED) { Name (_HID, EISAID ("PNP0C33")) }
+    Device (\_SB.QGED)
+    {
+        Name (_HID, "ACPI0013")
+        Name (_UID, "QSDE")
+        Name (_CRS, ResourceTemplate ()
+        {
+            Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 100 }
+            Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 300 }
+        })
+        Method (_EVT, 1, Serialized) { Notify (\_SB.QHED, 0x80) }
+    }
+}
+"""
+
+
+@needs_iasl
+def test_the_devices_that_take_interrupts_are_what_iasl_makes_of_them() -> None:
+    table = hed_table([300, 100, 300], Oem(b"ACME", b"BOARD")).to_bytes()
+    compiled = Iasl().compile(HED_SOURCE)
+    assert compiled.data is not None, compiled.messages
+    assert differences(table, compiled.data) == []
+    assert Iasl().disassemble(table).complaints == ()
+
+
+def test_sources_that_an_interrupt_tells_of_have_these_devices() -> None:
+    def ghes(notification: Notification) -> list[GhesSource]:
+        return [GhesSource(None, 0x4000_0000, 4096, notification=notification)]
+
+    assert [each.signature for each in own_tables(ghes=ghes(Notification.interrupt(100)))] == ["SDEI", "HEST"]
+    tables = own_tables(ghes=ghes(Notification.gsiv(100)))
+    assert [each.signature for each in tables] == ["SDEI", "HEST", "SSDT"]
+    assert tables[-1].to_bytes() == hed_table([100]).to_bytes()
 
 
 def test_our_tables_have_it_where_it_is_asked_for() -> None:

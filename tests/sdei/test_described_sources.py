@@ -61,7 +61,7 @@ def test_all_that_can_be_said_of_a_source(tmp_path: Path) -> None:
         ('name = "a"\nnotify = "interrupt"', "so it needs interrupt"),
         ('name = "a"\nnotify = "interrupt"\ninterrupt = 31', "interrupt is 0x1f, it must be from 32 to 1019"),
         ('name = "a"\nnotify = "polled"\npoll = 0', "poll is 0x0, it must be from 1"),
-        ('name = "a"\nnotify = "nmi"', "notify must be one of sdei, sea, interrupt, polled"),
+        ('name = "a"\nnotify = "nmi"', "notify must be one of sdei, sea, interrupt, external, polled"),
         ('name = "a"\nevent = 5\ntype = "v3"', "type must be one of ghes, ghes-v2"),
         ('name = "a"\nevent = 5\nblock = 19', "block is 0x13, it must be from 20 to 65536"),
         ('name = "a"\nevent = 5\nblock = 65537', "must be from 20 to 65536"),
