@@ -140,6 +140,9 @@ _OTHERS: Final[dict[str, Callable[[Record], str]]] = {
     "migration": lambda record: f"migration: {record.get('phase', '')} {record.get('text', '')}".rstrip(),
     "injection": lambda record: f"injection: {record.get('outcome', '')}",
     "ras": lambda record: f"hardware error of source {record.get('source', '')}: {record.get('outcome', '')}",
+    "notification": lambda record: (
+        f"{record.get('kind')} {record.get('outcome')}" + (f": {record['why']}" if record.get("why") else "")
+    ),
     "reject": lambda record: f"rejected: {record.get('why', '')}",
     "unknown": lambda record: f"a call that nobody serves: {_hex(record.get('id', record.get('function')))}",
     "dropped": lambda record: f"{record.get('count')} records are missing here",

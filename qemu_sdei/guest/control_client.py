@@ -346,6 +346,39 @@ class ControlClient:
             raise ProtocolError("the backend's answer to trace is not of the protocol's form")
         return records
 
+    def abort(
+        self,
+        vcpu: int | None = None,
+        *,
+        address: int | None = None,
+        fetch: bool = False,
+        kernel: bool = False,
+        limit: int = 10,
+    ) -> dict[str, Any]:
+        """Have a vCPU (None: the first that can) take a synchronous external abort: {vcpu, pc, pstate, el} that it was
+        taken at.
+
+        Args:
+            vcpu: None: the first that is where it can take one.
+            address: virtual, for FAR; None: FAR holds none.
+            fetch: of an instruction, not of data.
+            kernel: it may hit the guest's kernel too, which dies of it.
+            limit: seconds in which a moment is to come.
+
+        Raises:
+            NotDeliveredError: no moment came; the message says what was in the way.
+        """
+        arguments = {"vcpu": vcpu, "address": address, "fetch": fetch, "kernel": kernel, "limit": limit}
+        return self.request("abort", arguments, timeout=limit + self.timeout)
+
+    def interrupt(self, intid: int, *, look: bool = False) -> dict[str, Any]:
+        """Make an SPI of the guest's pending; `look`: only find out whether it would reach the guest.
+
+        Raises:
+            UsageError: it is no SPI, or a device's. `NotDeliveredError`: the guest has not enabled it.
+        """
+        return self.request("interrupt", {"intid": intid, "look": look}, timeout=2 * self.timeout)
+
     def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
         """Trigger `event` on `vcpu`; with `wait`, return when its handler completed, `timeout` seconds at most.
 

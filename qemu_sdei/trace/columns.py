@@ -39,7 +39,7 @@ def mood(record: Record) -> str:
         return "refused"
     if kind in ("call", "frame") and is_refusal(record):
         return "refused" if record.get("result_name") else "plain"
-    if kind in ("trigger", "injection", "ras") or record.get("cause") in ("DISPATCH", "COMPLETE"):
+    if kind in ("trigger", "injection", "ras", "notification") or record.get("cause") in ("DISPATCH", "COMPLETE"):
         return "event"
     return "quiet" if kind in ("counted", "frame", "ftrace") else "plain"
 
@@ -163,6 +163,12 @@ class Columns:
         told = f"{severity}, {record['bytes']} bytes, told by {record['notify']}"
         return f"error of source {record['source']!r} ({told}) -> {record['outcome']}{why}"
 
+    def _notification(self, record: Record) -> str:
+        names = ("intid", "address", "elr", "spsr")
+        where = "".join(f" {name}={_number(record[name])}" for name in names if name in record)
+        why = f": {record['why']}" if record.get("why") else ""
+        return f"{record['kind']}{where} -> {record['outcome']}{why}"
+
     def _migration(self, record: Record) -> str:
         return f"{record['phase']}: {record['text']}"
 
@@ -203,6 +209,7 @@ _WRITERS: Final[dict[str, Callable[[Columns, Record], str]]] = {
     "boot": Columns._boot,
     "injection": Columns._injection,
     "ras": Columns._ras,
+    "notification": Columns._notification,
     "migration": Columns._migration,
     "reject": Columns._reject,
     "unknown": Columns._unknown,

@@ -39,6 +39,10 @@ _PSTATE: Final = At.DATA + Word.PSTATE - Word.KIND
 _VECTOR: Final = At.DATA + Word.VECTOR - Word.KIND
 _FUNCTION: Final = At.DATA + Word.FUNCTION - Word.KIND
 _ESR: Final = At.DATA + Word.ESR_EL3 - Word.KIND
+_AS_THEY_ARE: Final = frozenset(
+    ("reject", "backend", "migration", "injection", "ras", "notification", "undelivered", "trigger")
+)
+"""Notes whose names are types of records, with the fields that they have."""
 _OWN: Final = frozenset(("n", "type", "vcpu", "time_ns", "counter", "pc", "at_ns", "at_error_ns"))
 
 
@@ -175,7 +179,7 @@ class Decoder:
             return {**head, "type": "kernel", "kernels": details.get("kernel")}
         if name == "trigger" and details.get("by") == "host":
             head["counter"] = None
-        if name in ("reject", "backend", "migration", "injection", "ras", "undelivered", "trigger"):
+        if name in _AS_THEY_ARE:
             return {**head, "type": name, **details}
         return {**head, "type": "note", "name": name, **details}
 

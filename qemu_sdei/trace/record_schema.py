@@ -223,6 +223,19 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         {"phase": text("`frozen`, `thawed`, `moved`, `arrived`"), "text": text()},
         ("text",),
     ),
+    "notification": (
+        "The guest was made to notice something other than by an event, or was not",
+        {
+            "kind": _one_of("abort", "interrupt", about="a synchronous external abort, or an SPI made pending"),
+            "outcome": _one_of("made", "failed"),
+            "intid": ref("word", "of the interrupt"),
+            "address": ref("word", "that FAR has"),
+            "elr": ref("word", "PC that the abort has interrupted"),
+            "spsr": ref("word", "PSTATE that it has interrupted"),
+            "why": text("what stood in the way"),
+        },
+        ("intid", "address", "elr", "spsr", "why"),
+    ),
     "injection": (
         "An injection that somebody waits for and that will not be handled",
         {

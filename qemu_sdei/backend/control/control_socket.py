@@ -21,6 +21,7 @@ from qemu_sdei.backend.control.handover_commands import HandoverCommands
 from qemu_sdei.backend.control.injection_commands import InjectionCommands
 from qemu_sdei.backend.control.look_commands import LookCommands
 from qemu_sdei.backend.control.ras_commands import RasCommands
+from qemu_sdei.backend.control.notifier_commands import NotifierCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
@@ -52,6 +53,7 @@ class Control:
             **InjectionCommands(server, self._connections).commands,
             **LookCommands(server).commands,
             **RasCommands(server, self._connections).commands,
+            **NotifierCommands(server, self._connections).commands,
             **self._handover.commands,
             **SnapshotCommands(server, self._handover.frozen_by).commands,
         }

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final
 
-from qemu_sdei.backend.firmware import gic
+from qemu_sdei.backend.firmware import gic, notices
 from qemu_sdei.backend.firmware.core import affinity
+from qemu_sdei.backend.firmware.external_abort import Wish
 from qemu_sdei.backend.firmware.firmware import STATE_VERSION
 from qemu_sdei.backend.loop import pending_injections
 from qemu_sdei.config import MAX_RAM
@@ -157,12 +158,24 @@ _FIRMWARE: Final = {
                 about="what became of each event's triggers",
             ),
             "gic": ref("gic"),
+            "notices": array(
+                row(
+                    "[number, kind, PE or -1, value, wish]",
+                    integer(1, 0xFFFF_FFFF),
+                    integer(min(notices.Kind), max(notices.Kind), "1 abort, 2 interrupt, 3 look at an interrupt"),
+                    ref("pe_or_none"),
+                    ref("word", "address of an abort, INTID of an interrupt"),
+                    integer(0, int(~Wish(0)), "of an abort: 1 it has an address, 2 of an instruction, 4 also in EL1"),
+                ),
+                high=notices.MAX,
+                about="aborts and interrupts that wait for a CPU to make them",
+            ),
             "services": {
                 "description": "state of users' services by name: theirs, and any JSON value",
                 "type": "object",
             },
         },
-        optional=("kernels", "booting", "serves_sdei", "triggers"),
+        optional=("kernels", "booting", "serves_sdei", "triggers", "notices"),
     ),
     "client_el": integer(1, 2, "exception level of SDEI's client"),
     "id_registers": record(

@@ -261,6 +261,7 @@ class HandoverCommands:
             waits = jsonline.refusal("waits", here, control=control, ticket=waiter.ticket)
             if waiter.reply is not None:
                 waiter.reply(waits if control else jsonline.refusal("state", here))
+        self._server.notifier.leave()
         for other in self._connections.all():
             if other is not client:
                 self._connections.send(other, {"moved": {"name": name, "control": control}})

@@ -21,6 +21,7 @@ from qemu_sdei.backend.firmware.exchange import NOT_SUPPORTED, Exchange
 from qemu_sdei.backend.firmware.gic import LAST_SPI, LOOKED, UART_INTID
 from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
 from qemu_sdei.backend.firmware.machine_boot import Boot, MachineBoot
+from qemu_sdei.backend.firmware.notices import Notices
 from qemu_sdei.backend.firmware.power_control import AnsweredPower
 from qemu_sdei.backend.firmware.power_states import PowerStates
 from qemu_sdei.errors import ProtocolError, UsageError
@@ -53,6 +54,7 @@ class Firmware:
         machine: facts of its machine; resets and kernels are counted there.
         dispatcher: the SDEI core.
         ownership: which interrupts are the firmware's.
+        notices: aborts and interrupts that wait for a CPU to make them.
         psci: power states, as PSCI has them.
         registry: its services.
         calls: what each call needs.
@@ -87,6 +89,7 @@ class Firmware:
             reserved_intids=(UART_INTID,),
         )
         self.ownership = Ownership(self.dispatcher)
+        self.notices = Notices(self.machine, self.dispatcher)
         self.observer = Observer()
         self._answer = Answer()
         core = Core(self.machine, self.dispatcher, self.ownership, self._answer, self.observer)
@@ -99,7 +102,7 @@ class Firmware:
         self.psci = self.registry.find(Psci)
         self.calls = CallTable(self.registry, self.machine, self._answer)
         self.exchange = Exchange(core, self.psci.power)
-        self.power = PowerStates(core, self.psci, self.exchange)
+        self.power = PowerStates(core, self.psci, self.exchange, self.notices)
         self.boot = MachineBoot(core, self.psci, self.registry, self.exchange, self.power, boot)
         self.kicks = self.dispatcher.kicks
         self._kept = [
@@ -122,6 +125,8 @@ class Firmware:
             self.power.kicked(pe, frame, regs)
         elif kind == Kind.RESET and (pe != 0 or self.boot.is_proven(frame)):
             # The owner has looked already, but the guest may write into the frame meanwhile.
+            if pe == 0:
+                self.notices.reset()
             self.boot.reset(pe, frame, regs)
         elif kind == Kind.INTERRUPT:
             self._interrupt(pe, frame, regs)
@@ -171,6 +176,9 @@ class Firmware:
         if waiting is None and 0 < step < power_down.Step.END and self.psci.power[pe] is not Power.OFF:
             self.power.come_up(pe, frame, regs, step)
             return
+        if waiting is None and self.notices.is_one(frame):
+            self._noticed(pe, frame, regs)
+            return
         if waiting is None:
             regs[X0] = NOT_SUPPORTED
             self.observer.reject(pe, "micro-operations done that nobody waits for")
@@ -179,6 +187,14 @@ class Firmware:
         steps, count = waiting
         results: OpResult | list[OpResult] = decode(frame, count) if count else decode(frame, 1)[0]
         self.exchange.advance(pe, frame, regs, steps, results)
+
+    def _noticed(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """A CPU that was kicked has looked whether it can make a notice: it does, or goes on as after the kick."""
+        if self.psci.power[pe] is not Power.ON:
+            self.power.kicked(pe, frame, regs)
+            return
+        self._answer.ops += self.notices.take(pe, frame, regs)
+        self.exchange.finish(pe, frame, regs)
 
     # ---- what ought not to happen -----------------------------------------------------------------------------------
 
@@ -247,6 +263,8 @@ class Firmware:
             "sdei": self.dispatcher.snapshot(),
             "triggers": self.dispatcher.counts(),
             "gic": self.ownership.snapshot(),
+            # Not where there are none, as most of the time: programs that know of none take the document, too.
+            **({"notices": self.notices.snapshot()} if self.notices.waiting else {}),
             "services": {service.title: service.snapshot() for service in self._kept},
         }
 
@@ -279,6 +297,7 @@ class Firmware:
             self.dispatcher.restore_counts(state.get("triggers", []))
             self.ownership.reset()
             self.ownership.restore(state["gic"], self.machine.nr_cpus)
+            self.notices.restore(state.get("notices", []))
             for service in self._kept:
                 service.restore(state["services"][service.title])
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.core import PARK, Core, park
 from qemu_sdei.backend.firmware.exchange import Exchange
+from qemu_sdei.backend.firmware.notices import Notices
 from qemu_sdei.monitor.layout import AnswerFlag
 from qemu_sdei.monitor.ops import marked
 from qemu_sdei.sdei.context import PC, X0
@@ -18,7 +19,7 @@ class PowerStates:
         started: PE -> entry point of CPUs that were sent off by CPU_ON or a boot; who looks at it drains it.
     """
 
-    def __init__(self, core: Core, psci: Psci, exchange: Exchange) -> None:
+    def __init__(self, core: Core, psci: Psci, exchange: Exchange, notices: Notices) -> None:
         self.started: dict[int, int] = {}
         self._machine = core.machine
         self._dispatcher = core.dispatcher
@@ -27,6 +28,7 @@ class PowerStates:
         self._observer = core.observer
         self._psci = psci
         self._exchange = exchange
+        self._notices = notices
 
     def kicked(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         """The CPU was interrupted because there may be something for it, or it waits in the monitor and has been
@@ -34,7 +36,12 @@ class PowerStates:
         """
         power, exchange, claims = self._psci.power[pe], self._exchange, self._dispatcher.interrupts
         if power is Power.ON:
-            exchange.finish(pe, frame, regs)
+            notice = self._notices.next_of(pe) if self._notices.waiting and not claims else None
+            if notice is None:
+                exchange.finish(pe, frame, regs)
+            else:
+                first, *rest = self._notices.look(notice)
+                exchange.repost(frame, [first, *rest, *self._answer.ops])
         elif power is Power.OFF:
             self._answer.flags |= PARK
             exchange.finish(pe, frame, regs)

@@ -23,7 +23,8 @@ import mmap
 import os
 import weakref
 import zlib
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +61,10 @@ class Record(IntEnum):
     """The host made an event pending: body words 0, 1 = event, PE + 1 (0: none)."""
     OPS = 4
     """Micro-operations of the frame in the record that follows."""
+    NOTICE = 5
+    """The host wants the guest to notice something, or no longer: body words 0..4 are the notice's (`notices.py`), with
+    PE + 1; of one that is withdrawn the second is 0.
+    """
 
 
 class _H(IntEnum):
@@ -163,6 +168,14 @@ class Journal:
         body[0] = event
         body[1] = 0 if pe is None else pe + 1
         self._tags[at] = Record.TRIGGER << 12
+        self.count = at = at + 1
+        self._commit[0] = self._epoch | at
+
+    def notice(self, words: Sequence[int]) -> None:
+        """Keep a notice: number, kind (0: it is withdrawn), PE + 1, value, wish."""
+        at = self.count
+        self._bodies[at][: len(words)] = memoryview(array("Q", words))
+        self._tags[at] = Record.NOTICE << 12
         self.count = at = at + 1
         self._commit[0] = self._epoch | at
 

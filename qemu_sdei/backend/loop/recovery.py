@@ -8,6 +8,7 @@ from typing import Any
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_counts import taken_up
 from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.firmware.notices import from_words
 from qemu_sdei.backend.loop.journal import Journal, Record
 from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.served_guest import ServedGuest
@@ -103,6 +104,9 @@ def replay(
         if kind == Record.TRIGGER:
             _replay_trigger(firmware, body[0], body[1])
             continue
+        if kind == Record.NOTICE:
+            _replay_notice(firmware, body.tolist())
+            continue
         if pe >= nr_cpus:
             raise ProtocolError(f"journal: record of CPU {pe}")
         frame = scratch[pe]
@@ -139,6 +143,14 @@ def _words(value: object, count: int) -> list[int]:
 def _replay_trigger(firmware: Firmware, event: int, target: int) -> None:
     with contextlib.suppress(SdeiError):
         firmware.trigger(event, target - 1 if target else None)
+
+
+def _replay_notice(firmware: Firmware, body: list[int]) -> None:
+    number, kind, target, value, wish = body[:5]
+    if kind == 0:
+        firmware.notices.withdraw(number)
+    else:
+        firmware.notices.ask(from_words([number, kind, target - 1, value, wish], firmware.machine.nr_cpus))
 
 
 def _take_up(guest: ServedGuest, pe: int, answer: tuple[int, list[int]] | None) -> None:

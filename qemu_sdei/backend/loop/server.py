@@ -29,6 +29,7 @@ from qemu_sdei.backend.loop.journal import FULL, Journal, Record
 from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
 from qemu_sdei.backend.loop.looks import Looks
+from qemu_sdei.backend.loop.notifier import Notifier
 from qemu_sdei.backend.loop.pending_injections import PendingInjections
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import ProtocolError, SdeiError
@@ -75,6 +76,7 @@ class Server:
         recorder: what writes the trace file of `run --trace`, if there is one.
         looks: where vCPUs are, for whoever asks.
         errors: its error sources.
+        notifier: aborts and interrupts, for whoever makes them.
     """
 
     def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, ring: Ring) -> None:
@@ -89,6 +91,7 @@ class Server:
         self.injections = PendingInjections(self.log)
         self.looks = Looks(guest, self.kicks, ring.clock)
         self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving)
+        self.notifier = Notifier(self, guest, self.kicks, self.log, self.looks.sleeps)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
@@ -140,6 +143,7 @@ class Server:
         self.firmware.observer.record = self._record_outcome
         self.firmware.dispatcher.on_transition = self.log.transition_hook()
         self.firmware.dispatcher.on_waiting = self._waits
+        self.firmware.notices.on_came = self.notifier.came
         self._look_at_monitor()
 
     def _look_at_monitor(self) -> None:
@@ -191,6 +195,7 @@ class Server:
                     self._counted.tell()
                     self._ring.commit()
                     descriptors.serve(0)
+                    self.notifier.tick()
                     look()
                     frame = self.answer_function()
                     poll_word[Header.POLL] = 1
@@ -229,15 +234,17 @@ class Server:
         must not can have its own rings left out: so no sleep is without end.
         """
         self._counted.tell()
+        self.notifier.tick()
         self.log.ring.commit()
         limit = _SECOND_LOOK_MS
         while not self.descriptors.serve(limit) and self.window.seq == self._seen:
             self.window.header[Header.POLL] = 0
+            again = self.notifier.tick()
             if self.hooks.heartbeat_ms:
-                limit = self.hooks.heartbeat_ms
+                limit = min(self.hooks.heartbeat_ms, again)
                 self.hooks.ask_for_heartbeat()
                 continue
-            limit = _LONGEST_SLEEP_MS if self._heard else min(2 * limit, _LONGEST_SLEEP_MS)
+            limit = min(_LONGEST_SLEEP_MS if self._heard else 2 * limit, _LONGEST_SLEEP_MS, again)
 
     # ---- paused ------------------------------------------------------------------------------------------------------
 
@@ -444,10 +451,14 @@ class Server:
 
     # ---- state
 
-    def trigger(self, event: int, pe: int | None) -> Any:
-        """Inject an event. Raises what `Dispatcher.trigger` raises."""
+    def make_room(self) -> None:
+        """See to it that the journal takes another record."""
         if self.journal.count >= FULL:
             self._full = self._journal_space.make()
+
+    def trigger(self, event: int, pe: int | None) -> Any:
+        """Inject an event. Raises what `Dispatcher.trigger` raises."""
+        self.make_room()
         self.journal.trigger(event, pe)
         try:
             found = self.firmware.trigger(event, pe)
