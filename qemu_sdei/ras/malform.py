@@ -68,6 +68,8 @@ def malformed(data: bytes, edits: Sequence[str], kinds: Kinds = KINDS) -> bytes:
             continue
         spot = _spot(name, found)
         if value == "truncate":
+            if spot.role in (Role.LENGTH, Role.COUNT, Role.OFFSET) and spot.told[0] == spot.told[1]:
+                raise CperError("there is nothing that it tells of", field=spot.path)
             cuts.append(spot)
             continue
         spot.put(out, _number(spot, value, data, kinds))

@@ -187,6 +187,11 @@ def test_what_cannot_be(edit: str) -> None:
     assert len(str(error.value)) < 600
 
 
+def test_there_must_be_something_to_truncate() -> None:
+    with pytest.raises(CperError, match="raw_data_length: there is nothing that it tells of"):
+        malform(MEMORY.pack(), "raw_data_length=truncate")
+
+
 def test_what_is_no_block() -> None:
     with pytest.raises(CperError):
         malform(b"short", "overflow")
