@@ -35,6 +35,7 @@ RANK = {
     "guest": 15,
     "machine": 16,
     "conformance": 16,
+    "fuzzing": 16,
     "cli": 17,
     "__main__": 18,
 }

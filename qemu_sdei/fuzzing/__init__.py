@@ -1,0 +1,1 @@
+"""Malformed hardware errors, shown to a guest's kernel until it breaks."""
