@@ -72,6 +72,7 @@ PROGRAMS: Final = (
     Program("selftest", ("selftest", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
     Program("bench", ("bench", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
     Program("conformance", ("conformance", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("victim", ("victim",), "victim/victim.lds"),
 )
 
 

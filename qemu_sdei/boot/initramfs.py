@@ -12,12 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei import blobs
 from qemu_sdei.boot import cpio
 from qemu_sdei.boot.image import describe
+from qemu_sdei.boot.static_program import elf
 from qemu_sdei.errors import UsageError
 
 _INIT: Final = Path(__file__).resolve().parent.parent / "data" / "init"
 _PROFILE: Final = _INIT.with_name("profile")
+_HELPER: Final = _INIT.with_name("helper")
+VICTIM: Final = "bin/victim"
+"""A process whose memory is to fail (`guest/victim`), where there is a helper."""
 _NONCE: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _APPLET: Final = re.compile(rb"[0-9A-Za-z_.+\[-]{1,32}")
 _APPLETS_START: Final = b"\0[\0[[\0"
@@ -34,6 +39,7 @@ def build(
     shares: Sequence[str] = (),
     net: bool = False,
     root: str | None = None,
+    helper: str | None = None,
 ) -> bytes:
     """An initramfs, as an uncompressed newc archive.
 
@@ -47,6 +53,7 @@ def build(
         shares: tags of 9p file systems that init mounts, each on /mnt/TAG.
         net: have init set up eth0 with the addresses of QEMU's user-mode network.
         root: device with the root file system whose own init is to be started.
+        helper: PCI address of the serial card by which init is to take commands from the host, such as 0000:00:1e.0.
 
     Raises:
         UsageError: `busybox` is no static arm64 program, `command` is empty, or a path cannot be.
@@ -82,6 +89,10 @@ def build(
         nodes.append(cpio.file("etc/resolv.conf", b"nameserver 10.0.2.3\n"))
     if root is not None:
         nodes.append(cpio.file("qemu-sdei/root", f"{root}\n".encode()))
+    if helper is not None:
+        nodes.append(cpio.file("qemu-sdei/helper", _HELPER.read_bytes()))
+        nodes.append(cpio.file("qemu-sdei/helper-card", f"{helper}\n".encode()))
+        nodes.append(cpio.file(VICTIM, elf(blobs.read("victim")), 0o755))
     for path, item in (extra_files or {}).items():
         data, mode = item if isinstance(item, tuple) else (item, 0o644)
         nodes.append(cpio.file(path, data, mode & 0o7777))

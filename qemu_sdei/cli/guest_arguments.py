@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
 
 _LONGEST = 86400.0
 """Seconds: threads and event loops take no number that is much larger."""
@@ -205,6 +205,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         append=args.append,
         boot=args.boot,
         ras=args.ras,
+        helper=_has_helper(args),
         command=args.guest_command,
         files=dict(_file(text) for text in args.file),
         client=args.client,
@@ -221,6 +222,12 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         stall_timeout=args.boot_timeout,
         start_timeout=args.start_timeout,
     )
+
+
+def _has_helper(args: argparse.Namespace) -> bool:
+    """Whether the guest is to have the helper: where hardware errors are tried, and the initramfs is ours."""
+    bare = (args.kernel or "").startswith((BUILTIN, FLAT))
+    return bool(args.ras and args.initrd is None and args.root is None and not bare)
 
 
 def _number(text: str, option: str) -> int:

@@ -40,10 +40,11 @@ def _launch(
     options = plan.options
     with contextlib.ExitStack() as ours:
         # We listen, QEMU inherits: everybody can connect from the first moment on, and again later.
-        sockets = [locks.listening(directory / name) for name in (files.DOORBELL, files.CONSOLE, files.QMP)]
+        names = (files.DOORBELL, files.CONSOLE, files.QMP, *((files.HELPER,) if options.helper else ()))
+        sockets = [locks.listening(directory / name) for name in names]
         for sock in sockets:
             ours.callback(sock.close)
-        doorbell, console, qmp = (sock.fileno() for sock in sockets)
+        doorbell, console, qmp, *helper = (sock.fileno() for sock in sockets)
         lock = directory.qemu_lock()
         ours.callback(os.close, lock)
         output, written = boundedlog.pipe()
@@ -59,7 +60,14 @@ def _launch(
             ram_size=plan.ram_size,
             cpu=options.cpu,
             virtualization=options.virtualization,
-            wiring=fd_wiring(str(directory / files.MONITOR), ram=ram_fd, doorbell=doorbell, console=console, qmp=qmp),
+            wiring=fd_wiring(
+                str(directory / files.MONITOR),
+                ram=ram_fd,
+                doorbell=doorbell,
+                console=console,
+                qmp=qmp,
+                helper=helper[0] if helper else None,
+            ),
             reboot=plan.reboot,
             extra=(*plan.devices.arguments, *options.qemu_args, *(INCOMING if incoming else ())),
         )
@@ -67,7 +75,7 @@ def _launch(
         try:
             child = Child(
                 command,
-                pass_fds=(ram_fd, lock, doorbell, console, qmp, output),
+                pass_fds=(ram_fd, lock, doorbell, console, qmp, *helper, output),
                 log=written,
                 stdin_pipe=False,
                 die_with_parent=plan.die_with_owner,

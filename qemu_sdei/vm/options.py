@@ -125,6 +125,10 @@ class GuestOptions:
     """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras`, else a device tree."""
     ras: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""
+    helper: bool = field(default=False, metadata=_EVERYWHERE)
+    """Our own initramfs takes commands from the host beside its console (by a serial card on the PCI bus), and has
+    `victim`: what `qemu-sdei ras inject` needs to find a process's pages, and to look what became of them.
+    """
     append: str = field(default="", metadata=_SAVED)
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = field(default=2, metadata=_EVERYWHERE)

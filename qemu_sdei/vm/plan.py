@@ -24,6 +24,7 @@ from qemu_sdei.vm.options import (
     FLAT,
     GuestOptions,
 )
+from qemu_sdei.vm.qemu_command import HELPER_CARD
 
 if TYPE_CHECKING:
     from qemu_sdei.sdei.profile import Profile
@@ -95,6 +96,7 @@ class Plan:
             shares=self.devices.tags,
             net=self.devices.net,
             root=options.root,
+            helper=HELPER_CARD if options.helper else None,
         )
 
     def boot_json(self, initrd: Path | None) -> dict[str, Any]:
@@ -184,6 +186,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         (options.files, "files can only be added to"),
         (options.client, "the client module is put into"),
         (options.root, "a root device is mounted by"),
+        (options.helper, "the helper is a part of"),
     ):
         if given and (flat or options.initrd is not None):
             reason = f"{options.kernel} is no Linux" if flat else "leave out --initrd"
@@ -193,6 +196,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
             raise UsageError("a command runs in our own initramfs: leave out --root, or the command")
         if not re.fullmatch(r"/dev/[A-Za-z0-9_/-]+", options.root):
             raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
+        if options.helper:
+            raise UsageError("the helper is a part of our own initramfs: leave out --root, or helper=True")
     attached = devices(options)
     for path in options.files.values():
         readable_file(path, "file for the guest")

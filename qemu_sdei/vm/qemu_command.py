@@ -24,9 +24,17 @@ class Wiring:
     qmp: Sequence[str] = ()
     monitor: str = ""
     """The monitor's image."""
+    helper: Sequence[str] = ()
+    """The serial card of the helper in our own initramfs, if it is to have one."""
 
 
-def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int) -> Wiring:
+HELPER_CARD: Final = "0000:00:1e.0"
+"""PCI address of the helper's serial card: behind those that QEMU gives to a user's devices. Of all cards whose driver
+Debian's kernels have built in it is the one that needs nothing else.
+"""
+
+
+def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int, helper: int | None = None) -> Wiring:
     """Wiring by inherited descriptors: RAM, which has no name, and listening unix sockets for the rest."""
     return Wiring(
         # QEMU opens the path once more: a memfd has none of its own, but procfs has one for every descriptor.
@@ -37,6 +45,14 @@ def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int) 
         console=("-chardev", f"socket,id=console,fd={console},server=on,wait=on", "-serial", "chardev:console"),
         qmp=("-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-qmp", "chardev:qmp"),
         monitor=monitor,
+        helper=()
+        if helper is None
+        else (
+            "-chardev",
+            f"socket,id=helper,fd={helper},server=on,wait=off",
+            "-device",
+            f"pci-serial,chardev=helper,addr={HELPER_CARD[-4:]}",
+        ),
     )
 
 
@@ -79,6 +95,7 @@ def machine_arguments(
         "-serial",
         "chardev:doorbell",
         *wiring.qmp,
+        *wiring.helper,
     ]
 
 
