@@ -129,5 +129,9 @@ class NotDeliveredError(SdeiError):
     """An injected event was not delivered; the message says why (unregistered, disabled, masked, ...)."""
 
 
+class ExpectationError(SdeiError):
+    """A guest did not make of an injected error what was expected; the message says what came in place of it."""
+
+
 class BusyError(NotDeliveredError):
     """A service is amid its micro-operations, and its progress cannot be written down: a moment later it can."""

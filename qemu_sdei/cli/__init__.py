@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "conformance",
     "demo",
     "inject",
+    "ras",
     "status",
     "top",
     "events",

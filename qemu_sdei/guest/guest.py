@@ -47,6 +47,7 @@ from qemu_sdei.vm.qemu_exit import PowerOff
 
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
+    from qemu_sdei.guest.ras import GuestRas
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """Where its processes are looked after; a thread of its own."""
         self._beginning: Beginning = beginning or Boot()
         self._migration: LocalMigration | None = None
+        self._ras: GuestRas | None = None
         self._one_closes = threading.RLock()
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
@@ -320,6 +322,15 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
     def status(self) -> dict[str, Any]:
         """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
         return self._ask(ControlClient.status)
+
+    @property
+    def ras(self) -> GuestRas:
+        """Hardware errors for it: `guest.ras.inject(Memory(...), severity="recoverable", pid=...)`."""
+        if self._ras is None:
+            from qemu_sdei.guest.ras_access import of_guest
+
+            self._ras = of_guest(self, self._control)
+        return self._ras
 
     def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
         """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to

@@ -26,6 +26,7 @@ from qemu_sdei.errors import (
     UsageError,
 )
 from qemu_sdei.guest import remote_migration
+from qemu_sdei.guest.console_feed import ConsoleFeed
 from qemu_sdei.guest.guest_snapshots import Snapshooter
 from qemu_sdei.guest.machine_control import MachineControl
 from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram, unwritable
@@ -69,6 +70,7 @@ class LocalMigration:
                 "save": self._save_requested,
                 "snapshot": self.snapshooter.requested,
                 **MachineControl(record, self).commands,
+                **ConsoleFeed(record).commands,
             }
         )
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "explain": ("explain", "a"),
     "regs": ("regs", "a", "--vcpu", "1"),
     "inject": ("inject", "a", "--event", "0", "--vcpu", "1", "--wait"),
+    "ras sources": ("ras", "sources", "a"),
     "attach": ("attach", "a"),
     "migrate": ("migrate", "b", "-q"),
     "save": ("save", "c", "DIR", "-q"),
@@ -45,7 +46,19 @@ COMMANDS = {
 }
 SAY = {
     "supervisor": {"list", "attach", "migrate", "save", "snapshot", "registers"},
-    "backend": {"list", "attach", "status", "explain", "regs", "inject", "migrate", "save", "registers", "top"},
+    "backend": {
+        "list",
+        "attach",
+        "status",
+        "explain",
+        "regs",
+        "inject",
+        "ras sources",
+        "migrate",
+        "save",
+        "registers",
+        "top",
+    },
     "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot", "registers"},
 }
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""

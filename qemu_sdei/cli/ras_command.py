@@ -1,0 +1,27 @@
+"""`qemu-sdei ras`: hardware errors for a guest. What its subcommands do is in `ras_NAME.py`."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from typing import Any, Final
+
+COMMANDS: Final = (
+    "inject",
+    "sources",
+    "victim",
+)
+"""Each is a module `ras_NAME` with `register(subparsers)`; help has them in this order."""
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "ras",
+        help="report hardware errors to a running guest, and see what its kernel makes of them",
+        description="Report hardware errors (CPER records) to a running guest by its error sources, as firmware "
+        "does, and see what its kernel makes of them.",
+    )
+    commands = parser.add_subparsers(dest="ras_command", metavar="COMMAND", required=True, prog=parser.prog)
+    for name in COMMANDS:
+        import_module(f"qemu_sdei.cli.ras_{name}").register(commands)

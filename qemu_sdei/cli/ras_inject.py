@@ -1,0 +1,178 @@
+"""`qemu-sdei ras inject`: report hardware errors to a running guest, and check what its kernel makes of them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.cli.ras_words import Said
+    from qemu_sdei.ras.kinds import Kinds
+
+PROG: Final = "qemu-sdei ras inject"
+MAX_COUNT: Final = 1_000_000
+_DAY: Final = 86400
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "inject",
+        help="report an error to a guest",
+        description="Report a hardware error to a running guest, wait until it has read and acknowledged it, and check "
+        "what its kernel made of it. `qemu-sdei ras inject NAME KIND --help` shows the fields of a section.",
+        epilog="KIND is memory, memory2, arm, arm-ras, processor, pcie, firmware, cxl-protocol, cxl-general-media, "
+        "cxl-dram, cxl-memory-module, cxl-physical-switch, cxl-virtual-switch, cxl-mld-port, one of a --sections file, "
+        "or any GUID (--data HEX).",
+    )
+    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
+    parser.add_argument(
+        "words", metavar="KIND ...", nargs=argparse.REMAINDER, help="sections with their fields, + between them"
+    )
+    add_general(parser)
+    add_verbosity(parser, messages=True)
+    parser.set_defaults(run=run)
+
+
+def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Add the options that go for all sections; returns them."""
+    found: list[argparse.Action] = []
+
+    def group(title: str) -> Any:
+        made = parser.add_argument_group(title)
+
+        def add(*names: str, **more: Any) -> None:
+            # Not set where it is not given: what was given in front of the sections stays.
+            found.append(made.add_argument(*names, default=argparse.SUPPRESS, **more))
+
+        return add
+
+    add = group("the error")
+    add("--severity", metavar="S", help="corrected (the default), recoverable, fatal or informational; of a section")
+    add("--address", metavar="A", help="physical address of the error, in each section that has one")
+    add(
+        "--pid",
+        metavar="P",
+        help="it is in a page of process P of the guest; victim: one is started for it",
+    )
+    add("--virtual", metavar="A", help="with --pid: at this address (default: a page that P is about to touch)")
+    add("--fru-id", metavar="GUID", help="of the unit that can be replaced")
+    add("--fru-text", metavar="TEXT", help="its name, up to 20 characters")
+    add("--timestamp", metavar="T", help="when it was, such as 2026-11-30T12:00:00+00:00")
+    add("--entry-flags", metavar="F", help="flags of the data entry, a number")
+    add("--entry-revision", metavar="R", help="revision of the data entry, such as 0x201 (default: 0x300)")
+    add("--block-severity", metavar="S", help="severity of the whole block (default: that of its worst section)")
+    add("--raw-data", metavar="HEX", help="raw data behind the entries, hexadecimal digits")
+    add(
+        "--sections",
+        metavar="FILE",
+        action="append",
+        help="TOML file that describes a vendor's section",
+    )
+    add(
+        "--malform",
+        metavar="EDIT",
+        action="append",
+        help="make it wrong: FIELD=VALUE, overflow, truncate, ...",
+    )
+    add = group("records from elsewhere, in place of sections")
+    add("--json", metavar="FILE", help="libcper's JSON of one; - is standard input")
+    add("--base64", metavar="TEXT", help="a status block as QEMU's inject-ghes-v2-error takes it, or @FILE")
+    add(
+        "--replay",
+        metavar="LOG",
+        help="all records of a file (bytes, hexadecimal, base64 or JSON), in turn",
+    )
+    add = group("how it is reported")
+    add("--source", metavar="S", help="error source (default: the first that is ready; see `ras sources`)")
+    add("--vcpu", metavar="N", help="vCPU that takes the notification (default: as the event is routed)")
+    add("--count", metavar="C", help="how many times; each at the next page, because Linux drops equal ones")
+    add("--rate", metavar="R", help="at most R a second (default: as fast as they are dealt with)")
+    add("--random", metavar="SEED", help="each at a random page of RAM; the same ones for the same seed")
+    add("--no-wait", action="store_true", help="do not wait until the guest has dealt with it")
+    add("--force", action="store_true", help="also what is wrong, and over a report that was not read")
+    add("--dry-run", action="store_true", help="print the record and its bytes, and report nothing")
+    add("--json-output", action="store_true", help="say what happened as JSON")
+    add = group("what is expected (exit code 1 if it does not come)")
+    add("--expect-log", metavar="RE", action="append", help="a line of the kernel's log")
+    add(
+        "--expect-trace",
+        metavar="EVENT:F=V",
+        action="append",
+        help="a trace event of the kernel, and a field",
+    )
+    add(
+        "--expect-sigbus",
+        metavar="P:CODE",
+        action="append",
+        help="a SIGBUS (4: at a touch, 5: early)",
+    )
+    add("--expect-panic", metavar="RE", nargs="?", const="", help="the kernel panics, and says RE then")
+    add(
+        "--expect-offline",
+        metavar="PFN",
+        nargs="?",
+        const="",
+        help="page taken out of use (default: the error's)",
+    )
+    add("--timeout", metavar="S", help="longest wait for each step (default: 10)")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    try:
+        said = _said(args)
+    except SystemExit as end:  # help was printed
+        return end.code if isinstance(end.code, int) else 2
+    from qemu_sdei.cli import ras_making, ras_reporting
+
+    kinds = _kinds(args)
+    made = ras_making.blocks(said, kinds)
+    asks = any(getattr(args, name, None) is not None for name in ("pid", "random"))
+    if getattr(args, "dry_run", False) and not asks:
+        # Nothing of the guest is needed.
+        everything = ras_making.varied(made, args, kinds, address=getattr(args, "address", None), ram=None)
+        ras_reporting.show(everything, json_output=getattr(args, "json_output", False))
+        return 0
+    return ras_reporting.report(args, made, kinds)
+
+
+def _kinds(args: argparse.Namespace) -> Kinds:
+    from qemu_sdei.cli.files import read_file
+    from qemu_sdei.ras.described import described
+    from qemu_sdei.ras.kinds import with_kinds
+
+    paths = getattr(args, "sections", [])
+    return with_kinds(described(read_file(path, "section description"), path) for path in paths)
+
+
+def _said(args: argparse.Namespace) -> Said:
+    from qemu_sdei.cli.ras_words import parse
+
+    kinds = _kinds(args)
+    said = parse(args.words, args, kinds, PROG, add_general)
+    limits = {"count": (1, MAX_COUNT), "vcpu": (0, 1 << 16), "rate": (0, math.inf), "timeout": (0, _DAY)}
+    for name, (least, most) in limits.items():
+        value = getattr(args, name, None)
+        if value is not None:
+            setattr(args, name, _number(name, value, least, most, whole=name in ("count", "vcpu")))
+    for name in ("address", "virtual", "random"):
+        value = getattr(args, name, None)
+        if value is not None:
+            setattr(args, name, _number(name, value, 0, 1 << 64, whole=True))
+    return said
+
+
+def _number(name: str, text: str, least: float, most: float, *, whole: bool) -> float | int:
+    try:
+        value: float | int = int(text, 0) if whole else float(text)
+    except ValueError:
+        raise UsageError(f"--{name} {text[:60]!r} is no number") from None
+    if not least <= value <= most or (not whole and value <= 0):
+        raise UsageError(f"--{name} {text[:60]} is not possible: give {least if whole else 'more than 0'} to {most:g}")
+    return value

@@ -1,0 +1,112 @@
+"""What cannot be injected, found before anything is written: one line each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.ras.addresses import addresses
+from qemu_sdei.ras.block import Block
+from qemu_sdei.ras.checks import Level, check
+from qemu_sdei.ras.contradictions import contradictions
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """An error source of a guest, as its backend describes it."""
+
+    name: str
+    id: int
+    type: str
+    notify: str
+    event: int | None
+    interrupt: int | None
+    block: int
+    """Bytes of its status block."""
+    state: str
+    """"free": a report can be made; "unread", "unacknowledged": the guest has not dealt with the last one; "damaged":
+    the guest has overwritten what leads to the block.
+    """
+    ready: bool
+    """Whether the guest would notice a report now."""
+    reason: str | None
+    """Why it would not."""
+    document: dict[str, Any]
+    """All that the backend says of it."""
+
+    @classmethod
+    def of(cls, document: Any) -> SourceState:
+        """From the backend's answer. Raises `ProtocolError`."""
+        try:
+            found = cls(
+                str(document["name"]),
+                int(document["id"]),
+                str(document["type"]),
+                str(document["notify"]),
+                document.get("event"),
+                document.get("interrupt"),
+                int(document["block"]),
+                str(document["state"]),
+                bool(document["ready"]),
+                None if document.get("reason") is None else str(document["reason"]),
+                dict(document),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ProtocolError("the backend's answer to ras_sources is not of the protocol's form") from None
+        return found
+
+
+def chosen(sources: list[SourceState], name: str | None, guest: str) -> SourceState:
+    """The source that is meant: by its name, else the first that is ready, else the first. Raises `UsageError`."""
+    if not sources:
+        raise UsageError(f"guest {guest!r} has no error sources: start it with --ras, and a kernel that boots by ACPI")
+    if name is None:
+        return next((each for each in sources if each.ready), sources[0])
+    for each in sources:
+        if each.name == name:
+            return each
+    raise UsageError(f"there is no error source {name!r}: this guest has {', '.join(each.name for each in sources)}")
+
+
+def refuse(source: SourceState, block: Block | None, size: int, *, ram: tuple[int, int], force: bool) -> None:
+    """Raise `UsageError` if this cannot be reported by `source`.
+
+    Args:
+        source: it.
+        block: the status block; None: bytes that are none, on purpose.
+        size: bytes of it.
+        ram: where the guest's RAM begins and ends.
+        force: what a guest can be given all the same is given to it: an address that is no RAM, a severity that the
+            section denies, lengths that are wrong, a block over one that was not read.
+    """
+    if size > source.block:
+        raise UsageError(
+            f"the record has {size} bytes, and the block of error source {source.name!r} has {source.block}: give that "
+            "source a larger block in the events file (block = ...), or leave out sections"
+        )
+    if not source.ready:
+        reason = source.reason or "the guest would not notice a report"
+        raise UsageError(f"error source {source.name!r} cannot report now: {reason}")
+    if force:
+        return
+    if source.state != "free":
+        raise UsageError(
+            f"error source {source.name!r} is {source.state}: the guest has not dealt with the last report; wait, or "
+            "give --force to write over it"
+        )
+    if block is None:
+        return
+    for fault in check(block):
+        if fault.level is Level.ERROR:
+            raise UsageError(f"the record is wrong (--force injects it all the same): {fault.field}: {fault.message}")
+    start, end = ram
+    for each in block.entries:
+        for words in contradictions(each):
+            raise UsageError(f"{words}: give another --severity, or --force")
+        for address in addresses(each.section):
+            if not start <= address < end:
+                raise UsageError(
+                    f"address {address:#x} is no RAM of the guest, which has {start:#x} to {end - 1:#x}: give another "
+                    "one, or --force"
+                )
