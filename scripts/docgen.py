@@ -29,6 +29,9 @@ from qemu_sdei.backend.control.handover_commands import HandoverCommands  # noqa
 from qemu_sdei.backend.control.injection_commands import InjectionCommands  # noqa: E402
 from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
 from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
+from qemu_sdei.backend.control.nmi_commands import NmiCommands  # noqa: E402
+from qemu_sdei.backend.control.notifier_commands import NotifierCommands  # noqa: E402
+from qemu_sdei.backend.control.ras_commands import RasCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
@@ -347,7 +350,7 @@ def control() -> str:
     """The control protocol: its requests from the handlers' own words, the rest from the `.in`."""
     text = (ROOT / "docs/reference/control-protocol.in").read_text()
     tables: dict[str, tuple[type, ...]] = {
-        "@CONTROL@": (Control, InjectionCommands, LookCommands, RasCommands),
+        "@CONTROL@": (Control, InjectionCommands, LookCommands, RasCommands, NotifierCommands, NmiCommands),
         "@MIGRATION@": (HandoverCommands,),
         "@SNAPSHOT@": (SnapshotCommands,),
     }

@@ -65,7 +65,8 @@ def link(
     sources = area.sources(announced.sources)
     try:
         loaded: Loaded = execute(parse(files[SCRIPT_FILE]), files, allocator(*area.tables))
-        return Linked(complete(loaded, config, sources, announced.agdi, boot_errors), tuple(loaded.pointers))
+        ours = complete(loaded, config, sources, announced.agdi, boot_errors, announced.agdi_interrupt)
+        return Linked(ours, tuple(loaded.pointers))
     except AcpiError as error:
         raise _damaged(error) from error
 

@@ -33,11 +33,13 @@ class Announced:
     """The error sources of the HEST, each with an id."""
     agdi: int | None = None
     """The event that asks for a diagnostic dump."""
+    agdi_interrupt: int | None = None
+    """The interrupt that does, too or alone."""
 
     @classmethod
     def of(cls, profile: Profile) -> Announced:
         """What a machine description's events and sources are for."""
-        return cls(profile.sources, next(iter(profile.for_acpi("agdi")), None))
+        return cls(profile.sources, next(iter(profile.for_acpi("agdi")), None), profile.agdi_interrupt)
 
 
 @dataclass(frozen=True, slots=True)

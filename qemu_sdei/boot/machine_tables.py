@@ -39,6 +39,7 @@ def complete(
     sources: Sequence[ErrorSource],
     agdi_event: int | None,
     boot_errors: BootErrors | None = None,
+    agdi_gsiv: int | None = None,
 ) -> MachineTables:
     """QEMU's tables as the table loader left them, with PSCI announced, and with ours behind them.
 
@@ -51,7 +52,12 @@ def complete(
             return own_tables(oem=fadt, sdei=False, boot_errors=boot_errors)
         ghes = [ghes_of(each.source, each.address_register, each.read_ack) for each in sources]
         return own_tables(
-            oem=fadt, ghes=ghes, agdi_event=agdi_event, boot_errors=boot_errors, firmware_first=bool(ghes)
+            oem=fadt,
+            ghes=ghes,
+            agdi_event=agdi_event,
+            agdi_gsiv=agdi_gsiv,
+            boot_errors=boot_errors,
+            firmware_first=bool(ghes),
         )
 
     return add(loaded, config.conduit, ours)

@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "demo",
     "inject",
     "ras",
+    "nmi",
     "status",
     "top",
     "events",

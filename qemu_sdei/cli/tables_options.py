@@ -54,7 +54,7 @@ def asked(args: argparse.Namespace) -> Asked:
     agdi = None if args.agdi is None else _event(args.agdi, profile, "--agdi")
     if agdi is None and gsiv is None:
         # What the machine description says of itself, where the user says nothing.
-        agdi = next(iter(profile.for_acpi("agdi")), None)
+        agdi, gsiv = next(iter(profile.for_acpi("agdi")), None), profile.agdi_interrupt
     sources = tuple(_source(text, profile, machine is not None) for text in args.ghes)
     if machine is not None and not sources:
         sources = tuple(ErrorSource(source=source, address=None) for source in profile.sources)

@@ -379,6 +379,10 @@ class ControlClient:
         """
         return self.request("interrupt", {"intid": intid, "look": look}, timeout=2 * self.timeout)
 
+    def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> dict[str, Any]:
+        """Give the guest an NMI: see `qemu_sdei.guest.nmi`."""
+        return self.request("nmi", {"vcpu": vcpu, "by": by}, timeout=2 * self.timeout)
+
     def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
         """Trigger `event` on `vcpu`; with `wait`, return when its handler completed, `timeout` seconds at most.
 

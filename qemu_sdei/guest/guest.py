@@ -48,6 +48,7 @@ from qemu_sdei.vm.qemu_exit import PowerOff
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
     from qemu_sdei.guest.ras import GuestRas
+    from qemu_sdei.guest.nmi import Nmi
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
 T = TypeVar("T")
@@ -318,6 +319,21 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             LostGuestError: the guest has ended.
         """
         return self._ask(lambda control: control.inject(event, vcpu, wait=wait, timeout=timeout))
+
+    def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> Nmi:
+        """Give it an NMI, by AGDI, event 0 or a bound watchdog: whichever it has registered and enabled first of these.
+
+        Args:
+            vcpu: which one is to take it, where that can be chosen; None: any.
+            by: one of `qemu_sdei.guest.nmi.WAYS`, to have no other tried.
+
+        Raises:
+            NotDeliveredError: nothing of it takes one; the message says which kernel option would bring a handler.
+            UsageError: there is no such vCPU or way. `LostGuestError`: it has ended.
+        """
+        from qemu_sdei.guest.nmi import give
+
+        return self._ask(lambda control: give(control, vcpu, by))
 
     def status(self) -> dict[str, Any]:
         """The state of vCPUs and events: what `qemu-sdei status --json` prints."""

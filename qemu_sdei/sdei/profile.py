@@ -31,6 +31,7 @@ _ACPI: Final = ("ghes", "agdi")
 _EVENT_KEYS: Final = ("number", "name", "type", "priority", "signalable", "acpi")
 _SDEI_KEYS: Final = ("version", "vendor", "signal")
 _SLOT_KEYS: Final = ("private", "shared")
+_SPIS: Final = range(32, 1020)
 
 _Choice = TypeVar("_Choice", EventType, Priority, bool)
 
@@ -54,6 +55,8 @@ class Profile:
     """The error sources of the HEST: those that are described, then one for each event that is for `ghes` and named by
     none of them. All have an id.
     """
+    agdi_interrupt: int | None = None
+    """INTID of the SPI by which AGDI asks for a diagnostic dump; None: only an event does, if one is for `agdi`."""
 
     def __post_init__(self) -> None:
         """Check what must hold however the profile was made.
@@ -92,6 +95,8 @@ class Profile:
             raise UsageError(f"event 0 ({zero.name}) must be signalable: it is the one for EVENT_SIGNAL")
         if not (0 <= self.version[0] <= 0x7FFF and 0 <= self.version[1] <= 0xFFFF):
             raise UsageError("version: major is 0..32767, minor 0..65535")
+        if self.agdi_interrupt is not None and self.agdi_interrupt not in _SPIS:
+            raise UsageError(f"[agdi] interrupt: {_number(self.agdi_interrupt)} is no SPI: they are 32 to 1019")
         if not 0 <= self.vendor <= W_MASK:
             raise UsageError(f"vendor {_number(self.vendor)} does not fit in 32 bits")
         for kind, count, most in zip(_SLOT_KEYS, self.slots, (MAX_PRIVATE_SLOTS, MAX_SHARED_SLOTS), strict=True):
@@ -184,7 +189,9 @@ def _parse(data: bytes, source: str) -> Profile:
 
 
 def _profile(document: dict[str, Any]) -> Profile:
-    _keys(document, ("sdei", "slots", "event", "source"), "top level")
+    _keys(document, ("sdei", "slots", "agdi", "event", "source"), "top level")
+    agdi = _table(document, "agdi")
+    _keys(agdi, ("interrupt",), "[agdi]")
     sdei = _table(document, "sdei")
     _keys(sdei, _SDEI_KEYS, "[sdei]")
     slots = _table(document, "slots")
@@ -197,6 +204,7 @@ def _profile(document: dict[str, Any]) -> Profile:
         vendor=_int(sdei.get("vendor", 0x4B564D), "[sdei] vendor"),
         slots=(_int(slots.get("private", 4), "[slots] private"), _int(slots.get("shared", 8), "[slots] shared")),
         strict_signal=_choice(sdei.get("signal", "pend"), SIGNALS, "[sdei] signal"),
+        agdi_interrupt=_int(agdi["interrupt"], "[agdi] interrupt") if "interrupt" in agdi else None,
     )
 
 

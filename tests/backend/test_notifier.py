@@ -64,10 +64,15 @@ def come(guest: SimulatedGuest, machine: Machine, answer: Callable[[], object], 
     frame = guest.window.frames[pe]
     frame[Word.PC], frame[Word.PSTATE], frame[Word.SCTLR_EL1], frame[Word.X0 + 5] = PC, pstate, 1, X5
     guest.post(pe, Kind.KICK)
+    return go_on(guest, machine, answer, pe)
+
+
+def go_on(guest: SimulatedGuest, machine: Machine, answer: Callable[[], object], pe: int) -> list[int]:
+    """The frame that it has posted is answered, and it does what it is asked for until it goes on."""
     while True:
         answer()
         found = guest.take(pe)
-        machine.do(frame)
+        machine.do(guest.window.frames[pe])
         if not found[0] & AnswerFlag.REPOST:
             return found
         guest.post(pe, Kind.OPS)
@@ -89,6 +94,10 @@ class Asked:
         found = come(self.guest, self.machine, lambda: serve(self.server), pstate, pe)
         self.server.notifier.tick()
         return found
+
+    def answered(self, pe: int) -> list[int]:
+        """What a vCPU has posted is answered."""
+        return go_on(self.guest, self.machine, lambda: serve(self.server), pe)
 
     def later(self, seconds: float) -> None:
         """Time passes, in which the loop looks now and then."""

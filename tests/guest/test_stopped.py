@@ -39,6 +39,7 @@ COMMANDS = {
     "regs": ("regs", "a", "--vcpu", "1"),
     "inject": ("inject", "a", "--event", "0", "--vcpu", "1", "--wait"),
     "ras sources": ("ras", "sources", "a"),
+    "nmi": ("nmi", "a", "--vcpu", "1"),
     "attach": ("attach", "a"),
     "migrate": ("migrate", "b", "-q"),
     "save": ("save", "c", "DIR", "-q"),
@@ -59,6 +60,7 @@ SAY = {
         "registers",
         "top",
     },
+    "backend": {"list", "attach", "status", "explain", "regs", "inject", "nmi", "migrate", "save", "registers", "top"},
     "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot", "registers"},
 }
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""

@@ -42,6 +42,7 @@ def test_load(tmp_path: Path) -> None:
     )
     assert (profile.version, profile.vendor, profile.strict_signal) == ((1, 0), 0, True)
     assert profile.slots == (2, 0)
+    assert profile.agdi_interrupt is None
     assert profile.events == (
         EventDescription(0, "zero", signalable=True),
         EventDescription(0x4000_0001, "ras", EventType.SHARED, Priority.CRITICAL),
@@ -52,6 +53,9 @@ def test_load(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "event 0 is missing"),
+        (ZERO + "[agdi]\ninterrupt = 31\n", r"\[agdi\] interrupt: 0x1f is no SPI: they are 32 to 1019"),
+        (ZERO + "[agdi]\ninterrupt = true\n", r"\[agdi\] interrupt must be a whole number"),
+        (ZERO + "[agdi]\nevent = 1\n", r"\[agdi\]: unknown key 'event'"),
         ('[[event]]\nnumber = 1\nname = "one"\n', "event 0 is missing"),
         ('[[event]]\nnumber = 0\nname = "z"\ntype = "shared"\n', r"event 0 \(z\) must be private"),
         ('[[event]]\nnumber = 0\nname = "z"\n', r"event 0 \(z\) must be signalable"),

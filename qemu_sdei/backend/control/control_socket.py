@@ -20,8 +20,9 @@ from qemu_sdei.backend.control.connections import MAX_LINE, Client, Connections
 from qemu_sdei.backend.control.handover_commands import HandoverCommands
 from qemu_sdei.backend.control.injection_commands import InjectionCommands
 from qemu_sdei.backend.control.look_commands import LookCommands
-from qemu_sdei.backend.control.ras_commands import RasCommands
+from qemu_sdei.backend.control.nmi_commands import NmiCommands
 from qemu_sdei.backend.control.notifier_commands import NotifierCommands
+from qemu_sdei.backend.control.ras_commands import RasCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
@@ -54,6 +55,7 @@ class Control:
             **LookCommands(server).commands,
             **RasCommands(server, self._connections).commands,
             **NotifierCommands(server, self._connections).commands,
+            **NmiCommands(server, self._connections).commands,
             **self._handover.commands,
             **SnapshotCommands(server, self._handover.frozen_by).commands,
         }

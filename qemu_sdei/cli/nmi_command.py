@@ -1,0 +1,66 @@
+"""`qemu-sdei nmi`: give a running guest an NMI, by whatever of it takes one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import add_verbosity, print_json, say
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.guest.nmi import Nmi
+
+_WAYS: Final = ("agdi", "agdi-interrupt", "software", "watchdog")
+_NAMES: Final = {
+    "agdi": "AGDI",
+    "agdi-interrupt": "AGDI",
+    "software": "the software-signalled event",
+    "watchdog": "a bound watchdog",
+}
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "nmi",
+        help="give a running guest an NMI: have it panic, or dump its state",
+        description="What `virsh inject-nmi` is on x86: signals AGDI (the request for a diagnostic dump and reset), "
+        "event 0, or the event of a bound watchdog, whichever the guest has registered and enabled first of these, and "
+        "says which. Where it has none, says which kernel option would bring one, and returns 1 (docs/howto/nmi.md).",
+    )
+    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU that is to take it, from 0 (default: any)")
+    parser.add_argument("--by", choices=_WAYS, help="by this, and nothing else")
+    add_verbosity(parser, json_output=True, messages=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    if args.vcpu is not None and args.vcpu < 0:
+        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    from dataclasses import asdict
+
+    from qemu_sdei import rundir
+    from qemu_sdei.guest.control_client import ControlClient
+    from qemu_sdei.guest.nmi import give
+
+    guest = rundir.find(args.name)
+    with ControlClient(guest.control, identity=guest.identity) as client:
+        client.hello()
+        found = give(client, args.vcpu, args.by)
+    if args.json:
+        print_json({"guest": args.name, **asdict(found)})
+    elif not args.quiet:
+        say(_line(found))
+    return 0
+
+
+def _line(found: Nmi) -> str:
+    what = f"event {found.event:#x}" if found.event is not None else f"interrupt {found.intid}"
+    where = "" if found.vcpu is None else f" on vCPU {found.vcpu}"
+    line = f"NMI by {_NAMES.get(found.by, found.by)}: {what}{where}"
+    if found.outcome == "merged":
+        line += ", merged with one that was pending"
+    return line + (f"; not delivered yet: {found.reason}" if found.reason else "")

@@ -1,0 +1,51 @@
+"""An NMI for a guest, by whatever of it takes one: what `virsh inject-nmi` is where there is an NMI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from qemu_sdei.errors import ProtocolError
+from qemu_sdei.guest.control_client import ControlClient
+
+WAYS: Final = ("agdi", "agdi-interrupt", "software", "watchdog")
+"""In the order in which they are tried."""
+
+
+@dataclass(frozen=True)
+class Nmi:
+    """How an NMI was given."""
+
+    by: str
+    """`agdi`: the SDEI event of AGDI; `agdi-interrupt`: its interrupt; `software`: event 0; `watchdog`: the event of an
+    interrupt that the guest has bound.
+    """
+    event: int | None
+    """The event, if it is one."""
+    intid: int | None
+    """The interrupt, if it is one."""
+    vcpu: int | None
+    """Which one it is for; None: whichever takes it."""
+    outcome: str
+    """`queued`: pending or being delivered; `merged`: it was pending already."""
+    reason: str | None = None
+    """Why it is not delivered yet."""
+
+
+def give(control: ControlClient, vcpu: int | None = None, by: str | None = None) -> Nmi:
+    """Give a guest an NMI.
+
+    Args:
+        control: its backend.
+        vcpu: which one is to take it, as far as the way lets it be chosen; None: any.
+        by: one of `WAYS`; None: the first that the guest has registered and enabled.
+
+    Raises:
+        NotDeliveredError: the guest takes none; the message says which kernel option would bring a handler.
+        UsageError: there is no such vCPU or way.
+    """
+    found = control.nmi(vcpu, by=by)
+    try:
+        return Nmi(**{name: found[name] for name in Nmi.__dataclass_fields__})
+    except KeyError as error:
+        raise ProtocolError(f"the backend's answer to nmi has no {error}") from None
