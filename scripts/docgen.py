@@ -31,7 +31,7 @@ from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
 from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
 from qemu_sdei.backend.control.nmi_commands import NmiCommands  # noqa: E402
 from qemu_sdei.backend.control.notifier_commands import NotifierCommands  # noqa: E402
-from qemu_sdei.backend.control.ras_commands import RasCommands
+from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402

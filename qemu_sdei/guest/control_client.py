@@ -453,7 +453,8 @@ class ControlClient:
                 handler did not complete within `timeout`, and it was.
         """
         asked: dict[str, Any] = {"source": source, "block": base64.b64encode(block).decode("ascii")}
-        asked |= {"wait": wait, "force": force, "raw": raw}
+        # An abort that finds no moment is told of before the wait for the answer ends.
+        asked |= {"wait": wait, "force": force, "raw": raw, "limit": max(1, int(timeout) - 1)}
         asked |= {name: value for name, value in (("vcpu", vcpu), ("address", address)) if value is not None}
         try:
             result = self.request("ras_report", asked, timeout=max(timeout, self.timeout) if not wait else timeout)

@@ -4,6 +4,7 @@ backend that dies in the middle changes nothing of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,16 +13,20 @@ from typing import Any
 import pytest
 
 from qemu_sdei.backend.control import state_document
-from qemu_sdei.backend.loop.notifier import FOREVER_MS, LIMIT, Outcome
+from qemu_sdei.backend.loop.notifications import Outcome
+from qemu_sdei.backend.loop.notifier import FOREVER_MS, LIMIT
 from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, UsageError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Op, SysReg, Word
+from qemu_sdei.ras.source import Notify, Source, numbered
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
 from tests.backend.controlled import HANDLER, Backend, Peer
 from tests.backend.handed_over import destination, machine, taken
-from tests.backend.simulated import COUNTER_NS, SimulatedGuest, records, serve
+from tests.backend.simulated import COUNTER_NS, RAM_BASE, SimulatedGuest, records, serve
 from tests.backend.test_crash import World, _Kill
+from tests.backend.test_error_sources import Ram, b64, error, place
 
 VBAR, PC, X5 = 0xFFFF_8000_0801_0800, 0xAAAA_1000, 0x1234_5678
 GICD = 0x0800_0000
@@ -375,3 +380,93 @@ def test_killed_at_each_line_of_it(first: int, tmp_path_factory: pytest.TempPath
     for at in range(first, lines, STEP):
         with TemporaryDirectory() as directory:
             story(Path(directory), at)
+
+
+# ---- error sources that are told of by these
+
+
+SOURCES = numbered(
+    [Source(name="abort", notify=Notify.SEA), Source(name="line", notify=Notify.INTERRUPT, interrupt=SPI)]
+)
+PLACED = AcpiArea(RAM_BASE).sources(SOURCES)
+
+
+@pytest.fixture
+def reporting(asked: Asked) -> Asked:
+    place(asked.server.errors, Ram(asked.backend), PLACED)
+    asked.server.errors.notifications = asked.server.notifier
+    return asked
+
+
+def ask(peer: Peer, name: str, **fields: Any) -> None:
+    fields |= {"source": name, "block": b64(error())}
+    peer.send(json.dumps({"id": 1, "cmd": "ras_report", **fields}).encode() + b"\n")
+
+
+def test_an_error_that_an_abort_tells_of(reporting: Asked) -> None:
+    peer, ram = Peer(reporting.backend), Ram(reporting.backend)
+    ask(peer, "abort", address=0x7000, wait=True)
+    assert ram.word(PLACED[0].block, 4), "it lies there before the guest is told"
+    assert peer.lines() == []
+    assert reporting.come()[1] == VBAR + 0x400
+    (answer,) = peer.lines()
+    assert answer["result"].items() >= {"outcome": "queued", "vcpu": 0, "source": "abort"}.items()
+    assert reporting.machine.registers[SysReg.FAR_EL1] == 0x7000
+
+
+def test_one_for_which_no_moment_comes_is_taken_back(reporting: Asked) -> None:
+    peer = Peer(reporting.backend)
+    ask(peer, "abort", wait=True, limit=2)
+    reporting.come(pstate=0x5)
+    reporting.later(3)
+    (answer,) = peer.lines()
+    assert "source 'abort': looked 1 times" in answer["error"]["message"]
+    assert reporting.server.errors.state(PLACED[0]) == "free"
+    assert records(reporting.server)[-1]["outcome"] == "refused"
+
+
+def test_an_error_that_an_interrupt_tells_of(reporting: Asked) -> None:
+    peer, ram = Peer(reporting.backend), Ram(reporting.backend)
+    ask(peer, "line", wait=True)
+    assert not ram.word(PLACED[1].block, 4), "whether the guest would notice is looked at first"
+    reporting.come(pstate=0x3C5)
+    assert ram.word(PLACED[1].block, 4)
+    reporting.come(pstate=0x3C5)
+    (answer,) = peer.lines()
+    assert answer["result"]["outcome"] == "queued"
+    assert reporting.machine.pending == [SPI]
+
+
+def test_one_whose_interrupt_is_not_enabled_is_refused_and_nothing_is_written(reporting: Asked) -> None:
+    reporting.machine.enabled.clear()
+    peer, ram = Peer(reporting.backend), Ram(reporting.backend)
+    peer.send(b'{"id": 7, "cmd": "ras_sources"}\n')
+    reporting.come()
+    (answer,) = peer.lines()
+    why = "the guest has not enabled interrupt 100: no driver of its own listens"
+    assert [(each["ready"], each["reason"]) for each in answer["result"]["sources"]] == [(True, None), (False, why)]
+    ask(peer, "line")
+    reporting.come()
+    assert peer.lines()[0]["error"] == {"kind": "state", "message": f"source 'line': {why}"}
+    assert not ram.word(PLACED[1].block, 4)
+
+
+def test_another_backend_takes_an_error_back_that_nobody_was_told_of(reporting: Asked) -> None:
+    ask(Peer(reporting.backend), "abort")
+    reporting.server = reporting.guest.server()
+    assert reporting.server.recover()
+    reporting.server.errors.placed = PLACED
+    reporting.come(pstate=0x5)
+    assert reporting.server.errors.state(PLACED[0]) == "unread"
+    reporting.later(LIMIT + 1)
+    assert reporting.server.errors.state(PLACED[0]) == "free"
+
+
+def test_another_backend_makes_an_interrupt_that_was_not_made(reporting: Asked) -> None:
+    """It was killed when the error lay there, and nothing else had been done."""
+    Ram(reporting.backend).write(PLACED[1].block, 1, 4)
+    reporting.server = server = reporting.guest.server()
+    server.errors.placed = PLACED
+    assert server.recover()
+    reporting.come(pstate=0x3C5)
+    assert reporting.machine.pending == [SPI]

@@ -9,7 +9,7 @@ from qemu_sdei.backend.control.commands import Field, commands_of, handles, inte
 from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop import nmi
 from qemu_sdei.backend.loop.nmi import AGDI_INTERRUPT, WAYS, Way
-from qemu_sdei.backend.loop.notifier import Outcome
+from qemu_sdei.backend.loop.notifications import Outcome
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger

@@ -8,7 +8,7 @@ from typing import Any, Final
 from qemu_sdei import jsonline
 from qemu_sdei.backend.control.commands import Field, Number, Switch, commands_of, handles, integer
 from qemu_sdei.backend.control.connections import Client, Connections
-from qemu_sdei.backend.loop.notifier import Outcome
+from qemu_sdei.backend.loop.notifications import Outcome
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.sdei.pstate import MODE_AARCH32, MODE_MASK
 

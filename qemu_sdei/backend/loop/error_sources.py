@@ -11,13 +11,14 @@ leaves a source that is not ready or an error that nobody was told of; `take_up`
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.backend.loop.event_log import EventLog
-from qemu_sdei.backend.loop.notifications import NoNotifications, Notifications
+from qemu_sdei.backend.loop.notifications import Notifications, Outcome, Then
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.boot.previous_errors import Stage
@@ -34,6 +35,7 @@ _WHY_NOT: Final = {
     UNACKNOWLEDGED: "the error before is not acknowledged yet",
     DAMAGED: "the guest has written over the address of its block",
 }
+LIMIT: Final = 10.0
 _SEVERITY: Final = 16
 _FATAL: Final = 1
 _PASSING: Final = frozenset(("masked", "disabled"))
@@ -72,11 +74,12 @@ class ErrorSources:
         log: EventLog,
         trigger: Callable[[int, int | None], Any],
         arriving: Callable[[], bool],
+        notifications: Notifications,
     ) -> None:
         """`trigger`: makes an event pending, as `Server.trigger`. `arriving`: whether guest RAM is not all there."""
         self.placed: tuple[ErrorSource, ...] = ()
         self.stage: Stage | None = None
-        self.notifications: Notifications = NoNotifications()
+        self.notifications = notifications
         self.reports = 0
         self._guest = guest
         self._log = log
@@ -243,7 +246,16 @@ class ErrorSources:
         if why is not None:
             raise NotDeliveredError(f"source {source.name!r}: {why}")
 
-    def tell(self, placed: ErrorSource, block: bytes, pe: int | None, *, address: int | None = None) -> int | None:
+    def tell(
+        self,
+        placed: ErrorSource,
+        block: bytes,
+        pe: int | None,
+        *,
+        address: int | None = None,
+        limit: float = LIMIT,
+        then: Then | None = None,
+    ) -> int | None:
         """Write an error and tell the guest of it. Returns the vCPU that is told, None: no certain one.
 
         Args:
@@ -251,6 +263,9 @@ class ErrorSources:
             block: what `check` has found possible.
             pe: the vCPU that is to be told; None: any.
             address: virtual, for a synchronous external abort.
+            limit: seconds in which a vCPU must come to where it can take an abort.
+            then: of one that is told by an abort or an interrupt: called once it was, or could not be. The block says
+                then that there is no error.
 
         Raises:
             SdeiError: the guest cannot be told after all; the block says then that there is no error.
@@ -262,18 +277,28 @@ class ErrorSources:
         self._write(placed, block)
         stage = self.stage if details["severity"] == _FATAL else None
         before = 0 if stage is None else stage.keep(block, epoch)
+
+        def take_back(why: str) -> None:
+            self._clear(placed)
+            if stage is not None:
+                stage.cut(before, epoch)
+            self._log.note("ras", pe, **details, outcome="refused", why=why)
+
+        def made(outcome: Outcome) -> None:
+            if outcome.made is False and self._guest.firmware.machine.epoch == epoch and self.why_closed() is None:
+                take_back(str(outcome.why))
+            if then is not None:
+                then(outcome)
+
         try:
             if source.event is not None:
                 self._trigger(source.event, pe)
             elif source.interrupt is not None:
-                self.notifications.interrupt(source.interrupt)
+                self.notifications.interrupt(source.interrupt, then=made)
             elif source.notify is Notify.SEA:
-                pe = self.notifications.sea(pe, address=address)
+                self.notifications.sea(pe, address=address, limit=limit, then=made)
         except SdeiError as error:
-            self._clear(placed)
-            if stage is not None:
-                stage.cut(before, epoch)
-            self._log.note("ras", pe, **details, outcome="refused", why=str(error))
+            take_back(str(error))
             raise
         self.reports += 1
         self._log.note("ras", pe, **details, outcome="reported")
@@ -316,9 +341,26 @@ class ErrorSources:
             state = self.state(placed)
             if state == UNACKNOWLEDGED:
                 self._clear(placed)
+            elif state == UNREAD and placed.source.interrupt is not None:
+                if not self.notifications.waits(placed.source.interrupt):
+                    with contextlib.suppress(SdeiError):
+                        self.notifications.interrupt(placed.source.interrupt)
             elif state == UNREAD and placed.source.event not in (None, *busy) and not self.why_unheard(placed, None):
                 assert placed.source.event is not None
                 self._trigger(placed.source.event, self.target(placed, None))
+
+    def not_told(self, outcome: Outcome) -> None:
+        """An abort or an interrupt that a backend before this was to make was given up: take back what it told of."""
+        if self.why_closed() is not None:
+            return
+        for placed in self.placed:
+            source = placed.source
+            if source.interrupt is None and source.notify is not Notify.SEA:
+                continue
+            if self.state(placed) == UNREAD and not self.notifications.waits(source.interrupt):
+                self._clear(placed)
+                about = {"source": source.name, "notify": source.notify.value, "bytes": 0, "severity": 0}
+                self._log.note("ras", None, **about, outcome="refused", why=str(outcome.why))
 
     # ---- memory
 

@@ -6,8 +6,9 @@ make it, and what has waited for too long is withdrawn. All that is asked for is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from qemu_sdei.backend.firmware import guest_interrupts
@@ -15,8 +16,9 @@ from qemu_sdei.backend.firmware.external_abort import Wish
 from qemu_sdei.backend.firmware.notices import ANY, MAX, Came, Kind, Notice
 from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.kicks import Kicks
+from qemu_sdei.backend.loop.notifications import Outcome, Then
 from qemu_sdei.backend.loop.served_guest import ServedGuest
-from qemu_sdei.errors import BusyError, NotDeliveredError, UsageError
+from qemu_sdei.errors import BusyError, NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.services.psci import Power
 
 LIMIT: Final = 10.0
@@ -29,27 +31,6 @@ have been lost.
 _MOST_NS: Final = 100_000_000
 """Of the time between two ticks that counts: while the guest is paused, or the host sleeps, nothing can come."""
 _MS: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a notification.
-
-    Attributes:
-        made: the guest has it; None: it waits still, but not here: the guest has moved.
-        vcpu: which one came for it.
-        why: what stood in the way.
-        pc, pstate: what an abort has interrupted.
-    """
-
-    made: bool | None
-    vcpu: int | None = None
-    why: str | None = None
-    pc: int = 0
-    pstate: int = 0
-
-
-Then = Callable[[Outcome], None]
 
 
 @dataclass(slots=True)
@@ -71,7 +52,11 @@ class Loop(Protocol):
 
 
 class Notifier:
-    """Those of one guest."""
+    """Those of one guest.
+
+    Attributes:
+        on_lost: called, as a `Then`, with one that was not made and that a backend before this was asked for.
+    """
 
     def __init__(
         self, loop: Loop, guest: ServedGuest, kicks: Kicks, log: EventLog, sleeps: Callable[[int], bool]
@@ -82,9 +67,12 @@ class Notifier:
         self._guest = guest
         self._kicks = kicks
         self._log = log
+        self.on_lost: Then | None = None
         self._entries: dict[int, _Waiting] = {}
         self._done: list[tuple[Then, Outcome]] = []
         self._number = 0
+        self._unreached: dict[int, str | None] = {}
+        """Why an SPI would not reach the guest, as it was looked at last."""
         self._last = log.clock()
 
     def sea(
@@ -142,6 +130,36 @@ class Notifier:
         """Find out whether `interrupt` would reach the guest. Raises as it does."""
         self._check(intid)
         self._ask(Kind.LOOK, ANY, intid, 0, LIMIT, then)
+
+    def waits(self, intid: int | None) -> bool:
+        """Whether an interrupt, or an abort (None), has been asked for and not been made yet."""
+        kind = Kind.ABORT if intid is None else Kind.INTERRUPT
+        waiting = self._guest.firmware.notices.waiting.values()
+        return any(notice.kind is kind and intid in (None, notice.value) for notice in waiting)
+
+    def refresh(self, intids: Iterable[int], then: Callable[[], None]) -> None:
+        """Have a vCPU look at these interrupts, for `why_no_interrupt`; then call `then`, from `tick`."""
+        left = set(intids)
+
+        def looked(intid: int, outcome: Outcome) -> None:
+            self._unreached[intid] = None if outcome.made else str(outcome.why)
+            left.discard(intid)
+            if not left:
+                then()
+
+        for intid in sorted(left):
+            try:
+                self.look(intid, partial(looked, intid))
+            except SdeiError as error:
+                self._done.append((partial(looked, intid), Outcome(False, None, str(error))))
+
+    def why_no_interrupt(self, intid: int) -> str | None:
+        """Why nobody would take an SPI if it were pending now, as it was when `refresh` was called last."""
+        try:
+            self._check(intid)
+        except SdeiError as error:
+            return str(error)
+        return self._unreached.get(intid, "whether the guest has enabled it has not been looked at yet")
 
     def _check(self, intid: int) -> None:
         if (why := guest_interrupts.taken_by(intid)) is not None:
@@ -265,6 +283,8 @@ class Notifier:
             self._done.append((entry.then, outcome))
         if notice.kind is Kind.LOOK:
             return
+        if entry.then is None and outcome.made is False and self.on_lost is not None:
+            self._done.append((self.on_lost, outcome))
         details: dict[str, object] = {"kind": notice.kind.name.lower(), "outcome": "made" if outcome.made else "failed"}
         if notice.kind is Kind.INTERRUPT:
             details["intid"] = notice.value

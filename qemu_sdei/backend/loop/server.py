@@ -90,8 +90,9 @@ class Server:
         self.hooks = FrameHooks(self, guest, self.kicks, self.log)
         self.injections = PendingInjections(self.log)
         self.looks = Looks(guest, self.kicks, ring.clock)
-        self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving)
         self.notifier = Notifier(self, guest, self.kicks, self.log, self.looks.sleeps)
+        self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving, self.notifier)
+        self.notifier.on_lost = self.errors.not_told
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)

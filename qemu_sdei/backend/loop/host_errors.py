@@ -1,0 +1,183 @@
+"""A page of the guest's RAM that has gone bad at the host becomes an error of the guest's: a memory section, reported
+by one of its error sources.
+
+Told of by the host's kernel (`memory_signals.py`) or by whoever knows, by the control socket. What is told by a signal
+is not told again, so it waits here until its source is free; who asks by the socket is refused, and asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from qemu_sdei.backend.loop.event_log import EventLog, complain
+from qemu_sdei.boot.area import ErrorSource
+from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
+from qemu_sdei.monitor.window import Window
+from qemu_sdei.ras.source import Notify
+
+PAGE: Final = 4096
+MAX_WAITING: Final = 1024
+"""Bad pages that wait for a source to become free."""
+LIMIT_NS: Final = 60 * 10**9
+"""How long one waits."""
+AGAIN_MS: Final = 50
+FOREVER_MS: Final = 1 << 30
+_ORDER: Final = (Notify.SDEI, Notify.INTERRUPT, Notify.POLLED, Notify.SEA)
+"""By which notification a page that nobody has touched is reported first; one that was: by an abort first."""
+
+
+class Sources(Protocol):
+    """What is asked of the guest's error sources."""
+
+    placed: tuple[ErrorSource, ...]
+
+    def find(self, name: str) -> ErrorSource:
+        """The source of this name. Raises `UsageError`."""
+
+    def check(self, placed: ErrorSource, block: bytes, pe: int | None, *, force: bool) -> None:
+        """Whether an error can be reported there. Raises `NotDeliveredError`, `UsageError`."""
+
+    def target(self, placed: ErrorSource, pe: int | None) -> int | None:
+        """The vCPU whose event is to be triggered."""
+
+    def tell(self, placed: ErrorSource, block: bytes, pe: int | None, *, address: int | None = None) -> int | None:
+        """Write an error and tell the guest. Returns the vCPU that is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """How a bad page was reported: by which source, to which vCPU (None: no certain one), `page` is its address."""
+
+    page: int
+    source: str
+    vcpu: int | None
+
+
+@dataclass(slots=True)
+class _Bad:
+    page: int
+    touched: bool
+    since_ns: int
+
+
+class HostErrors:
+    """Those of one guest."""
+
+    def __init__(self, window: Window, sources: Sources, log: EventLog, usable: Callable[[], range]) -> None:
+        """`usable`: guest physical addresses that are the guest's: RAM without what the firmware has there."""
+        self._window = window
+        self._sources = sources
+        self._log = log
+        self._usable = usable
+        self._waiting: list[_Bad] = []
+
+    def report(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> Reported:
+        """Report a page as bad that nobody has touched yet.
+
+        Args:
+            address: guest physical.
+            source: name of the error source; None: the first that is ready, SDEI's before others.
+            vcpu: which one is told; None: any.
+
+        Raises:
+            UsageError: that is no RAM of the guest's, or there is no such source or vCPU.
+            NotDeliveredError: no source can report it now; the message says why. Nothing was written.
+        """
+        page = self._page(address)
+        placed = None if source is None else self._sources.find(source)
+        return self._tell(page, placed, vcpu, touched=False)
+
+    def guest_address(self, host_address: int) -> int:
+        """Guest physical address of a virtual one of this process. Raises `UsageError`: that is no guest RAM."""
+        from qemu_sdei.backend.loop.memory_signals import address_of
+
+        offset = host_address - address_of(self._window.ram)
+        if not 0 <= offset < self._window.ram_size:
+            raise UsageError(f"host address {host_address:#x} is not in the backend's mapping of guest RAM")
+        return self._window.ram_base + offset
+
+    def signalled(self, host_address: int, size: int, touched: bool) -> None:
+        """The host's kernel has told of so many bytes from this virtual address on."""
+        try:
+            first = self.guest_address(host_address)
+        except UsageError:
+            self._say(f"memory of the backend's own, at {host_address:#x}, has gone bad at the host", None)
+            return
+        now = self._log.clock()
+        for page in range(first - first % PAGE, min(first + size, first + MAX_WAITING * PAGE), PAGE):
+            try:
+                self._page(page)
+            except UsageError as error:
+                self._say(str(error), page)
+                continue
+            if len(self._waiting) >= MAX_WAITING:
+                self._say(f"page {page:#x} of guest RAM has gone bad, and {MAX_WAITING} wait to be reported", page)
+                continue
+            self._waiting.append(_Bad(page, touched, now))
+        self.tick()
+
+    def tick(self) -> int:
+        """Report what waits, as far as it can be. Returns after how many milliseconds this is to be called again."""
+        if not self._waiting:
+            return FOREVER_MS
+        now, left = self._log.clock(), []
+        for bad in self._waiting:
+            try:
+                self._tell(bad.page, None, None, touched=bad.touched)
+            except SdeiError as error:
+                if now - bad.since_ns < LIMIT_NS:
+                    left.append(bad)
+                else:
+                    self._say(f"page {bad.page:#x} of guest RAM has gone bad, and was not reported: {error}", bad.page)
+        self._waiting = left
+        return AGAIN_MS if left else FOREVER_MS
+
+    def _page(self, address: int) -> int:
+        """The page of an address, if it is the guest's. Raises `UsageError`."""
+        window = self._window
+        page = address - address % PAGE
+        if not window.ram_base <= page < window.ram_base + window.ram_size:
+            end = window.ram_base + window.ram_size - 1
+            raise UsageError(f"{address:#x} is no guest RAM: that is {window.ram_base:#x} to {end:#x}")
+        if page not in self._usable():
+            what = "the frame window" if page >= window.base else "the firmware's tables and error status blocks"
+            raise UsageError(f"page {page:#x} is no guest's: it is of {what}; start the guest anew elsewhere")
+        return page
+
+    def _tell(self, page: int, placed: ErrorSource | None, vcpu: int | None, *, touched: bool) -> Reported:
+        block = _block(page)
+        order = (Notify.SEA, *_ORDER) if touched else _ORDER
+        if placed is not None:
+            tried = [placed]
+        else:
+            tried = sorted(self._sources.placed, key=lambda each: order.index(each.source.notify))
+        if not tried:
+            raise NotDeliveredError("the guest has no error source to report it by: it was not started with --ras")
+        why: list[str] = []
+        for each in tried:
+            try:
+                self._sources.check(each, block, vcpu, force=False)
+                told = self._sources.tell(each, block, self._sources.target(each, vcpu))
+            except NotDeliveredError as error:
+                why.append(str(error))
+                continue
+            self._log.note("host-error", told, page=page, source=each.source.name, outcome="reported")
+            return Reported(page, each.source.name, told)
+        raise NotDeliveredError("; ".join(why))
+
+    def _say(self, text: str, page: int | None) -> None:
+        complain(text)
+        self._log.note("host-error", None, outcome="failed", why=text, **({} if page is None else {"page": page}))
+
+
+def _block(page: int) -> bytes:
+    """The status block for a page that is bad: recoverable, as nobody has used what was in it."""
+    # Imported here: 0.1 s of tables, and most guests never have an error.
+    from qemu_sdei.ras.block import block
+    from qemu_sdei.ras.entry import entry
+    from qemu_sdei.ras.kinds import Memory
+
+    section = Memory(physical_address=page, physical_address_mask=~(PAGE - 1) & (1 << 64) - 1)
+    return block([entry(section, "recoverable")]).pack()
