@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qemu_sdei.guest.control_client import ControlClient, Injection
     from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.guest.kdump_stages import Kdump
     from qemu_sdei.guest.shell import CommandResult
     from qemu_sdei.migration.options import Hold, MigrationResult
     from qemu_sdei.vm.kernel_messages import Panic
@@ -27,6 +28,7 @@ _HOMES = {
     "GuestOptions": "qemu_sdei.vm.options",
     "Hold": "qemu_sdei.migration.options",
     "Injection": "qemu_sdei.guest.control_client",
+    "Kdump": "qemu_sdei.guest.kdump_stages",
     "MigrationResult": "qemu_sdei.migration.options",
     "Panic": "qemu_sdei.vm.kernel_messages",
     "PowerOff": "qemu_sdei.vm.qemu_exit",
@@ -39,6 +41,7 @@ __all__ = [
     "GuestOptions",
     "Hold",
     "Injection",
+    "Kdump",
     "MigrationResult",
     "Panic",
     "PowerOff",

@@ -125,6 +125,23 @@ class GuestTimeoutError(GuestError):
     """A wait reached its limit; the message says what was waited for."""
 
 
+class KdumpError(GuestError):
+    """A crash dump did not come to its end; `stages` says how far it came, and so does the exit code.
+
+    10: the kernel did not crash; 11: the crash was seen; 12: the capture kernel has started; 13: its init has; 14: it
+    has SDEI again; 15: the vmcore is there, but the guest did not power off.
+    """
+
+    def __init__(
+        self, message: str, *, stages: list[str], exit_code: int, console: list[str] | None = None, vmcore: Path | None
+    ) -> None:
+        super().__init__(message, console=console)
+        self.stages = stages
+        self.exit_code = exit_code
+        self.vmcore = vmcore
+        """The dump, if it is there all the same."""
+
+
 class NotDeliveredError(SdeiError):
     """An injected event was not delivered; the message says why (unregistered, disabled, masked, ...)."""
 

@@ -65,6 +65,8 @@ class Program:
     folders: tuple[str, ...]
     script: str
     link: tuple[str, ...] = LINK_FLAGS
+    executable: bool = False
+    """A program for Linux, as the ELF file that it is; else what is put into memory."""
 
 
 PROGRAMS: Final = (
@@ -73,6 +75,8 @@ PROGRAMS: Final = (
     Program("bench", ("bench", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
     Program("conformance", ("conformance", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
     Program("victim", ("victim",), "victim/victim.lds"),
+    # Without symbols, and for kernels of 64 KiB pages.
+    Program("kdump", ("kdump",), "kdump/kdump.lds", (*LINK_FLAGS, "-s", "-z", "max-page-size=65536"), executable=True),
 )
 
 
@@ -185,7 +189,7 @@ def sources_hash(program: Program, guest: Path) -> str:
 
 
 def compile_program(program: Program, compiler: Compiler, guest: Path, build: Path, extra: Path | None = None) -> bytes:
-    """Compiles and links one program in `build` and returns its raw image.
+    """Compiles and links one program in `build` and returns its raw image, or the ELF file of one for Linux.
 
     `extra` is a folder whose sources are compiled with it, with EXTRA_SCENARIOS defined.
     The same compiler gives the same bytes wherever the folders are: it runs in `guest/` and sees relative names only.
@@ -212,7 +216,7 @@ def compile_program(program: Program, compiler: Compiler, guest: Path, build: Pa
         linker = [compiler.path, "-nostdlib", "-no-pie"]
         linker += [part for flag in program.link for part in ("-Xlinker", flag)]
     _run([*linker, "-T", program.script, "-o", str(elf), *objects], guest)
-    return flatten(elf.read_bytes())
+    return elf.read_bytes() if program.executable else flatten(elf.read_bytes())
 
 
 def _object_name(source: Path) -> str:

@@ -21,6 +21,7 @@ RANK = {
     "symbols": 3,
     "trace": 3,
     "explain": 4,
+    "vmcore": 4,
     "views": 5,
     "backend.firmware": 6,
     "backend.reset": 7,

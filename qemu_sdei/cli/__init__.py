@@ -47,6 +47,7 @@ COMMANDS: Final = (
     "dt",
     "tables",
     "cper",
+    "vmcore",
     "qemu-args",
     "backend",
     "completion",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from qemu_sdei.cli.signals import Terminated
 from qemu_sdei.cli.symbol_options import symbols_of
-from qemu_sdei.errors import GuestPanicError, GuestTimeoutError, SdeiError
+from qemu_sdei.errors import GuestPanicError, GuestTimeoutError, KdumpError, SdeiError
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
@@ -46,7 +46,7 @@ def explaining(guest: Guest) -> Iterator[None]:
     except GuestPanicError as error:
         error.explanation = explained(guest)
         raise
-    except GuestTimeoutError as error:
+    except (GuestTimeoutError, KdumpError) as error:
         error.explanation = explained(guest, where=True)
         raise
     except Terminated as end:

@@ -132,6 +132,31 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         "such as a capture kernel",
     )
     group.add_argument(
+        "--kdump",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="KERNEL",
+        help="have a capture kernel ready for a panic, which brings a vmcore here and powers off; KERNEL: a file, or a "
+        "series of Debian's such as 6.12 (default: the same kernel)",
+    )
+    group.add_argument(
+        "--crashkernel", metavar="M", help="memory for the capture kernel (default: half of RAM, 512M at most)"
+    )
+    group.add_argument(
+        "--kdump-cpus", type=int, default=1, metavar="N", help="vCPUs that the capture kernel brings up (default: 1)"
+    )
+    group.add_argument(
+        "--kdump-timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="how long each stage of a crash dump may take, copying without progress (default: 120)",
+    )
+    group.add_argument(
+        "--vmcore", metavar="FILE", help="file for the crash dump (default: the first free of vmcore, vmcore-2, ...)"
+    )
+    group.add_argument(
         "--die-with-owner",
         action="store_const",
         const=True,
@@ -194,6 +219,8 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
     if not args.boot_timeout > 0:
         raise UsageError("--boot-timeout must be more than 0 seconds")
+    if not 0 < args.kdump_timeout <= _LONGEST:
+        raise UsageError(f"--kdump-timeout must be more than 0 seconds, and {_LONGEST:g} at most")
     if not 0 < args.start_timeout <= _LONGEST:
         raise UsageError(f"--start-timeout must be more than 0 seconds, and {_LONGEST:g} at most")
     return replace(
@@ -218,6 +245,11 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         memory_path=args.memory_path,
         qemu_args=qemu_args,
         on_panic=args.on_panic,
+        kdump=args.kdump,
+        crashkernel=args.crashkernel,
+        kdump_cpus=args.kdump_cpus,
+        kdump_timeout=args.kdump_timeout,
+        vmcore=args.vmcore,
         die_with_owner=args.die_with_owner,
         stall_timeout=args.boot_timeout,
         start_timeout=args.start_timeout,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.cli.end_explained import explained, explaining
 from qemu_sdei.cli.files import read_file
 from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options
+from qemu_sdei.cli.kdump_run import crash, dumped
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.cli.script_errors import shown
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
                 return _run_script(guest, script, args, progress)
             if args.guest_command is not None:
                 with explaining(guest):
-                    return _run_command(guest, args, progress)
+                    return _run_command(guest, args, progress) if not args.kdump else crash(guest, args, progress)
             return interact(guest, args, progress)
         finally:
             guest.close()
@@ -200,6 +201,8 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
             say("", f"qemu-sdei: {what}", error=True)
     elif not args.quiet:
         say("", *explained(guest), "qemu-sdei: ending the guest", error=True)
+    if guest.options.kdump is not False and ended:
+        return dumped(guest, args)
     if guest.console_text.panicked:
         return GuestPanicError.exit_code
     return 1 if str(guest.options.kernel).startswith(BUILTIN) and _FAILED.search(guest.console) else 0

@@ -27,6 +27,8 @@ from qemu_sdei.guest.control_client import ControlClient, Injection
 from qemu_sdei.guest.guest_console import GuestConsole
 from qemu_sdei.guest.guest_remote import RemoteGuest
 from qemu_sdei.guest.guest_snapshots import GuestSnapshots
+from qemu_sdei.guest.kdump_stages import Kdump
+from qemu_sdei.guest.kdump_watch import Listener, wait_vmcore
 from qemu_sdei.guest.local_migration import LocalMigration
 from qemu_sdei.guest.placement import Placement
 from qemu_sdei.guest.receive import WAIT, Arrival, ArrivalEvent, Listening, no_event
@@ -90,6 +92,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._one_closes = threading.RLock()
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
+        self._kdump: Kdump | None = None
 
     @classmethod
     def saved(
@@ -227,6 +230,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             if placement is not None:
                 placement.client.close()
                 placement.ram.close()
+                placement.plan.devices.discard()
                 placement.directory.remove()
             self.console_text.close()
         exit_hooks.forget(self)
@@ -475,6 +479,21 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             else:
                 self.qmp("quit")
         return self.wait_off(timeout)
+
+    def wait_vmcore(self, timeout: float | None = None, *, listener: Listener | None = None) -> Kdump:
+        """Wait until this guest, started with `kdump`, has crashed, its capture kernel has brought the vmcore here, and
+        it has powered off. The second time it returns the same.
+
+        `timeout`: seconds until the crash; None: no limit. From then on each stage has `GuestOptions.kdump_timeout`.
+        `listener`: who is told of what happens meanwhile.
+
+        Raises:
+            KdumpError: it comes no further; the error says how far it came. The guest runs on if it did.
+            UsageError: the capture kernel could not be loaded.
+        """
+        if self._kdump is None:
+            self._kdump = wait_vmcore(self, self._record, timeout, listener or Listener())
+        return self._kdump
 
     def wait_off(self, timeout: float = 60.0) -> PowerOff:
         """Wait until QEMU has ended, and say why it did.

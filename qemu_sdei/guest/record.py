@@ -9,7 +9,7 @@ from qemu_sdei.guest.placement import Placement
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.console_end import Sink
-from qemu_sdei.vm.options import CONTINUE, GuestOptions
+from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.supervisor import Supervisor
 
@@ -20,7 +20,7 @@ class GuestRecord:
     def __init__(self, options: GuestOptions, progress: Progress = no_progress) -> None:
         self.options = options
         self.progress = progress
-        self.console = Console(panic_ends=options.on_panic != CONTINUE)
+        self.console = Console(panic_ends=not options.goes_on)
         self.nonce = secrets.token_hex(8)
         """What its shell's words are known by."""
         self.earlier: list[str] = []
@@ -65,5 +65,5 @@ class GuestRecord:
     def arrived(self, options: GuestOptions, nonce: str | None) -> None:
         """It came from another host: its options and the words of its shell are those it has brought."""
         self.options = options
-        self.console.panic_ends = options.on_panic != CONTINUE
+        self.console.panic_ends = not options.goes_on
         self.nonce = nonce or self.nonce

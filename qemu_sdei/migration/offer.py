@@ -42,8 +42,10 @@ def make_offer(
     """Describe the guest of the run directory `directory`; `machine` is QEMU's `type` and `version`.
 
     Raises:
-        UsageError: a file that it was started with cannot be read any more.
+        UsageError: a file that it was started with cannot be read any more, or it has a disk for a vmcore here.
     """
+    if options.kdump is not False:
+        raise UsageError("a guest with --kdump cannot go to another host: what its vmcore is written to is here")
     found: dict[str, Path] = {MONITOR: directory / files.MONITOR}
     kernel, initrd = str(config.boot.get("kernel")), config.boot.get("initrd")
     if not kernel.startswith(BUILTIN):

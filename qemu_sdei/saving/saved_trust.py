@@ -25,6 +25,8 @@ def wanted(options: GuestOptions, config: GuestConfig, *, initrd: bool) -> list[
         found.append(f"program: options for QEMU, which can do all that you can: {shlex.join(options.qemu_args)}")
     found += [f"drive: {text}" for text in options.drives]
     found += [f"share: {text}" for text in options.shares]
+    if options.kdump is not False:
+        found.append(f"file: {options.vmcore or 'vmcore, in the working directory'}, which a crash is written to")
     if options.net or options.forwards:
         ports = f", and ports of this host: {', '.join(options.forwards)}" if options.forwards else ""
         found.append(f"network: the guest reaches what this host reaches, its loopback included{ports}")

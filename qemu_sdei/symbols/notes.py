@@ -21,7 +21,7 @@ _MIN_ID, _MAX_ID = 8, 64
 
 def build_id(notes: bytes) -> str | None:
     """The build id among ELF notes, in hex digits; None: it is not among them, or these are no notes."""
-    for name, kind, description in _notes(notes[:MAX_NOTES]):
+    for name, kind, description in each(notes[:MAX_NOTES]):
         if name == b"GNU\0" and kind == _BUILD_ID and _MIN_ID <= len(description) <= _MAX_ID:
             return description.hex()
     return None
@@ -40,7 +40,7 @@ def vmcoreinfo(text: str) -> dict[str, str]:
     return dict(found)
 
 
-def _notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+def each(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
     """Name with its NUL, type and description of each note, as far as they make sense. Both are padded to 4 bytes."""
     at = 0
     while at + _NOTE.size <= len(data):

@@ -5,6 +5,7 @@ All but the image for snapshots are virtio devices on the machine's PCI bus. Wha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from qemu_sdei import paths
+from qemu_sdei.boot import capture
 from qemu_sdei.errors import UsageError
 from qemu_sdei.vm import qcow2
 from qemu_sdei.vm.options import GuestOptions
@@ -20,6 +22,8 @@ from qemu_sdei.vm.options import GuestOptions
 SNAPSHOTS: Final = "snapshots"
 """QEMU's name for the image that holds snapshots and is no disk of the guest."""
 _NETWORK: Final = "user,id=net0"
+_VMCORE_MORE: Final = 64 << 20
+"""Bytes of a vmcore beyond RAM, at most: headers, and registers of each CPU."""
 _MAX_TAG: Final = 31
 """Bytes of a virtio-9p mount tag in QEMU, whose buffer has one more."""
 
@@ -39,6 +43,8 @@ class Devices:
 
     forwards: tuple[str, ...] = ()
     """Forwarded ports, in the words of QEMU's `hostfwd_add`."""
+    vmcore: Path | None = None
+    """What the disk for a crash dump is while it is one; see `create` and `discard`."""
 
     def arriving(self) -> Devices:
         """For a guest that arrives by migration: its ports of the host are still taken, and come later."""
@@ -50,13 +56,25 @@ class Devices:
         """Whether the guest has any of them."""
         return bool(self.drives or self.tags or self.net)
 
-    def create(self) -> None:
-        """Make what is not there yet. Raises `UsageError`."""
+    def create(self, ram_size: int) -> None:
+        """Make what is not there yet, for a guest with that many bytes of RAM. Raises `UsageError`."""
+        if self.vmcore is not None:
+            try:
+                with self.vmcore.open("ab") as file:
+                    file.truncate(ram_size + _VMCORE_MORE)
+            except OSError as error:
+                raise UsageError(f"{self.vmcore}, for the vmcore, cannot be made: {error.strerror}") from None
         if self.snapshots is not None:
             try:
                 qcow2.create(self.snapshots)
             except OSError as error:
                 raise UsageError(f"image for snapshots {self.snapshots} cannot be made: {error.strerror}") from None
+
+    def discard(self) -> None:
+        """Take away what was for this guest only: a vmcore that was not finished."""
+        if self.vmcore is not None:
+            with contextlib.suppress(OSError):
+                self.vmcore.unlink()
 
 
 def devices(options: GuestOptions) -> Devices:
@@ -89,7 +107,24 @@ def devices(options: GuestOptions) -> Devices:
     if options.snapshots is not None:
         place, words = _snapshots(options.snapshots)
         arguments += words
-    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place, rules)
+    part = None
+    if options.vmcore is not None:
+        part = part_of(options.vmcore)
+        arguments += [
+            # A disk: what the guest writes to the host can never be more than it is large. What the host has no room
+            # for is an error that the guest sees (by QEMU's default it would be paused).
+            "-drive",
+            f"if=none,id=vmcore,format=raw,cache=unsafe,werror=report,file={_value(str(part))}",
+            "-device",
+            f"virtio-blk-pci,drive=vmcore,serial={capture.SERIAL}",
+        ]
+    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place, rules, part)
+
+
+def part_of(vmcore: str | Path) -> Path:
+    """The file that is to become `vmcore`."""
+    path = paths.absolute(vmcore)
+    return path.with_name(path.name + ".part")
 
 
 def _value(text: str) -> str:

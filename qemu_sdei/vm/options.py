@@ -6,6 +6,7 @@ Each option says by its metadata how far it goes when its guest leaves; `travell
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, InitVar, dataclass, field, fields, replace
@@ -23,6 +24,8 @@ DIE_WITH_OWNER: Final = "QEMU_SDEI_DIE_WITH_OWNER"
 END: Final = "end"
 CONTINUE: Final = "continue"
 """What `GuestOptions.on_panic` can be."""
+SERIES: Final = re.compile(r"\d{1,3}\.\d{1,3}")
+"""A series of Debian's kernels."""
 
 
 class Goes(Enum):
@@ -76,6 +79,10 @@ def _kernel(value: str | Path | None) -> str | None:
     return None if value is None else f"{flat}{_path(text.removeprefix(flat))}"
 
 
+def _kdump(value: bool | str | Path) -> bool | str | None:
+    return value if isinstance(value, bool) else str(value) if SERIES.fullmatch(str(value)) else _path(value)
+
+
 def _client(value: bool | str | Path) -> bool | str | None:
     return value if isinstance(value, bool) else _path(value)
 
@@ -100,6 +107,10 @@ def _before(separator: str) -> Callable[[Sequence[str]], tuple[str, ...]]:
 
 def _seconds(value: float) -> bool:
     return math.isfinite(value) and value > 0
+
+
+def _positive(value: int) -> bool:
+    return value > 0
 
 
 _EVERYWHERE: Final = _option(Goes.EVERYWHERE)
@@ -195,6 +206,19 @@ class GuestOptions:
     """When the guest's kernel panics: "end" raises `GuestPanicError` from whatever waits for something else;
     "continue" waits for what comes after it, such as a capture kernel, whose boot is one of its own.
     """
+    kdump: bool | str | Path = field(default=False, metadata=_option(Goes.SAVED, roots=_kdump))
+    """Have a capture kernel ready for when the kernel panics: True: the same kernel; a file; or a series of Debian's,
+    such as "6.12". It brings the memory of the kernel that crashed to `vmcore`, and powers off: `Guest.wait_vmcore`.
+    With it a panic is as `on_panic="continue"` has it.
+    """
+    crashkernel: str | None = field(default=None, metadata=_SAVED)
+    """Memory for the capture kernel, as "256M"; None: half of RAM, 512 MiB at most."""
+    kdump_cpus: int = field(default=1, metadata=_option(Goes.SAVED, may_be=_positive))
+    """How many vCPUs the capture kernel brings up."""
+    kdump_timeout: float = field(default=120.0, metadata=_option(Goes.SAVED, may_be=_seconds))
+    """Seconds that each stage of a crash dump may take; while memory is copied, without any progress."""
+    vmcore: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
+    """The file for the dump; None: the first free one of vmcore, vmcore-2, ... in the working directory."""
     die_with_owner: bool | None = field(default=None, metadata=_SAVED)
     """Whether `kill -9` of the process that runs the guest ends the guest too; None: as the environment variable
     QEMU_SDEI_DIE_WITH_OWNER says, and without it the guest goes on, for another process to take over.
@@ -205,6 +229,11 @@ class GuestOptions:
     """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
     for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
     """
+
+    @property
+    def goes_on(self) -> bool:
+        """Something may come after a panic, and is waited for."""
+        return self.on_panic == CONTINUE or self.kdump is not False
 
     def __post_init__(self, profile: str | Path | None) -> None:
         if profile is not None:

@@ -15,6 +15,8 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
+from qemu_sdei.vm import capture_kernel
+from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.devices import Devices, devices
 from qemu_sdei.vm.options import (
     BUILTIN,
@@ -27,7 +29,10 @@ from qemu_sdei.vm.options import (
 from qemu_sdei.vm.qemu_command import HELPER_CARD
 
 if TYPE_CHECKING:
+    from qemu_sdei.host.debian import KernelFiles
     from qemu_sdei.sdei.profile import Profile
+
+_MIB: Final = 1 << 20
 
 DEFAULT_APPEND: Final = "earlycon console=ttyAMA0"
 """earlycon: a kernel that dies before its console driver is up still says something; the device tree tells it where."""
@@ -54,6 +59,8 @@ class Plan:
     """The client module that our own initramfs carries."""
     drivers: Path | None = None
     """Directory with the kernel's modules; None: what is needed is taken to be built in."""
+    capture: CaptureKernel | None = None
+    """What runs when the kernel has panicked."""
 
     @property
     def acpi(self) -> bool:
@@ -79,6 +86,8 @@ class Plan:
 
         assert self.busybox is not None
         options = self.options
+        busybox = self.busybox.read_bytes()
+        capture = {} if self.capture is None else self.capture.files(busybox, nonce)
         files = {name: Path(path) for name, path in options.files.items()}
         if self.client is not None:
             files[MODULE_PATH] = self.client
@@ -87,24 +96,33 @@ class Plan:
             *(kernel_drivers.NET if self.devices.net else ()),
             *(kernel_drivers.SHARE if self.devices.tags else ()),
         ]
-        return initramfs.build(
-            self.busybox.read_bytes(),
+        built = initramfs.build(
+            busybox,
             command=None if options.command is None else list(options.command),
             nonce=nonce,
-            extra_files={name: (path.read_bytes(), path.stat().st_mode & 0o777) for name, path in files.items()},
+            extra_files={name: (path.read_bytes(), path.stat().st_mode & 0o777) for name, path in files.items()}
+            | capture,
             drivers=kernel_drivers.load_order(self.drivers, wanted) if self.drivers is not None else (),
             shares=self.devices.tags,
             net=self.devices.net,
             root=options.root,
             helper=HELPER_CARD if options.helper else None,
         )
+        if self.capture is not None:
+            self.capture.check_first(self.kernel, len(built), self._usable)
+        return built
+
+    @property
+    def _usable(self) -> int:
+        """Bytes of RAM that the guest is told of."""
+        from qemu_sdei.monitor.layout import window_base
+
+        return window_base(RAM_BASE, self.ram_size) - RAM_BASE
 
     def boot_json(self, initrd: Path | None) -> dict[str, Any]:
         """The JSON form of the `BootConfig`, `initrd` being the file to load. Raises `UsageError`."""
         from qemu_sdei.boot.config import BootConfig
-        from qemu_sdei.monitor.layout import window_base
 
-        end = RAM_BASE + self.ram_size
         return BootConfig(
             kind="flat" if self.flat else "linux",
             kernel=self.kernel,
@@ -114,7 +132,7 @@ class Plan:
             sdei=self.options.sdei,
             ram_base=RAM_BASE,
             ram_size=self.ram_size,
-            hidden_size=end - window_base(RAM_BASE, self.ram_size),
+            hidden_size=self.ram_size - self._usable,
             nr_cpus=self.options.smp,
         ).to_json()
 
@@ -198,6 +216,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
             raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
         if options.helper:
             raise UsageError("the helper is a part of our own initramfs: leave out --root, or helper=True")
+    options = capture_kernel.settled(options, flat)
     attached = devices(options)
     for path in options.files.values():
         readable_file(path, "file for the guest")
@@ -213,14 +232,20 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     qemu, size = check_machine(options)
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
 
-    busybox = driver_folder = None
+    append = options.append
+    if not flat:
+        # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
+        words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
+        append = " ".join(word for word in words if word)
+    busybox = driver_folder = capture = None
     client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
     if not flat:
         from qemu_sdei.host.debian import DebianCache
 
         cache = DebianCache(progress=progress)
+        first: KernelFiles | str
         if kernel is None:
-            files = cache.kernel(options.series)
+            first = files = cache.kernel(options.series)
             kernel = str(files.image)
             if initrd is None and (attached.seen or options.root):
                 driver_folder = cache.drivers(files)
@@ -228,18 +253,18 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
                 from qemu_sdei.host import client_module as module
 
                 client = module.build(cache, files, progress)
-        elif options.client is True:
-            raise UsageError(
-                "the client module is built for Debian's kernels: with --kernel name its file, --client FILE"
-            )
+        else:
+            first = kernel
+            if options.client is True:
+                raise UsageError(
+                    "the client module is built for Debian's kernels: with --kernel name its file, --client FILE"
+                )
+        if options.kdump is not False:
+            capture = capture_kernel.find(options, cache, first, append, size)
+            append += f" crashkernel={capture.reserved // _MIB}M"
         if initrd is None:
             busybox = given_busybox or cache.busybox()
     assert kernel is not None
-    append = options.append
-    if not flat:
-        # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
-        words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
-        append = " ".join(word for word in words if word)
     plan = Plan(
         options=options,
         qemu=qemu,
@@ -253,6 +278,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         devices=attached,
         client=client,
         drivers=driver_folder,
+        capture=capture,
     )
     plan.boot_json(initrd)  # so that a bad command line is known now
     return plan

@@ -63,6 +63,7 @@ def test_only_what_changed_is_rebuilt(tmp_path: Path) -> None:
         "monitor: up to date",
         "selftest: up to date",
         "conformance: up to date",
+        "kdump: up to date",
     ]
     assert any(line.startswith("bench: built") for line in lines)
     assert guestbuild.check([BENCH], layout=layout) == []

@@ -130,11 +130,11 @@ def test_image_for_snapshots_is_made_once(tmp_path: Path) -> None:
     assert found.arguments == ("-drive", f"if=none,id=snapshots,format=qcow2,file={tmp_path}/a,,b.qcow2")
     assert not found.seen
     assert not file.exists()
-    found.create()
+    found.create(1 << 30)
     assert file.read_bytes()[:4] == b"QFI\xfb"
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_bytes(file.read_bytes() + b"more")
-    devices(GuestOptions(snapshots=file)).create()
+    devices(GuestOptions(snapshots=file)).create(1 << 30)
     assert file.read_bytes().endswith(b"more")
     (tmp_path / "raw").write_bytes(bytes(512))
     with pytest.raises(UsageError, match="is no qcow2 image"):

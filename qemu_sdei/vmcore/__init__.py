@@ -1,0 +1,1 @@
+"""Crash dumps of arm64 Linux (vmcore): what is in one."""
