@@ -28,7 +28,6 @@ from qemu_sdei.backend.control.document_schema import SCHEMA  # noqa: E402
 from qemu_sdei.backend.control.handover_commands import HandoverCommands  # noqa: E402
 from qemu_sdei.backend.control.injection_commands import InjectionCommands  # noqa: E402
 from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
-from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
 from qemu_sdei.backend.control.nmi_commands import NmiCommands  # noqa: E402
 from qemu_sdei.backend.control.notifier_commands import NotifierCommands  # noqa: E402
 from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402

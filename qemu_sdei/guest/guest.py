@@ -49,8 +49,8 @@ from qemu_sdei.vm.qemu_exit import PowerOff
 
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
-    from qemu_sdei.guest.ras import GuestRas
     from qemu_sdei.guest.nmi import Nmi
+    from qemu_sdei.guest.ras import GuestRas
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
 T = TypeVar("T")

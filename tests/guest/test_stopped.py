@@ -55,12 +55,12 @@ SAY = {
         "regs",
         "inject",
         "ras sources",
+        "nmi",
         "migrate",
         "save",
         "registers",
         "top",
     },
-    "backend": {"list", "attach", "status", "explain", "regs", "inject", "nmi", "migrate", "save", "registers", "top"},
     "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot", "registers"},
 }
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""

@@ -52,8 +52,8 @@ class FakeGuest:
     def ras_sources(self) -> list[dict[str, Any]]:
         return self.sources
 
-    def ras_report(self, name: str, block: bytes, **how: Any) -> dict[str, Any]:
-        self.reports.append((name, block, how))
+    def ras_report(self, source: str, block: bytes, **how: Any) -> dict[str, Any]:
+        self.reports.append((source, block, how))
         return self.answer
 
     @property

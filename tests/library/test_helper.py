@@ -54,7 +54,11 @@ def test_output_and_status_come_back_whatever_is_before_them(tmp_path: Path) -> 
 def test_what_does_not_answer_is_given_up_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qemu_sdei.guest.helper._GRACE", 0.1)
     forever = threading.Event()
-    helper = served(tmp_path, lambda connection, words: forever.wait(20) and None)
+
+    def say_nothing(connection: socket.socket, words: list[bytes]) -> None:
+        forever.wait(20)
+
+    helper = served(tmp_path, say_nothing)
     with pytest.raises(GuestTimeoutError, match="helper in guest 'guest' did not answer"):
         helper.run("true", 0.1)
     forever.set()
