@@ -169,6 +169,7 @@ class WatchedGuest:
         self.backend = Backend(self.directory / rundir.CONTROL, self._answer, rundir.identity(self.directory.path))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
+        self._ends = threading.Lock()
         self._thread.start()
         control = MachineControl(self.machine, self.machine)  # type: ignore[arg-type]
         self._owner = SupervisorSocket(control.commands)
@@ -196,11 +197,12 @@ class WatchedGuest:
         raise AssertionError(request)
 
     def end(self) -> None:
-        """The guest ends in the ordinary way; does nothing the second time."""
-        if self._thread.is_alive():
-            self.backend.close()
-            self._run(self._owner.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
-            self._loop.close()
-        self.directory.remove()
+        """The guest ends in the ordinary way; does nothing the second time. Any thread may say so."""
+        with self._ends:
+            if self._thread.is_alive():
+                self.backend.close()
+                self._run(self._owner.close())
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(10)
+                self._loop.close()
+            self.directory.remove()

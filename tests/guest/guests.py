@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from qemu_sdei.errors import GuestTimeoutError, SdeiError
 from qemu_sdei.rundir import BACKEND_LOG, QEMU_LOG
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
+    from qemu_sdei.vm.qemu_exit import PowerOff
 
 from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.migration.options import LAST_POSTCOPY, Step
@@ -61,6 +63,30 @@ def end_everything(runtime: Path) -> None:
                 os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"processes {found} of {runtime} do not end"
         time.sleep(0.02)
+
+
+def storm_ended(guest: Guest) -> PowerOff:
+    """How a guest ended that makes its calls and powers off; how long that takes is the host's affair.
+
+    Raises:
+        GuestTimeoutError: it has made no call for LIMIT seconds, and is not off.
+    """
+    made = -1
+    while True:
+        try:
+            return guest.wait_off(LIMIT)
+        except GuestTimeoutError:
+            before, made = made, calls_made(guest)
+            if made == before:
+                raise
+
+
+def calls_made(guest: Guest) -> int:
+    """Calls that a guest has made; 0: its backend cannot be asked, because it is killed, or the guest is off."""
+    try:
+        return int(guest.status()["counts"]["calls"])
+    except SdeiError:
+        return 0
 
 
 class Command(subprocess.Popen[bytes]):

@@ -8,6 +8,7 @@ import pytest
 
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
+from tests.guest.guests import storm_ended
 from tests.guest.test_kill import Killer
 
 pytestmark = pytest.mark.guest
@@ -30,7 +31,7 @@ def judge(console: str, smp: int, count: int) -> None:
 @pytest.mark.parametrize(("smp", "virtualization"), [(1, False), (4, False), (2, True)], ids=["UP", "SMP", "EL2"])
 def test_timers_of_all_cpus_and_an_spi(smp: int, virtualization: bool) -> None:
     with Guest(options(smp, 100, virtualization)) as guest:
-        assert guest.wait_off(60).guest
+        assert storm_ended(guest).guest
         judge(guest.console, smp, 100)
 
 
@@ -41,6 +42,6 @@ def test_killed_while_interrupts_come_and_go() -> None:
         killer = Killer(guest, 7)
         while killer.kills < 10 and killer.kill():
             pass
-        assert guest.wait_off(300).guest
+        assert storm_ended(guest).guest
         judge(guest.console, 2, 2000)
         assert killer.kills > 3

@@ -19,7 +19,7 @@ from qemu_sdei.errors import SdeiError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import until
+from tests.guest.guests import storm_ended, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -82,7 +82,7 @@ def kill_in_storm(seed: int, kills: int, smp: int = 2, virtualization: bool = Fa
         killer = Killer(guest, seed)
         while killer.kills < kills and killer.kill():
             pass
-        off = guest.wait_off(60)
+        off = storm_ended(guest)
         result = re.search(r"^storm: ok calls=(\d+) handled=(\d+)$", guest.console, re.MULTILINE)
         assert result, f"seed {seed}, {killer.kills} kills:\n{guest.console}"
         assert int(result[2]) > 0

@@ -25,7 +25,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, explained, processes, until
+from tests.guest.guests import check_nothing_left, command, explained, processes, storm_ended, until
 from tests.guest.load import EventLoad
 
 pytestmark = pytest.mark.guest
@@ -57,7 +57,7 @@ def test_in_a_storm_of_calls(route: str, runtime: Path) -> None:
             calls = now
             assert [path.name for path in (runtime / "qemu-sdei").iterdir() if path.is_dir()] == [name]
         assert guest.power_off is None, "the storm is to be longer than the migrations"
-        off = guest.wait_off(60)
+        off = storm_ended(guest)
         assert off.guest
         assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE), guest.console
     check_nothing_left(runtime)

@@ -14,7 +14,7 @@ from qemu_sdei.errors import NotDeliveredError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import until
+from tests.guest.guests import storm_ended, until
 from tests.guest.load import EventLoad, at_rest
 
 pytestmark = pytest.mark.guest
@@ -139,7 +139,7 @@ def test_reset_button_at_any_moment_of_a_storm_of_calls() -> None:
                 until("it calls", lambda calls=calls: guest.status()["counts"]["calls"] > calls)
             time.sleep(moments.random() * 0.05)
             guest.reset()
-        off = guest.wait_off(60)
+        off = storm_ended(guest)
         console = guest.console
     assert off.guest
     assert "FAIL" not in console

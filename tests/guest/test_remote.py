@@ -23,7 +23,7 @@ from qemu_sdei.migration.failure_points import UndecidedError
 from qemu_sdei.migration.remote_ram import Verifier
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, processes, until
+from tests.guest.guests import check_nothing_left, command, processes, storm_ended, until
 from tests.guest.remote import Load, Receiving, Way, authority, certificate
 
 pytestmark = pytest.mark.guest
@@ -80,7 +80,7 @@ def test_in_a_storm_of_calls(runtime: Path) -> None:
         until("the storm is on", lambda: source.status()["counts"]["calls"] > 1000)
         assert source.migrate_to(there.to, multifd=2).passes > 0
         guest = there.guest
-        assert guest.wait_off(60).guest
+        assert storm_ended(guest).guest
         assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE), guest.console
     check_nothing_left(runtime)
 

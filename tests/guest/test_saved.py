@@ -16,7 +16,7 @@ from qemu_sdei.errors import GuestError, SdeiError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, until
+from tests.guest.guests import check_nothing_left, command, storm_ended, until
 
 pytestmark = pytest.mark.guest
 
@@ -34,12 +34,12 @@ def test_goes_on_and_is_restored_twice(runtime: Path, tmp_path: Path) -> None:
         assert guest.power_off is None
         with pytest.raises(UsageError, match="File exists"):
             guest.save(tmp_path / "saved")
-        guest.wait_off(60)
+        storm_ended(guest)
         assert "storm: ok" in guest.console
     for _ in range(2):
         with Guest.saved(tmp_path / "saved") as guest:
             assert guest.status()["counts"]["delivered"] >= before
-            guest.wait_off(60)
+            storm_ended(guest)
             assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
     check_nothing_left(runtime)
 

@@ -13,7 +13,7 @@ import pytest
 
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor.image import version_of
-from tests.guest.guests import check_nothing_left, until
+from tests.guest.guests import check_nothing_left, storm_ended, until
 
 pytestmark = pytest.mark.guest
 
@@ -129,9 +129,9 @@ def test_amid_a_storm(runtime: Path, tmp_path: Path) -> None:
             calls = guest.status()["counts"]["calls"]
             until("it goes on", lambda n=calls: guest.status()["counts"]["calls"] > n)
         guest.save(tmp_path / "again")
-        guest.wait_off(60)
+        storm_ended(guest)
         assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
     with Guest.saved(tmp_path / "again", name="a") as guest:
-        guest.wait_off(60)
+        storm_ended(guest)
         assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
     check_nothing_left(runtime)

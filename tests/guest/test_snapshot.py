@@ -22,7 +22,7 @@ from qemu_sdei.migration.options import Step
 from qemu_sdei.vm import qcow2
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, until
+from tests.guest.guests import check_nothing_left, command, storm_ended, until
 from tests.guest.load import EventLoad, at_rest
 
 pytestmark = pytest.mark.guest
@@ -63,7 +63,7 @@ def test_back_in_a_storm_of_calls(runtime: Path, tmp_path: Path) -> None:
         guest.load_snapshot("storm")
         guest.migrate("moved")
         guest.load_snapshot("storm")
-        assert guest.wait_off(60).guest
+        assert storm_ended(guest).guest
         assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE), guest.console
     check_nothing_left(runtime)
 
