@@ -47,8 +47,21 @@ def wanted_files(script: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name not in FILES))
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What a user adds to the tables."""
+
+    tables: tuple[bytes, ...] = ()
+    errors: bytes = b""
+    """Of the boot before the first one: the bytes of a BERT's region."""
+
+
 def link(
-    config: BootConfig, files: Mapping[str, bytes], announced: Announced, boot_errors: BootErrors | None = None
+    config: BootConfig,
+    files: Mapping[str, bytes],
+    announced: Announced,
+    tables: Sequence[bytes] = (),
+    boot_errors: BootErrors | None = None,
 ) -> Linked:
     """QEMU's tables, linked, with ours among them.
 
@@ -56,6 +69,7 @@ def link(
         config: where the area is, and the conduit.
         files: those of `FILES` and of `wanted_files`, by name.
         announced: what our tables are about.
+        tables: of the user's.
         boot_errors: what a BERT is to say; None: there is none.
 
     Raises:
@@ -65,7 +79,7 @@ def link(
     sources = area.sources(announced.sources)
     try:
         loaded: Loaded = execute(parse(files[SCRIPT_FILE]), files, allocator(*area.tables))
-        ours = complete(loaded, config, sources, announced.agdi, boot_errors, announced.agdi_interrupt)
+        ours = complete(loaded, config, sources, announced.agdi, boot_errors, tables, announced.agdi_interrupt)
         return Linked(ours, tuple(loaded.pointers))
     except AcpiError as error:
         raise _damaged(error) from error
@@ -75,7 +89,9 @@ def _damaged(error: AcpiError) -> GuestError:
     return GuestError(f"the ACPI tables that QEMU should have in its fw_cfg: {error}")
 
 
-def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announced: Announced, epoch: int) -> Entry:
+def load(
+    ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announced: Announced, added: Added, epoch: int
+) -> Entry:
     """Write kernel, initrd, tables and the structures of EFI into `ram`, and say where the boot CPU starts.
 
     Doing it again before the guest runs gives the same result.
@@ -85,6 +101,7 @@ def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announ
         config: what to boot.
         files: see `link`.
         announced: see `link`.
+        added: what the user adds to the tables.
         epoch: which boot of the machine this is, the first being 1.
 
     Raises:
@@ -95,10 +112,9 @@ def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announ
     parts = linux.pieces(config)
     area = AcpiArea.of(config)
     sources = area.sources(announced.sources)
-    stage = Stage(ram, config.ram_base, area)
-    told = _boot_errors(ram, config, area, sources, stage, epoch)
+    told = _boot_errors(ram, config, area, sources, added, epoch)
     where, size = area.boot_errors
-    tables = link(config, files, announced, BootErrors(where, size) if told else None).tables
+    tables = link(config, files, announced, added.tables, BootErrors(where, size) if told else None).tables
     start = align_up(tables.end, 64)
     try:
         efi = hand_off(start, _regions(config, area, parts), {ACPI_20: tables.rsdp}, vendor=VENDOR)
@@ -120,10 +136,14 @@ def load(ram: memoryview, config: BootConfig, files: Mapping[str, bytes], announ
 
 
 def _boot_errors(
-    ram: memoryview, config: BootConfig, area: AcpiArea, sources: Sequence[ErrorSource], stage: Stage, epoch: int
+    ram: memoryview, config: BootConfig, area: AcpiArea, sources: Sequence[ErrorSource], added: Added, epoch: int
 ) -> bytes:
-    """The region of the BERT: what the boot before has left. Empty: nothing."""
-    errors = left_behind(stage, ram, config.ram_base, sources, epoch) if epoch > 1 else []
+    """The region of the BERT: what the boot before has left. Empty: nothing, or the user has a BERT of their own."""
+    if any(table.startswith(b"BERT") for table in added.tables):
+        return b""
+    if epoch == 1:
+        return added.errors
+    errors = left_behind(Stage(ram, config.ram_base, area), ram, config.ram_base, sources, epoch)
     return region_of(errors, area.boot_errors[1])
 
 

@@ -54,6 +54,10 @@ class BootConfig:
     hidden_size: int = 0x20_0000
     """Bytes at the top of RAM that the guest is not told of: from `layout.window_base()` to the end of RAM."""
     nr_cpus: int = 1
+    acpi_tables: tuple[str, ...] = ()
+    """A user's own tables for an ACPI boot, in base64: see `user_tables.py`."""
+    boot_errors: str = ""
+    """What a BERT tells the first boot, in base64."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("linux", "flat"):

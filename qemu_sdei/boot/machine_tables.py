@@ -10,11 +10,13 @@ from acpi import AcpiError
 from acpi.linker import RSDP_FILE, Loaded
 from acpi.own import BootErrors, GhesSource, own_tables
 from acpi.table import HEADER_SIZE, Oem, Table, checksum
-from acpi.tables import Fadt, Hest, Rsdp, Xsdt
+from acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
 from acpi.tables.hest import Ghes, Notification
 from acpi.tables.hest_source import NO_SOURCE
 from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.boot.user_tables import MANY
+from qemu_sdei.errors import GuestError
 from qemu_sdei.ras.source import Notify, Source
 
 _LINE: Final = 64
@@ -39,12 +41,13 @@ def complete(
     sources: Sequence[ErrorSource],
     agdi_event: int | None,
     boot_errors: BootErrors | None = None,
+    extra: Sequence[bytes] = (),
     agdi_gsiv: int | None = None,
 ) -> MachineTables:
     """QEMU's tables as the table loader left them, with PSCI announced, and with ours behind them.
 
     See `add`. Our tables have the OEM ids of QEMU's FADT; of a guest that is not to know of SDEI there is at most a
-    BERT, which `boot_errors` asks for.
+    BERT, which `boot_errors` asks for. `extra`: tables of the user's.
     """
 
     def ours(fadt: Oem) -> list[Table]:
@@ -60,7 +63,7 @@ def complete(
             firmware_first=bool(ghes),
         )
 
-    return add(loaded, config.conduit, ours)
+    return add(loaded, config.conduit, ours, extra)
 
 
 def ghes_of(source: Source, address_register: int, read_ack: int | None) -> GhesSource:
@@ -90,7 +93,9 @@ def ghes_of(source: Source, address_register: int, read_ack: int | None) -> Ghes
     )
 
 
-def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) -> MachineTables:
+def add(
+    loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]], extra: Sequence[bytes] = ()
+) -> MachineTables:
     """QEMU's tables as the table loader left them, with PSCI announced, and with those that `make` makes behind them.
 
     Whatever QEMU has made stays as it is, but for the FADT's boot flags, and for the XSDT, which gets longer and is
@@ -101,9 +106,11 @@ def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) ->
         loaded: QEMU's tables; they are changed.
         conduit: "smc" or "hvc", of PSCI and SDEI.
         make: called with the OEM ids of QEMU's FADT.
+        extra: tables of the user's, which come last.
 
     Raises:
         AcpiError: QEMU's tables are damaged or unusual: no RSDP of revision 2, no XSDT, no FADT, a wrong checksum.
+        GuestError: one of `extra` is there already, and there can be one only.
     """
     if RSDP_FILE not in loaded.blobs:
         raise AcpiError(f"the script does not place {RSDP_FILE}")
@@ -122,6 +129,8 @@ def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) ->
         theirs = Hest.from_bytes(memory.table(found[b"HEST"]))
         ours = [_merged(theirs, table) if isinstance(table, Hest) else table for table in ours]
         entries.remove(found[b"HEST"])
+    _check_once(extra, {*(name.decode("latin-1") for name in found), *(table.signature for table in ours)})
+    ours += [RawTable(data=data) for data in extra]
     end = max(blob.end for blob in loaded.blobs.values())
     added = []
     for table in ours:
@@ -136,6 +145,13 @@ def add(loaded: Loaded, conduit: str, make: Callable[[Oem], Sequence[Table]]) ->
     root.data[: len(data)] = data
     parts = [(blob.address, bytes(blob.data)) for blob in loaded.blobs.values()]
     return MachineTables(root.address, (*parts, *added), end)
+
+
+def _check_once(extra: Sequence[bytes], there: set[str]) -> None:
+    for data in extra:
+        signature = data[:4].decode("ascii")
+        if signature in there and signature not in MANY:
+            raise GuestError(f"the machine has a table {signature} already, and there can be only one: leave yours out")
 
 
 def _merged(theirs: Hest, ours: Table) -> Hest:

@@ -67,6 +67,19 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
     group.add_argument("--append", default="", metavar="WORDS", help="added to the kernel command line")
+    group.add_argument(
+        "--acpi-table",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an ACPI table of your own (binary), beside those of the machine; with --acpi or --ras. May be repeated",
+    )
+    group.add_argument(
+        "--boot-error",
+        metavar="FILE",
+        help="error records of the boot before, which a BERT tells the first kernel of: bytes, hexadecimal, base64 or "
+        "JSON; with --acpi or --ras",
+    )
     tables = group.add_mutually_exclusive_group()
     tables.add_argument("--acpi", dest="boot", action="store_const", const="acpi", default="auto", help="boot by ACPI")
     tables.add_argument(
@@ -230,6 +243,8 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         initrd=args.initrd,
         busybox=args.busybox,
         append=args.append,
+        acpi_tables=args.acpi_table,
+        boot_error=args.boot_error,
         boot=args.boot,
         ras=args.ras,
         helper=_has_helper(args),

@@ -34,6 +34,7 @@ def show(status: Status, *, everything: bool = False) -> None:
     _show_vcpus(status, rates)
     _show_last(status)
     _show_events(status, everything)
+    _show_sources(status.get("sources", []))
     triggers = list(_trigger_rows(status["events"]))
     if triggers:
         print_table("Triggers", ["event", "vCPU", *_COUNTS, "pending"], triggers)
@@ -171,6 +172,29 @@ def _show_events(status: Status, everything: bool) -> None:
     hidden = len(status["events"]) - len({row[0] for row in rows})
     if hidden:
         say(f"{hidden} events are registered nowhere (-v shows them)", "")
+
+
+def _show_sources(sources: list[Status]) -> None:
+    """The error sources of the HEST, and why an error could not be reported."""
+    if not sources:
+        return
+    rows = [
+        [source["id"], source["name"], source["type"], told_by(source), source["block"], source["state"]]
+        for source in sources
+    ]
+    print_table("Error sources", ["id", "name", "type", "told by", "block", "state"], rows)
+    reasons = [f"source {source['name']!r}: {source['reason']}" for source in sources if source.get("reason")]
+    if reasons:
+        say(*reasons, "")
+
+
+def told_by(source: Status) -> str:
+    """How the guest hears of a source's errors, in few words."""
+    if source.get("event") is not None:
+        return f"event {source['event']:#x}"
+    if source.get("interrupt") is not None:
+        return f"{source['notify']} {source['interrupt']}"
+    return str(source["notify"]) if source.get("poll_ms") is None else f"polled, {source['poll_ms']} ms"
 
 
 def _event_rows(status: Status, everything: bool) -> Iterator[list[object]]:

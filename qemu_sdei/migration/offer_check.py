@@ -27,6 +27,7 @@ from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_link import clean
 from qemu_sdei.paths import cache_directory
 from qemu_sdei.vm import machine_type, travelling
+from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.devices import devices
 from qemu_sdei.vm.options import BUILTIN, GuestOptions
 from qemu_sdei.vm.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
@@ -146,6 +147,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         append=words["append"],
         reboot=flags["reboot"],
         devices=attached,
+        extras=AcpiExtras.of_boot(theirs.boot),
     )
     plan = machine_type.pinned(plan, kind)
     own_monitor = monitor_image(plan)

@@ -231,7 +231,7 @@ class Sequence(Generic[Result]):
         there, options = self._destination, self._options
         postcopy = options.route == POSTCOPY
         self._stage = Stage.SEND
-        boots = await source.boots()
+        writes = await source.writes()
         self._running = await source.runs()  # before: with little to send, QEMU stops the vCPUs at once
         await source.prepare(options, early=True)
         await source.ask_for_heartbeats(live=options.live)
@@ -243,9 +243,11 @@ class Sequence(Generic[Result]):
         if postcopy and compared:
             self._stage = Stage.COMPARE
             compared = await there.compare_early()
-        if await source.boots() != boots and not compared:
-            # What is loaded at a reset QEMU does not see being written.
-            raise GuestError("the guest was reset while its RAM was being sent, and RAM is not to be compared")
+        now = await source.writes()
+        if now != writes and not compared:
+            # What the backend loads at a reset, or reports, QEMU does not see being written.
+            what = "reset" if now[0] != writes[0] else "told of a hardware error"
+            raise GuestError(f"the guest was {what} while its RAM was being sent, and RAM is not to be compared")
         await self._check()
         self._stage = Stage.SWITCHOVER
         self._info = await there.attend(source.complete(postcopy=postcopy))

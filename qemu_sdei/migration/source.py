@@ -176,9 +176,12 @@ class Source:
         running = await self._stop()
         return running, await self._freeze()
 
-    async def boots(self) -> int:
-        """How often the guest was reset: whoever sends RAM wants to know whether that has changed meanwhile."""
-        return int((await self._link.request("hello"))["epoch"])
+    async def writes(self) -> tuple[int, int]:
+        """How often the guest was reset, and hardware errors were reported to it: both write RAM, and whoever sends RAM
+        wants to know whether that has changed meanwhile.
+        """
+        found = await self._link.request("hello")
+        return int(found["epoch"]), int(found.get("reports", 0))
 
     async def announce(self, name: str, control: str) -> None:
         """Have the backend tell its clients where the guest is now: `name`, and its control socket, if it has one here.

@@ -140,6 +140,14 @@ class GuestOptions:
     """Our own initramfs takes commands from the host beside its console (by a serial card on the PCI bus), and has
     `victim`: what `qemu-sdei ras inject` needs to find a process's pages, and to look what became of them.
     """
+    acpi_tables: Sequence[str | Path] = field(default=(), metadata=_option(Goes.NOWHERE, roots=_paths))
+    """Files with ACPI tables of the user's own, one each (binary), for a boot by ACPI. The guest's configuration has
+    what was in them.
+    """
+    boot_error: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
+    """Error records of the boot before the first one, which a BERT tells that one of: bytes, hexadecimal, base64 or
+    JSON, as `qemu-sdei cper decode` takes them.
+    """
     append: str = field(default="", metadata=_SAVED)
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = field(default=2, metadata=_EVERYWHERE)

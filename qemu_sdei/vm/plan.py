@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.vm import capture_kernel
 from qemu_sdei.vm.capture_kernel import CaptureKernel
+from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.devices import Devices, devices
 from qemu_sdei.vm.options import (
     BUILTIN,
@@ -61,6 +62,7 @@ class Plan:
     """Directory with the kernel's modules; None: what is needed is taken to be built in."""
     capture: CaptureKernel | None = None
     """What runs when the kernel has panicked."""
+    extras: AcpiExtras = field(default_factory=AcpiExtras)
 
     @property
     def acpi(self) -> bool:
@@ -134,6 +136,8 @@ class Plan:
             ram_size=self.ram_size,
             hidden_size=self.ram_size - self._usable,
             nr_cpus=self.options.smp,
+            acpi_tables=self.extras.acpi_tables,
+            boot_errors=self.extras.boot_errors,
         ).to_json()
 
 
@@ -280,6 +284,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         drivers=driver_folder,
         capture=capture,
     )
+    plan = replace(plan, extras=AcpiExtras.of(options, acpi=plan.acpi))
     plan.boot_json(initrd)  # so that a bad command line is known now
     return plan
 

@@ -103,15 +103,17 @@ class BootingMachine:
             self.device.transfer(int.from_bytes(op.value.to_bytes(8, "little"), "big"))
         self.frame[Word.KIND] = Kind.OPS
 
-    def boot(self, loader: Callable[[], Loader] | None = None, again: bool = False) -> int:
+    def boot(self, loader: Callable[[], Loader] | None = None, again: bool = False, epoch: int = 0) -> int:
         """All exchanges of a boot, each with the loader that `loader` gives. Returns how many there were."""
+        epoch = epoch or (2 if again else 1)
+        again = epoch > 1
         get = loader or self.loader
         ops, exchanges = get().begin(again), 0
         while ops:
             self.carry_out(ops)
             exchanges += 1
             ops = get().proceed(self.frame)
-        self.entry = get().load(2 if again else 1)
+        self.entry = get().load(epoch)
         return exchanges
 
     def at(self, address: int, size: int) -> bytes:

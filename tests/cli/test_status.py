@@ -14,7 +14,7 @@ import pytest
 from qemu_sdei.cli.status_view import head
 from qemu_sdei.guest import status_schema
 from tests.cli.conftest import Command
-from tests.cli.watched import NOW, WatchedGuest, instance, status
+from tests.cli.watched import NOW, WatchedGuest, instance, source, status
 
 fits = fastjsonschema.compile(status_schema.SCHEMA)
 
@@ -48,6 +48,22 @@ def test_why_an_event_is_pending(guest: WatchedGuest, command: Command) -> None:
     shown = command("status").stdout
     assert "enabled, pending" in shown
     assert "pending: event waits: PE 1 is masked\n" in shown
+
+
+def test_error_sources_and_why_an_error_could_not_be_reported(guest: WatchedGuest, command: Command) -> None:
+    slow = {"notify": "polled", "poll_ms": 500, "event": None, "type": "ghes", "read_ack": None, "state": "unread"}
+    reason = "the event is not registered"
+    line = {"notify": "interrupt", "interrupt": 100, "event": None}
+    guest.status["sources"] = [
+        source(ready=False, reason=reason), source(id=7, name="slow", **slow), source(id=8, name="line", **line),
+    ]  # fmt: skip
+    shown = command("status").stdout
+    rows = [" ".join(row.split()) for row in shown.splitlines()]
+    assert "0 memory ghes-v2 event 0x200 4096 free" in rows
+    assert "7 slow ghes polled, 500 ms 4096 unread" in rows
+    assert "8 line ghes-v2 interrupt 100 4096 free" in rows
+    assert f"source 'memory': {reason}" in rows
+    fits(json.loads(command("status", "--json").stdout))
 
 
 def test_json_is_of_the_form_that_is_documented(guest: WatchedGuest, command: Command) -> None:

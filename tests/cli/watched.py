@@ -120,6 +120,31 @@ def status(vcpus: int = 2, events: int = 3, **more: Any) -> dict[str, Any]:
     }
 
 
+def source(**more: Any) -> dict[str, Any]:
+    """An error source."""
+    return {
+        "name": "memory",
+        "id": 0,
+        "type": "ghes-v2",
+        "notify": "sdei",
+        "event": 0x200,
+        "interrupt": None,
+        "poll_ms": None,
+        "block": 4096,
+        "raw": 4096,
+        "records": 1,
+        "sections": 1,
+        "address": 0x7FD0_1000,
+        "address_register": 0x7FD0_0000,
+        "read_ack": 0x7FD0_0008,
+        "state": "free",
+        "status": 0,
+        "ready": True,
+        "reason": None,
+        **more,
+    }
+
+
 def rates(vcpus: int = 2) -> dict[str, Any]:
     """What happens a second."""
     return {"over_ns": 1_000_000_000, "calls": [12.0] * vcpus, "delivered": [5.04] * vcpus, "shared_delivered": 0.0}

@@ -98,11 +98,13 @@ class Control:
     @handles(
         "hello",
         result="`protocol` (1), `pid` of the backend, `name`, `nr_cpus`, `epoch`, `kernels`, "
+        "`reports` (hardware errors that this backend has reported), "
         "`identity`: [which guest it is](#which-guest)",
     )
     def _hello(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         firmware = self._server.firmware
         boot = {"epoch": firmware.machine.epoch, "kernels": firmware.machine.kernels}
+        boot["reports"] = self._server.errors.reports
         return {"protocol": PROTOCOL, "pid": os.getpid(), **boot, **self._about}
 
     @handles(

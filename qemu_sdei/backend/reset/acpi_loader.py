@@ -21,6 +21,7 @@ from qemu_sdei.boot import acpi
 from qemu_sdei.boot.acpi import FILES
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig, Entry
+from qemu_sdei.boot.user_tables import unpacked, unpacked_errors
 from qemu_sdei.errors import GuestError
 from qemu_sdei.monitor.ops import MicroOp
 from qemu_sdei.monitor.window import Window
@@ -35,8 +36,11 @@ class AcpiLoader(Loader):
     """Loads a Linux kernel, with QEMU's tables and ours."""
 
     def __init__(self, config: BootConfig, window: Window, announced: Announced) -> None:
-        """Raises UsageError: what the configuration names cannot be booted, or there are too many error sources."""
+        """Raises UsageError: what the configuration names cannot be booted, there are too many error sources, or a
+        table of the user's cannot be.
+        """
         super().__init__(config, window)
+        self._added = acpi.Added(unpacked(config.acpi_tables), unpacked_errors(config.boot_errors))
         self._announced = announced
         AcpiArea.of(config).sources(announced.sources)
         self._sizes = {name: _SIZES.get(name, _SMALL) for name in FILES}
@@ -60,7 +64,7 @@ class AcpiLoader(Loader):
 
     def load(self, epoch: int) -> Entry:
         """See `Loader`."""
-        return acpi.load(self._window.ram, self._config, self._files(), self._announced, epoch)
+        return acpi.load(self._window.ram, self._config, self._files(), self._announced, self._added, epoch)
 
     def _reads(self) -> list[Transfer]:
         found = find(self._fw_cfg.directory(FIRST_DIRECTORY), FILES)
@@ -92,7 +96,7 @@ class AcpiLoader(Loader):
         return {name: self._contents(name) for name in FILES} | more
 
     def _tells(self) -> list[Transfer]:
-        pointers = acpi.link(self._config, self._files(), self._announced).pointers
+        pointers = acpi.link(self._config, self._files(), self._announced, self._added.tables).pointers
         found = find(self._directory(), [pointer.file for pointer in pointers])
         last = max(place.end for place in (*self._places.values(), *self._more().values()))
         transfers = []
