@@ -32,6 +32,7 @@ LOG = (
     "psci: SMC Calling Convention v1.2",
     "sdei: SDEIv1.1 (0x4b564d) detected in firmware.",
     "HEST: Table parsing has been initialized.",
+    "GHES: APEI firmware first mode is enabled by APEI bit and WHEA _OSC.",
     "ACPI: Interpreter enabled",
 )
 GHES = 0x324
@@ -66,6 +67,7 @@ def test_linux_has_our_tables(series: str) -> None:
             oem=Oem(b"BOCHS ", b"BXPC    "),
             ghes=[GhesSource(GHES, source.address_register, source.block_size, source.read_ack)],
             agdi_event=0x325,
+            firmware_first=True,
         )
         for table in ours:
             assert tables[table.signature] == table.to_bytes()
