@@ -26,6 +26,7 @@ from qemu_sdei.backend.control.commands import requests_in  # noqa: E402
 from qemu_sdei.backend.control.control_socket import Control  # noqa: E402
 from qemu_sdei.backend.control.document_schema import SCHEMA  # noqa: E402
 from qemu_sdei.backend.control.handover_commands import HandoverCommands  # noqa: E402
+from qemu_sdei.backend.control.host_error_commands import HostErrorCommands  # noqa: E402
 from qemu_sdei.backend.control.injection_commands import InjectionCommands  # noqa: E402
 from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
 from qemu_sdei.backend.control.nmi_commands import NmiCommands  # noqa: E402
@@ -349,7 +350,15 @@ def control() -> str:
     """The control protocol: its requests from the handlers' own words, the rest from the `.in`."""
     text = (ROOT / "docs/reference/control-protocol.in").read_text()
     tables: dict[str, tuple[type, ...]] = {
-        "@CONTROL@": (Control, InjectionCommands, LookCommands, RasCommands, NotifierCommands, NmiCommands),
+        "@CONTROL@": (
+            Control,
+            InjectionCommands,
+            LookCommands,
+            RasCommands,
+            HostErrorCommands,
+            NotifierCommands,
+            NmiCommands,
+        ),
         "@MIGRATION@": (HandoverCommands,),
         "@SNAPSHOT@": (SnapshotCommands,),
     }

@@ -15,13 +15,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qemu_sdei import __version__, boundedlog, locks, rundir
 from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.backend.control.state_document import form, machine_of
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import memory_limit
+from qemu_sdei.backend.loop.event_log import complain
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
@@ -42,6 +43,9 @@ from qemu_sdei.smccc.userfile import load_services
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.ring import Ring
 from qemu_sdei.trace.trace_file import Recorder
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.loop.memory_signals import MemorySignals
 
 _DOORBELL_TIMEOUT = 30.0
 _MAX_MONITOR = 1 << 20
@@ -108,6 +112,7 @@ def serve(options: argparse.Namespace) -> int:
     _place_errors(server, config, profile)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
+    signals = _memory_signals(server) if server.errors.placed else None
     if options.lifeline:
         lifeline = Lifeline(
             server.descriptors,
@@ -140,6 +145,8 @@ def serve(options: argparse.Namespace) -> int:
         ring.commit()
         if server.recorder is not None:
             server.recorder.close()
+        if signals is not None:
+            signals.close()
         if lifeline is not None:
             lifeline.close()
         os.close(lock)
@@ -172,7 +179,20 @@ def _place_errors(server: Server, config: GuestConfig, profile: Profile) -> None
         return
     area = AcpiArea.of(boot)
     server.errors.placed = area.sources(profile.sources)
+    server.host_errors.usable = range(server.window.ram_base, area.base)
     server.errors.stage = Stage(server.window.ram, server.window.ram_base, area)
+
+
+def _memory_signals(server: Server) -> MemorySignals | None:
+    """Hears of pages that go bad at the host, before any other thread is started."""
+    # Imported here: ctypes takes some milliseconds, and only guests with error sources can be told.
+    from qemu_sdei.backend.loop.memory_signals import MemorySignals
+
+    try:
+        return MemorySignals(server.descriptors, server.host_errors.signalled)
+    except OSError as error:
+        complain(f"the guest will not be told of memory that goes bad at the host: {error}")
+        return None
 
 
 def _monitor(directory: Path) -> tuple[int, int]:

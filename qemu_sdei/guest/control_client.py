@@ -379,6 +379,20 @@ class ControlClient:
         """
         return self.request("interrupt", {"intid": intid, "look": look}, timeout=2 * self.timeout)
 
+    def memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> dict[str, Any]:
+        """Tell of a page of guest RAM that is bad at the host: {page, source, vcpu, outcome} of how it is reported.
+
+        Args:
+            address: guest physical, in that page.
+            source: name of the error source; None: the first that is ready.
+            vcpu: which one is told; None: any.
+
+        Raises:
+            UsageError: that is no page of the guest's. `NotDeliveredError`: no source can report it now.
+        """
+        asked = {"address": address, "source": source, "vcpu": vcpu}
+        return self.request("memory_error", asked, timeout=2 * self.timeout)
+
     def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> dict[str, Any]:
         """Give the guest an NMI: see `qemu_sdei.guest.nmi`."""
         return self.request("nmi", {"vcpu": vcpu, "by": by}, timeout=2 * self.timeout)

@@ -88,7 +88,7 @@ class Deaf:
     def waits(self, intid: int | None) -> bool:
         return False
 
-    def refresh(self, intids: Iterable[int], then: Callable[[], None]) -> None:
+    def refresh(self, intids: Iterable[int], then: Callable[[], object]) -> None:
         then()
 
 

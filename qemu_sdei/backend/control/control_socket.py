@@ -18,6 +18,7 @@ from qemu_sdei.backend.control import kvm_regs
 from qemu_sdei.backend.control.commands import Command, Field, Number, commands_of, handles, integer
 from qemu_sdei.backend.control.connections import MAX_LINE, Client, Connections
 from qemu_sdei.backend.control.handover_commands import HandoverCommands
+from qemu_sdei.backend.control.host_error_commands import HostErrorCommands
 from qemu_sdei.backend.control.injection_commands import InjectionCommands
 from qemu_sdei.backend.control.look_commands import LookCommands
 from qemu_sdei.backend.control.nmi_commands import NmiCommands
@@ -54,6 +55,7 @@ class Control:
             **InjectionCommands(server, self._connections).commands,
             **LookCommands(server).commands,
             **RasCommands(server, self._connections).commands,
+            **HostErrorCommands(server, self._connections).commands,
             **NotifierCommands(server, self._connections).commands,
             **NmiCommands(server, self._connections).commands,
             **self._handover.commands,

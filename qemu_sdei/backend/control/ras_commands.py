@@ -44,8 +44,7 @@ class RasCommands:
         def sources() -> dict[str, Any]:
             return {"sources": errors.report()}
 
-        lines = [each.source.interrupt for each in errors.placed if each.source.interrupt is not None]
-        return self._when_looked(lines, client, message, sources)
+        return self._when_looked(errors.lines(), client, message, sources)
 
     @handles(
         "ras_report",

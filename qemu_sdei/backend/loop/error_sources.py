@@ -89,6 +89,18 @@ class ErrorSources:
 
     # ---- what is there
 
+    def lines(self) -> list[int]:
+        """The interrupts that tell of errors."""
+        return [each.source.interrupt for each in self.placed if each.source.interrupt is not None]
+
+    def refresh(self, then: Callable[[], object]) -> None:
+        """Have it found out which interrupts would reach the guest, then call `then`, now or later."""
+        lines = self.lines()
+        if not lines:
+            then()
+        else:
+            self.notifications.refresh(lines, then)
+
     def find(self, name: str) -> ErrorSource:
         """The source of this name. Raises `UsageError`."""
         found = next((each for each in self.placed if each.source.name == name), None)

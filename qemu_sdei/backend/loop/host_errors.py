@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from qemu_sdei.backend.loop.event_log import EventLog, complain
+from qemu_sdei.backend.loop.notifications import Outcome, Then
 from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.monitor.window import Window
@@ -33,6 +35,9 @@ class Sources(Protocol):
 
     placed: tuple[ErrorSource, ...]
 
+    def refresh(self, then: Callable[[], object]) -> None:
+        """Have it found out which interrupts would reach the guest, then call `then`, now or later."""
+
     def find(self, name: str) -> ErrorSource:
         """The source of this name. Raises `UsageError`."""
 
@@ -42,8 +47,8 @@ class Sources(Protocol):
     def target(self, placed: ErrorSource, pe: int | None) -> int | None:
         """The vCPU whose event is to be triggered."""
 
-    def tell(self, placed: ErrorSource, block: bytes, pe: int | None, *, address: int | None = None) -> int | None:
-        """Write an error and tell the guest. Returns the vCPU that is told."""
+    def tell(self, placed: ErrorSource, block: bytes, pe: int | None, *, then: Then | None = None) -> int | None:
+        """Write an error and tell the guest. Returns the vCPU that is told. `then`: called with what became of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,19 @@ class _Bad:
 
 
 class HostErrors:
-    """Those of one guest."""
+    """Those of one guest.
 
-    def __init__(self, window: Window, sources: Sources, log: EventLog, usable: Callable[[], range]) -> None:
-        """`usable`: guest physical addresses that are the guest's: RAM without what the firmware has there."""
+    Attributes:
+        usable: guest physical addresses that are the guest's: RAM without what the firmware has there.
+    """
+
+    def __init__(self, window: Window, sources: Sources, log: EventLog, paused: Callable[[], bool]) -> None:
+        """`paused`: whether the guest's RAM must be left alone, because the guest is being handed over."""
+        self.usable = range(window.ram_base, window.base)
         self._window = window
         self._sources = sources
         self._log = log
-        self._usable = usable
+        self._paused = paused
         self._waiting: list[_Bad] = []
 
     def report(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> Reported:
@@ -116,16 +126,16 @@ class HostErrors:
                 self._say(f"page {page:#x} of guest RAM has gone bad, and {MAX_WAITING} wait to be reported", page)
                 continue
             self._waiting.append(_Bad(page, touched, now))
-        self.tick()
+        self._sources.refresh(self.tick)
 
     def tick(self) -> int:
         """Report what waits, as far as it can be. Returns after how many milliseconds this is to be called again."""
-        if not self._waiting:
+        if not self._waiting or self._paused():
             return FOREVER_MS
         now, left = self._log.clock(), []
         for bad in self._waiting:
             try:
-                self._tell(bad.page, None, None, touched=bad.touched)
+                self._tell(bad.page, None, None, touched=bad.touched, then=partial(self._told, bad))
             except SdeiError as error:
                 if now - bad.since_ns < LIMIT_NS:
                     left.append(bad)
@@ -134,6 +144,10 @@ class HostErrors:
         self._waiting = left
         return AGAIN_MS if left else FOREVER_MS
 
+    def _told(self, bad: _Bad, outcome: Outcome) -> None:
+        if outcome.made is False:  # nobody came for it: by another source, or once more
+            self._waiting.append(bad)
+
     def _page(self, address: int) -> int:
         """The page of an address, if it is the guest's. Raises `UsageError`."""
         window = self._window
@@ -141,12 +155,14 @@ class HostErrors:
         if not window.ram_base <= page < window.ram_base + window.ram_size:
             end = window.ram_base + window.ram_size - 1
             raise UsageError(f"{address:#x} is no guest RAM: that is {window.ram_base:#x} to {end:#x}")
-        if page not in self._usable():
+        if page not in self.usable:
             what = "the frame window" if page >= window.base else "the firmware's tables and error status blocks"
             raise UsageError(f"page {page:#x} is no guest's: it is of {what}; start the guest anew elsewhere")
         return page
 
-    def _tell(self, page: int, placed: ErrorSource | None, vcpu: int | None, *, touched: bool) -> Reported:
+    def _tell(
+        self, page: int, placed: ErrorSource | None, vcpu: int | None, *, touched: bool, then: Then | None = None
+    ) -> Reported:
         block = _block(page)
         order = (Notify.SEA, *_ORDER) if touched else _ORDER
         if placed is not None:
@@ -159,7 +175,7 @@ class HostErrors:
         for each in tried:
             try:
                 self._sources.check(each, block, vcpu, force=False)
-                told = self._sources.tell(each, block, self._sources.target(each, vcpu))
+                told = self._sources.tell(each, block, self._sources.target(each, vcpu), then=then)
             except NotDeliveredError as error:
                 why.append(str(error))
                 continue

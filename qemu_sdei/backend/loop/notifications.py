@@ -58,7 +58,7 @@ class Notifications(Protocol):
     def waits(self, intid: int | None) -> bool:
         """Whether an interrupt, or an abort (None), has been asked for and not been made yet."""
 
-    def refresh(self, intids: Iterable[int], then: Callable[[], None]) -> None:
+    def refresh(self, intids: Iterable[int], then: Callable[[], object]) -> None:
         """Have a vCPU look at these interrupts; then call `then`, now or later."""
 
     def interrupt(self, intid: int, *, then: Then | None = None) -> None:

@@ -137,7 +137,7 @@ class Notifier:
         waiting = self._guest.firmware.notices.waiting.values()
         return any(notice.kind is kind and intid in (None, notice.value) for notice in waiting)
 
-    def refresh(self, intids: Iterable[int], then: Callable[[], None]) -> None:
+    def refresh(self, intids: Iterable[int], then: Callable[[], object]) -> None:
         """Have a vCPU look at these interrupts, for `why_no_interrupt`; then call `then`, from `tick`."""
         left = set(intids)
 

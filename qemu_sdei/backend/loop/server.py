@@ -25,6 +25,7 @@ from qemu_sdei.backend.loop.error_sources import ErrorSources
 from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.frame_checks import FrameChecks
 from qemu_sdei.backend.loop.frame_hooks import FrameHooks
+from qemu_sdei.backend.loop.host_errors import HostErrors
 from qemu_sdei.backend.loop.journal import FULL, Journal, Record
 from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
@@ -76,6 +77,7 @@ class Server:
         recorder: what writes the trace file of `run --trace`, if there is one.
         looks: where vCPUs are, for whoever asks.
         errors: its error sources.
+        host_errors: pages of its RAM that go bad at the host.
         notifier: aborts and interrupts, for whoever makes them.
     """
 
@@ -93,6 +95,7 @@ class Server:
         self.notifier = Notifier(self, guest, self.kicks, self.log, self.looks.sleeps)
         self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving, self.notifier)
         self.notifier.on_lost = self.errors.not_told
+        self.host_errors = HostErrors(window, self.errors, self.log, lambda: self.paused)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
@@ -196,7 +199,7 @@ class Server:
                     self._counted.tell()
                     self._ring.commit()
                     descriptors.serve(0)
-                    self.notifier.tick()
+                    self._tick()
                     look()
                     frame = self.answer_function()
                     poll_word[Header.POLL] = 1
@@ -235,17 +238,21 @@ class Server:
         must not can have its own rings left out: so no sleep is without end.
         """
         self._counted.tell()
-        self.notifier.tick()
+        self._tick()
         self.log.ring.commit()
         limit = _SECOND_LOOK_MS
         while not self.descriptors.serve(limit) and self.window.seq == self._seen:
             self.window.header[Header.POLL] = 0
-            again = self.notifier.tick()
+            again = self._tick()
             if self.hooks.heartbeat_ms:
                 limit = min(self.hooks.heartbeat_ms, again)
                 self.hooks.ask_for_heartbeat()
                 continue
             limit = min(_LONGEST_SLEEP_MS if self._heard else 2 * limit, _LONGEST_SLEEP_MS, again)
+
+    def _tick(self) -> int:
+        """Go on with what waits for time to pass. Returns after how many milliseconds this is to be called again."""
+        return min(self.notifier.tick(), self.host_errors.tick())
 
     # ---- paused ------------------------------------------------------------------------------------------------------
 

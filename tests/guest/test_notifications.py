@@ -1,0 +1,108 @@
+"""Stock Linux hears of hardware errors by each notification that it takes: an external abort, an interrupt, polling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qemu_sdei.errors import NotDeliveredError
+from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.ras import Memory
+from qemu_sdei.ras.block import block
+from qemu_sdei.ras.entry import entry
+from qemu_sdei.vm.options import GuestOptions
+from tests.guest.guests import until
+
+pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
+
+SOURCES = """
+[[source]]
+name = "abort"
+notify = "sea"
+
+[[source]]
+name = "line"
+notify = "interrupt"
+interrupt = 208
+
+[[source]]
+name = "slow"
+notify = "polled"
+poll = 100
+"""
+ZERO = '[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n'
+BUS_ERROR = 128 + 7
+SPIN = "while :; do :; done"
+
+
+def memory_error(page: int) -> bytes:
+    section = Memory(physical_address=page, physical_address_mask=0xFFFF_FFFF_FFFF_F000)
+    return block([entry(section, "recoverable")]).pack()
+
+
+def stack_page(guest: Guest) -> int:
+    """Physical address of the page that the process's stack pointer is in, which it touches all the time."""
+    where = "sed -n 's/.*-\\([0-9a-f]*\\) .*\\[stack\\]/\\1/p' /proc/$(cat /tmp/pid)/maps"
+    top = int(guest.run(where).output.split()[-1], 16)
+    shown = "hexdump -v -e '8/1 \"%02x\"'"
+    for number in range(1, 16):  # arguments and environment lie above it, and are not touched
+        look = f"dd if=/proc/$(cat /tmp/pid)/pagemap bs=8 skip={top // 4096 - number} count=1 2>/dev/null | {shown}"
+        found = int.from_bytes(bytes.fromhex(guest.run(look).output.split()[-1]), "little")
+        if number > 1 and found >> 63:
+            return (found & (1 << 55) - 1) * 4096
+    raise AssertionError("the process has no stack in memory")
+
+
+def state(control: ControlClient, name: str) -> dict[str, Any]:
+    (found,) = (each for each in control.ras_sources() if each["name"] == name)
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("series", [pytest.param("6.1", marks=pytest.mark.slow), "6.12"])
+def test_linux_takes_each_of_them(series: str, tmp_path: Path) -> None:
+    (tmp_path / "events.toml").write_text(ZERO + SOURCES)
+    with Guest(GuestOptions(series=series, ras=True, smp=2, events=tmp_path / "events.toml")) as guest:
+        guest.wait_shell()
+        guest.run("dmesg -n 1")
+        log = guest.run("dmesg | grep -e GHES -e HEST").output
+        assert "enabled by APEI bit and WHEA _OSC" in log
+        assert "Failed to map GSI" not in log
+        with guest.client() as control:
+            assert [(each["name"], each["reason"]) for each in control.ras_sources()] == [
+                ("abort", None), ("line", None), ("slow", None),
+            ]  # fmt: skip
+            guest.run(f"({SPIN}) & echo $! >/tmp/pid")
+            for number, name in enumerate(("line", "slow", "abort")):
+                page = 0x4A00_0000 + number * 0x1000
+                told = control.ras_report(name, memory_error(page), wait=True, timeout=20)
+                assert told["outcome"] == "queued"
+                until(f"{name}: read and acknowledged", lambda: state(control, name)["state"] == "free")  # noqa: B023
+            log = guest.run("dmesg").output
+            for number in range(3):
+                assert f"Memory failure: {0x4A000 + number:#x}" in log
+            assert "Source: 1" in log, "the interrupt's"
+            assert guest.run("kill -0 $(cat /tmp/pid)").status == 0, "APEI has claimed the abort"
+            assert "abort" not in guest.run("dmesg | grep -i abort").output
+
+            # A page of the very process that the abort hits is bad: it gets a SIGBUS, and nothing else does.
+            control.ras_report("abort", memory_error(stack_page(guest)), wait=True, timeout=20)
+            assert guest.run("wait $(cat /tmp/pid); echo $?").output.split() == [str(BUS_ERROR)]
+            assert "hardware memory corruption" in guest.run("dmesg").output
+
+            # An abort that no record explains: the process that it hits dies of it.
+            guest.run(f"({SPIN}) & echo $! >/tmp/pid")
+            taken = control.abort(None, address=0x1234_5678)
+            assert taken["el"] == 0
+            assert guest.run("wait $(cat /tmp/pid); echo $?").output.split() == [str(BUS_ERROR)]
+
+            guest.run("echo 0 >/sys/devices/system/cpu/cpu1/online")
+            with pytest.raises(NotDeliveredError, match="source 'abort': vCPU 1 is off"):
+                control.ras_report("abort", memory_error(0x4A10_0000), vcpu=1)
+            assert state(control, "abort")["state"] == "free"
+            with pytest.raises(NotDeliveredError, match="has not enabled interrupt 209"):
+                control.interrupt(209)
+        assert guest.poweroff().guest
