@@ -9,6 +9,7 @@ from typing import Any, Final
 COMMANDS: Final = (
     "inject",
     "sources",
+    "fuzz",
     "victim",
 )
 """Each is a module `ras_NAME` with `register(subparsers)`; help has them in this order."""

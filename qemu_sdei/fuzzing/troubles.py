@@ -27,8 +27,9 @@ _SUFFIX: Final = re.compile(r"\.(?:isra|constprop|part|cold|llvm)(?:\.\d+)?")
 _NUMBER: Final = re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b")
 _ENTERED: Final = re.compile(
     r"__sdei_asm_handler|el[01]_interrupt|el[01][ht]?_(?:32_|64_)?(?:irq|fiq|sync|error|svc|undef)(?:_handler)?|ret_from_fork"
+    r"|irq_work_single|process_one_work|task_work_run|(?:__do|handle)_softirqs?"
 )
-"""Below these is what was interrupted, which is another one each time."""
+"""Below these is what was interrupted, or who does what others have put off: another one each time."""
 _REPORTING: Final = frozenset((
     "dump_backtrace", "show_stack", "dump_stack", "dump_stack_lvl", "show_regs", "panic", "vpanic", "nmi_panic",
     "print_report", "kasan_report", "kasan_check_range", "__warn", "report_bug", "warn_slowpath_fmt", "__warn_printk",
@@ -134,6 +135,17 @@ def _sign(line: str) -> Level | None:
     return None
 
 
+def own_frames(frames: Sequence[str]) -> tuple[str, ...]:
+    """Functions of a call trace, the innermost first, without those that report and those that were interrupted."""
+    start = 0
+    while start < len(frames) and frames[start] in _REPORTING:
+        start += 1
+    end = start + 1
+    while end < len(frames) and not _ENTERED.fullmatch(frames[end]):
+        end += 1
+    return tuple(frames[start:end][:MAX_FRAMES])
+
+
 class _Report:
     """A trouble while its lines come."""
 
@@ -169,12 +181,7 @@ class _Report:
 
     def _stack(self) -> tuple[str, ...]:
         frames = [_SUFFIX.sub("", each) for each in self._frames]
-        while frames and frames[0] in _REPORTING:
-            del frames[0]
-        for number, each in enumerate(frames):
-            if number and _ENTERED.fullmatch(each):
-                frames = frames[:number]
-                break
+        frames = list(own_frames(frames))
         if not frames:
             at = _AT.search(self.lines[0])
             name = self._pc or (at[2] if at else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -63,8 +63,8 @@ class Observed:
     """The guest did what it was asked to afterwards, within the limit."""
     taken: bool | None = None
     """The kernel went on to handle what the block says; None: that is not known, and the console must tell."""
-    where: tuple[str, ...] = ()
-    """Of one that hangs: which function each vCPU is in."""
+    stuck: tuple[str, ...] = ()
+    """Of one that hangs: the call trace of a vCPU that does not get on, as `troubles.own_frames` has it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ def judge(seen: Observed, *, asks_to_panic: bool) -> Judged:
             return Judged(Verdict.PANIC_AS_ASKED, panic, "a page of init was said to be bad")
         return Judged(Verdict.PANIC, cause, troubles=found)
     if cause is not None and cause.level is not Level.WARNING:
+        if cause.level is Level.STALL and not cause.stack:
+            cause = replace(cause, stack=seen.stuck)
         return Judged(_OF_LEVEL[cause.level], cause, troubles=found)
     if not seen.completed or not seen.alive:
         what = "its handler did not end" if not seen.completed else "it does nothing any more"
@@ -116,9 +118,5 @@ def judge(seen: Observed, *, asks_to_panic: bool) -> Judged:
 
 
 def _stuck(seen: Observed) -> Trouble | None:
-    """A hang by where its vCPUs are; those that idle say nothing."""
-    busy = tuple(dict.fromkeys(each for each in seen.where if each and not _IDLE.search(each)))
-    return Trouble(Level.STALL, f"hangs in {', '.join(busy)}", busy) if busy else None
-
-
-_IDLE: Final = re.compile(r"\bidle\b|_idle|idle_|cpu_do_idle|wfi")
+    """A hang of which the kernel says nothing, by where it is."""
+    return Trouble(Level.STALL, f"no end in {seen.stuck[0]}", seen.stuck) if seen.stuck else None

@@ -13,8 +13,7 @@ FOUND: dict[str, tuple[str, list[tuple[Level, str, tuple[str, ...]]]]] = {
     "nothing": (consoles.LOGGED, []),
     "a warning": (
         consoles.WARNED,
-        [(Level.WARNING, "WARNING: CPU: 1 PID: 17 at", ("frobnicate", "frob_work", "process_one_work", "worker_thread",
-                                                       "kthread"))],
+        [(Level.WARNING, "WARNING: CPU: 1 PID: 17 at", ("frobnicate", "frob_work"))],
     ),
     "an oops": (consoles.OOPS, [(Level.OOPS, "Unable to handle kernel paging", ("print_things", "print_section",
                                                                                "irq_work_run"))]),

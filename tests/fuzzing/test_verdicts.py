@@ -64,12 +64,14 @@ def test_the_same_fault_is_known_again_and_worse_ones_are_others() -> None:
     assert oops.key.partition(": ")[2] == died.key.partition(": ")[2]
 
 
-def test_a_hang_is_known_by_where_vcpus_are() -> None:
-    there = Observed("", completed=False, alive=False, where=("go_through", "cpu_do_idle"))
+def test_a_hang_is_known_by_where_it_is() -> None:
+    there = Observed("", completed=False, alive=False, stuck=("go_through", "handle_it"))
     judged = judge(there, asks_to_panic=False)
     assert judged.trouble is not None
-    assert judged.trouble.stack == ("go_through",)
-    other = judge(Observed("", completed=False, alive=False, where=("", "elsewhere")), asks_to_panic=False)
+    assert judged.trouble.stack == ("go_through", "handle_it")
+    told = judge(Observed(consoles.STALL, completed=False, stuck=("go_through", "handle_it")), asks_to_panic=False)
+    assert told.key == judged.key, "whether the kernel has noticed it is of no account"
+    other = judge(Observed("", completed=False, alive=False, stuck=("elsewhere",)), asks_to_panic=False)
     assert other.key != judged.key
     unknown = judge(Observed("", completed=False, alive=False), asks_to_panic=False)
     assert (unknown.trouble, unknown.note) == (None, "its handler did not end")
