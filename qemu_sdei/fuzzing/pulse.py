@@ -24,11 +24,16 @@ echo on >/proc/sys/kernel/printk_devkmsg
 echo 0 >/proc/sys/kernel/panic
 dmesg -n 7
 cd /sys/kernel/tracing
-n=$(grep -o ' {_HANDLES}[.a-z0-9]*$' /proc/kallsyms | head -n 1 | tr -d ' ')
-test -n "$n" && echo "p:{_PROBE} $n" >kprobe_events && echo 1 >events/kprobes/{_PROBE}/enable
+echo 'p:{_PROBE} {_HANDLES}' >kprobe_events || {{
+    n=$(grep -o -m 1 ' {_HANDLES}[.][.a-z0-9]*$' /proc/kallsyms | tr -d ' ')
+    test -n "$n" && echo "p:{_PROBE} $n" >kprobe_events
+}}
+echo 1 >events/kprobes/{_PROBE}/enable
 cat kprobe_profile
 """
-"""printk.devkmsg: Linux takes ten lines of a program in five seconds otherwise."""
+"""printk.devkmsg: Linux takes ten lines of a program in five seconds otherwise. A function of which the compiler made
+another one has a suffix.
+"""
 _READY: Final = 30.0
 
 
