@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei import rundir
 from qemu_sdei.errors import SdeiError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.guest.start import Boot
@@ -18,7 +21,8 @@ from qemu_sdei.saving.saved import Saved
 from qemu_sdei.vm.options import END
 
 _PATIENCE: Final = 240.0
-_NAME: Final = 24
+_COPY: Final = re.compile(r"-fuzz-\d+$")
+_NAME: Final = 22
 """Characters of the guest's name that its copy's begins with."""
 
 
@@ -68,7 +72,7 @@ def copy_of(path: Path, *, trust: bool, progress: Progress = no_progress) -> Gue
         saved_trust.check(saved.path, saved.wants())
     options = replace(
         saved.options,
-        name=None,
+        name=_free(saved.config.name),
         memory=saved.config.ram_size,
         pad_memory=False,
         forwards=(),  # those ports the guest itself has
@@ -87,6 +91,8 @@ def closed(guest: Guest) -> None:
         guest.close()  # each step of it can be done again
 
 
-def named(name: str) -> str:
+def _free(name: str) -> str:
     """What a copy of guest `name` is called."""
-    return f"{name[:_NAME]}-fuzz"
+    taken = {each.name for each in rundir.running()}
+    stem = f"{_COPY.sub('', name)[:_NAME]}-fuzz"
+    return next(each for number in itertools.count(1) if (each := f"{stem}-{number}") not in taken)

@@ -29,6 +29,8 @@ _QUIET: Final = 1.5
 _LAST_WORDS: Final = 8.0
 _LATE: Final = 0.7
 """Seconds for work that the kernel has put off, where one case is looked at alone."""
+_EARLY: Final = 0.2
+"""Of the limit: when a handler that still runs is looked at for the first time."""
 _LOOK: Final = 0.05
 _LOOK_FIRST: Final = 0.001
 _RECORDS: Final = 200
@@ -77,6 +79,8 @@ class Target:
         self._guest: Guest | None = None
         self._pulse: Pulse | None = None
         self._handled: int | None = None
+        self._hung: set[tuple[str, ...]] = set()
+        """Call traces of handlers that did not end."""
         self.source: dict[str, Any] = {}
         """The error source, as the backend describes it."""
         self.kernel = ""
@@ -182,14 +186,22 @@ class Target:
         return self._seen(start, beat, completed=completed)
 
     def _is_handled(self, control: ControlClient, start: int) -> bool:
-        """Whether the kernel's handler has ended, within the limit; not of one that panics."""
-        deadline = time.monotonic() + self._limit
+        """Whether the kernel's handler has ended, within the limit; not of one that panics, or hangs where another
+        handler has hung before.
+        """
+        began = time.monotonic()
         pause = _LOOK_FIRST
+        early = False
         while not self.guest.console_text.panicked_since(start):
             if self._is_idle(control):
                 return True
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - began
+            if waited >= self._limit:
                 break
+            if not early and waited >= self._limit * _EARLY:
+                early = True
+                if self._stuck() in self._hung:
+                    break
             time.sleep(pause)
             pause = min(2 * pause, _LOOK)
         return False
@@ -209,6 +221,7 @@ class Target:
         if beat is None:
             if not console.panicked_since(start):
                 stuck = self._stuck()
+                self._hung |= {stuck} if stuck else set()
             self._hear_out(start)
         text = self.pulse.without(console.since(start)[0])
         taken = None
