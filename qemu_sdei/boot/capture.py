@@ -24,7 +24,8 @@ _PROGRAM: Final = "kdump"
 _SCRIPT: Final = r"""
 found=$(dmesg | sed -n 's/.*sdei: \(SDEIv[0-9.]* ([0-9a-fx]*)\) detected in firmware.*/\1/p' | head -n 1)
 echo "sdei ${found:-none}"
-echo "cpus $(cat /sys/devices/system/cpu/online)"
+echo cpus $(dmesg | sed -n 's/.*physical CPU 0x0*\([0-9a-f][0-9a-f]*\) .*/\1/p
+	s/.*Booted secondary processor 0x0*\([0-9a-f][0-9a-f]*\) .*/\1/p')
 /bin/kdump copy
 """
 """What the capture kernel's init runs; `qemu_sdei/guest/kdump_stages.py` reads what it prints."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import Progress, print_json, say
 from qemu_sdei.cli.screen import raw
-from qemu_sdei.errors import KdumpError, SdeiError
+from qemu_sdei.errors import KdumpError, SdeiError, UsageError
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
@@ -54,11 +54,30 @@ def dumped(guest: Guest, args: argparse.Namespace) -> int:
 
 
 def _say_where(found: Kdump) -> None:
+    from qemu_sdei.vmcore.dump import Dump
+
+    try:
+        crash = Dump.read(found.path).crash
+    except UsageError as error:
+        say(f"qemu-sdei: warning: {error}", error=True)
+        crash = None
+    if crash is not None and crash.cpu is not None:
+        say(f"panicked: vCPU {crash.cpu}, PID {crash.pid}, {crash.comm}: {crash.message}", error=True)
     say(
         f"vmcore: {found.path} ({found.size // _MIB} MiB, {found.written // _MIB} MiB of it on disk; "
         f"`qemu-sdei vmcore` says what is in it)",
         error=True,
     )
+
+
+def _crash(found: Kdump) -> dict[str, Any] | None:
+    from qemu_sdei.cli.vmcore_command import crash_json
+    from qemu_sdei.vmcore.dump import Dump
+
+    try:
+        return crash_json(Dump.read(found.path).crash)
+    except UsageError:
+        return None
 
 
 class _Told:
@@ -117,5 +136,6 @@ class _Told:
             "vmcore": None if vmcore is None else str(vmcore),
             "size": None if found is None else found.size,
             "written": None if found is None else found.written,
+            "crash": None if found is None else _crash(found),
             "error": None if error is None else getattr(error, "message", str(error)),
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from qemu_sdei.vmcore.dump import Dump, Registers
+    from qemu_sdei.vmcore.dump import Crash, Dump, Registers
 
 _MIB: Final = 1 << 20
 _LAST: Final = 20
@@ -80,17 +80,21 @@ def _time(dump: Dump) -> str | None:
     return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
+def crash_json(crash: Crash | None) -> dict[str, Any] | None:
+    """Who panicked, as JSON."""
+    if crash is None:
+        return None
+    return {"message": crash.message, "vcpu": crash.cpu, "pid": crash.pid, "comm": crash.comm}
+
+
 def _document(dump: Dump) -> dict[str, Any]:
-    crash = dump.crash
     return {
         "release": dump.release,
         "build_id": dump.build_id,
         "crash_time": dump.crash_time,
         "memory": dump.memory,
         "stored": dump.stored,
-        "crash": None
-        if crash is None
-        else {"message": crash.message, "vcpu": crash.cpu, "pid": crash.pid, "comm": crash.comm},
+        "crash": crash_json(dump.crash),
         "cpus": [
             {
                 "pid": one.pid,

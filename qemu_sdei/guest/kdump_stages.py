@@ -33,6 +33,15 @@ SENTENCES: Final = {
     Stage.VMCORE: "vmcore copied",
     Stage.OFF: "powered off",
 }
+NOT_REACHED: Final = {
+    Stage.LOADED: "the capture kernel was not loaded",
+    Stage.CRASH: "the kernel did not crash",
+    Stage.KERNEL: "the capture kernel did not start",
+    Stage.INIT: "the capture kernel did not come to its init",
+    Stage.SDEI: "the capture kernel does not take SDEI events",
+    Stage.VMCORE: "the vmcore was not copied",
+    Stage.OFF: "the capture kernel did not power off",
+}
 NEXT: Final = {
     Stage.LOADED: "waiting for the crash",
     Stage.CRASH: "waiting for the capture kernel",
@@ -124,7 +133,8 @@ class CaptureWords:
 
     sdei: str | None = None
     """The version that its kernel has found; "none"."""
-    cpus: str = ""
+    vcpus: tuple[int, ...] = ()
+    """That its kernel runs on."""
     copying: Copying | None = None
     copied: tuple[int, int] | None = None
     """Bytes of the vmcore, and those that were written."""
@@ -136,14 +146,20 @@ class CaptureWords:
         for line in lines:
             if found := re.fullmatch(r"sdei (.{1,64})", line):
                 self.sdei = found[1]
-            elif found := re.fullmatch(r"cpus ([0-9,-]{1,256})", line):
-                self.cpus = found[1]
+            elif found := re.fullmatch(r"cpus((?: [0-9a-f]{1,6}){1,512})", line):
+                self.vcpus = tuple(sorted(map(_vcpu, found[1].split())))
             elif found := re.fullmatch(r"copy (\d{1,16}) (\d{1,16}) (\d{1,16})", line):
                 self.copying = Copying(*map(int, found.groups()))
             elif found := re.fullmatch(r"copied (\d{1,16}) (\d{1,16})", line):
                 self.copied = (int(found[1]), int(found[2]))
             elif found := re.fullmatch(r"failed ([a-z]{1,16}) (\d{1,16})", line):
                 self.failure = (found[1], int(found[2]))
+
+
+def _vcpu(mpidr: str) -> int:
+    """The vCPU of an MPIDR, in hex digits: QEMU's `virt` has 16 of them in a cluster, with a GICv3."""
+    number = int(mpidr, 16)
+    return (number >> 8) * 16 + (number & 0xFF)
 
 
 def copy_failure(what: str, number: int, room: str) -> str:

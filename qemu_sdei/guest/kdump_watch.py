@@ -18,7 +18,7 @@ from qemu_sdei.errors import GuestError, GuestTimeoutError, SdeiError, UsageErro
 from qemu_sdei.guest import shell
 from qemu_sdei.guest.kdump_file import finished, no_room
 from qemu_sdei.guest.kdump_stages import (
-    SENTENCES,
+    NOT_REACHED,
     CaptureWords,
     Copying,
     Kdump,
@@ -87,7 +87,7 @@ class KdumpWatch:
         self._command = shell.OutputStream(record.nonce)
         self._captured = shell.OutputStream(capture.nonce_of(record.nonce))
         self._words = CaptureWords()
-        self._line = self._marks = ""
+        self._line = self._marks = self._held = ""
         self._panic: Panic | None = None
         self._began = self._news = time.monotonic()
         self._crashed_at = 0.0
@@ -122,13 +122,27 @@ class KdumpWatch:
             return
         if Stage.LOADED not in self.stages:
             self._look_for_loader(text)
+        self._take_output(self._held + text, position)
+        said = self._captured.feed(text)
+        if self._captured.begun:
+            self._reach(Stage.INIT)
+        *lines, self._line = (self._line + said)[-_HELD * 16 :].split("\n")
+        self._line = self._line[-_HELD:]
+        self._words.take([line.rstrip("\r") for line in lines])
+        self._follow_words()
+
+    def _take_output(self, text: str, position: int) -> None:
+        """Of the command up to the panic; and of the kernels."""
         crash = self._find_panic()
-        before = text
+        before, self._held = text, ""
         if crash is not None:
             before = text[: max(crash.position - (position - len(text)), 0)]
         elif Stage.CRASH in self.stages:
             before = ""
-        after = text[len(before) :]
+        elif (line := text[text.rfind("\n") + 1 :][:_HELD]).startswith("["):
+            # It may be the begin of a panic's first line.
+            before, self._held = text[: len(text) - len(line)], line
+        after = text[len(before) : len(text) - len(self._held)]
         output = self._command.feed(before)
         if output and self._listener.output is not None:
             self._listener.output(output)
@@ -137,13 +151,6 @@ class KdumpWatch:
         for log in (self._command.log, after):
             if log and self._listener.boot_log is not None:
                 self._listener.boot_log(log)
-        said = self._captured.feed(text)
-        if self._captured.begun:
-            self._reach(Stage.INIT)
-        *lines, self._line = (self._line + said)[-_HELD * 16 :].split("\n")
-        self._line = self._line[-_HELD:]
-        self._words.take([line.rstrip("\r") for line in lines])
-        self._follow_words()
 
     def _look_for_loader(self, text: str) -> None:
         self._marks = (self._marks + text)[-max(_HELD, len(text)) :]
@@ -165,15 +172,15 @@ class KdumpWatch:
 
     def _follow_words(self) -> None:
         words = self._words
-        if words.sdei is not None and words.cpus and Stage.SDEI not in self.stages:
-            self._look_at_sdei(words.sdei, words.cpus)
+        if words.sdei is not None and words.vcpus and Stage.SDEI not in self.stages:
+            self._look_at_sdei(words.sdei, words.vcpus)
         if words.copying is not None and words.copying != self._told:
             self._told, self._news = words.copying, time.monotonic()
             if self._listener.copying is not None:
                 self._listener.copying(words.copying)
         if words.failure is not None and words.copied is None:
             what, number = words.failure
-            self._fail(copy_failure(what, number, no_room(self._part)))
+            self._fail(copy_failure(what, number, no_room(self._part)), shown=False)
         if words.copied is not None and Stage.VMCORE not in self.stages:
             try:
                 self._path = finished(self._part, self._target, words.copied[0])
@@ -181,15 +188,18 @@ class KdumpWatch:
                 self._fail(error.message)
             self._reach(Stage.VMCORE, str(self._path))
 
-    def _look_at_sdei(self, version: str, cpus: str) -> None:
+    def _look_at_sdei(self, version: str, vcpus: tuple[int, ...]) -> None:
         """Whether the capture kernel has found the firmware's SDEI, and the firmware has its vCPUs take events."""
+        options = self._record.options
         status = self._ask()
-        on = [] if status is None else [(n, pe) for n, pe in enumerate(status["pes"]) if pe["power"] == "on"]
-        vcpus = ", ".join(str(n) for n, _ in on) or cpus
-        where = f"vCPU{'s' if ',' in vcpus or '-' in vcpus else ''} {vcpus}"
-        if not self._record.options.sdei:
+        pes = [] if status is None else [pe for n, pe in enumerate(status["pes"]) if n in vcpus]
+        where = f"vCPU{'s' if len(vcpus) > 1 else ''} {', '.join(map(str, vcpus))}"
+        wanted = min(options.kdump_cpus, options.smp)
+        if len(vcpus) < wanted:
+            where += f", of {wanted} that were wanted"
+        if not options.sdei:
             self._reach(Stage.SDEI, f"the firmware has none; {where}")
-        elif version != "none" and not any(pe["masked"] or pe["running"] for _, pe in on):
+        elif version != "none" and not any(pe["masked"] or pe["running"] for pe in pes):
             self._reach(Stage.SDEI, f"{version}; {where}")
 
     def _look(self, fresh: bool) -> None:
@@ -261,10 +271,12 @@ class KdumpWatch:
         missing = self.stages.missing
         if missing is Stage.SDEI and Stage.INIT in self.stages:
             missing = Stage.VMCORE if Stage.VMCORE not in self.stages else Stage.OFF
-        return f"{SENTENCES[missing] if missing else 'nothing'}: this did not come"
+        return NOT_REACHED[missing or Stage.OFF]
 
-    def _fail(self, message: str) -> NoReturn:
-        raise self.stages.error(message, console=self._console.last_lines(), vmcore=self._path)
+    def _fail(self, message: str, *, shown: bool = True) -> NoReturn:
+        """`shown`: the console may have more to tell."""
+        said = self._console.last_lines() if shown else None
+        raise self.stages.error(message, console=said, vmcore=self._path)
 
     def _over(self) -> Kdump:
         """The console has closed."""
@@ -278,7 +290,8 @@ class KdumpWatch:
             if self._command.status is not None:
                 self._fail(
                     f"the command ended with status {self._command.status} and the kernel did not crash: there is no "
-                    "vmcore"
+                    "vmcore",
+                    shown=False,
                 )
             self._fail(f"the guest ended ({off.reason}) and the kernel did not crash: there is no vmcore")
         if Stage.VMCORE not in self.stages:

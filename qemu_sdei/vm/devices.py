@@ -124,7 +124,7 @@ def devices(options: GuestOptions) -> Devices:
 def part_of(vmcore: str | Path) -> Path:
     """The file that is to become `vmcore`."""
     path = paths.absolute(vmcore)
-    return path.with_name(path.name + ".part")
+    return Path(f"{path}.part")
 
 
 def _value(text: str) -> str:
