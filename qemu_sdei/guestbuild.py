@@ -77,6 +77,7 @@ PROGRAMS: Final = (
     Program("victim", ("victim",), "victim/victim.lds"),
     # Without symbols, and for kernels of 64 KiB pages.
     Program("kdump", ("kdump",), "kdump/kdump.lds", (*LINK_FLAGS, "-s", "-z", "max-page-size=65536"), executable=True),
+    Program("compare", ("compare", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
 )
 
 

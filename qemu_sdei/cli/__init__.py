@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "run",
     "selftest",
     "conformance",
+    "compare",
     "demo",
     "inject",
     "ras",

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
     image, entry = _image(args)
-    options = replace(machine_options(args), append=args.append, qemu_args=_words(args.qemu_arg))
+    options = replace(machine_options(args), append=args.append, qemu_args=split_words(args.qemu_arg))
     with (
         Progress(args.quiet) as progress,
         tempfile.TemporaryDirectory(prefix="qemu-sdei-") as folder,
@@ -98,8 +98,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
     """The other firmware's image, and where it enters the guest. Raises `UsageError`."""
-    from qemu_sdei.conformance.image import ENTRY
-
     if args.firmware_image is None:
         for option, given in (("--firmware-entry", args.firmware_entry), ("--qemu-arg", args.qemu_arg)):
             if given:
@@ -118,19 +116,25 @@ def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
     ):
         if given:
             raise UsageError(f"{option} is for the Python firmware, which --firmware-image leaves out")
-    if args.firmware_entry is None:
-        return args.firmware_image, ENTRY
-    if args.firmware_entry == "none":
-        return args.firmware_image, None
+    return args.firmware_image, entry_of(args.firmware_entry)
+
+
+def entry_of(text: str | None) -> int | None:
+    """Where an image enters the guest, by --firmware-entry; None: it has the guest in it. Raises `UsageError`."""
+    from qemu_sdei.conformance.image import ENTRY
+
+    if text is None:
+        return ENTRY
+    if text == "none":
+        return None
     try:
-        return args.firmware_image, int(args.firmware_entry[:20], 0)
+        return int(text[:20], 0)
     except ValueError:
-        raise UsageError(
-            f"--firmware-entry {args.firmware_entry!r}: want an address, such as {ENTRY:#x}, or none"
-        ) from None
+        raise UsageError(f"--firmware-entry {text!r}: want an address, such as {ENTRY:#x}, or none") from None
 
 
-def _words(arguments: list[str]) -> list[str]:
+def split_words(arguments: list[str]) -> list[str]:
+    """The words of several --qemu-arg. Raises `UsageError`."""
     try:
         return [word for argument in arguments for word in shlex.split(argument)]
     except ValueError as error:

@@ -180,7 +180,7 @@ class ImageMachine(AbstractContextManager["ImageMachine"]):
         """As `Machine`: nobody here can."""
         self.inject(event, cpu)
 
-    def trace(self) -> Sequence[Mapping[str, Any]]:
+    def trace(self, most: int = 0) -> Sequence[Mapping[str, Any]]:
         """As `Machine`: there is none."""
         return ()
 

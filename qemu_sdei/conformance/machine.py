@@ -40,8 +40,8 @@ class Machine(Protocol):
     def inject_at(self, event: int, cpu: int, watched: int, code: range) -> None:
         """Trigger it while vCPU `watched` is in the code at these addresses. Raises `SdeiError`."""
 
-    def trace(self) -> Sequence[Mapping[str, Any]]:
-        """The firmware's newest trace records, if it has any."""
+    def trace(self, most: int = TRACE) -> Sequence[Mapping[str, Any]]:
+        """The firmware's newest `most` trace records, if it has any."""
 
     def explanation(self) -> Sequence[str]:
         """What is the matter with it, as lines, if the firmware is ours and it is known."""
@@ -100,10 +100,10 @@ class OurMachine(AbstractContextManager["OurMachine"]):
         found = _PC.search(str(text))
         return int(found[1], 16) if found else -1
 
-    def trace(self) -> Sequence[Mapping[str, Any]]:
+    def trace(self, most: int = TRACE) -> Sequence[Mapping[str, Any]]:
         """As `Machine`."""
         try:
-            return tuple(self._guest.trace(TRACE))
+            return tuple(self._guest.trace(most))
         except SdeiError:
             return ()
 

@@ -170,6 +170,10 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["dt", "--dtb", text],
     lambda text: ["completion", text],
     lambda text: ["conformance", "--only", text],
+    lambda text: ["compare", "--firmware-image", text],
+    lambda text: ["compare", "--firmware-image", "x", "--firmware-entry", text],
+    lambda text: ["compare", "--firmware", text],
+    lambda text: ["compare", "--replay", text],
 ]
 
 
