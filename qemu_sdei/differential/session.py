@@ -30,14 +30,17 @@ class StoppedError(SdeiError):
 class Session(AbstractContextManager["Session"]):
     """The guests of one firmware, one after the other. One thread at a time."""
 
-    def __init__(self, name: str, start: Start, *, patience: float = ANSWER) -> None:
-        """`name` is for people; `patience`: seconds that a sequence may take."""
+    def __init__(
+        self, name: str, start: Start, *, patience: float = ANSWER, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`name` is for people; `patience`: seconds that a sequence may take, by `clock`."""
         self.name = name
         self.facts = Facts({})
         self.starts = 0
         self.patience = patience
         self.stop = threading.Event()
         """Whoever sets it ends whatever goes on here."""
+        self._clock = clock
         self._start = start
         self._guest: AbstractContextManager[Machine] | None = None
         self._machine: Machine | None = None
@@ -66,18 +69,20 @@ class Session(AbstractContextManager["Session"]):
         self._guest = self._start()
         self._machine = self._guest.__enter__()
         self._items = self._follow(self._machine)
-        deadline = time.monotonic() + START
+        deadline = self._clock() + START
+        why = ""
         for item in self._items:
             if isinstance(item, Facts):
                 self.facts = item
                 return item
-            if isinstance(item, Over) or time.monotonic() > deadline:
+            if isinstance(item, Over):
+                why = item.why
+            elif self._clock() > deadline:
+                why = f"nothing of it for {START:g} s"
+            if why:
                 break
-        else:
-            item = None
-        machine, why = self._machine, item.why if isinstance(item, Over) else ""
-        console = machine.console()
-        why = why or machine.ended or ("the machine ended" if item is None else f"nothing for {START:g} s")
+        why = why or self._machine.ended or "the machine ended"
+        console = self._machine.console()
         self.end()
         raise GuestError(f"{self.name}: the guest did not begin: {why}", console=console)
 
@@ -140,7 +145,7 @@ class Session(AbstractContextManager["Session"]):
 
     def _until_end(self, machine: Machine, number: int, records: list[Record]) -> End | str | None:
         """How sequence `number` ended; in words if the guest did."""
-        deadline = time.monotonic() + self.patience
+        deadline = self._clock() + self.patience
         for item in self._items:
             if isinstance(item, Record):
                 if len(records) >= MAX_RECORDS:
@@ -157,7 +162,7 @@ class Session(AbstractContextManager["Session"]):
                 return item.why
             elif isinstance(item, Ask):
                 machine.write(_inject(machine, item))
-            if time.monotonic() > deadline:
+            if self._clock() > deadline:
                 return f"no end of it for {self.patience:g} s"
         return machine.ended or "the machine ended"
 

@@ -91,10 +91,25 @@ def _plainer(script: Script) -> Iterator[Script]:
         for op in _plainer_op(step.op):
             steps = (*script.steps[:at], replace(step, op=op), *script.steps[at + 1 :])
             yield tidy(replace(script, steps=steps))
+    yield from _other_programs(script)
     for number, program in enumerate(script.programs):
         for at, own in enumerate(program.ops):
             for op in _plainer_op(own):
                 yield _with(script, number, replace(program, ops=(*program.ops[:at], op, *program.ops[at + 1 :])))
+
+
+def _other_programs(script: Script) -> Iterator[Script]:
+    """A handler that does nothing but register the one that counts is not needed."""
+    size = len(script.ops())
+    for at, step in enumerate(script.steps):
+        for place, operand in enumerate(step.op.operands):
+            for number in range(len(script.programs)) if operand.kind == "P" else ():
+                other = replace(operand, value=number)
+                op = replace(step.op, operands=(*step.op.operands[:place], other, *step.op.operands[place + 1 :]))
+                steps = (*script.steps[:at], replace(step, op=op), *script.steps[at + 1 :])
+                candidate = tidy(replace(script, steps=steps))
+                if len(candidate.ops()) < size:
+                    yield candidate
 
 
 def _plainer_op(op: Op) -> Iterator[Op]:
