@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.cli import make_parser
+from qemu_sdei.cli import make_parser, ras_arm_words
+from qemu_sdei.ras.fields import NO_GUID
+from qemu_sdei.ras.from_text import words
+from qemu_sdei.ras.kinds import KINDS, kind_of
 from qemu_sdei.sdei import constants as sdei
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.services import psci
@@ -109,7 +112,17 @@ def code(page: Path) -> Iterator[str]:
 def commands() -> dict[str, frozenset[str]]:
     """Options of each subcommand, those of the commands below it included."""
     (action,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return {name: frozenset(options(parser)) for name, parser in action.choices.items()}
+    found = {name: frozenset(options(parser)) for name, parser in action.choices.items()}
+    # Sections have options of their own, behind their names.
+    return {**found, "ras": found["ras"] | frozenset(section_options())}
+
+
+def section_options() -> Iterator[str]:
+    arm = argparse.ArgumentParser()
+    ras_arm_words.add(arm)
+    yield from options(arm)
+    for kind in (*KINDS.values(), kind_of(NO_GUID)):
+        yield from (f"--{word.name}" for word in words(kind.table))
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -133,7 +146,7 @@ def test_commands_and_options_exist(page: Path) -> None:
             own = own.replace(" -vv", " -v")  # an option that is given twice
             known = commands()[name]
             wrong += [
-                f"{name} {option}" for option in re.findall(r"(?<=\s)--?[a-z][a-z0-9-]*", own) if option not in known
+                f"{name} {option}" for option in re.findall(r"(?<=\s)--?[a-z][a-z0-9.-]*", own) if option not in known
             ]
         wrong += [
             name for name in re.findall(r"(?<![\w/.-])(scripts/[a-z][\w.-]*)", line) if not (ROOT / name).exists()

@@ -123,7 +123,7 @@ class Observer:
 
     def end(self) -> None:
         """Leave nothing in the guest: neither the trace nor victims."""
-        if self._run is not None and self.tracing and not self.silent:
+        if self._run is not None and self.tracing and not self.silent and self._last.panic is None:
             there = f"{_TRACING}/instances/{self._instance}"
             with contextlib.suppress(GuestError):
                 self._run(f"echo 0 >{there}/events/enable; rmdir {there}", _TIMEOUT)
