@@ -91,6 +91,10 @@ class GuestConfig:
     """How many PPIs and SPIs a guest may bind."""
     sdei: bool = True
     """False: the firmware has no SDEI at all; its function ids are NOT_SUPPORTED."""
+    firmware: dict[str, Any] = field(default_factory=dict)
+    """The document of a firmware profile (`qemu_sdei.profiles`); empty: the firmware does nothing wrong. This module
+    does not look into it.
+    """
     services: tuple[str, ...] = ()
     """Python files with the user's own SMCCC services."""
     trace: str | None = None

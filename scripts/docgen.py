@@ -31,6 +31,7 @@ from qemu_sdei.backend.control.injection_commands import InjectionCommands  # no
 from qemu_sdei.backend.control.look_commands import LookCommands  # noqa: E402
 from qemu_sdei.backend.control.nmi_commands import NmiCommands  # noqa: E402
 from qemu_sdei.backend.control.notifier_commands import NotifierCommands  # noqa: E402
+from qemu_sdei.backend.control.profile_commands import ProfileCommands  # noqa: E402
 from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
@@ -40,6 +41,7 @@ from qemu_sdei.guest import status_schema  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
 from qemu_sdei.migration.failure_points import FailurePoint  # noqa: E402
 from qemu_sdei.monitor import layout  # noqa: E402
+from qemu_sdei.profiles import profile_tables  # noqa: E402
 from qemu_sdei.ras import reference  # noqa: E402
 from qemu_sdei.trace import record_schema  # noqa: E402
 from qemu_sdei.vm import place  # noqa: E402
@@ -359,6 +361,7 @@ def control() -> str:
             NotifierCommands,
             NmiCommands,
         ),
+        "@CONTROL@": (Control, InjectionCommands, LookCommands, ProfileCommands),
         "@MIGRATION@": (HandoverCommands,),
         "@SNAPSHOT@": (SnapshotCommands,),
     }
@@ -417,6 +420,15 @@ def cper() -> str:
     return f"# Error records\n\n{note}\n\n{text}"
 
 
+def firmware_profiles() -> str:
+    """What a firmware profile can say, from its tables; the rest from the `.in`."""
+    text = (ROOT / "docs/reference/firmware-profiles.in").read_text()
+    for part in ("occasions", "conditions", "actions", "profiles"):
+        text = text.replace(f"@{part.upper()}@", getattr(profile_tables, part)())
+    note = _NOTE.format(source="qemu_sdei/profiles, qemu_sdei/data/firmware and docs/reference/firmware-profiles.in")
+    return f"# Firmware profiles\n\n{note}\n\n{text}"
+
+
 def document_schema() -> str:
     """The state document's JSON Schema."""
     return _json(SCHEMA, "") + "\n"
@@ -467,6 +479,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/acpi-tables.md": acpi_tables,
     "docs/reference/control-protocol.md": control,
     "docs/reference/cper.md": cper,
+    "docs/reference/firmware-profiles.md": firmware_profiles,
     "docs/reference/state-document.schema.json": document_schema,
     "docs/reference/trace.md": trace,
     "docs/reference/trace.schema.json": trace_schema,

@@ -18,6 +18,7 @@ RANK = {
     "boot": 2,
     "monitor": 2,
     "services": 2,
+    "profiles": 3,
     "symbols": 3,
     "trace": 3,
     "explain": 4,

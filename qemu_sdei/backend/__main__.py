@@ -37,6 +37,7 @@ from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.image import proof_of, version_of
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.printable import printable
+from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.switches import profile_of
 from qemu_sdei.smccc.userfile import load_services
@@ -99,6 +100,8 @@ def serve(options: argparse.Namespace) -> int:
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
         ram=usable,
     )
+    if config.firmware:
+        firmware.misbehaviour.use(FirmwareProfile.of_document(config.firmware))
     firmware.machine.monitor, firmware.boot.proof = _monitor(directory)
     memory_limit.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)

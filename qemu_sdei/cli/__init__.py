@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "inject",
     "ras",
     "nmi",
+    "firmware",
     "status",
     "top",
     "events",

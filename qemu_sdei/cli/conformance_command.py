@@ -105,6 +105,7 @@ def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
         return None, None
     for option, given in (
         ("--events", args.events),
+        ("--firmware", args.firmware),
         ("--no-sdei", args.no_sdei),
         ("--sdei-version", args.sdei_version),
         ("--sdei-vendor", args.sdei_vendor),

@@ -38,6 +38,11 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
     group = parser.add_argument_group("firmware")
     group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
     group.add_argument(
+        "--firmware",
+        metavar="P",
+        help="firmware that misbehaves on purpose: a profile of `qemu-sdei firmware --list`, or a TOML file",
+    )
+    group.add_argument(
         "--no-sdei", action="store_true", help="no SDEI: its calls are NOT_SUPPORTED, nothing announces it"
     )
     group.add_argument("--sdei-version", metavar="M.N", help="what SDEI_VERSION answers (default: 1.1)")
@@ -209,6 +214,7 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         sdei_vendor=None if args.sdei_vendor is None else _number(args.sdei_vendor, "--sdei-vendor"),
         sdei_signal=args.sdei_signal,
         sdei_slots=None if args.sdei_slots is None else _slots(args.sdei_slots),
+        firmware=args.firmware,
         sdei=not args.no_sdei,
         services=args.service,
     )

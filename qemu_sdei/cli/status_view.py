@@ -10,6 +10,7 @@ from typing import Any, Final
 from qemu_sdei.cli.output import print_table, say
 from qemu_sdei.config import shown_ram
 from qemu_sdei.durations import ago, duration
+from qemu_sdei.explain.purpose import purpose_of
 from qemu_sdei.vm.cpu_registers import LEVEL, flags, level
 
 _MAX_COLUMNS: Final = 8
@@ -72,6 +73,8 @@ def head(status: Status) -> Iterator[str]:
         if "started_ns" in status:
             parts[-1] += f" ({duration(status['now_ns'] - status['started_ns'])} old)"
         yield f"processes: {', '.join(parts)}"
+    if misbehaves := purpose_of(status):
+        yield f"this firmware misbehaves on purpose: {misbehaves}"
     counts = status.get("counts", {})
     yield f"calls: {counts.get('calls', 0)}; frames that were rejected: {counts.get('rejected', 0)}"
     yield "triggers: " + ", ".join(f"{counts.get(name, 0)} {name}" for name in (*_COUNTS, "completed"))

@@ -52,6 +52,7 @@ class Explanation:
             "backend": picture.backend or None,
             "qemu": picture.qemu or None,
             "paused": picture.paused or None,
+            "misbehaves": picture.misbehaves or None,
             "records": len(picture.records),
             "lost": picture.lost,
             "reach_ns": self.history.reach(),

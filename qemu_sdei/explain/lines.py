@@ -43,11 +43,15 @@ def short(explanation: Explanation, *, width: int = WIDTH, where: bool = False) 
     """The findings alone, the heaviest three. `where`: if there are none, where the vCPUs are."""
     found = [finding for finding in explanation.findings if finding.weight is not Weight.NOTE][:_SHORT]
     out: list[str] = []
+    if explanation.picture.misbehaves:
+        out += _wrapped(f"This firmware misbehaves on purpose: {explanation.picture.misbehaves}", "", "  ", width)
     for finding in found:
         out += _wrapped(f"- {finding.title}. {finding.text}", "", "  ", width)
         if finding.todo:
             out += _wrapped(f"Next: {finding.todo}", "  ", "    ", width)
-    return out or (list(_vcpus(explanation, width, False)) if where else [])
+    if where and not found:
+        out += _vcpus(explanation, width, False)
+    return out
 
 
 def _wrapped(text: str, first: str, rest: str, width: int) -> list[str]:
@@ -62,6 +66,8 @@ def _head(explanation: Explanation, width: int) -> Iterator[str]:
     count = len(explanation.findings)
     on = sum(vcpu.on for vcpu in picture.vcpus)
     vcpus = f"{on} of {len(picture.vcpus)} vCPUs on" if picture.vcpus else "its vCPUs' state is not known"
+    if picture.misbehaves:
+        yield from _wrapped(f"this firmware misbehaves on purpose: {picture.misbehaves}", "", "  ", width)
     found = "nothing unusual was found" if not count else f"{count} finding{'s' if count > 1 else ''}"
     yield from _wrapped(f"guest {picture.guest!r}, boot {picture.epoch}{kernel}, {vcpus}: {found}", "", "  ", width)
     if picture.qemu:

@@ -195,6 +195,7 @@ class Picture:
         errors: error sources of the HEST.
         acpi: the guest boots by ACPI.
         console: its last lines on the console.
+        misbehaves: what its firmware does wrong on purpose; "": nothing.
         name: the symbol of an address, such as "default_idle+0x1c"; None: not known.
     """
 
@@ -215,6 +216,7 @@ class Picture:
     errors: tuple[ErrorBlock, ...] = ()
     acpi: bool = False
     console: tuple[str, ...] = ()
+    misbehaves: str = ""
     name: Callable[[int], str | None] = no_name
 
     def event(self, number: int) -> Event:

@@ -10,10 +10,10 @@ import base64
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei import jsonline, rundir, stopped
 from qemu_sdei.errors import (
@@ -25,6 +25,9 @@ from qemu_sdei.errors import (
     UsageError,
 )
 from qemu_sdei.message_log import CONTROL
+
+if TYPE_CHECKING:
+    from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 
 MAX_LINE: Final = 1 << 20
 _MAX_ANSWER: Final = 2 * MAX_LINE
@@ -490,6 +493,23 @@ class ControlClient:
                 reason = self.request("why", asked, again=True).get("reason") or found.get("reason")
                 return f": {reason}" if reason else ""
         return ""
+
+    def firmware(
+        self, *, profile: FirmwareProfile | None = None, clear: bool = False, rules: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """What the firmware does wrong on purpose, after a change of it: the protocol's `firmware`.
+
+        Raises:
+            UsageError: something of it cannot be; nothing was changed.
+        """
+        fields: dict[str, Any] = {}
+        if profile is not None:
+            fields["profile"] = profile.document()
+        if clear:
+            fields["clear"] = True
+        if rules:
+            fields["set"] = list(rules)
+        return self.request("firmware", fields, again=not fields)
 
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).

@@ -25,6 +25,7 @@ from qemu_sdei.guest import exit_hooks
 from qemu_sdei.guest.adoption import check
 from qemu_sdei.guest.control_client import ControlClient, Injection
 from qemu_sdei.guest.guest_console import GuestConsole
+from qemu_sdei.guest.guest_firmware import GuestFirmware
 from qemu_sdei.guest.guest_remote import RemoteGuest
 from qemu_sdei.guest.guest_snapshots import GuestSnapshots
 from qemu_sdei.guest.kdump_stages import Kdump
@@ -351,6 +352,12 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
             self._ras = of_guest(self, self._control)
         return self._ras
+
+    def firmware(self) -> GuestFirmware:
+        """What its firmware does wrong on purpose, to look at and to change:
+        `guest.firmware.on("CPU_OFF").nth(1).returns("DENIED")`, `guest.firmware.clear()`.
+        """
+        return GuestFirmware(self._ask)
 
     def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
         """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to

@@ -15,6 +15,7 @@ from qemu_sdei import rundir, stopped
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.explain.picture import ErrorBlock, Picture, Vcpu, Where, events_of, vcpus_of
+from qemu_sdei.explain.purpose import purpose_of
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.sdei.switches import profile_of
 
@@ -129,6 +130,7 @@ class _Taking:
             epoch=_number(status, "epoch"),
             kernels=_number(status, "kernels"),
             known_by=by,
+            misbehaves=purpose_of(status),
         )
 
     def _look(self, client: ControlClient) -> None:

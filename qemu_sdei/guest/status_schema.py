@@ -142,6 +142,27 @@ _HOST: Final = record(
     "what is around the backend",
 )
 
+_VCPUS: Final = array(_VCPU, 0, MAX_CPUS)
+_FIRMWARE: Final = record(
+    {
+        "profile": text("name of the firmware profile; spec: the firmware does nothing wrong on purpose"),
+        "summary": text("what it does, in a line"),
+        "rules": array(
+            record(
+                {
+                    "rule": text("firmware-profiles.md"),
+                    "why": text(),
+                    "acted": integer(0, _COUNT, "how often it has acted"),
+                }
+            )
+        ),
+        "deaf": {**_VCPUS, "description": "vCPUs that it has made take no interrupt and no event"},
+        "stuck": {**_VCPUS, "description": "vCPUs that it has left in EL3"},
+        "held": {**_VCPUS, "description": "vCPUs that take no interrupt until their handlers complete"},
+    },
+    "what the firmware does wrong on purpose",
+)
+
 _RATES: Final = record(
     {
         "over_ns": integer(1, about="time between two looks"),
@@ -185,6 +206,7 @@ SCHEMA: Final[dict[str, Any]] = {
                 integer(0, about="when the machine last came out of reset; null: before this backend")
             ),
             "client_el": integer(1, 2, "exception level of SDEI's client"),
+            "firmware": ref("firmware"),
             "counts": record(
                 {
                     name: ref("count")
@@ -200,7 +222,7 @@ SCHEMA: Final[dict[str, Any]] = {
             "latency": {"description": "top: how long events took, in µs (docs/howto/latency.md)", "type": "object"},
         },
         "control-protocol.md says more of the fields.",
-        optional=("sources", "host", "rates", "registers", "latency"),
+        optional=("sources", "firmware", "host", "rates", "registers", "latency"),
     ),
     "definitions": {
         "count": integer(0, _COUNT),
@@ -208,6 +230,7 @@ SCHEMA: Final[dict[str, Any]] = {
         "event": _EVENT,
         "pe": _PE,
         "source": _SOURCE,
+        "firmware": _FIRMWARE,
         "host": _HOST,
         "rates": _RATES,
         "registers": _REGISTERS,

@@ -37,7 +37,7 @@ _KEYS: Final = {
     *("kernel", "flat", "append", "reboot", "shell", "config", "files"),
 }
 _LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
-_SAME: Final = ("name", "ram_path", "events", "services", "trace")
+_SAME: Final = ("name", "ram_path", "events", "firmware", "services", "trace")
 """Fields of guest.json that differ between two hosts."""
 
 

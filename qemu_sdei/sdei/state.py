@@ -41,25 +41,32 @@ def snapshot_of(engine: Interrupts) -> Document:
         "features": asdict(engine.features),
         "profile": _profile(engine),
         "bound": [[number, slot.intid] for number, slot in engine._slots.items() if slot.known],
-        "pes": [
-            {
-                "affinity": p.affinity,
-                "on": p.on,
-                "masked": p.masked,
-                "frames": [
-                    {"event": inst.number, "context": frame.tolist()}
-                    for inst, frame in zip(p.running, p.frames, strict=False)
-                ],
-                "events": [_instance(inst) for inst in p.private.values() if inst.state != UNREGISTERED],
-            }
-            for p in engine._pes
-        ],
-        "shared": [
-            _instance(inst) | {"target": None if inst.target == ANY_PE else inst.target}
-            for inst in engine._shared.values()
-            if inst.state != UNREGISTERED
-        ],
+        "pes": [private_part(engine, pe) for pe in range(len(engine._pes))],
+        "shared": shared_part(engine),
     }
+
+
+def private_part(engine: Engine, pe: int) -> Document:
+    """What a snapshot has of one PE."""
+    p = engine._pes[pe]
+    return {
+        "affinity": p.affinity,
+        "on": p.on,
+        "masked": p.masked,
+        "frames": [
+            {"event": inst.number, "context": frame.tolist()} for inst, frame in zip(p.running, p.frames, strict=False)
+        ],
+        "events": [_instance(inst) for inst in p.private.values() if inst.state != UNREGISTERED],
+    }
+
+
+def shared_part(engine: Engine) -> list[Document]:
+    """What a snapshot has of shared events."""
+    return [
+        _instance(inst) | {"target": None if inst.target == ANY_PE else inst.target}
+        for inst in engine._shared.values()
+        if inst.state != UNREGISTERED
+    ]
 
 
 def _instance(inst: Instance) -> Document:
@@ -97,6 +104,28 @@ class _PePlan(NamedTuple):
     on: bool
     masked: bool
     frames: list[tuple[Instance, list[int]]]
+
+
+class Kept(NamedTuple):
+    """Part of a state that has been checked."""
+
+    masked: bool
+    frames: list[tuple[Instance, list[int]]]
+    instances: list[_InstancePlan]
+
+
+def checked_part(engine: Interrupts, pe: int, part: Document, shared: list[Document]) -> Kept:
+    """`masked`, `frames` and `events` of a PE that is on, and shared events, as a snapshot has them.
+
+    Raises:
+        ProtocolError: it is damaged.
+    """
+    p = engine._pes[pe]
+    instances: list[_InstancePlan] = []
+    plan = _check_pe(engine, p, {**part, "affinity": p.affinity, "on": True}, instances)
+    instances += [_check_instance(engine, entry, engine._shared, _SHARED, "shared") for entry in shared]
+    _check_together([*(_PePlan(False, True, []) for _ in range(pe)), plan], instances)
+    return Kept(plan.masked, plan.frames, instances)
 
 
 class _Plan(NamedTuple):

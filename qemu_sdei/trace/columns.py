@@ -33,7 +33,11 @@ def mood(record: Record) -> str:
     (a handler begins or ends, an event is triggered), "quiet" (of little interest), or "plain".
     """
     kind = record["type"]
-    if kind in ("reject", "dropped", "unknown") or record.get("kind") in ("exception", "fault", "bad-answer"):
+    if kind in ("reject", "dropped", "unknown", "misbehaved") or record.get("kind") in (
+        "exception",
+        "fault",
+        "bad-answer",
+    ):
         return "bad"
     if kind == "undelivered" or record.get("outcome") in ("refused", "failed"):
         return "refused"
@@ -172,6 +176,13 @@ class Columns:
     def _migration(self, record: Record) -> str:
         return f"{record['phase']}: {record['text']}"
 
+    def _misbehaved(self, record: Record) -> str:
+        return f"firmware profile {record['profile']} rule {record['rule']}: {record['does']}"
+
+    def _firmware(self, record: Record) -> str:
+        summary = f": {record['summary']}" if record.get("summary") else ""
+        return f"firmware profile {record['profile']}, rules={record.get('rules', '?')}{summary}"
+
     def _reject(self, record: Record) -> str:
         more = {name: value for name, value in record.items() if name != "why"}
         return f"{record['why']} {_fields(self, more)}"
@@ -211,6 +222,8 @@ _WRITERS: Final[dict[str, Callable[[Columns, Record], str]]] = {
     "ras": Columns._ras,
     "notification": Columns._notification,
     "migration": Columns._migration,
+    "misbehaved": Columns._misbehaved,
+    "firmware": Columns._firmware,
     "reject": Columns._reject,
     "unknown": Columns._unknown,
     "dropped": Columns._dropped,

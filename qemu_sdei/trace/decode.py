@@ -40,7 +40,10 @@ _VECTOR: Final = At.DATA + Word.VECTOR - Word.KIND
 _FUNCTION: Final = At.DATA + Word.FUNCTION - Word.KIND
 _ESR: Final = At.DATA + Word.ESR_EL3 - Word.KIND
 _AS_THEY_ARE: Final = frozenset(
-    ("reject", "backend", "migration", "injection", "ras", "notification", "undelivered", "trigger")
+    (
+        *("reject", "backend", "migration", "injection", "ras", "notification", "undelivered", "trigger"),
+        *("misbehaved", "firmware"),
+    )
 )
 """Notes whose names are types of records, with the fields that they have."""
 _OWN: Final = frozenset(("n", "type", "vcpu", "time_ns", "counter", "pc", "at_ns", "at_error_ns"))

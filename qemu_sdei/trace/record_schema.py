@@ -258,6 +258,25 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         },
         ("why",),
     ),
+    "misbehaved": (
+        "A rule of a [firmware profile](firmware-profiles.md) acted: the firmware does wrong on purpose. What comes of "
+        "it follows",
+        {
+            "profile": text("name of the firmware profile"),
+            "rule": integer(1, about="number of its rule"),
+            "does": text("what it does, in the rule's words"),
+        },
+        (),
+    ),
+    "firmware": (
+        "From here on the firmware has this profile",
+        {
+            "profile": text("name of the firmware profile; `spec`: it does nothing wrong"),
+            "rules": integer(0, about="how many rules it has"),
+            "summary": text("what it does, in a line"),
+        },
+        ("rules", "summary"),
+    ),
     "reject": (
         "Something was not as it must be: a hostile or broken guest, or a service's fault",
         {"why": text()},

@@ -199,6 +199,11 @@ class GuestOptions:
     """"pend" or "invalid": what becomes of EVENT_SIGNAL to a vCPU that could not take the event at once."""
     sdei_slots: tuple[int, int] | None = field(default=None, metadata=_EVERYWHERE)
     """How many PPIs and SPIs the guest may bind to events."""
+    firmware: str | Path | None = field(default=None, metadata=_NOWHERE)
+    """A firmware profile, by which the firmware misbehaves on purpose: the name of one that comes with the program, or
+    a TOML file (a path with a `/`, or that ends in `.toml`). None: "spec", it does nothing wrong. When the guest
+    leaves, its state has the rules.
+    """
     services: Sequence[str | Path] = field(default=(), metadata=_option(Goes.EVERYWHERE, roots=_paths))
     """Python files with SMCCC services of the user's own."""
     trace: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))

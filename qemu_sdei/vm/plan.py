@@ -16,8 +16,8 @@ from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.vm import capture_kernel
-from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.acpi_extras import AcpiExtras
+from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.devices import Devices, devices
 from qemu_sdei.vm.options import (
     BUILTIN,
@@ -160,6 +160,10 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     for path, what in ((options.events, "events file"), *((service, "service") for service in options.services)):
         if path is not None:
             readable_file(path, what)
+    if options.firmware is not None:
+        from qemu_sdei.profiles.firmware_profile import load
+
+        load(options.firmware)
     if options.trace is not None:
         writable_file(options.trace, "trace")
     check_cpu(options.cpu, qemu.path)
@@ -347,6 +351,12 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     def absolute(path: str | Path | None) -> str | None:
         return None if path is None else str(paths.absolute(path))
 
+    misbehaves: dict[str, Any] = {}
+    if options.firmware is not None:
+        from qemu_sdei.profiles import firmware_profile
+
+        profile = firmware_profile.load(options.firmware)
+        misbehaves = profile.document() if profile.misbehaves else {}
     config = GuestConfig(
         name=name,
         nr_cpus=options.smp,
@@ -361,6 +371,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         sdei_signal=options.sdei_signal,
         sdei_slots=options.sdei_slots,
         sdei=options.sdei,
+        firmware=misbehaves,
         services=tuple(str(paths.absolute(service)) for service in options.services),
         trace=absolute(options.trace),
     )
@@ -368,9 +379,9 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     if options.events is not None or switches != (None, None, None, None):
         from qemu_sdei.sdei.switches import profile_of
 
-        profile = profile_of(config)  # so that what is wrong is known now
+        described = profile_of(config)  # so that what is wrong is known now
         if plan.acpi:
-            _check_announced(config, profile, options.ras)
+            _check_announced(config, described, options.ras)
     return config
 
 

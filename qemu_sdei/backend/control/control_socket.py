@@ -23,6 +23,7 @@ from qemu_sdei.backend.control.injection_commands import InjectionCommands
 from qemu_sdei.backend.control.look_commands import LookCommands
 from qemu_sdei.backend.control.nmi_commands import NmiCommands
 from qemu_sdei.backend.control.notifier_commands import NotifierCommands
+from qemu_sdei.backend.control.profile_commands import ProfileCommands
 from qemu_sdei.backend.control.ras_commands import RasCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands
 from qemu_sdei.backend.loop.server import Server
@@ -58,6 +59,7 @@ class Control:
             **HostErrorCommands(server, self._connections).commands,
             **NotifierCommands(server, self._connections).commands,
             **NmiCommands(server, self._connections).commands,
+            **ProfileCommands(server).commands,
             **self._handover.commands,
             **SnapshotCommands(server, self._handover.frozen_by).commands,
         }

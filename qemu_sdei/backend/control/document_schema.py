@@ -19,6 +19,8 @@ from qemu_sdei.config import MAX_RAM
 from qemu_sdei.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import MAX_CPUS
+from qemu_sdei.profiles.firmware_profile import MAX_RULES
+from qemu_sdei.profiles.rule import MAX_TEXT, MAX_WHY
 from qemu_sdei.sdei import constants as sdei
 from qemu_sdei.sdei import state as sdei_state
 from qemu_sdei.sdei.context import CONTEXT_WORDS
@@ -174,8 +176,9 @@ _FIRMWARE: Final = {
                 "description": "state of users' services by name: theirs, and any JSON value",
                 "type": "object",
             },
+            "misbehaviour": ref("misbehaviour"),
         },
-        optional=("kernels", "booting", "serves_sdei", "triggers", "notices"),
+        optional=("kernels", "booting", "serves_sdei", "triggers", "notices", "misbehaviour"),
     ),
     "client_el": integer(1, 2, "exception level of SDEI's client"),
     "id_registers": record(
@@ -269,24 +272,25 @@ _SDEI: Final = {
             "affinity": integer(0, affinity(MAX_CPUS - 1), "Aff2:Aff1:Aff0 of MPIDR_EL1"),
             "on": boolean(),
             "masked": boolean("by PE_MASK"),
-            "frames": array(
-                record(
-                    {
-                        "event": ref("event"),
-                        "context": array(
-                            ref("word"),
-                            *(CONTEXT_WORDS, CONTEXT_WORDS),
-                            "what it interrupted: PC, PSTATE, X0 to X17 (DEN0054 5.2.1)",
-                        ),
-                    }
-                ),
-                high=sdei.MAX_NESTING,
-                about="running handlers, outermost first: at most a critical one on a normal one",
-            ),
+            "frames": ref("handlers"),
             "events": array(ref("private_event")),
         },
         "a CPU",
         **_OFF_IS_EMPTY,
+    ),
+    "handlers": array(
+        record(
+            {
+                "event": ref("event"),
+                "context": array(
+                    ref("word"),
+                    *(CONTEXT_WORDS, CONTEXT_WORDS),
+                    "what it interrupted: PC, PSTATE, X0 to X17 (DEN0054 5.2.1)",
+                ),
+            }
+        ),
+        high=sdei.MAX_NESTING,
+        about="running handlers, outermost first: at most a critical one on a normal one",
     ),
     "state": {
         "description": "of EVENT_STATUS (sdei-states.md): 1 registered, 3 enabled, 4 running and unregister pending, "
@@ -347,6 +351,49 @@ _GIC: Final = {
     ),
 }
 
+_VCPUS: Final = array(ref("pe"), high=MAX_CPUS)
+_PROFILE_TEXT: Final = text(maxLength=2000)
+_MISBEHAVIOUR: Final = {
+    "misbehaviour": record(
+        {
+            "profile": record(
+                {
+                    **dict.fromkeys(("name", "summary", "reproduces", "not_reproduced"), _PROFILE_TEXT),
+                    "rules": array(
+                        record({"rule": text(maxLength=MAX_TEXT), "why": text(maxLength=MAX_WHY)}), high=MAX_RULES
+                    ),
+                },
+                "a firmware profile (firmware-profiles.md)",
+            ),
+            "counts": array(
+                row(
+                    "[rule from 0, PE or -1, times]",
+                    *(integer(0, MAX_RULES - 1), ref("pe_or_none"), ref("count")),
+                    about="at which all that a rule asks but nth has held; PE: of one that counts each vCPU by itself",
+                ),
+                high=MAX_RULES * (MAX_CPUS + 1),
+            ),
+            "marks": array(row("[mark, PE]", text(), ref("pe")), high=2 * MAX_RULES * MAX_CPUS),
+            "deaf": {**_VCPUS, "description": "take no interrupt and no event"},
+            "held": {**_VCPUS, "description": "take no interrupt until their handlers complete"},
+            "stuck": {**_VCPUS, "description": "stay in EL3"},
+            "kept": array(
+                row(
+                    "[PE, state]",
+                    ref("pe"),
+                    record(
+                        {"masked": boolean(), "frames": ref("handlers"), "events": array(ref("private_event"))},
+                    ),
+                ),
+                high=MAX_CPUS,
+                about="what a CPU finds when it comes up",
+            ),
+            "kept_shared": array(ref("shared_event"), about="shared events that outlive a reset of the machine"),
+        },
+        "what the firmware does wrong on purpose; not there: nothing",
+    ),
+}
+
 SCHEMA: Final[Schema] = {
     "$schema": "http://json-schema.org/draft-07/schema#",
     "title": f"State document of qemu-sdei, version {VERSION}",
@@ -367,5 +414,5 @@ SCHEMA: Final[Schema] = {
         "What a backend knows of its guest. What this schema cannot express, and what it leaves open, stands in "
         "state-document.md.",
     ),
-    "definitions": {**_WORDS, **_OUTSIDE, **_FIRMWARE, **_SDEI, **_GIC},
+    "definitions": {**_WORDS, **_OUTSIDE, **_FIRMWARE, **_SDEI, **_GIC, **_MISBEHAVIOUR},
 }

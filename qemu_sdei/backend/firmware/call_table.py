@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from qemu_sdei.backend.firmware.core import Answer, MachineFacts
@@ -13,6 +13,7 @@ from qemu_sdei.sdei.context import PSTATE, X0, new_regs
 from qemu_sdei.sdei.pstate import EL_MASK
 from qemu_sdei.services.psci import Function as PsciFunction
 from qemu_sdei.smccc.arch import SMCCC_VERSION
+from qemu_sdei.smccc.ids import NOT_SUPPORTED
 from qemu_sdei.smccc.registry import Registry
 from qemu_sdei.smccc.service import JournalMode
 
@@ -25,6 +26,10 @@ _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _RESUME: Final = int(SdeiFunction.EVENT_COMPLETE_AND_RESUME)
 
 Handler = Callable[[int, memoryview], Any]
+
+
+def _nobody(pe: int, regs: memoryview) -> int:
+    return NOT_SUPPORTED
 
 
 class CallTable:
@@ -45,6 +50,24 @@ class CallTable:
             handler, mode = self.table[_RESUME]
             self.table[_RESUME] = self._resumes(handler), mode
         self.constants = self._find_constants()
+        self._plain = dict(self.table)
+        self._plain_constants = dict(self.constants)
+
+    def intercept(self, functions: Collection[int], wrap: Callable[[int, Handler], Handler]) -> None:
+        """Have calls of these functions go by `wrap(function, handler)`, and all others by their own handlers; also
+        those that nobody serves. What is intercepted is kept, also where it only reads. Users' own services are left
+        alone: `users_own` tells which they are.
+        """
+        self.table = dict(self._plain)
+        self.constants = {f: result for f, result in self._plain_constants.items() if f not in functions}
+        for function in functions:
+            if not self.users_own(function):
+                handler, mode = self._plain.get(function, (_nobody, 0))
+                self.table[function] = wrap(function, handler), mode or INPUT
+
+    def users_own(self, function: int) -> bool:
+        """Whether a service of the user's own answers a function."""
+        return function not in self._plain and self._registry.lookup(function) is not None
 
     def find(self, function: int) -> tuple[Handler, int] | None:
         """Handler and journal mode of a function id, users' services included; None: NOT_SUPPORTED."""

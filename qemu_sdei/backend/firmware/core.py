@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
+from qemu_sdei.backend.firmware.quirks import Quirks
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Word
 from qemu_sdei.monitor.ops import MicroOp
@@ -94,7 +95,7 @@ class Observer:
         self.note: Note | None = None
         self.record: Record | None = None
 
-    def tell(self, name: str, pe: int, **details: Any) -> None:
+    def tell(self, name: str, pe: int | None, **details: Any) -> None:
         """Something has happened."""
         if self.note is not None:
             self.note(name, pe, **details)
@@ -113,3 +114,4 @@ class Core:
     ownership: Ownership
     answer: Answer
     observer: Observer
+    quirks: Quirks

@@ -6,7 +6,7 @@ What every call goes through. Which handler a call has, `CallTable` knows; what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from qemu_sdei.backend.firmware.call_table import Handler
@@ -20,6 +20,8 @@ from qemu_sdei.sdei.context import PC, PSTATE, X0
 from qemu_sdei.services.psci import Power
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
+Dispatch = Callable[[int, memoryview, int, int], "int | None"]
+"""As `Engine.dispatch`."""
 _ON: Final = Power.ON
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 NOT_SUPPORTED: Final = _M64
@@ -50,7 +52,8 @@ class Exchange:
         self._sctlr = core.machine.sctlr
         self._dispatcher = core.dispatcher
         self._attention = core.dispatcher.attention
-        self._dispatch = core.dispatcher.dispatch
+        self._dispatch: Dispatch = core.dispatcher.dispatch
+        self._dispatch_last: Dispatch = core.dispatcher.dispatch
         self._claims = core.dispatcher.interrupts
         self._ownership = core.ownership
         self._answer = core.answer
@@ -100,9 +103,15 @@ class Exchange:
             self.finish(pe, frame, regs)
             return
         # As in `finish`, for the ordinary answer.
+        frame[1] = 0  # Word.FLAGS
         if self._attention[pe] and self._dispatch(pe, regs, frame[self._sctlr], frame[14]) is not None:
             self.delivered += 1
-        frame[1] = 0  # Word.FLAGS
+
+    def deliver_by(self, ordinary: Dispatch, last: Dispatch) -> None:
+        """Have other functions deliver than the core's own. `ordinary`: behind a call whose answer is else complete: it
+        has to put into the frame what goes with the delivery. `last`: what it leaves in the answer goes along.
+        """
+        self._dispatch, self._dispatch_last = ordinary, last
 
     def finish(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         """The call is done: deliver what has become deliverable, and carry out what was asked for besides."""
@@ -150,10 +159,10 @@ class Exchange:
         if (
             self._attention[pe]
             and not flags & PARK
-            and self._dispatch(pe, regs, frame[self._sctlr], frame[Word.HCR_EL2]) is not None
+            and self._dispatch_last(pe, regs, frame[self._sctlr], frame[Word.HCR_EL2]) is not None
         ):
             self.delivered += 1
-            flags &= ~int(AnswerFlag.WFI)
+            flags = flags & ~int(AnswerFlag.WFI) | answer.flags & PARK
         if answer.ops:
             flags |= encode(frame, answer.ops)
             answer.ops.clear()

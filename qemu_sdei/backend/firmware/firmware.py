@@ -21,9 +21,11 @@ from qemu_sdei.backend.firmware.exchange import NOT_SUPPORTED, Exchange
 from qemu_sdei.backend.firmware.gic import LAST_SPI, LOOKED, UART_INTID
 from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
 from qemu_sdei.backend.firmware.machine_boot import Boot, MachineBoot
+from qemu_sdei.backend.firmware.misbehaviour import Misbehaviour
 from qemu_sdei.backend.firmware.notices import Notices
 from qemu_sdei.backend.firmware.power_control import AnsweredPower
 from qemu_sdei.backend.firmware.power_states import PowerStates
+from qemu_sdei.backend.firmware.quirks import Quirks
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
@@ -62,6 +64,7 @@ class Firmware:
         power: what answers frames of CPUs that start and wait.
         boot: what answers frames of a reset and boot of the machine.
         observer: who is told what happens.
+        misbehaviour: what it does wrong on purpose; nothing without a firmware profile.
         kicks: PEs that ought to be interrupted; the owner drains it.
         serves_sdei: whether it has SDEI at all.
     """
@@ -92,7 +95,7 @@ class Firmware:
         self.notices = Notices(self.machine, self.dispatcher)
         self.observer = Observer()
         self._answer = Answer()
-        core = Core(self.machine, self.dispatcher, self.ownership, self._answer, self.observer)
+        core = Core(self.machine, self.dispatcher, self.ownership, self._answer, self.observer, Quirks())
         self.registry = Registry()
         self.serves_sdei = sdei
         power = AnsweredPower(core)
@@ -104,6 +107,7 @@ class Firmware:
         self.exchange = Exchange(core, self.psci.power)
         self.power = PowerStates(core, self.psci, self.exchange, self.notices)
         self.boot = MachineBoot(core, self.psci, self.registry, self.exchange, self.power, boot)
+        self.misbehaviour = Misbehaviour(core, self.psci, self.calls, self.exchange)
         self.kicks = self.dispatcher.kicks
         self._kept = [
             service
@@ -153,7 +157,7 @@ class Firmware:
         ops = self.ownership.gic.quiet(intid, pe)
         event = self.dispatcher.event_of(intid)
         self.observer.tell("trigger", pe, event=event, by="interrupt", intid=intid, outcome="pending")
-        self.dispatcher.interrupt(intid, pe)
+        self.misbehaviour.interrupted(intid, pe)
         if intid < FIRST_SPI:
             self._answer.ops += ops
             self.power.kicked(pe, frame, regs)
@@ -246,7 +250,7 @@ class Firmware:
         """
         if not self.serves_sdei:
             raise UsageError("this guest's firmware has no SDEI: start it without --no-sdei")
-        return self.dispatcher.trigger(event, pe)
+        return self.misbehaviour.trigger(event, pe)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as a JSON-able document."""
@@ -266,6 +270,7 @@ class Firmware:
             # Not where there are none, as most of the time: programs that know of none take the document, too.
             **({"notices": self.notices.snapshot()} if self.notices.waiting else {}),
             "services": {service.title: service.snapshot() for service in self._kept},
+            **({"misbehaviour": self.misbehaviour.snapshot()} if self.misbehaviour.active else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -298,6 +303,7 @@ class Firmware:
             self.ownership.reset()
             self.ownership.restore(state["gic"], self.machine.nr_cpus)
             self.notices.restore(state.get("notices", []))
+            self.misbehaviour.restore(state.get("misbehaviour"))
             for service in self._kept:
                 service.restore(state["services"][service.title])
         except (KeyError, TypeError, AttributeError, ValueError) as error:

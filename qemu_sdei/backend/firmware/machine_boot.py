@@ -49,6 +49,7 @@ class MachineBoot:
         self._dispatcher = core.dispatcher
         self._ownership = core.ownership
         self._observer = core.observer
+        self._quirks = core.quirks
         self._psci = psci
         self._registry = registry
         self._exchange = exchange
@@ -65,6 +66,8 @@ class MachineBoot:
             self._power.wait_after_reset(pe, frame)
             return
         # Now, not when CPU 0 boots: the others come out of reset meanwhile, and what they were to do is void.
+        if self._quirks.hooks is not None:
+            self._quirks.hooks.machine_resets()
         self._psci.reset()
         self._dispatcher.reset()
         self._ownership.reset()

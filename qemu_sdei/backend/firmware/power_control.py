@@ -24,6 +24,7 @@ class AnsweredPower:
         self._dispatcher = core.dispatcher
         self._answer = core.answer
         self._observer = core.observer
+        self._quirks = core.quirks
 
     def start_cpu(self, pe: int) -> None:
         """See `PowerControl`."""
@@ -60,7 +61,10 @@ class AnsweredPower:
         """
         self._machine.kernels += 1
         self._observer.tell("kernel", pe, kernel=self._machine.kernels)
-        return _drop_priorities() if self._machine.kernels > 1 else None
+        hooks = self._quirks.hooks
+        if self._machine.kernels < 2 or (hooks is not None and hooks.kernel_keeps_priorities(pe)):
+            return None
+        return _drop_priorities()
 
     def system_off(self) -> None:
         """See `PowerControl`."""

@@ -26,6 +26,7 @@ class PowerStates:
         self._ownership = core.ownership
         self._answer = core.answer
         self._observer = core.observer
+        self._quirks = core.quirks
         self._psci = psci
         self._exchange = exchange
         self._notices = notices
@@ -35,7 +36,10 @@ class PowerStates:
         woken.
         """
         power, exchange, claims = self._psci.power[pe], self._exchange, self._dispatcher.interrupts
-        if power is Power.ON:
+        if pe in self._quirks.stuck:
+            self._answer.flags |= PARK
+            exchange.finish(pe, frame, regs)
+        elif power is Power.ON:
             notice = self._notices.next_of(pe) if self._notices.waiting and not claims else None
             if notice is None:
                 exchange.finish(pe, frame, regs)
@@ -61,7 +65,7 @@ class PowerStates:
         """
         exchange, machine = self._exchange, self._machine
         pending = self._psci.power[pe] is Power.ON_PENDING
-        if step == power_down.Step.LOOK and (ops := power_down.drop(frame)):
+        if step == power_down.Step.LOOK and (ops := power_down.drop(frame)) and not self._keeps(pe, not pending):
             exchange.repost(frame, ops)
             return
         if step in (power_down.Step.LOOK, power_down.Step.DROP) and not pending:
@@ -78,7 +82,13 @@ class PowerStates:
             self._start_wanted(pe, frame, regs)
         else:
             exchange.enter(frame, regs, regs[PC], regs[X0])
+            if self._quirks.hooks is not None:
+                self._quirks.hooks.woke(pe)
             exchange.finish(pe, frame, regs)
+
+    def _keeps(self, pe: int, wakes: bool) -> bool:
+        hooks = self._quirks.hooks
+        return hooks is not None and hooks.keeps_priorities(pe, wakes)
 
     def _start_wanted(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         start = self._psci.started(pe)
@@ -91,6 +101,9 @@ class PowerStates:
         self.started[pe] = entry
         self._dispatcher.power_on(pe)
         self._observer.tell("power", pe, state="on", entry=entry)
+        if self._quirks.hooks is not None and not self._quirks.hooks.came_up(pe):
+            self._answer.clear()
+            self._answer.flags = PARK
         self._exchange.finish(pe, frame, regs)
 
     def wait_after_reset(self, pe: int, frame: memoryview) -> None:

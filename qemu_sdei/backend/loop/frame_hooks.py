@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.hold_points import HoldPoint
 from qemu_sdei.backend.loop.kicks import Kicks
+from qemu_sdei.backend.loop.late_calls import LateCalls
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.smccc.ids import FUNCTION_MASK
@@ -43,8 +44,9 @@ class FrameHooks:
         heartbeat_ns: when the last frame came that was looked at here, by the log's clock; None: none came.
     """
 
-    def __init__(self, loop: FrameLoop, guest: ServedGuest, kicks: Kicks, log: EventLog) -> None:
+    def __init__(self, loop: FrameLoop, guest: ServedGuest, kicks: Kicks, log: EventLog, late: LateCalls) -> None:
         self._loop = loop
+        self._late = late
         self._window = guest.window
         self._firmware = guest.firmware
         self._kicks = kicks
@@ -58,7 +60,13 @@ class FrameHooks:
     @property
     def wanted(self) -> bool:
         """Whether frames are to come here."""
-        return self.hold_point is not None or self.arriving or self.on_heartbeat is not None or self.heartbeat_ms > 0
+        return (
+            self._late.wanted
+            or self.hold_point is not None
+            or self.arriving
+            or self.on_heartbeat is not None
+            or self.heartbeat_ms > 0
+        )
 
     def frame(self, pe: int, s: int) -> bool:
         """Answer a frame, up to the hold point that somebody waits for; returns as `FrameLoop.answer`."""
@@ -68,6 +76,8 @@ class FrameHooks:
         posted = self._window.frames[pe]
         if self.arriving and posted[Word.KIND] == Kind.RESET and self._firmware.boot.is_boots(pe, posted):
             loop.pause()  # a boot writes RAM, and QEMU could not put in place what it fetches there
+            return False
+        if self._late.wanted and self._late.puts_off(pe, s, posted):
             return False
         function = posted[Word.FUNCTION] & FUNCTION_MASK
         self.heartbeat_ns = self._log.clock()

@@ -29,15 +29,17 @@ from qemu_sdei.backend.loop.host_errors import HostErrors
 from qemu_sdei.backend.loop.journal import FULL, Journal, Record
 from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
+from qemu_sdei.backend.loop.late_calls import LateCalls
 from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.notifier import Notifier
 from qemu_sdei.backend.loop.pending_injections import PendingInjections
 from qemu_sdei.backend.loop.served_guest import ServedGuest
-from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.errors import BusyError, ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Save, Word
 from qemu_sdei.monitor.window import Window
+from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.services.function_names import UNKNOWN
@@ -89,7 +91,8 @@ class Server:
         self.log = EventLog(ring, window.nr_cpus)
         self.descriptors = Descriptors()
         self.kicks = Kicks(window, doorbell, firmware)
-        self.hooks = FrameHooks(self, guest, self.kicks, self.log)
+        self.late = LateCalls(guest, ring.clock)
+        self.hooks = FrameHooks(self, guest, self.kicks, self.log, self.late)
         self.injections = PendingInjections(self.log)
         self.looks = Looks(guest, self.kicks, ring.clock)
         self.notifier = Notifier(self, guest, self.kicks, self.log, self.looks.sleeps)
@@ -148,6 +151,7 @@ class Server:
         self.firmware.dispatcher.on_transition = self.log.transition_hook()
         self.firmware.dispatcher.on_waiting = self._waits
         self.firmware.notices.on_came = self.notifier.came
+        self._tell_profile()
         self._look_at_monitor()
 
     def _look_at_monitor(self) -> None:
@@ -201,6 +205,7 @@ class Server:
                     descriptors.serve(0)
                     self._tick()
                     look()
+                    self.late.serve(self.hooks.frame)
                     frame = self.answer_function()
                     poll_word[Header.POLL] = 1
                 continue
@@ -224,6 +229,7 @@ class Server:
                 self._spin -= self._spin >> 2
             self._sleep()
             look()
+            self.late.serve(self.hooks.frame)
             frame = self.answer_function()
             poll_word[Header.POLL] = 1
             quiet = 0
@@ -241,7 +247,9 @@ class Server:
         self._tick()
         self.log.ring.commit()
         limit = _SECOND_LOOK_MS
-        while not self.descriptors.serve(limit) and self.window.seq == self._seen:
+        while not self.descriptors.serve(self.late.at_most(limit)) and self.window.seq == self._seen:
+            if self.late.due:
+                return
             self.window.header[Header.POLL] = 0
             again = self._tick()
             if self.hooks.heartbeat_ms:
@@ -301,6 +309,8 @@ class Server:
         self.log.begun("incoming")
         self._last[:] = answered
         self._forget_entries()  # they count in lists that were replaced
+        self.late.forget()
+        self._tell_profile()
         self._look_at_monitor()
         for pe, s in enumerate(answered):
             self._seen[pe] = s
@@ -487,10 +497,33 @@ class Server:
         if self.firmware.exchange.busy:
             raise ProtocolError("a service waits for its micro-operations; try again")
         self.firmware.restore(self.firmware.snapshot() | {"sdei": sdei})
+        self._forget_entries()
         self.log.times.forget()
         self.checkpoint()
         self.kicks.send()
         self.hooks.changed()
+
+    def misbehave(self, profile: FirmwareProfile) -> None:
+        """Have the firmware do what the rules of a profile say, from now on.
+
+        Raises:
+            UsageError: a rule cannot be in this guest.
+            BusyError: a service waits for its micro-operations; try again.
+        """
+        if self.firmware.exchange.busy:
+            raise BusyError("a service waits for its micro-operations; try again")
+        self.firmware.misbehaviour.use(profile)
+        self._forget_entries()
+        self.checkpoint()
+        self._tell_profile(always=True)
+
+    def _tell_profile(self, *, always: bool = False) -> None:
+        """A profile is never in use without a word of it."""
+        misbehaviour = self.firmware.misbehaviour
+        self.late.wanted = misbehaviour.has_late
+        if always or misbehaviour.active:
+            profile = misbehaviour.profile
+            self.log.note("firmware", None, profile=profile.name, rules=len(profile.rules), summary=profile.summary)
 
     def checkpoint(self, answers: dict[int, memoryview] | None = None) -> None:
         """See `recovery.checkpoint`."""

@@ -51,7 +51,8 @@ def status(guest: ServedGuest, log: EventLog) -> dict[str, Any]:
     }
     boot = {"epoch": firmware.machine.epoch, "kernels": firmware.machine.kernels}
     clock = {"now_ns": times.clock(), "started_ns": times.started_ns, "reset_ns": times.reset_ns}
-    return boot | clock | {"client_el": sdei["client_el"], "pes": pes, "events": events, "counts": counts}
+    profile = {"firmware": firmware.misbehaviour.report()}
+    return boot | clock | profile | {"client_el": sdei["client_el"], "pes": pes, "events": events, "counts": counts}
 
 
 _NOWHERE: Final = {"pc": None, "pstate": None, "last_call": None}

@@ -1,0 +1,131 @@
+"""`qemu-sdei firmware`: what a guest's firmware does wrong on purpose, and a change of it; which profiles there are."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
+
+from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
+from qemu_sdei.errors import UsageError
+
+if TYPE_CHECKING:
+    from qemu_sdei.profiles.firmware_profile import FirmwareProfile
+
+_WIDTH: Final = 80
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "firmware",
+        help="have a running guest's firmware misbehave on purpose, and say what it does",
+        description="Without an option: say which firmware profile a running guest has, how often each rule acted, and "
+        "which vCPUs are deaf or stuck by it. --profile, --clear and --set change it at once (in this order); what has "
+        "become of a vCPU stays until it is powered off or the machine is reset. What rules can say: "
+        "docs/reference/firmware-profiles.md. --list and --show need no guest.",
+    )
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help='one more rule, such as "CPU_OFF nth=1 handler=yes returns=DENIED"',
+    )
+    parser.add_argument("--clear", action="store_true", help="no rule acts any more")
+    parser.add_argument("--profile", metavar="P", help="have this profile: a name of --list, or a file (.toml)")
+    parser.add_argument("--list", action="store_true", help="the profiles that come with the program")
+    parser.add_argument("--show", metavar="P", help="the rules of a profile, checked, and what it reproduces")
+    add_verbosity(parser, json_output=True, messages=True)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    changes = bool(args.set or args.clear or args.profile)
+    if (args.list or args.show is not None) and (changes or args.name is not None or (args.list and args.show)):
+        raise UsageError("--list and --show need no guest, change nothing, and stand alone")
+    if args.clear and args.profile is not None:
+        raise UsageError("--profile replaces all rules already: leave out --clear")
+    from qemu_sdei.profiles import firmware_profile
+    from qemu_sdei.profiles.rule import Rule
+
+    if args.list:
+        _list([firmware_profile.load(name) for name in firmware_profile.names()], args.json)
+        return 0
+    if args.show is not None:
+        _show(firmware_profile.load(args.show), args.json)
+        return 0
+    profile = None if args.profile is None else firmware_profile.load(args.profile)
+    for text in args.set:  # what is wrong with it is known without a guest
+        try:
+            Rule.of_text(text)
+        except UsageError as error:
+            raise UsageError(f"--set {text!r}: {error}") from None
+    from qemu_sdei import rundir
+    from qemu_sdei.guest.control_client import ControlClient
+
+    guest = rundir.find(args.name)
+    with ControlClient(guest.control, identity=guest.identity) as client:
+        client.hello()
+        found = client.firmware(profile=profile, clear=args.clear, rules=args.set)
+    if args.json:
+        print_json(found)
+    else:
+        _report(guest.name, found, args.verbose)
+    return 0
+
+
+def _list(profiles: list[FirmwareProfile], as_json: bool) -> None:
+    if as_json:
+        print_json({"profiles": [profile.document() for profile in profiles]})
+        return
+    for profile in profiles:
+        _wrapped(profile.summary or "the firmware as it is: nothing is wrong on purpose", f"{profile.name:<14}", 14)
+
+
+def _show(profile: FirmwareProfile, as_json: bool) -> None:
+    if as_json:
+        print_json(profile.document())
+        return
+    _wrapped(profile.summary or "nothing is wrong on purpose", f"{profile.name}: ", 2)
+    for title, text in (("Reproduces", profile.reproduces), ("Not in it", profile.not_reproduced)):
+        if text:
+            _wrapped(" ".join(text.split()), f"{title}: ", 2)
+    for number, rule in enumerate(profile.rules, 1):
+        say(f"{number:3} {rule.text}")
+        if rule.why:
+            _wrapped(rule.why, " " * 6, 6)
+
+
+def _wrapped(text: str, first: str, indent: int) -> None:
+    say(*textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * indent, break_on_hyphens=False))
+
+
+def _report(name: str, found: dict[str, Any], verbose: int) -> None:
+    rules = found.get("rules", [])
+    if not rules and not any(found.get(word) for word in ("deaf", "stuck", "held")):
+        say(f"guest {name!r}: the firmware does nothing wrong on purpose (profile {found.get('profile')})")
+        return
+    say(f"guest {name!r}: this firmware misbehaves on purpose: profile {found.get('profile')}")
+    if found.get("summary"):
+        _wrapped(str(found["summary"]), "  ", 2)
+    for word, what in (
+        ("deaf", "take no interrupt and no event"),
+        ("stuck", "stay in EL3"),
+        ("held", "take no interrupt until their handlers complete"),
+    ):
+        if found.get(word):
+            say(f"  vCPUs that {what}: {', '.join(map(str, found[word]))}")
+    if rules:
+        print_table("Rules", ["rule", "acted", "what"], ([n, r["acted"], r["rule"]] for n, r in enumerate(rules, 1)))
+    if verbose:
+        for number, rule in enumerate(rules, 1):
+            if rule["why"]:
+                _wrapped(str(rule["why"]), f"{number:3} ", 4)

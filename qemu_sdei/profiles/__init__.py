@@ -1,0 +1,1 @@
+"""Firmware profiles: firmware that misbehaves on purpose, as data. Pure: no I/O but reading a profile's file."""
