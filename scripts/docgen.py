@@ -360,8 +360,8 @@ def control() -> str:
             HostErrorCommands,
             NotifierCommands,
             NmiCommands,
+            ProfileCommands,
         ),
-        "@CONTROL@": (Control, InjectionCommands, LookCommands, ProfileCommands),
         "@MIGRATION@": (HandoverCommands,),
         "@SNAPSHOT@": (SnapshotCommands,),
     }

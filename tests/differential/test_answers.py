@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.differential import session
-from qemu_sdei.differential.answers import Bad, End, Facts, Over, Parser, Record
+from qemu_sdei.differential.answers import MAX_RECORDS, Bad, End, Facts, Over, Parser, Record
 from qemu_sdei.differential.sequence import checksum, parse
 from qemu_sdei.differential.session import Session
 from qemu_sdei.errors import GuestError
@@ -124,7 +124,7 @@ def test_one_sequence(texts: list[str], ended: str, crash: str) -> None:
     with Session("it", lambda: Scripted([FACTS, *texts], ended), patience=patience) as one:
         transcript = one.run([SCRIPT])[0]
         assert transcript.crash == crash
-        assert len(transcript.records) <= session.MAX_RECORDS
+        assert len(transcript.records) <= MAX_RECORDS
 
 
 def test_answers_that_never_arrive_whole() -> None:

@@ -39,11 +39,8 @@ COMMANDS = {
     "regs": ("regs", "a", "--vcpu", "1"),
     "inject": ("inject", "a", "--event", "0", "--vcpu", "1", "--wait"),
     "ras sources": ("ras", "sources", "a"),
-<<<<<<< HEAD
     "nmi": ("nmi", "a", "--vcpu", "1"),
-=======
     "ras fuzz": ("ras", "fuzz", "a", "-q"),
->>>>>>> 746d1f2 (ras: fuzz shows malformed errors to copies of a guest)
     "attach": ("attach", "a"),
     "migrate": ("migrate", "b", "-q"),
     "save": ("save", "c", "DIR", "-q"),
@@ -59,11 +56,8 @@ SAY = {
         "regs",
         "inject",
         "ras sources",
-<<<<<<< HEAD
         "nmi",
-=======
         "ras fuzz",
->>>>>>> 746d1f2 (ras: fuzz shows malformed errors to copies of a guest)
         "migrate",
         "save",
         "registers",
