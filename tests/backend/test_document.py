@@ -291,6 +291,7 @@ def test_guest_ram_is_untouched_by_a_document_that_is_refused(tmp_path: Path) ->
     assert not any(server.window.ram)
 
 
+WITH_A_PROFILE = ROOT / "tests/backend/documents/v2-with-a-firmware-profile.json"
 BUSY_WITH_THE_GIC = ROOT / "tests/backend/documents/v2-in-the-middle-of-taking-an-interrupt-over.json"
 
 
@@ -300,6 +301,8 @@ def test_the_page_is_all_of_it() -> None:
     state = copy.deepcopy(DOCUMENT)
     job = json.loads(BUSY_WITH_THE_GIC.read_text())["document"]["firmware"]["gic"]["jobs"][0]
     state["firmware"]["gic"]["jobs"] = [job]
+    profile = json.loads(WITH_A_PROFILE.read_text())["document"]["firmware"]["misbehaviour"]
+    state["firmware"]["misbehaviour"] = profile
     state["firmware"]["id_registers"] = state["firmware"]["services"] = state["counters"]["calls"] = {}
     keys = {key for path in places(state) for key in path if isinstance(key, str)}
     assert len(keys) > 70

@@ -15,9 +15,10 @@ from qemu_sdei.profiles.rule import Rule
 from qemu_sdei.sdei.constants import DENIED, INVALID_PARAMETERS, NOT_SUPPORTED, Function
 from qemu_sdei.services.psci import Function as Psci
 from qemu_sdei.trace.columns import Columns
+from tests.backend.handed_over import fresh_window, taken
 from tests.backend.handed_over import machine as described
-from tests.backend.handed_over import taken
 from tests.backend.simulated import SimulatedGuest, records, serve
+from tests.backend.test_crash import Killed, _Kill, tracing
 
 _CPU_ON = Psci.CPU_ON | 0x4000_0000
 HANDLER = 0x4010_0000
@@ -95,6 +96,18 @@ class Machine:
         assert self.server.recover()
         self.server.begin()
 
+    def moves(self, directory: Path) -> dict[str, Any]:
+        """The guest goes on with another backend, which knows nothing but the state document; that document."""
+        document = taken(self.server)
+        state_document.form()(document)
+        directory.mkdir()
+        self.guest.window = fresh_window(self.guest.nr_cpus)
+        self.guest.journal_path = directory / "journal"
+        self.server = self.guest.server()
+        self.server.guest.machine = described(self.guest.nr_cpus)
+        state_document.restore(self.server, document)
+        return document
+
     def acted(self) -> list[tuple[int, int, str]]:
         """vCPU, rule and words of each time that a rule acted."""
         found = [record for record in records(self.server) if record["type"] == "misbehaved"]
@@ -120,12 +133,11 @@ def test_times_that_were_counted_outlive_the_backend_and_a_journey(tmp_path: Pat
     machine.again()
     assert machine.call(0, Function.PE_MASK) == 17
     assert machine.call(0, Function.EVENT_STATUS, 0) == DENIED
-    document = taken(machine.server)
-    (tmp_path / "there").mkdir()
-    other = SimulatedGuest(2, tmp_path / "there").server()
-    other.guest.machine = described(2)
-    state_document.restore(other, document)
-    assert other.firmware.misbehaviour.snapshot() == machine.server.firmware.misbehaviour.snapshot()
+    before = machine.server.firmware.misbehaviour.snapshot()
+    machine.moves(tmp_path / "there")
+    assert machine.server.firmware.misbehaviour.snapshot() == before
+    assert machine.call(0, Function.PE_MASK) == 0
+    assert machine.call(0, Function.PE_MASK) == 17
     machine.server.misbehave(SPEC_PROFILE)
     assert "misbehaviour" not in taken(machine.server)["firmware"]
 
@@ -156,6 +168,7 @@ def test_a_cpu_that_never_comes_back(tmp_path: Path) -> None:
     assert machine.call(0, Psci.AFFINITY_INFO | 0x4000_0000, 1, 0) == 0
     assert machine.call(0, _CPU_ON, 1, ENTRY, 7) == -4
     machine.again()
+    machine.moves(tmp_path / "there")
     machine.kicks()
     machine.guest.post(1, Kind.KICK)
     serve(machine.server)
@@ -256,7 +269,7 @@ def test_state_that_is_kept_over_a_power_down_and_a_reset(tmp_path: Path) -> Non
     machine.call(1, Psci.CPU_OFF)
     assert not machine.in_handler(1)
     machine.again()
-    state_document.form()(taken(machine.server))
+    machine.moves(tmp_path / "there")
     machine.start(1)
     assert machine.in_handler(1)
     assert [machine.call(1, Function.EVENT_STATUS, event) for event in (0, 0x100)] == [7, 3]
@@ -429,6 +442,43 @@ def test_a_damaged_state_is_refused(tmp_path: Path, damage: dict[str, Any]) -> N
     state = machine.server.firmware.misbehaviour.snapshot() | damage
     with pytest.raises(ProtocolError):
         machine.server.firmware.misbehaviour.restore(state)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_backend_that_is_killed_at_any_line_counts_each_call_once(tmp_path: Path, part: int) -> None:
+    """The second call is the one that the rule is about, whenever the backend dies in it, or in the one before."""
+    rules = ("EVENT_STATUS nth=2 returns=DENIED", "PE_MASK nth=2 answers=17 marks=a", "delivery nth=2 loses=event")
+
+    def calls(machine: Machine, kill: _Kill | None) -> list[int]:
+        found = []
+        for function in (Function.EVENT_STATUS, Function.PE_MASK, Function.EVENT_SIGNAL) * 3:
+            machine.guest.smc(0, function, 0, 0)
+            try:
+                if kill is None:
+                    serve(machine.server)
+                else:
+                    with tracing(kill):
+                        serve(machine.server)
+            except Killed:
+                machine.again()
+            found.append(machine.go(0))
+            if machine.in_handler(0):
+                machine.call(0, Function.EVENT_COMPLETE, 0)
+        return [*found, machine.server.firmware.exchange.delivered]
+
+    def fresh(number: int) -> Machine:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        machine = Machine(directory, *rules)
+        machine.register(0)
+        return machine
+
+    lines = _Kill(1 << 60)
+    expected = calls(fresh(0), lines)
+    assert expected[3] == DENIED
+    assert expected == calls(fresh(1), None)
+    for number, at in enumerate(range(part * 31, lines.lines, 4 * 31), 2):
+        assert calls(fresh(number), _Kill(at)) == expected, f"killed at line {at}"
 
 
 def test_nothing_is_in_the_way_without_a_profile(tmp_path: Path) -> None:
