@@ -56,7 +56,6 @@ class Moment:
         named: the call has an argument that names a vCPU.
         pc: where it was called, or what is interrupted.
         by: who triggers.
-        handlers: those that ran before it, where it is one that begins; None: those that run.
     """
 
     occasion: Occasion
@@ -68,7 +67,6 @@ class Moment:
     named: bool = False
     pc: int = 0
     by: str = ""
-    handlers: Sequence[int] | None = None
 
 
 class Matcher:
@@ -200,8 +198,6 @@ class Matcher:
         return bool(running) and values.within(running[-1], wanted)
 
     def _handlers(self, moment: Moment) -> Sequence[int]:
-        if moment.handlers is not None:
-            return moment.handlers
         return () if moment.vcpu is None else self._scene.handlers(moment.vcpu)
 
 

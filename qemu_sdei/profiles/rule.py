@@ -145,7 +145,7 @@ def _functions(on: str) -> Iterable[int]:
         patterns = (on, f"SDEI_{on}")
         named = [name for name in _IDS if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
     if not named:
-        known = (*_IDS, *(name.removeprefix("SDEI_") for name in _IDS))
+        known = dict.fromkeys((*_IDS, *(name.removeprefix("SDEI_") for name in _IDS)))
         others = [occasion.value for occasion in Occasion if occasion is not Occasion.CALL]
         raise UsageError(
             f"{on[:60]!r} is no function and no occasion{_near(on, known)}; beside calls there are {', '.join(others)}"

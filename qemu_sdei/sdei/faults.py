@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.constants import SUCCESS
-from qemu_sdei.sdei.context import WHOLE, Regs
+from qemu_sdei.sdei.context import Regs
 from qemu_sdei.sdei.events import Instance
+from qemu_sdei.sdei.pstate import MODE_MASK
 from qemu_sdei.sdei.report import Document
 from qemu_sdei.sdei.state import Kept, checked_part, private_part, shared_part
 from qemu_sdei.sdei.transitions import (
@@ -52,6 +53,12 @@ def state(engine: Engine, event: int, pe: int | None) -> int | None:
     return None if inst is None else inst.state
 
 
+def next_event(engine: Engine, pe: int, pstate: int) -> int | None:
+    """The event whose handler `dispatch` would enter now; None: none. `pstate`: what it would interrupt."""
+    best = engine._best(engine._pes[pe]) if engine._interruptible[pstate & MODE_MASK] else None
+    return None if best is None else best.number
+
+
 # ---- what they do ----------------------------------------------------------------------------------------------------
 
 
@@ -85,16 +92,6 @@ def lose_event(engine: Interrupts, event: int, pe: int | None) -> None:
     inst.dropped += 1
     if inst.slot is not None:
         engine.interrupts.append((inst.slot.intid, inst.pe))
-
-
-def take_back(engine: Engine, pe: int, regs: Regs) -> None:
-    """The handler that was entered just now was not: what it interrupts goes on, and the event is lost."""
-    p = engine._pes[pe]
-    inst = p.running[-1]
-    regs[WHOLE] = p.frames[len(p.running) - 1]
-    inst.delivered -= 1
-    inst.dropped += 1
-    engine._complete_innermost(p)
 
 
 def again(engine: Engine, pe: int) -> None:

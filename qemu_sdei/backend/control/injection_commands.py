@@ -37,7 +37,8 @@ class InjectionCommands:
     )
     def _why(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         event, pe = self._target(message)
-        return {"reason": self._server.firmware.dispatcher.why_pending(event, pe)}
+        firmware = self._server.firmware
+        return {"reason": firmware.dispatcher.why_pending(event, pe) or firmware.misbehaviour.why_not(pe)}
 
     def _target(self, message: dict[str, Any]) -> tuple[int, int | None]:
         pe = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)

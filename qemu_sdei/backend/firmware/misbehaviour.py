@@ -28,7 +28,7 @@ from qemu_sdei.profiles.rule import Rule
 from qemu_sdei.profiles.vocabulary import Occasion
 from qemu_sdei.sdei import faults
 from qemu_sdei.sdei.constants import Function as SdeiFunction
-from qemu_sdei.sdei.context import PC
+from qemu_sdei.sdei.context import PC, PSTATE
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.services.psci import Function as PsciFunction
 from qemu_sdei.services.psci import Psci
@@ -148,19 +148,21 @@ class Misbehaviour:
         state = self.state
         if pe in state.deaf or pe in state.stuck:
             return None
+        dispatcher = self._dispatcher
+        if not self._matcher.at(Occasion.DELIVERY):
+            return dispatcher.dispatch(pe, regs, sctlr, hcr_el2)
         for _ in range(_MAX_LOST):
-            before = self._dispatcher.running(pe)
-            number = self._dispatcher.dispatch(pe, regs, sctlr, hcr_el2)
-            if number is None or not self._matcher.at(Occasion.DELIVERY):
-                return number
-            interrupted = self._dispatcher.interrupted(pe)
-            pc = 0 if interrupted is None else interrupted[PC]
-            actions = self._act(Moment(Occasion.DELIVERY, pe, event=number, pc=pc, handlers=before))
+            number = faults.next_event(dispatcher, pe, regs[PSTATE])
+            if number is None:
+                return dispatcher.dispatch(pe, regs, sctlr, hcr_el2)
+            actions = self._act(Moment(Occasion.DELIVERY, pe, event=number, pc=regs[PC]))
             if "loses" in actions or "to" in actions:
-                faults.take_back(self._dispatcher, pe, regs)
+                faults.lose_event(dispatcher, number, pe)
                 if "to" in actions:
                     self._redirect(number, actions["to"])
                 continue
+            if dispatcher.dispatch(pe, regs, sctlr, hcr_el2) is None:
+                return None  # the guest wrote into the frame meanwhile
             if "doubles" in actions:
                 faults.again(self._dispatcher, pe)
             self._faulty.spoil(regs, actions)
@@ -304,6 +306,15 @@ class Misbehaviour:
         self.state.restore(document)
         self._matcher, self.profile = matcher, profile
         self._install()
+
+    def why_not(self, pe: int | None) -> str | None:
+        """Why an event that nothing else holds back may not be handled on a vCPU, as a sentence; None: no reason."""
+        name = self.profile.name
+        if pe in self.state.stuck:
+            return f"vCPU {pe} stays in EL3, by a firmware profile ({name} now)"
+        if pe in self.state.deaf:
+            return f"vCPU {pe} takes no event, by a firmware profile ({name} now)"
+        return f"this firmware misbehaves on purpose (firmware profile {name})" if self.profile.misbehaves else None
 
     def report(self) -> dict[str, Any]:
         """For `status`: what it is, and what has become of vCPUs by it. JSON-able."""
