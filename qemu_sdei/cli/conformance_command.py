@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
+from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options, say_profile
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.errors import UsageError
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--timeout must be more than 0 seconds")
     image, entry = _image(args)
     options = replace(machine_options(args), append=args.append, qemu_args=split_words(args.qemu_arg))
+    say_profile(options)
     with (
         Progress(args.quiet) as progress,
         tempfile.TemporaryDirectory(prefix="qemu-sdei-") as folder,

@@ -109,23 +109,23 @@ def _wrapped(text: str, first: str, indent: int) -> None:
 
 
 def _report(name: str, found: dict[str, Any], verbose: int) -> None:
-    rules = found.get("rules", [])
-    if not rules and not any(found.get(word) for word in ("deaf", "stuck", "held")):
-        say(f"guest {name!r}: the firmware does nothing wrong on purpose (profile {found.get('profile')})")
+    rules = found["rules"]
+    if not rules and not any(found[word] for word in ("deaf", "stuck", "held")):
+        say(f"guest {name!r}: the firmware does nothing wrong on purpose (profile {found['profile']})")
         return
-    say(f"guest {name!r}: this firmware misbehaves on purpose: profile {found.get('profile')}")
-    if found.get("summary"):
-        _wrapped(str(found["summary"]), "  ", 2)
+    say(f"guest {name!r}: this firmware misbehaves on purpose: profile {found['profile']}")
+    if found["summary"]:
+        _wrapped(found["summary"], "  ", 2)
     for word, what in (
         ("deaf", "take no interrupt and no event"),
         ("stuck", "stay in EL3"),
         ("held", "take no interrupt until their handlers complete"),
     ):
-        if found.get(word):
+        if found[word]:
             say(f"  vCPUs that {what}: {', '.join(map(str, found[word]))}")
     if rules:
         print_table("Rules", ["rule", "acted", "what"], ([n, r["acted"], r["rule"]] for n, r in enumerate(rules, 1)))
     if verbose:
         for number, rule in enumerate(rules, 1):
             if rule["why"]:
-                _wrapped(str(rule["why"]), f"{number:3} ", 4)
+                _wrapped(rule["why"], f"{number:3} ", 4)

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from qemu_sdei.cli.output import say
 from qemu_sdei.errors import UsageError
 from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
 
@@ -218,6 +219,18 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         sdei=not args.no_sdei,
         services=args.service,
     )
+
+
+def say_profile(options: GuestOptions) -> None:
+    """Tell the user that a guest's firmware will misbehave on purpose. Raises `UsageError`: no such profile."""
+    if options.firmware is None:
+        return
+    from qemu_sdei.profiles.firmware_profile import load
+
+    profile = load(options.firmware)
+    if profile.misbehaves:
+        what = f" ({profile.summary})" if profile.summary else ""
+        say(f"qemu-sdei: this firmware misbehaves on purpose: profile {profile.name}{what}", error=True)
 
 
 def vcpus(text: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.end_explained import explained, explaining
 from qemu_sdei.cli.files import read_file
-from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options
+from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options, say_profile
 from qemu_sdei.cli.kdump_run import crash, dumped
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{option} is for a command in the guest: give one behind --")
     if args.dry_run:
         return _dry_run(options, args.json)
+    say_profile(options)
     script = None if args.script is None else _load_script(args.script)
     # Only now: a wrong option is told without it.
     from qemu_sdei.guest.guest import Guest

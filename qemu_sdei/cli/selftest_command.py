@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final
 
-from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
+from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options, say_profile
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
 from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.cli.screen import raw
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
     options = replace(machine_options(args), kernel="builtin:selftest", append=args.append, die_with_owner=True)
+    say_profile(options)
     from qemu_sdei.guest.guest import Guest
 
     with Progress(args.quiet) as progress, RunReport(args.report, "SDEI selftest") as report:

@@ -509,7 +509,7 @@ class ControlClient:
             fields["clear"] = True
         if rules:
             fields["set"] = list(rules)
-        return self.request("firmware", fields, again=not fields)
+        return _firmware(self.request("firmware", fields, again=not fields))
 
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).
@@ -550,3 +550,21 @@ class ControlClient:
         """Ask the backend to end, and its supervisor to end the guest with it."""
         with contextlib.suppress(LostGuestError):
             self.request("shutdown")
+
+
+def _firmware(found: dict[str, Any]) -> dict[str, Any]:
+    """An answer to `firmware`. Raises `ProtocolError`: it is none."""
+    rules = found.get("rules")
+    texts = [found.get("profile"), found.get("summary")]
+    numbers: list[object] = []
+    good = isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules)
+    for rule in rules if isinstance(rules, list) and good else ():
+        texts += [rule.get("rule"), rule.get("why")]
+        numbers.append(rule.get("acted"))
+    for name in ("deaf", "stuck", "held"):
+        vcpus = found.get(name)
+        good = good and isinstance(vcpus, list)
+        numbers += vcpus if isinstance(vcpus, list) else []
+    if not good or not all(isinstance(text, str) for text in texts) or not all(type(n) is int for n in numbers):
+        raise ProtocolError("the backend's answer to firmware is not of the protocol's form")
+    return found

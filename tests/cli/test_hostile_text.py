@@ -128,6 +128,9 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["run", "--drive", text, "--kernel", "builtin:bench"],
     lambda text: ["status", text],
     lambda text: ["explain", text],
+    lambda text: ["firmware", text, "--set", text],
+    lambda text: ["firmware", "--show", text],
+    lambda text: ["run", "--firmware", text, "--kernel", "builtin:bench", "--dry-run"],
     lambda text: ["status", "--watch", text],
     lambda text: ["top", text],
     lambda text: ["events", text, "--event", text],
@@ -253,6 +256,8 @@ def leaves(value: Any, text: str) -> Any:
 
 STATUS = {
     "name": "g", "epoch": 1, "counts": {"calls": 1},
+    "firmware": {"profile": "p", "summary": "s", "rules": [{"rule": "r", "why": "w", "acted": 1}], "deaf": [0],
+                 "stuck": [], "held": []},
     "pes": [{"pe": 0, "affinity": 0, "power": "on", "masked": False, "running": [0], "calls": {"SDEI_VERSION": 1}}],
     "events": [
         {"event": 0, "name": "e", "type": "shared", "priority": "normal", "instances": [
@@ -289,7 +294,8 @@ def test_a_guest_and_its_backend(guest: tuple[RunDirectory, Backend], text: str,
         if refuses:
             refusal = {"id": request["id"], "ok": False, "error": {"kind": text, "message": text}}
             return json.dumps(refusal).encode() + b"\n"
-        return result(request, **leaves(STATUS, text))
+        found = leaves(STATUS, text)
+        return result(request, **(found["firmware"] if request.get("cmd") == "firmware" else found))
 
     backend.answer = answer
     shown = command("list")
@@ -297,6 +303,8 @@ def test_a_guest_and_its_backend(guest: tuple[RunDirectory, Backend], text: str,
     for words in (
         ["status", "-v"],
         ["explain"],
+        ["firmware"],
+        ["firmware", "-v", "--clear"],
         ["events"],
         ["inject", "--event", "0", "--vcpu", "0"],
         ["nmi"],
