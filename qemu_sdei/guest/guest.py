@@ -353,6 +353,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             self._ras = of_guest(self, self._control)
         return self._ras
 
+    @property
     def firmware(self) -> GuestFirmware:
         """What its firmware does wrong on purpose, to look at and to change:
         `guest.firmware.on("CPU_OFF").nth(1).returns("DENIED")`, `guest.firmware.clear()`.

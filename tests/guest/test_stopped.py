@@ -60,8 +60,6 @@ SAY = {
         "nmi",
         "ras fuzz",
         "firmware",
-        "regs",
-        "inject",
         "migrate",
         "save",
         "registers",
