@@ -23,7 +23,7 @@ MAX_TABLES: Final = 4096
 """Tables in one dump, or in one file; the largest servers have some hundred."""
 
 _TITLE: Final = re.compile(r"^\s*(\S(?:.{0,7}\S)?)\s*@\s*(0x[0-9a-fA-F]{1,16})\s*$")
-_ROW: Final = re.compile(r"^\s*([0-9a-fA-F]{4,8}):((?:\s[0-9a-fA-F]{2}){1,16})(?:\s|$)")
+_ROW: Final = re.compile(r"^\s*([0-9a-fA-F]{4,8}):((?:\s[0-9a-fA-F]{2}){1,16})(?:\s|$)", re.ASCII)
 _OLD_NAMES: Final = {"RSD PTR": "RSDP", "RSD PTR ": "RSDP"}
 
 

@@ -124,6 +124,14 @@ def test_any_damage(name: str, at: int, new: bytes) -> None:
     assert entries or faults
 
 
+def test_a_separator_that_is_no_space_of_a_dump() -> None:
+    """Python's text has more white space than its hexadecimal digits may have between them."""
+    dump = DUMPS["UTF-16, as PowerShell writes it"]
+    assert dump[1438:1439] != b"\x1c"
+    entries, faults = entries_of(dump[:1438] + b"\x1c" + dump[1439:])
+    assert entries or faults
+
+
 LONG = (">", "[", "<", "{", "/*", "/* ", " ", "\n", "0x1,", "0000: 48\n", "[ 1", "> [")
 
 
