@@ -386,10 +386,16 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
 
 
 def _check_announced(config: GuestConfig, profile: Profile, ras: bool) -> None:
+    from qemu_sdei.backend.firmware.guest_interrupts import taken_by
     from qemu_sdei.boot.area import AcpiArea, Announced
     from qemu_sdei.boot.config import BootConfig
 
-    sources = Announced.of(profile).sources
+    announced = Announced.of(profile)
+    sources = announced.sources
+    lines = {f"source {each.name!r}": each.interrupt for each in sources} | {"[agdi]": announced.agdi_interrupt}
+    for where, intid in lines.items():
+        if intid is not None and (why := taken_by(intid)) is not None:
+            raise UsageError(f"machine description {config.events}: {where}: {why}")
     AcpiArea.of(BootConfig.from_json(config.boot)).sources(sources)
     if ras and not sources:
         raise UsageError(

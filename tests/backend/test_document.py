@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_sdei.backend.control import document_schema, state_document
+from qemu_sdei.backend.firmware.notices import Kind, Notice
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.json_schema import compiled
 from qemu_sdei.monitor import layout
@@ -103,6 +104,7 @@ def busy() -> dict[str, Any]:
         world.guest.smc(1, Function.EVENT_STATUS, S)
         waiter = world.server.injections.add(P, 0, None, print)
         waiter.entry = waiter.start
+        world.server.firmware.notices.ask(Notice(3, Kind.ABORT, 0, 0x7000, 1))
         return taken(world.server)
 
 

@@ -53,7 +53,7 @@ def test_only_what_is_said_to_be_may_be_missing_or_is_open() -> None:
     optional = {
         name for part in subschemas() for name in part.get("properties", {}) if name not in part.get("required", [name])
     }
-    assert optional == {"booting", "kernels", "misbehaviour", "serves_sdei", "silent", "triggers"}
+    assert optional == {"booting", "kernels", "misbehaviour", "notices", "serves_sdei", "silent", "triggers"}
     assert all(re.search(rf"^\| [^|]*`{name}`.*May be missing", PAGE, re.M) for name in optional)
     closed = {"additionalProperties", "maxProperties"}
     open_objects = [part for part in subschemas() if part.get("type") == "object" and not closed & part.keys()]
@@ -195,7 +195,7 @@ OTHER_GUEST = (
     r"of another machine|other services|of a machine with other CPUs|with(out)? SDEI|another client EL|another affinity"
     r"|another machine description|must be (a list of|a number for each CPU)|psci: \w+ must be|\d PEs, this machine has"
     r"|an event that this machine does not have|routed to a PE that does not exist|KeyError\('adder'\)"
-    r"|waiting: pe must be|gic state: of a CPU that is not there|numbers of -?[01] to|no interrupt that"
+    r"|waiting: pe must be|(gic state:|notices: one) of a CPU that is not there|numbers of -?[01] to|no interrupt that"
 )
 CONTRADICTION = (
     r"a frame that was not seen|accepted must be|there twice|contradict|without (a bound|being registered)"
@@ -204,7 +204,7 @@ CONTRADICTION = (
     r"|does not follow|has no answer|of another CPU|off for SDEI|is to start at|has not booted|while the machine boots"
     r"|features: the CPUs|wait by their numbers|never triggered|more handlers were|in two exchanges|nobody is to see to"
     r"|is not owned|not owned$|not the operator|which no answer has|no event is registered|is quiet, and|same ticket"
-    r"|there is no event|no micro-operation|not aligned"
+    r"|there is no event|no micro-operation|not aligned|have the same number"
 )
 
 

@@ -119,6 +119,20 @@ def test_ras_needs_an_event_for_hardware_errors(tmp_path: Path) -> None:
         guest_config(plan_for(GuestOptions(ras=True, events=events), tmp_path), "guest", None)
 
 
+def test_an_interrupt_of_a_device_can_be_no_error_sources(tmp_path: Path) -> None:
+    events = tmp_path / "events.toml"
+    zero = '[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n'
+    source = '[[source]]\nname = "line"\nnotify = "interrupt"\ninterrupt = '
+    for text, message in (
+        (zero + source + "33\n", "source 'line': interrupt 33 is that of the UART: take one of 42 to 47"),
+        (zero + source + "300\n", "source 'line': interrupt 300 is no SPI of this machine"),
+        ("[agdi]\ninterrupt = 40\n" + zero + source + "208\n", r"\[agdi\]: interrupt 40 is that of the firmware"),
+    ):
+        events.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            guest_config(plan_for(GuestOptions(ras=True, events=events), tmp_path), "guest", None)
+
+
 def plan_for(options: GuestOptions, directory: Path) -> Plan:
     """A plan for a kernel that is none; nothing looks at it before `check_boot`."""
     plan = prepare(SELFTEST)

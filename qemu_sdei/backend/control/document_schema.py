@@ -39,6 +39,8 @@ _COUNT: Final = (1 << 63) - 1
 _FIRST_PPI: Final = 16
 _LAST_SPI: Final = 1019
 _PAGE: Final = 4096
+_NOTICE: Final = 0xFFFF_FFFF
+_WISH: Final = integer(0, int(~Wish(0)), "1: it has an address, 2: of an instruction, 4: it may hit the kernel")
 _CANONICAL: Final = 1 << 52
 """Addresses of 52 bits, at either end of 64 (DEN0054 5.1.2)."""
 
@@ -161,13 +163,12 @@ _FIRMWARE: Final = {
             ),
             "gic": ref("gic"),
             "notices": array(
-                row(
+                rows(
                     "[number, kind, PE or -1, value, wish]",
-                    integer(1, 0xFFFF_FFFF),
-                    integer(min(notices.Kind), max(notices.Kind), "1 abort, 2 interrupt, 3 look at an interrupt"),
-                    ref("pe_or_none"),
-                    ref("word", "address of an abort, INTID of an interrupt"),
-                    integer(0, int(~Wish(0)), "of an abort: 1 it has an address, 2 of an instruction, 4 also in EL1"),
+                    [integer(1, _NOTICE), only(int(notices.Kind.ABORT)), ref("pe_or_none"), ref("word"), _WISH],
+                    [integer(1, _NOTICE), only(int(notices.Kind.INTERRUPT)), ref("pe_or_none"), ref("spi"), only(0)],
+                    [integer(1, _NOTICE), only(int(notices.Kind.LOOK)), ref("pe_or_none"), ref("spi"), only(0)],
+                    about="kind 1: an abort, with its address; 2: an interrupt, 3: a look at one, with its INTID",
                 ),
                 high=notices.MAX,
                 about="aborts and interrupts that wait for a CPU to make them",

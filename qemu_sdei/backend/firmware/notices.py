@@ -200,8 +200,10 @@ def from_words(words: Any, nr_cpus: int) -> Notice:
     if not isinstance(words, list) or len(words) != _FIELDS or not all(type(word) is int for word in words):
         raise ProtocolError("notices: one is five numbers")
     number, kind, pe, value, wish = words
-    if not 0 < number <= _MAX_NUMBER or kind not in set(Kind) or not ANY <= pe < nr_cpus:
-        raise ProtocolError("notices: one of a kind, number or CPU that there is not")
+    if not 0 < number <= _MAX_NUMBER or kind not in set(Kind):
+        raise ProtocolError("notices: one of a kind or number that there is not")
+    if not ANY <= pe < nr_cpus:
+        raise ProtocolError("notices: one of a CPU that is not there")
     if not 0 <= value <= _WORD or not 0 <= wish <= _WISHES:
         raise ProtocolError("notices: a value that cannot be")
     if kind != Kind.ABORT and (not FIRST_SPI <= value <= MAX_INTID or wish):

@@ -26,7 +26,7 @@ LIMIT_NS: Final = 60 * 10**9
 """How long one waits."""
 AGAIN_MS: Final = 50
 FOREVER_MS: Final = 1 << 30
-_ORDER: Final = (Notify.SDEI, Notify.INTERRUPT, Notify.POLLED, Notify.SEA)
+_ORDER: Final = (Notify.SDEI, Notify.INTERRUPT, Notify.EXTERNAL, Notify.POLLED, Notify.SEA)
 """By which notification a page that nobody has touched is reported first; one that was: by an abort first."""
 
 
