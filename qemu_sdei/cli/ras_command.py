@@ -9,10 +9,12 @@ from typing import Any, Final
 COMMANDS: Final = (
     "inject",
     "sources",
+    "host-error",
+    "abort",
     "fuzz",
     "victim",
 )
-"""Each is a module `ras_NAME` with `register(subparsers)`; help has them in this order."""
+"""Each is a module `ras_NAME`, its hyphens underscores, with `register(subparsers)`; help has them in this order."""
 
 
 def register(subparsers: Any) -> None:
@@ -25,4 +27,4 @@ def register(subparsers: Any) -> None:
     )
     commands = parser.add_subparsers(dest="ras_command", metavar="COMMAND", required=True, prog=parser.prog)
     for name in COMMANDS:
-        import_module(f"qemu_sdei.cli.ras_{name}").register(commands)
+        import_module(f"qemu_sdei.cli.ras_{name.replace('-', '_')}").register(commands)

@@ -45,7 +45,6 @@ def give(control: ControlClient, vcpu: int | None = None, by: str | None = None)
         UsageError: there is no such vCPU or way.
     """
     found = control.nmi(vcpu, by=by)
-    try:
-        return Nmi(**{name: found[name] for name in Nmi.__dataclass_fields__})
-    except KeyError as error:
-        raise ProtocolError(f"the backend's answer to nmi has no {error}") from None
+    if not isinstance(found.get("by"), str) or not isinstance(found.get("outcome"), str):
+        raise ProtocolError("the backend's answer to nmi is not of the protocol's form")
+    return Nmi(**{name: found.get(name) for name in Nmi.__dataclass_fields__})  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from qemu_sdei.errors import CperError, ExpectationError, UsageError
+from qemu_sdei.errors import CperError, ExpectationError, ProtocolError, UsageError
 from qemu_sdei.guest.console_feed import PrintedWords
 from qemu_sdei.guest.helper import Runner
 from qemu_sdei.guest.ras_expecting import Expectation, Log, Offline, Panics, Sigbus, Trace
@@ -55,6 +55,20 @@ class RasControl(Protocol):
     ) -> dict[str, Any]:
         """Write a status block and notify the guest."""
 
+    def memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> dict[str, Any]:
+        """Tell of a page that is bad at the host."""
+
+    def abort(
+        self,
+        vcpu: int | None = None,
+        *,
+        address: int | None = None,
+        fetch: bool = False,
+        kernel: bool = False,
+        limit: int = 10,
+    ) -> dict[str, Any]:
+        """Have a vCPU take a synchronous external abort."""
+
 
 @dataclass(frozen=True, slots=True)
 class RasAccess:
@@ -68,6 +82,29 @@ class RasAccess:
     """Commands in it; None: none can be run."""
     console: Callable[[], PrintedWords | None] = lambda: None
     """What it prints from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostError:
+    """A page that went bad at the host, as it is reported to the guest."""
+
+    page: int
+    """Its physical address."""
+    source: str
+    """The error source that reports it."""
+    vcpu: int | None
+    """Which one is told; None: no certain one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """A synchronous external abort that a vCPU has taken, and what it has interrupted."""
+
+    vcpu: int
+    pc: int
+    pstate: int
+    el: int
+    """Exception level: 0 is a process."""
 
 
 @dataclass(slots=True)
@@ -316,6 +353,51 @@ class GuestRas:
             if report.state == _FREE:
                 report.outcome = "completed"
         return report
+
+    def host_memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> HostError:
+        """Tell it of a page of its RAM that has gone bad at the host, as the backend does when the host's kernel says
+        so: it is reported as a recoverable memory error.
+
+        Args:
+            address: guest physical, in that page.
+            source: name of the error source; None: the first that the guest listens to, those of SDEI before others.
+            vcpu: which one is told; None: any.
+
+        Raises:
+            UsageError: that is no page of the guest's (but of the frame window, or of the tables).
+            NotDeliveredError: no source can report it now; nothing was written.
+        """
+        found = self._access.control().memory_error(address, source=source, vcpu=vcpu)
+        if not isinstance(found.get("page"), int) or not isinstance(found.get("source"), str):
+            raise ProtocolError("the backend's answer to memory_error is not of the protocol's form")
+        return HostError(found["page"], found["source"], found.get("vcpu"))
+
+    def external_abort(
+        self,
+        vcpu: int | None = None,
+        *,
+        address: int | None = None,
+        fetch: bool = False,
+        kernel: bool = False,
+        limit: int = 10,
+    ) -> Abort:
+        """Have a vCPU take a synchronous external abort that no error record explains. Linux sends the process that it
+        hits a SIGBUS; one in the kernel it does not survive.
+
+        Args:
+            vcpu: which; None: the first that can take one without the guest being lost.
+            address: virtual, for FAR; None: FAR holds none.
+            fetch: of an instruction, not of data.
+            kernel: it may hit the kernel too, and not only what runs at EL0.
+            limit: seconds in which a moment is to come.
+
+        Raises:
+            NotDeliveredError: no moment came; it says what was in the way. `UsageError`: there is no such vCPU.
+        """
+        found = self._access.control().abort(vcpu, address=address, fetch=fetch, kernel=kernel, limit=limit)
+        if not all(type(found.get(name)) is int for name in ("vcpu", "pc", "pstate", "el")):
+            raise ProtocolError("the backend's answer to abort is not of the protocol's form")
+        return Abort(found["vcpu"], found["pc"], found["pstate"], found["el"])
 
     @property
     def ram(self) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class FakeGuest:
     sources: list[dict[str, Any]] = field(default_factory=lambda: [source()])
     answer: dict[str, Any] = field(default_factory=lambda: {"outcome": "completed", "vcpu": 0, "complete_ns": 800_000})
     reports: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
+    asked: list[tuple[str, int | None, dict[str, Any]]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     pages: dict[int, int] = field(default_factory=lambda: {STACK_PAGE: 0x41E78})
     """Of process 123: page frame numbers by virtual address."""
@@ -55,6 +56,14 @@ class FakeGuest:
     def ras_report(self, source: str, block: bytes, **how: Any) -> dict[str, Any]:
         self.reports.append((source, block, how))
         return self.answer
+
+    def memory_error(self, address: int, **how: Any) -> dict[str, Any]:
+        self.asked.append(("memory_error", address, how))
+        return {"page": address - address % 4096, "source": "ghes", "vcpu": None, "outcome": "queued"}
+
+    def abort(self, vcpu: int | None = None, **how: Any) -> dict[str, Any]:
+        self.asked.append(("abort", vcpu, how))
+        return {"vcpu": 1, "pc": 0x1234, "pstate": 0, "el": 0}
 
     @property
     def text(self) -> str:

@@ -82,6 +82,18 @@ def test_a_backend_that_answers_nonsense_is_not_believed() -> None:
         FakeGuest(sources=[{"name": "x"}]).ras().sources()
 
 
+def test_what_else_is_asked_of_a_backend() -> None:
+    guest = FakeGuest()
+    found = guest.ras().host_memory_error(0x4A00_0123, vcpu=1)
+    assert (found.page, found.source, found.vcpu) == (0x4A00_0000, "ghes", None)
+    taken = guest.ras().external_abort(1, fetch=True)
+    assert (taken.vcpu, taken.pc, taken.el) == (1, 0x1234, 0)
+    assert guest.asked == [
+        ("memory_error", 0x4A00_0123, {"source": None, "vcpu": 1}),
+        ("abort", 1, {"address": None, "fetch": True, "kernel": False, "limit": 10}),
+    ]
+
+
 def test_sections_that_contradict_their_severity_need_force() -> None:
     guest = FakeGuest()
     wrong = Memory(memory_error_type="Scrub Corrected Error")
