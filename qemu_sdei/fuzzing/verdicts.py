@@ -105,7 +105,8 @@ def judge(seen: Observed, *, asks_to_panic: bool) -> Judged:
             return Judged(Verdict.PANIC_AS_ASKED, panic, "a page of init was said to be bad")
         return Judged(Verdict.PANIC, cause, troubles=found)
     if cause is not None and cause.level is not Level.WARNING:
-        if cause.level is Level.STALL and not cause.stack:
+        if cause.level is Level.STALL and seen.stuck:
+            # Whether the kernel has noticed it yet is of no account, and what it says of other tasks neither.
             cause = replace(cause, stack=seen.stuck)
         return Judged(_OF_LEVEL[cause.level], cause, troubles=found)
     if not seen.completed or not seen.alive:

@@ -69,8 +69,9 @@ def test_a_hang_is_known_by_where_it_is() -> None:
     judged = judge(there, asks_to_panic=False)
     assert judged.trouble is not None
     assert judged.trouble.stack == ("go_through", "handle_it")
-    told = judge(Observed(consoles.STALL, completed=False, stuck=("go_through", "handle_it")), asks_to_panic=False)
-    assert told.key == judged.key, "whether the kernel has noticed it is of no account"
+    for text in (consoles.STALL, consoles.LOCKUP):
+        told = judge(Observed(text, completed=False, stuck=("go_through", "handle_it")), asks_to_panic=False)
+        assert told.key == judged.key, "whether the kernel has noticed it is of no account"
     other = judge(Observed("", completed=False, alive=False, stuck=("elsewhere",)), asks_to_panic=False)
     assert other.key != judged.key
     unknown = judge(Observed("", completed=False, alive=False), asks_to_panic=False)
