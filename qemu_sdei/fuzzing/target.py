@@ -14,6 +14,7 @@ from qemu_sdei.errors import GuestError, NotDeliveredError, SdeiError, UsageErro
 from qemu_sdei.fuzzing import stacks
 from qemu_sdei.fuzzing.copies import closed, copy_of
 from qemu_sdei.fuzzing.pulse import Beat, Pulse
+from qemu_sdei.fuzzing.unlimited import lift
 from qemu_sdei.fuzzing.verdicts import Observed
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest import Guest
@@ -85,6 +86,8 @@ class Target:
         """The error source, as the backend describes it."""
         self.kernel = ""
         """What the guest's kernel calls itself."""
+        self.unlimited = False
+        """The kernel prints each error."""
         self.restored = 0
         """How often the guest was brought back."""
         self.restore_seconds = 0.0
@@ -128,6 +131,7 @@ class Target:
             self.kernel = guest.run("uname -srv").output.strip()[:200]
             with guest.client() as control:
                 self.source = chosen(control.ras_sources(), self._wanted)
+            self.unlimited = lift(guest) > 0
             self._pulse = Pulse.start(guest)
             self._progress("saving the guest")
             guest.save(self._room / "state")
