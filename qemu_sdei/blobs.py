@@ -10,12 +10,13 @@ from typing import Final
 from qemu_sdei.errors import UsageError
 
 FOLDER: Final = Path(__file__).resolve().parent / "data"
+_NO_GUESTS: Final = ("kdump", "monitor")
 REMEDY: Final = "install the package again, or build them: python -m qemu_sdei.guestbuild"
 
 
-def names() -> list[str]:
-    """The programs that there are."""
-    return sorted(item.stem for item in FOLDER.glob("*.bin"))
+def guests() -> list[str]:
+    """The bare-metal guests among them."""
+    return sorted(item.stem for item in FOLDER.glob("*.bin") if item.stem not in _NO_GUESTS)
 
 
 def read(name: str) -> bytes:

@@ -23,8 +23,8 @@ def _binary(kernel: str) -> bytes:
     if not kernel.startswith(BUILTIN):
         return read_file(kernel, "guest binary")
     name = kernel.removeprefix(BUILTIN)
-    if not name.isidentifier() or name not in blobs.names():
-        have = ", ".join(BUILTIN + known for known in blobs.names()) or "none"
+    if not name.isidentifier() or name not in blobs.guests():
+        have = ", ".join(BUILTIN + known for known in blobs.guests()) or "none"
         raise UsageError(f"{kernel}: no such guest in this package; there are: {have}")
     return blobs.read(name)
 

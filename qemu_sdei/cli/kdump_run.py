@@ -46,7 +46,7 @@ def crash(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
 def dumped(guest: Guest, args: argparse.Namespace) -> int:
     """What came of a crash dump of a guest that was used at its console, and has ended. Returns the exit code."""
     try:
-        _say_where(guest.wait_vmcore(0))
+        _say_where(guest.wait_vmcore())
     except KdumpError as error:
         say(f"qemu-sdei: {error.message}", error=True)
         return error.exit_code if "crash" in error.stages else 0
@@ -63,11 +63,7 @@ def _say_where(found: Kdump) -> None:
         crash = None
     if crash is not None and crash.cpu is not None:
         say(f"panicked: vCPU {crash.cpu}, PID {crash.pid}, {crash.comm}: {crash.message}", error=True)
-    say(
-        f"vmcore: {found.path} ({found.size // _MIB} MiB, {found.written // _MIB} MiB of it on disk; "
-        f"`qemu-sdei vmcore` says what is in it)",
-        error=True,
-    )
+    say(f"vmcore: {found.path} ({found.written // _MIB} of {found.size // _MIB} MiB are on disk)", error=True)
 
 
 def _crash(found: Kdump) -> dict[str, Any] | None:

@@ -88,12 +88,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
+    from qemu_sdei.vm.capture_kernel import settled
     from qemu_sdei.vm.devices import devices
     from qemu_sdei.vm.options import FLAT
     from qemu_sdei.vm.plan import check_kernel, check_machine, check_tables
     from qemu_sdei.vm.qemu_command import command_line, fd_wiring
 
     flat = str(options.kernel).startswith((BUILTIN, FLAT))
+    options = settled(options, flat)
     check_tables(options, flat)
     if options.kernel is not None and not flat:
         check_kernel(options.kernel)
