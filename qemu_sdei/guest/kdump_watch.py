@@ -245,7 +245,7 @@ class KdumpWatch:
     def _reach(self, stage: Stage, note: str = "") -> None:
         """A stage is reached, and those before it that it implies and that nobody may have seen."""
         for each in Stage:
-            if each not in self.stages and (each is stage or (each in _IMPLIED and _before(each, stage))):
+            if each not in self.stages and (each is stage or each in _IMPLIED.get(stage, _ALL)):
                 if each is Stage.CRASH:
                     self._crashed_at = time.monotonic()
                 since = time.monotonic() - self._crashed_at if self._crashed_at else 0.0
@@ -321,12 +321,13 @@ class KdumpWatch:
 
 
 _POWERED_OFF: Final = "guest-shutdown"
-_IMPLIED: Final = (Stage.CRASH, Stage.KERNEL, Stage.INIT)
-
-
-def _before(one: Stage, other: Stage) -> bool:
-    order = list(Stage)
-    return order.index(one) < order.index(other)
+_ALL: Final = (Stage.LOADED, Stage.CRASH, Stage.KERNEL, Stage.INIT)
+_IMPLIED: Final[dict[Stage, tuple[Stage, ...]]] = {
+    Stage.LOADED: (),
+    Stage.CRASH: (),  # also of a kernel that has loaded nothing yet
+    Stage.KERNEL: (Stage.CRASH,),
+}
+"""Stages that another one implies; `_ALL` where none are said: only our own capture kernel has that init."""
 
 
 def wait_vmcore(guest: Watched, record: GuestRecord, timeout: float | None, listener: Listener) -> Kdump:

@@ -19,8 +19,8 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.symbols import notes as elf_notes
 
 MAX_SEGMENTS: Final = 4096
-MAX_NOTES: Final = 16 << 20
-"""Bytes of all notes."""
+MAX_NOTES: Final = 2 << 20
+"""Bytes of all notes: a CPU's registers are 400."""
 _MAX_FILE: Final = 1 << 52
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT: Final = struct.Struct("<IIQQQQQQ")
@@ -59,6 +59,8 @@ class Core:
             notes, self.segments = _layout(self.path, self._file)
             self.needed = max((part.offset + part.size for part in (*notes, *self.segments)), default=0)
             """Bytes that the file has if it is whole."""
+            if (size := sum(part.size for part in notes)) > MAX_NOTES:
+                raise UsageError(f"{self.path} is a damaged core file: it has {size} bytes of notes")
             self.notes = [note for part in notes for note in self._notes(part)]
         except BaseException:
             self._file.close()
@@ -97,8 +99,6 @@ class Core:
         return data
 
     def _notes(self, part: Segment) -> list[Note]:
-        if part.size > MAX_NOTES:
-            raise UsageError(f"{self.path} is a damaged core file: it has {part.size} bytes of notes")
         data = self._at(part.offset, part.size)
         found: list[Note] = []
         for name, kind, description in elf_notes.each(data):

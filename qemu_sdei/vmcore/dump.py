@@ -70,6 +70,7 @@ class Dump:
     """Of each CPU that has told its registers, in the order of their numbers."""
     crash: Crash | None
     log: tuple[Record, ...]
+    """Kernels before 5.10 have another kind of log: nothing of it is here."""
 
     @classmethod
     def read(cls, path: str | Path) -> Dump:
@@ -78,7 +79,8 @@ class Dump:
             if not core.whole:
                 raise UsageError(f"{core.path} is cut short: it has {core.size} of {core.needed} bytes")
             info = vmcore_info(core)
-            log = tuple(kernel_log.kernel_log(KernelMemory(core, info), info))
+            told = info.text("SYMBOL(prb)") is not None
+            log = tuple(kernel_log.kernel_log(KernelMemory(core, info), info)) if told else ()
             seconds = info.text("CRASHTIME")
             return cls(
                 path=core.path,

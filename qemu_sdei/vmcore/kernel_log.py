@@ -16,7 +16,7 @@ from qemu_sdei.vmcore.vmcoreinfo import VmcoreInfo
 
 _MAX_COUNT_BITS: Final = 20
 _MAX_SIZE_BITS: Final = 26
-_MAX_STRUCTURE: Final = 256
+_MAX_STRUCTURE: Final = 128
 _ID: Final = (1 << 62) - 1
 _COMMITTED, _FINALIZED = 1, 2
 _BLOCK_HEAD: Final = 8
@@ -62,6 +62,7 @@ def kernel_log(memory: KernelMemory, info: VmcoreInfo) -> list[Record]:
     if max(state_at, begin_at, next_at) + 8 > row or max(time_at + 8, length_at + 2) > told:
         raise UsageError("the dump's VMCOREINFO is damaged: what it says of the kernel log cannot be")
     records: list[Record] = []
+    size = 0
     for number in range(min((head - tail & _ID) + 1, 1 << count_bits)):
         identity = tail + number & _ID
         index = identity & (1 << count_bits) - 1
@@ -70,6 +71,9 @@ def kernel_log(memory: KernelMemory, info: VmcoreInfo) -> list[Record]:
             continue
         (length,) = struct.unpack_from("<H", infos, index * told + length_at)
         said = _text(text, size_bits, begin, end)[:length].decode("utf-8", "replace")
+        size += length
+        if size > 1 << size_bits:
+            raise UsageError("the dump's kernel log is damaged: its records have more text than there is room for")
         records.append(Record(_word(infos, index * told + time_at), said))
     return records
 

@@ -156,6 +156,17 @@ def test_a_silent_panic_is_known_by_the_next_kernel(tmp_path: Path) -> None:
     assert [reached.stage for reached in found.stages] == list(Stage)
 
 
+def test_an_early_crash_has_loaded_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KdumpError, match="the capture kernel was not loaded") as caught:
+        Guest(tmp_path, CRASH).wait()
+    assert (caught.value.exit_code, caught.value.stages) == (10, ["crash"])
+
+
+def test_what_the_console_has_forgotten_is_known_by_what_follows(tmp_path: Path) -> None:
+    stages = Guest(tmp_path, ALL.removeprefix(LOADED + BEGIN)).wait().stages
+    assert [reached.stage for reached in stages] == list(Stage)
+
+
 @pytest.mark.parametrize("state", [{"masked": True}, {"running": [0]}])
 def test_sdei_is_there_when_the_firmware_says_so_too(tmp_path: Path, state: dict[str, Any]) -> None:
     """Of the vCPU on which the capture kernel runs; what another is left in is no matter."""

@@ -75,6 +75,12 @@ def test_who_panicked(log: list[str], found: Crash | None) -> None:
     assert crash(log) == found
 
 
+def test_an_older_kernel_has_no_log_to_read(tmp_path: Path) -> None:
+    info = {name: value for name, value in INFO.items() if name != "SYMBOL(prb)"}
+    dump = Dump.read(write(tmp_path, vmcore(PANIC, info=info)))
+    assert (dump.log, dump.crash, len(dump.cpus)) == ((), None, 2)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -85,7 +91,7 @@ def test_who_panicked(log: list[str], found: Crash | None) -> None:
         (b"\x7fELF\2\1\1" + bytes(60), "is no vmcore of arm64"),
         (vmcore(PANIC)[:3000], "is cut short"),
         (vmcore(PANIC)[:-1], "is cut short: it has"),
-        (vmcore(PANIC, info={"OSRELEASE": "6.1"}), "does not say NUMBER"),
+        (vmcore(PANIC, info={"SYMBOL(prb)": "1"}), "does not say NUMBER"),
         (vmcore(PANIC, info=INFO | {"SYMBOL(prb)": "ffff900000000000"}), "has no memory at"),
         (vmcore(PANIC, info=INFO | {"SYMBOL(prb)": "zz"}), "VMCOREINFO is damaged"),
         (vmcore(PANIC, info=INFO | {"SIZE(printk_info)": "99999999999"}), "VMCOREINFO is damaged"),
