@@ -144,7 +144,7 @@ void go_off(unsigned op)
 	unsigned cpu = this_cpu();
 	u64 code;
 
-	if (cpu == 0) { /* it has the console */
+	if (cpu == 0) { /* it has the console: it stays, and its handler completes */
 		note(cpu, 's', op, 0, 0, 0);
 		return;
 	}
@@ -280,7 +280,7 @@ struct end compare_handler(u64 event, u64 argument, u64 pc, u64 pstate, u64 here
 			do_op(i);
 		if (program->ending.what == 'o')
 			go_off(NO_OP);
-		if (program->ending.what == 'o' || program->ending.what == 'l')
+		if (program->ending.what == 'l' || (program->ending.what == 'o' && cpu))
 			leave();
 		if (program->ending.what == 'r')
 			end = (struct end){ SDEI_EVENT_COMPLETE_AND_RESUME, operand(&program->ending, 0) };

@@ -65,7 +65,7 @@ static void start(unsigned cpu)
 	code = smccc(PSCI_CPU_ON, affinity(cpu), (u64)_start_secondary, cpu, 0, 0);
 	if (code != SUCCESS)
 		coming[cpu] = false;
-	note(cpu, 'n', NO_OP, code, 0, 0);
+	note(0, 'n', NO_OP, code, cpu, 0); /* not among the records of the one that may be up by now */
 }
 
 /*

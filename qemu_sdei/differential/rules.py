@@ -103,7 +103,7 @@ def told(script: Script, record: Record) -> str:
         name = "SDEI_SHARED_RESET" if b else "SDEI_PRIVATE_RESET"
         return f"{name}: {_code(a, CODE_NAMES)}"
     if kind == "n":
-        return f"CPU_ON: {_code(a, _PSCI_NAMES)}"
+        return f"CPU_ON for CPU {b}: {_code(a, _PSCI_NAMES)}"
     if kind == "q":
         return f"COMPLETE or COMPLETE_AND_RESUME in a handler came back: {_code(a, CODE_NAMES)}"
     if kind == "x":

@@ -221,7 +221,7 @@ class _Run:
         for cpu in range(self.cpus):
             if not self.on[cpu]:
                 self.come_up(cpu)
-                self.note(0, "n")
+                self.note(0, "n", NO_OP, 0, cpu)
 
     def attempt(self, cpu: int, op: Op, at: int) -> None:
         with contextlib.suppress(LeftError):
@@ -270,7 +270,7 @@ class _Run:
     def go_off(self, cpu: int) -> None:
         if cpu == 0:
             self.note(cpu, "s")
-            raise LeftError
+            return
         self.was_ready[cpu] = self.core.status(cpu, 0) == 3
         if self.depth[cpu] and self.faults.off_in_handler:
             self.deaf[cpu] = True
@@ -342,7 +342,7 @@ class _Run:
             for at, op in enumerate(program.ops, self.first_ops[number]):
                 self.do(cpu, op, at)
         if ending.what == OFF:
-            self.go_off(cpu)
+            self.go_off(cpu)  # CPU 0 stays, and completes
         if ending.what == LEAVE:
             raise LeftError
         self.complete(cpu, event, ending)
