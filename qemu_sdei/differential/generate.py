@@ -77,6 +77,8 @@ class Generator:
         self._choice = choice
         self._programs: list[Program] = []
         self._off: set[int] = set()
+        self._here = 0
+        """The CPU that the newest step is of."""
 
     def script(self) -> Script:
         """The next one. It begins with an event that is ready on a CPU, most of the time: else little happens."""
@@ -98,7 +100,8 @@ class Generator:
 
     def _on(self) -> int:
         """A CPU that is on, as far as is known here."""
-        return self._random.choice([n for n in range(self._choice.cpus) if n not in self._off])
+        self._here = self._random.choice([n for n in range(self._choice.cpus) if n not in self._off])
+        return self._here
 
     def _event(self) -> Operand:
         rng, choice = self._random, self._choice
@@ -176,8 +179,9 @@ class Generator:
         return make(self)
 
     def _signal(self) -> Op:
-        event = word(0) if self._random.random() < 0.95 else self._event()
-        return call(Sdei.EVENT_SIGNAL, event, cpu(self._target()))
+        rng = self._random
+        event = word(0) if rng.random() < 0.95 else self._event()
+        return call(Sdei.EVENT_SIGNAL, event, cpu(self._here if rng.random() < 0.3 else self._target()))
 
     def _simple(self) -> Op:
         """Calls that name an event, and nothing else."""
@@ -278,7 +282,7 @@ _OUTSIDE: Final[dict[_Make, int]] = {
 }
 _IN_HANDLER: Final[dict[_Make, int]] = {
     Generator._signal: 25,
-    Generator._mask: 12,
+    Generator._mask: 18,
     Generator._unmask: 6,
     Generator._simple: 16,
     Generator._enable: 6,

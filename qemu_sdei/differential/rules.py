@@ -95,10 +95,7 @@ def told(script: Script, record: Record) -> str:
     if kind == "i":
         return f"{'takes' if a else 'does not take'} its timer interrupt (running priority {b:#x})"
     if kind == "p":
-        takes = " and ".join(
-            f"{'takes' if yes else 'takes no'} {what}" for yes, what in ((a, "interrupt"), (b, "event"))
-        )
-        return f"{takes} (running priority {c:#x})"
+        return f"{_able((bool(a), bool(b)))} (running priority {c:#x})"
     if kind == "k":
         name = "SDEI_SHARED_RESET" if b else "SDEI_PRIVATE_RESET"
         return f"{name}: {_code(a, CODE_NAMES)}"

@@ -296,7 +296,9 @@ def _embeds(script: Script, pattern: Script, ran: Collection[int]) -> bool:
     for step in script.steps:
         if at < len(pattern.steps):
             wanted = pattern.steps[at]
-            at += step.cpu == wanted.cpu and _same(script, step.op, pattern, wanted.op, ran)
+            # Who signals does not matter, but whom.
+            here = step.cpu == wanted.cpu or wanted.op.function == Sdei.EVENT_SIGNAL
+            at += here and _same(script, step.op, pattern, wanted.op, ran)
     return at == len(pattern.steps)
 
 

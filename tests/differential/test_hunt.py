@@ -64,7 +64,7 @@ def test_a_cpu_that_is_deaf_afterwards(faults: Faults, words: list[str]) -> None
 
 
 def test_all_four_at_once() -> None:
-    outcome = hunt(Faults(True, True, True, True), count=1500)
+    outcome = hunt(Faults(True, True, True, True), count=300)
     texts = ["\n".join(lines(finding.verdict.script)) for finding in outcome.findings]
     for number, sign in enumerate(("h0: SDEI_PE_MASK()", "CPU 1: CPU_OFF()", "h0: CPU_OFF()", "goes on elsewhere")):
         assert any(sign in text for text in texts), (number, texts)
