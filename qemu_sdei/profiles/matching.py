@@ -35,6 +35,9 @@ class Scene(Protocol):
     def state(self, event: int, vcpu: int | None) -> int | None:
         """EVENT_STATUS of an event, as that vCPU sees it; None: there is none."""
 
+    def routed(self, event: int) -> str | None:
+        """`any` or `one`, of a shared event; None: it is none."""
+
     def power(self, vcpu: int) -> str:
         """`on`, `off` or `pending`."""
 
@@ -252,6 +255,9 @@ _ASK: Final[dict[str, Callable[[Matcher, Any, Moment], bool]]] = {
     ),
     "target-masked": _of_target(lambda matcher, vcpu: matcher._scene.masked(vcpu)),
     "kernel": lambda matcher, wanted, moment: values.within(matcher._scene.kernel(), wanted),
+    "routed": lambda matcher, wanted, moment: (
+        moment.event is not None and matcher._scene.routed(moment.event) == wanted
+    ),
     "by": lambda _, wanted, moment: moment.by == wanted,
     "marked": lambda matcher, wanted, moment: (wanted, moment.vcpu) in matcher.marks,
     "target-marked": lambda matcher, wanted, moment: (wanted, moment.target) in matcher.marks,

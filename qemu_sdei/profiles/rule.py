@@ -220,6 +220,8 @@ def _check_choices(occasion: Occasion, names: set[str], found: Mapping[str, Any]
     """What a word can be depends on where it stands."""
     if found.get("never") == "after" and (occasion is not Occasion.CALL):
         raise UsageError("never=after is for calls; here it is never=instead")
+    if "never" in found and occasion is Occasion.TRIGGER and found.get("by") != "interrupt":
+        raise UsageError("never: no vCPU is in the firmware when the host triggers an event; by=interrupt")
     if found.get("loses") == "kick" and (occasion is Occasion.DELIVERY or names & _DONE_ELSEWHERE):
         raise UsageError("loses=kick: nobody is kicked here")
     if found.get("loses") == "event" and "CPU_ON" in names:

@@ -57,7 +57,7 @@ OCCASIONS: Final = (
     OccasionRow(W.CALL, "the name of a function (`CPU_OFF`, `EVENT_SIGNAL`), a pattern of names (`SDEI_*`, `*`), or a "
                 "function id (`0x84000050`): it was called", "the caller"),
     OccasionRow(W.TRIGGER, "an event is triggered by the host or by its bound interrupt (a guest's own trigger is "
-                "`EVENT_SIGNAL`)", "that of a private event"),
+                "`EVENT_SIGNAL`)", "that of a private event; the one that took the interrupt"),
     OccasionRow(W.DELIVERY, "an event's handler is entered", "the one that runs it"),
     OccasionRow(W.CPU_UP, "a vCPU comes up after CPU_ON, or after the machine's reset", "that one"),
     OccasionRow(W.WAKE, "a vCPU comes back from a CPU_SUSPEND that powered it down", "that one"),
@@ -94,8 +94,9 @@ CONDITIONS: Final = (
     Condition("masked", K.YES, _AT_A_VCPU, "the vCPU is masked (PE_MASK)"),
     Condition("registered", K.YES, (W.CALL,), "the caller has a private event registered"),
     Condition("pending", K.YES, (W.CALL,), "a private event of the caller is pending"),
-    Condition("state", K.WORDS, (W.CALL, W.TRIGGER), "state of that event, at EVENT_SIGNAL that of its target: "
-              "`unregistered`, `registered`, `enabled`, `running`, `running-disabled`, `unregister-pending`"),
+    Condition("state", K.WORDS, (W.CALL, W.TRIGGER), "that event is in this state, at EVENT_SIGNAL its target's; "
+              "`unknown`: there is none of this number"),
+    Condition("routed", K.WORDS, (W.TRIGGER,), "a shared event may be taken by `any` vCPU, or by `one`"),
     Condition("target-power", K.WORDS, (W.CALL,), "power of the vCPU that the call names: `on`, `off`, `pending`"),
     Condition("target-masked", K.YES, (W.CALL,), "the vCPU that the call names is masked"),
     Condition("kernel", K.NUMBERS, ANYWHERE, "which kernel since the reset: 2 is one that the first has started"),
@@ -134,8 +135,9 @@ ACTIONS: Final = (
     Action("late", K.TIME, (W.CALL,), "the call is carried out, and returns, this much later at least (a millisecond "
            "more or less); other vCPUs are served meanwhile. Once more after a migration or a crash of the backend "
            "that falls into that time", "nothing in the specifications bounds it"),
-    Action("never", K.WORDS, (W.CALL, W.DELIVERY, W.CPU_UP), "the vCPU stays in EL3 until the machine is reset: "
-           "`instead` of what it came for, or `after` it", "a silent wedge of EL3", choices=("instead", "after")),
+    Action("never", K.WORDS, (W.CALL, W.TRIGGER, W.DELIVERY, W.CPU_UP), "the vCPU stays in EL3 until the machine is "
+           "reset: `instead` of what it came for, or `after` it", "a silent wedge of EL3",
+           choices=("instead", "after")),
     Action("loses", K.WORDS, (W.CALL, W.TRIGGER, W.DELIVERY), "`event`: an EVENT_SIGNAL or trigger that succeeds has "
            "no effect; a delivery does not happen, and the event is pending no more; at EVENT_COMPLETE what is "
            "pending on the caller is dropped. `kick`: the event is pending, the CPU to be started is ON_PENDING, and "
@@ -169,20 +171,29 @@ ACTIONS: Final = (
            only=("CPU_OFF",), choices=("events", "handlers", "mask", "priorities")),
     Action("drops", K.WORDS, (W.CALL, W.WAKE), "private `events` of the vCPU are unregistered; its `handlers` end "
            "without a word", "DEN0054 6.5.2: a power-down keeps registrations", choices=("events", "handlers")),
+    Action("disables", K.YES, (W.CALL,), "the interrupt of a bound event goes back to the guest disabled, with the "
+           "lowest priority", "DEN0054 5.1.8, 6.7: as it was", only=("SDEI_EVENT_UNREGISTER",)),
     Action("marks", K.NAME, _AT_A_VCPU, "puts a mark on the vCPU, for other rules to ask for; a reset of the machine "
            "takes it away", "what firmware remembers and should not"),
     Action("unmarks", K.NAME, _AT_A_VCPU, "takes it away", ""),
     Action("marks-target", K.NAME, (W.CALL,), "as `marks`, on the vCPU that the call names", ""),
 )  # fmt: skip
 
-STATES: Final = {
-    "unregistered": 0, "registered": 1, "enabled": 3, "running": 7, "running-disabled": 5, "unregister-pending": 4,
-}  # fmt: skip
-"""EVENT_STATUS of each word of `state`, as in the SDEI core's table."""
+STATES: Final[dict[str, int | None]] = {
+    "unknown": None,
+    "unregistered": 0,
+    "registered": 1,
+    "enabled": 3,
+    "running": 7,
+    "running-disabled": 5,
+    "unregister-pending": 4,
+}
+"""EVENT_STATUS of each word of `state`, as in the SDEI core's table; None: it has none."""
 _CONDITION_CHOICES: Final = {
     "state": tuple(STATES),
     "target-power": ("on", "off", "pending"),
     "by": ("host", "interrupt"),
+    "routed": ("any", "one"),
 }
 LISTS: Final = frozenset(("keeps", "drops", "state", "target-power"))
 """Words whose value is a list of words; of others it is one."""
@@ -190,7 +201,7 @@ OF_CONDITION: Final = {row.word: row for row in CONDITIONS}
 OF_ACTION: Final = {row.word: row for row in ACTIONS}
 
 EXCLUDED: Final = (
-    (("returns",), ("answers", "never", "to", "loses", "context", "unchecked", "keeps")),
+    (("returns",), ("answers", "never", "to", "loses", "context", "unchecked", "keeps", "disables")),
     (("never",), ("answers", "late", "clobbers", "zeroes")),
     (("loses",), ("to", "doubles", "context")),
     (("to",), ("doubles", "holds")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.constants import SUCCESS
 from qemu_sdei.sdei.context import Regs
-from qemu_sdei.sdei.events import Instance
+from qemu_sdei.sdei.events import ANY_PE, Instance
 from qemu_sdei.sdei.pstate import MODE_MASK
 from qemu_sdei.sdei.report import Document
 from qemu_sdei.sdei.state import Kept, checked_part, private_part, shared_part
@@ -53,6 +53,18 @@ def state(engine: Engine, event: int, pe: int | None) -> int | None:
     return None if inst is None else inst.state
 
 
+def routed(engine: Engine, event: int) -> str | None:
+    """`any` or `one`, of a shared event; None: it is none."""
+    inst = engine._shared.get(event)
+    return None if inst is None else "any" if inst.target == ANY_PE else "one"
+
+
+def intid_of(engine: Engine, event: int) -> int | None:
+    """The interrupt that is bound to an event; None: none is."""
+    slot = engine._slots.get(event)
+    return None if slot is None else slot.intid or None
+
+
 def next_event(engine: Engine, pe: int, pstate: int) -> int | None:
     """The event whose handler `dispatch` would enter now; None: none. `pstate`: what it would interrupt."""
     best = engine._best(engine._pes[pe]) if engine._interruptible[pstate & MODE_MASK] else None
@@ -78,20 +90,23 @@ def set_mask(engine: Engine, pe: int, masked: bool) -> None:
 def lose_pending(engine: Interrupts, pe: int) -> None:
     """Private events of a PE are pending no more."""
     for number in engine._pes[pe].private:
-        lose_event(engine, number, pe)
+        claim = lose_event(engine, number, pe)
+        if claim is not None:
+            engine.interrupts.append(claim)
 
 
-def lose_event(engine: Interrupts, event: int, pe: int | None) -> None:
-    """An event that is pending is so no more. `pe`: of a private one."""
+def lose_event(engine: Interrupts, event: int, pe: int | None) -> tuple[int, int] | None:
+    """An event that is pending is so no more. `pe`: of a private one. Returns (INTID, PE) of a bound interrupt of which
+    the GIC has to be told: as one of `Engine.interrupts`.
+    """
     inst = engine._shared.get(event) or (None if pe is None else engine._pes[pe].private.get(event))
     if inst is None or not inst.pending:
-        return
+        return None
     if inst.armed:
         engine._disarm(inst)
     inst.pending = False
     inst.dropped += 1
-    if inst.slot is not None:
-        engine.interrupts.append((inst.slot.intid, inst.pe))
+    return None if inst.slot is None else (inst.slot.intid, inst.pe)
 
 
 def again(engine: Engine, pe: int) -> None:

@@ -18,6 +18,7 @@ from qemu_sdei.trace.columns import Columns
 from tests.backend.handed_over import fresh_window, taken
 from tests.backend.handed_over import machine as described
 from tests.backend.simulated import SimulatedGuest, records, serve
+from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
 from tests.backend.test_crash import Killed, _Kill, tracing
 
 _CPU_ON = Psci.CPU_ON | 0x4000_0000
@@ -545,6 +546,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, damage: dict[str, Any]) -> N
         machine.server.firmware.misbehaviour.restore(state)
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("part", range(4))
 def test_a_backend_that_is_killed_at_any_line_counts_each_call_once(tmp_path: Path, part: int) -> None:
     """The second call is the one that the rule is about, whenever the backend dies in it, or in the one before."""
@@ -578,7 +580,7 @@ def test_a_backend_that_is_killed_at_any_line_counts_each_call_once(tmp_path: Pa
     expected = calls(fresh(0), lines)
     assert expected[3] == DENIED
     assert expected == calls(fresh(1), None)
-    for number, at in enumerate(range(part * 31, lines.lines, 4 * 31), 2):
+    for number, at in enumerate(range(part * 89, lines.lines, 4 * 89), 2):
         assert calls(fresh(number), _Kill(at)) == expected, f"killed at line {at}"
 
 
@@ -594,3 +596,49 @@ def test_nothing_is_in_the_way_without_a_profile(tmp_path: Path) -> None:
     assert firmware.calls.constants == constants
     assert not machine.server.hooks.wanted
     assert isinstance(firmware.misbehaviour.profile, FirmwareProfile)
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> BoundWorld:
+    world = BoundWorld(tmp_path)
+    world.boot()
+    return world
+
+
+def have(world: BoundWorld, *rules: str) -> None:
+    world.server.misbehave(SPEC_PROFILE.with_rules([Rule.of_text(rule) for rule in rules]))
+
+
+def test_an_interrupt_that_goes_back_disabled(bound: BoundWorld) -> None:
+    have(bound, "EVENT_UNREGISTER disables=yes")
+    line = bound.gic.lines[ALARM, -1]
+    assert line.enabled
+    bound.enable(1, S)
+    assert bound.x0(1, Function.EVENT_UNREGISTER, S) == 0
+    assert (line.group0, line.enabled, line.priority) == (False, False, 0xFF)
+
+
+@pytest.mark.parametrize(("event", "intid", "owner"), [(P, TIMER, 1), (S, ALARM, -1)])
+def test_an_interrupt_that_is_lost_leaves_the_next_one_to_come(
+    bound: BoundWorld, event: int, intid: int, owner: int
+) -> None:
+    have(bound, "trigger by=interrupt nth=1 loses=event", f"delivery event={event} nth=2 loses=event")
+    bound.enable(1, event)
+    line = bound.gic.lines[intid, owner]
+    for entered in (False, True, False, True):
+        assert bound.interrupt(intid, 1), "it is taken each time"
+        line.pending = False
+        assert bound.in_handler(1, event) is entered
+        if entered:
+            bound.call(1, Function.EVENT_COMPLETE, 0)
+        assert line.enabled
+    state_document.form()(taken(bound.server))
+
+
+def test_a_masked_cpu_that_takes_a_shared_interrupt(bound: BoundWorld) -> None:
+    have(bound, "trigger by=interrupt routed=any masked=yes never=instead")
+    bound.enable(1, S)
+    bound.call(0, Function.PE_MASK)
+    assert bound.interrupt(ALARM, 0)
+    assert bound.seen[-1][1][0] & AnswerFlag.PARK
+    assert bound.server.status()["firmware"]["stuck"] == [0]

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 TFA_FAILS = {54, 98, 99, 100, 101, 102}
-"""Scenarios that fail on Trusted Firmware-A (78 hangs there: see what the profile does not reproduce)."""
+"""Scenarios that fail on Trusted Firmware-A, beside 78, which hangs there."""
 
 
 @pytest.mark.timeout(240)
@@ -37,7 +37,7 @@ def test_conformance_fails_as_on_tfa() -> None:
 @pytest.mark.timeout(900)
 def test_all_of_conformance_on_tfa() -> None:
     report = run(GuestOptions(smp=4, firmware="tfa"), timeout=60)
-    assert {result.number for result in report.results if result.outcome is Outcome.FAIL} == TFA_FAILS
+    assert {result.number for result in report.results if result.outcome is Outcome.FAIL} == TFA_FAILS | {78}
 
 
 @pytest.mark.timeout(180)
@@ -66,7 +66,6 @@ def test_rules_that_come_and_go(tmp_path: Path) -> None:
         assert guest.explain().picture.misbehaves.startswith("profile own; rules 1, 2 acted")
         guest.save(tmp_path / "saved")
     with Guest.saved(tmp_path / "saved") as guest:
-        guest.start()
         assert [rule["acted"] for rule in guest.firmware.status()["rules"]] == [1, 1]
         guest.inject(0, 1)
         until("the fifth is lost", lambda: guest.firmware.status()["rules"][1]["acted"] == 2)

@@ -41,6 +41,7 @@ class FaultyCalls:
         self._act = act
         self._dispatcher = core.dispatcher
         self._answer = core.answer
+        self._gic = core.ownership.gic
 
     def around(self, function: int, handler: Handler) -> Handler:
         """What answers a function in place of `handler`."""
@@ -73,6 +74,10 @@ class FaultyCalls:
             result = handler(pe, regs)
             regs[_X2] = wanted
             return result
+        if "disables" in actions and moment.event is not None:
+            intid = faults.intid_of(self._dispatcher, moment.event)
+            if intid is not None:
+                self._gic.spoil(intid, pe)
         if "unchecked" in actions:
             address, regs[_X1] = regs[_X1], regs[PC]  # where it runs just now is valid
             result = handler(pe, regs)

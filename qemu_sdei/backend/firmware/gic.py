@@ -39,6 +39,7 @@ LOOKED: Final = 3
 """How many results `GicOwner.take` wants."""
 _PRIORITY: Final = 0x40
 """Below the doorbell and kicks (0), above everything Non-secure (0x80 and up)."""
+_LOWEST: Final = 0xFF
 _FIRST_SPI: Final = 32
 GUESTS: Final = 0xFFFF_00FF
 """Of SGIs and PPIs: SGIs 8-15 are the monitor's."""
@@ -115,6 +116,12 @@ class GicOwner:
         if enabled:
             ops.append(write_phys(base + _ISENABLER + word, bit, 4))
         return ops
+
+    def spoil(self, intid: int, pe: int) -> None:
+        """It is to be given back disabled, with the lowest priority. Nothing if it is not ours."""
+        claim = _claim(intid, pe)
+        if claim in self._saved:
+            self._saved[claim] = _LOWEST, False
 
     def lose(self, pe: int) -> None:
         """The redistributor of a PE was reset: its PPIs are the guest's, and off."""

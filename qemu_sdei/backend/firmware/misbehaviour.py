@@ -157,7 +157,9 @@ class Misbehaviour:
                 return dispatcher.dispatch(pe, regs, sctlr, hcr_el2)
             actions = self._act(Moment(Occasion.DELIVERY, pe, event=number, pc=regs[PC]))
             if "loses" in actions or "to" in actions:
-                faults.lose_event(dispatcher, number, pe)
+                claim = faults.lose_event(dispatcher, number, pe)
+                if claim is not None:  # the exchange has seen to interrupts already
+                    self._answer.ops += self._core.ownership.gic.listen(*claim)
                 if "to" in actions:
                     self._redirect(number, actions["to"])
                 continue
@@ -221,14 +223,18 @@ class Misbehaviour:
             dispatcher.interrupt(intid, pe)
             return
         shared = dispatcher.describe(event).type.name == "SHARED"
-        moment = Moment(Occasion.TRIGGER, None if shared else pe, event=event, by="interrupt")
+        moment = Moment(Occasion.TRIGGER, pe, event=event, by="interrupt")
         if not dispatcher.interrupt(intid, pe):
             return
         actions = self._act(moment)
         if actions.get("loses") == "event" or "to" in actions:
-            faults.lose_event(dispatcher, event, None if shared else pe)
+            claim = faults.lose_event(dispatcher, event, None if shared else pe)
+            if claim is not None:
+                dispatcher.interrupts.append(claim)
         if "to" in actions:
             self._redirect(event, actions["to"])
+        if "never" in actions:
+            self.state.stuck.add(pe)  # what the GIC is told of the interrupt comes first
 
     # ---- power: see `PowerHooks` -------------------------------------------------------------------------------------
 

@@ -47,6 +47,10 @@ class ProfileScene:
         """See `Scene`."""
         return faults.state(self._dispatcher, event, vcpu)
 
+    def routed(self, event: int) -> str | None:
+        """See `Scene`."""
+        return faults.routed(self._dispatcher, event)
+
     def power(self, vcpu: int) -> str:
         """See `Scene`."""
         return _POWER[self._psci.power[vcpu]]
