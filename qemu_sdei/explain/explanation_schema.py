@@ -147,6 +147,9 @@ SCHEMA: Final[dict[str, Any]] = {
             "backend": _or_null(_TEXT, "why the backend does not answer; null: it does"),
             "qemu": _or_null(_TEXT, "why QEMU does not answer; null: it does"),
             "paused": _or_null(_TEXT, "what QEMU calls it that the vCPUs are stopped; null: they run"),
+            "misbehaves": _or_null(
+                _TEXT, "what the firmware does wrong on purpose (firmware-profiles.md); null: nothing"
+            ),
             "records": integer(0, about="trace records that were looked at"),
             "lost": integer(0, about="records that are missing among them"),
             "reach_ns": _age("the oldest of them"),
