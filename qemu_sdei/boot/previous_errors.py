@@ -34,18 +34,28 @@ class Stage:
         self._memory = ram[address - ram_base : address - ram_base + size]
         self._size = size
 
-    def keep(self, block: bytes, epoch: int) -> int:
-        """Keep an error of this boot of the machine, if there is room. Returns what `cut` takes to forget it again."""
+    def keep(self, block: bytes, epoch: int) -> None:
+        """Keep an error of this boot of the machine, if there is room."""
         used = self._used(epoch)
         end = used + _WORD + len(block)
-        if _FIRST + end <= self._size:
-            at = _FIRST + used
-            self._put(at, len(block))
-            self._memory[at + _WORD : at + _WORD + len(block)] = block
-            self.cut(end, epoch)
-        return used
+        if _FIRST + end > self._size:
+            return
+        at = _FIRST + used
+        self._put(at, len(block))
+        self._memory[at + _WORD : at + _WORD + len(block)] = block
+        self._use(end, epoch)
 
-    def cut(self, used: int, epoch: int) -> None:
+    def forget(self, block: bytes, epoch: int) -> None:
+        """An error of this boot that was kept is none after all: the newest one of these bytes."""
+        errors = self.kept(epoch)
+        if block not in errors:
+            return
+        del errors[len(errors) - 1 - errors[::-1].index(block)]
+        self._use(0, epoch)
+        for each in errors:
+            self.keep(each, epoch)
+
+    def _use(self, used: int, epoch: int) -> None:
         """Have so many bytes of errors of this boot."""
         self._put(_USED, 0)
         self._put(_EPOCH, epoch)

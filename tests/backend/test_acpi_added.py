@@ -72,6 +72,17 @@ def test_a_boot_tells_of_what_was_fatal_or_unread_in_the_one_before_and_only_tha
     assert told(machine) == []
 
 
+def test_an_error_that_was_none_is_forgotten_and_no_other(machine: BootingMachine) -> None:
+    machine.boot()
+    stage = stage_of(machine)
+    for n in (1, 2, 1, 3):
+        stage.keep(error(n), 1)
+    stage.forget(error(1), 1)
+    stage.forget(error(9), 1)
+    stage.forget(error(2), 2)
+    assert stage.kept(1) == [error(1), error(2), error(3)]
+
+
 def test_an_error_that_was_kept_and_not_read_is_told_once(machine: BootingMachine) -> None:
     machine.boot()
     stage_of(machine).keep(error(0x5000_0000), 1)
@@ -104,7 +115,8 @@ def test_whatever_a_guest_leaves_there_its_next_boot_comes_up(machine: BootingMa
             machine.window.ram[start - RAM_BASE + at] = random_bytes.randrange(256)
         machine.boot(again=True)
         assert all(len(each) <= MAX_BLOCK for each in told(machine))
-        stage.cut(0, 1)
+        for left in stage.kept(1):
+            stage.forget(left, 1)
 
 
 def test_users_tables_come_last_and_a_boot_error_is_told_to_the_first_boot(machine: BootingMachine) -> None:

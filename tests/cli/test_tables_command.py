@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from acpi.formats import acpidump
+from acpi.hed import hed_table
 from acpi.osc import osc_table
 from acpi.parse import parse, split_file
+from acpi.table import Oem
 from acpi.tables import Agdi, Bert, Fadt, Ghes, GhesV2, Hest, Xsdt
 from tests.acpi.blobs import table
 from tests.boot.newc import entries
@@ -261,6 +263,74 @@ def test_bad_input_is_one_line(command: Command, tmp_path: Path, words: str, wha
     for text in what:
         assert text.format(**paths) in result.stderr
     assert Path(paths["fadt"]).read_bytes() == FADT
+
+
+DESCRIBED = """
+[[event]]
+number = 0
+name = "software"
+signalable = true
+
+[[event]]
+number = 7
+name = "e7"
+
+[[source]]
+name = "all"
+event = 7
+type = "ghes"
+id = 9
+block = 8192
+raw = 12
+records = 3
+sections = 4
+enabled = false
+
+[[source]]
+name = "slow"
+notify = "polled"
+poll = 250
+
+[[source]]
+name = "abort"
+notify = "sea"
+
+[[source]]
+name = "line"
+notify = "interrupt"
+interrupt = 100
+
+[[source]]
+name = "bare"
+notify = "external"
+interrupt = 101
+"""
+
+
+def test_sources_that_the_events_file_describes(raw: Callable[..., bytes], tmp_path: Path) -> None:
+    """By name, or the event's; each has its own addresses, and what the file says of it."""
+    events = tmp_path / "events.toml"
+    events.write_text(DESCRIBED)
+    names = ("e7", "slow", "abort", "line", "bare")
+    words = [word for n, name in enumerate(names) for word in ("--ghes", f"{name}@{0x7FD0_0000 + n * 0x1000:#x}")]
+    sdei, data, ssdt = split_file(raw("--events", str(events), "--format", "aml", *words))
+    assert (sdei[:4], ssdt) == (b"SDEI", hed_table([100], Oem()).to_bytes())
+    hest = parse(data)
+    assert isinstance(hest, Hest)
+    kinds = [source for source in hest.sources if isinstance(source, Ghes)]
+    assert [(source.source_id, source.notification.type) for source in kinds] == [
+        (9, 11),
+        (0, 0),
+        (1, 8),
+        (2, 10),
+        (3, 1),
+    ]
+    every, slow, _, line, bare = kinds
+    assert (type(every), every.notification.vector, every.enabled) == (Ghes, 7, 0)
+    assert (every.block_length, every.max_raw_length, every.records, every.max_sections) == (8192, 12, 3, 4)
+    assert (slow.notification.poll_interval, line.notification.vector, bare.notification.vector) == (250, 100, 101)
+    assert isinstance(slow, GhesV2)
+    assert (slow.block_length, slow.max_raw_length, slow.enabled) == (4096, 4096, 1)
 
 
 def test_without_iasl_it_is_said_what_to_install(command: Command) -> None:

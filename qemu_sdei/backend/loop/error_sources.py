@@ -288,12 +288,13 @@ class ErrorSources:
         details |= {"severity": int.from_bytes(block[_SEVERITY : _SEVERITY + 4], "little")}
         self._write(placed, block)
         stage = self.stage if details["severity"] == _FATAL else None
-        before = 0 if stage is None else stage.keep(block, epoch)
+        if stage is not None:
+            stage.keep(block, epoch)
 
         def take_back(why: str) -> None:
             self._clear(placed)
             if stage is not None:
-                stage.cut(before, epoch)
+                stage.forget(block, epoch)
             self._log.note("ras", pe, **details, outcome="refused", why=why)
 
         def made(outcome: Outcome) -> None:
