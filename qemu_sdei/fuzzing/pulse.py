@@ -86,17 +86,17 @@ class Pulse:
             limit: seconds.
             over: asked now and then; an exception of its ends the wait.
 
-        Returns None where none came, or the kernel panicked.
+        Returns None where none came, or the kernel panicked, or the loop is gone: another shell has read the number.
         """
         self._number += 1
         start = guest.console_text.end
         guest.write(f"{self._number}\r")
-        pattern = re.compile(rf"{self.word} {self._number} (\d*)\.")
+        pattern = re.compile(rf"{self.word} {self._number} (\d*)\.|sh: {self._number}: not found")
         try:
             match, end = guest.console_text.search(pattern, start, limit, what="the guest's heartbeat", abort=over)
         except (GuestTimeoutError, GuestPanicError):
             return None
-        return Beat(end, int(match[1]) if match[1] else None)
+        return None if match[1] is None else Beat(end, int(match[1]) if match[1] else None)
 
     def without(self, text: str) -> str:
         """Console text without its lines."""

@@ -19,7 +19,7 @@ class Verdict(Enum):
     LOGGED = "logged"
     """It was taken for an error, and handled."""
     PANIC_AS_ASKED = "panic-as-asked"
-    """It said that it was fatal, or took a page that the kernel cannot be without; and the kernel panicked."""
+    """It said that it was fatal, and the kernel panicked; or that a page of init or our shell is bad, which ended."""
     WARNED = "warned"
     OOPS = "oops"
     HANG = "hang"
@@ -49,6 +49,8 @@ _FATAL: Final = re.compile(
 _SPOKEN: Final = re.compile(r"\[Hardware Error\]|ghes_print_estatus: \d+ callbacks suppressed|Memory failure: |GHES: ")
 _POISONED: Final = re.compile(r"Memory failure: 0x|hardware memory corruption|hwpoison")
 _INIT: Final = "Attempted to kill init"
+_SHELL: Final = re.compile(r"\bsh: \d+: not found")
+"""A shell that has begun anew reads what was meant for the one before."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def judge(seen: Observed, *, asks_to_panic: bool) -> Judged:
             # Whether the kernel has noticed it yet is of no account, and what it says of other tasks neither.
             cause = replace(cause, stack=seen.stuck)
         return Judged(_OF_LEVEL[cause.level], cause, troubles=found)
+    if seen.completed and _SHELL.search(seen.console) and _POISONED.search(seen.console):
+        return Judged(Verdict.PANIC_AS_ASKED, note="a page of the shell was said to be bad")
     if not seen.completed or not seen.alive:
         what = "its handler did not end" if not seen.completed else "it does nothing any more"
         return Judged(Verdict.HANG, _stuck(seen), what)

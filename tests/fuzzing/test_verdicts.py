@@ -32,6 +32,12 @@ CASES: dict[str, tuple[Observed, bool, Verdict]] = {
     "fatal": (Observed(consoles.ASKED, alive=False), True, Verdict.PANIC_AS_ASKED),
     "fatal for the kernel alone": (Observed(consoles.ASKED, alive=False), False, Verdict.PANIC),
     "init's page": (Observed(consoles.INIT, alive=False), False, Verdict.PANIC_AS_ASKED),
+    "the shell's page": (
+        Observed(consoles.INIT.partition("\n")[0] + "\nBus error\nsh: 17: not found\n", alive=False),
+        False,
+        Verdict.PANIC_AS_ASKED,
+    ),
+    "the shell, and no page": (Observed("Killed\nsh: 17: not found\n", alive=False), False, Verdict.HANG),
     "init, and no page": (
         Observed(consoles.INIT.partition("\n")[2], alive=False), False, Verdict.PANIC,
     ),
