@@ -231,7 +231,8 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             if placement is not None:
                 placement.client.close()
                 placement.ram.close()
-                placement.plan.devices.discard()
+                if self._kdump is None:  # else it is the user's file now
+                    placement.plan.devices.discard()
                 placement.directory.remove()
             self.console_text.close()
         exit_hooks.forget(self)

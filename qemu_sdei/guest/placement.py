@@ -17,6 +17,7 @@ from qemu_sdei.host import memory
 from qemu_sdei.monitor import layout
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm.console import Console
+from qemu_sdei.vm.devices import Devices
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.supervisor import Supervisor
 
@@ -78,6 +79,7 @@ class PlacementBuilder:
         self.directory: RunDirectory | None = None
         self.ram: Ram | None = None
         self.supervisor: Supervisor | None = None
+        self._devices: Devices | None = None
         self._config: GuestConfig | None = None
 
     def write(self, name: str, data: bytes) -> Path:
@@ -99,6 +101,11 @@ class PlacementBuilder:
         """That is what is written there."""
         self._config = config
 
+    def make(self, plan: Plan) -> None:
+        """Make the files of its devices. Raises `UsageError`."""
+        plan.devices.create(plan.ram_size)
+        self._devices = plan.devices
+
     def supervise(self, plan: Plan, console: Console, nonce: str = "", *, arriving: bool = False) -> Supervisor:
         """Make the supervisor of what there is; it starts nothing yet."""
         assert self.directory is not None
@@ -115,7 +122,7 @@ class PlacementBuilder:
         assert config is not None
         client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
         placement = Placement(directory, config, plan or supervisor.plan, ram, supervisor, client)
-        self.directory = self.ram = self.supervisor = None
+        self.directory = self.ram = self.supervisor = self._devices = None
         return placement
 
     @property
@@ -132,6 +139,9 @@ class PlacementBuilder:
         """Give back RAM (unless it is somebody else's) and run directory; the second time it does nothing."""
         if self.ram is not None and not keep_ram:
             self.ram.close()
+        if self._devices is not None:
+            self._devices.discard()
+            self._devices = None
         if self.directory is not None:
             self.directory.remove()
 

@@ -85,7 +85,7 @@ class Boot:
             config, monitor = saved.furnish(directory), saved.monitor()
         builder.configure(config)
         builder.write(files.MONITOR, monitor)
-        plan.devices.create(plan.ram_size)
+        builder.make(plan)
         builder.ram = Ram.create(plan.ram_size, options.memory_path)
         loop.start(f"guest {directory.name}")
         supervisor = builder.supervise(plan, record.console, record.nonce, arriving=saved is not None)

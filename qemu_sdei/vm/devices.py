@@ -58,20 +58,20 @@ class Devices:
 
     def create(self, ram_size: int) -> None:
         """Make what is not there yet, for a guest with that many bytes of RAM. Raises `UsageError`."""
-        if self.vmcore is not None:
-            try:
-                with self.vmcore.open("ab") as file:
-                    file.truncate(ram_size + _VMCORE_MORE)
-            except OSError as error:
-                raise UsageError(f"{self.vmcore}, for the vmcore, cannot be made: {error.strerror}") from None
         if self.snapshots is not None:
             try:
                 qcow2.create(self.snapshots)
             except OSError as error:
                 raise UsageError(f"image for snapshots {self.snapshots} cannot be made: {error.strerror}") from None
+        if self.vmcore is not None:
+            try:
+                with self.vmcore.open("xb") as file:  # not one that somebody has made since it was looked for
+                    file.truncate(ram_size + _VMCORE_MORE)
+            except OSError as error:
+                raise UsageError(f"{self.vmcore}, for the vmcore, cannot be made: {error.strerror}") from None
 
     def discard(self) -> None:
-        """Take away what was for this guest only: a vmcore that was not finished."""
+        """Take away what `create` made for this guest only: a vmcore that was not finished."""
         if self.vmcore is not None:
             with contextlib.suppress(OSError):
                 self.vmcore.unlink()

@@ -68,6 +68,8 @@ def test_the_disk_for_it_is_as_large_as_memory_and_goes_away(tmp_path: Path) -> 
     found.create(GIB)
     assert part.stat().st_size == GIB + 64 * MIB
     assert part.stat().st_blocks == 0
+    with pytest.raises(UsageError, match="File exists"):  # somebody else's
+        found.create(GIB)
     found.discard()
     found.discard()
     assert not part.exists()
