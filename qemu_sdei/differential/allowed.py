@@ -15,6 +15,7 @@ M64: Final = (1 << 64) - 1
 CONTEXT_UNKNOWN: Final = 2
 SPI_EVENT: Final = 0xB000_0001
 _FIRST_ODD_SPI: Final = 256
+_INVALID_ADDRESS: Final = -9
 _BOUND: Final = "B"
 _QUESTIONS: Final = (
     *("SDEI_VERSION", "SDEI_FEATURES", "PSCI_VERSION", "PSCI_FEATURES", "MIGRATE_INFO_TYPE"),
@@ -78,9 +79,9 @@ class _Case:
         return signed(self.left.a), signed(self.right.a)
 
     def operand(self, number: int) -> Operand:
-        """An argument of the call."""
-        assert self.op is not None
-        return self.op.operands[number] if number < len(self.op.operands) else Operand("L", 0)
+        """An argument of the call; of none, and where there is none, 0."""
+        operands = () if self.op is None else self.op.operands
+        return operands[number] if number < len(operands) else Operand("L", 0)
 
 
 def signed(value: int) -> int:
@@ -103,8 +104,10 @@ def _two_faults(case: _Case) -> bool:
 
 
 def _entry(case: _Case) -> bool:
-    entry = case.operand(2) if case.function == "SDEI_EVENT_REGISTER" else Operand("L", 0)
-    return entry.kind == "H" and bool(entry.value % 4) and INVALID_PARAMETERS in case.answers
+    entry = case.operand(2)
+    if case.function == "SDEI_EVENT_REGISTER":
+        return (entry.kind != "H" or entry.value % 4 != 0) and set(case.answers) == {0, INVALID_PARAMETERS}
+    return case.function == "CPU_ON" and entry.kind == "X" and set(case.answers) == {0, _INVALID_ADDRESS}
 
 
 def _routing(case: _Case) -> bool:
@@ -187,9 +190,9 @@ TABLE: Final[tuple[tuple[Allowed, Callable[[_Case], bool]], ...]] = (
     ),
     (
         Allowed(
-            "entry-alignment",
-            "EVENT_REGISTER with an entry point that is not on 4 bytes",
-            "which addresses can be is the platform's to say (DEN0054 5.1.2)",
+            "entry-point",
+            "EVENT_REGISTER and CPU_ON with an entry point where no code can be",
+            "which addresses can be is the platform's to say (DEN0054 5.1.2, DEN0022 5.1.4)",
             parts=True,
         ),
         _entry,

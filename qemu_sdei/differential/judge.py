@@ -120,8 +120,8 @@ def judge(script: Script, ours: Transcript, theirs: Transcript) -> Verdict:
 
 
 def _faulted(transcript: Transcript) -> bool:
-    """The guest did: what it is left with is its own doing, where the firmware may have taken what it gave."""
-    return any(record.kind == "x" for record in transcript.records)
+    """The guest did, or lost a CPU: its own doing, where the firmware may have taken the address that it gave."""
+    return any(record.kind in "xw" for record in transcript.records)
 
 
 def _differences(script: Script, step: int, ours: Transcript, theirs: Transcript) -> Iterator[Difference]:
