@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +35,7 @@ def register(subparsers: Any) -> None:
         "report where they part: the first divergent call, both answers, the clause, in as few calls as show it. Exit "
         "code 0 if nothing differs but what may, 1 if something does. docs/howto/compare-firmwares.md explains it.",
     )
-    group = parser.add_argument_group("the other firmware")
+    group = parser.add_argument_group("the other firmware (or --firmware)")
     group.add_argument(
         "--firmware-image", metavar="FILE", help="an image for QEMU's virt,secure=on, as `conformance` takes it"
     )
@@ -49,8 +48,6 @@ def register(subparsers: Any) -> None:
         "--qemu-arg", action="append", default=[], metavar="ARG", help="added to QEMU's command line for an image"
     )
     add_machine_options(parser, smp=2)
-    with contextlib.suppress(argparse.ArgumentError):  # it may be among the machine's options
-        group.add_argument("--firmware", metavar="P", help="or ours with a firmware profile")
     group = parser.add_argument_group("how much")
     group.add_argument("--count", type=int, default=1000, metavar="N", help="sequences (default: 1000; 0: none)")
     group.add_argument("--calls", type=int, default=10, metavar="N", help="calls of each, about (default: 10)")
@@ -132,11 +129,7 @@ def _sides(args: argparse.Namespace) -> tuple[GuestOptions, OurSide | ImageSide]
     for option, given in (("--firmware-entry", args.firmware_entry), ("--qemu-arg", args.qemu_arg)):
         if given:
             raise UsageError(f"{option} is for another firmware: give --firmware-image with it")
-    if "firmware" not in {field.name for field in fields(options)}:
-        raise UsageError(f"--firmware {args.firmware}: there are no firmware profiles in this version")
-    own: dict[str, Any] = {"firmware": None}
-    other: dict[str, Any] = {"firmware": args.firmware}
-    return replace(options, **own), OurSide(f"profile {args.firmware}", replace(options, **other))
+    return replace(options, firmware=None), OurSide(f"profile {args.firmware}", options)
 
 
 def _document(found: Comparison, both: Suites | None, kept: list[Path]) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def _two_faults(case: _Case) -> bool:
 def _entry(case: _Case) -> bool:
     entry = case.operand(2)
     if case.function == "SDEI_EVENT_REGISTER":
-        return (entry.kind != "H" or entry.value % 4 != 0) and set(case.answers) == {0, INVALID_PARAMETERS}
+        odd = entry.kind != "H" or entry.value % 4 != 0
+        return odd and INVALID_PARAMETERS in case.answers and set(case.answers) <= {0, INVALID_PARAMETERS, DENIED}
     return case.function == "CPU_ON" and entry.kind == "X" and set(case.answers) == {0, _INVALID_ADDRESS}
 
 

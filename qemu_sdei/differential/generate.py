@@ -248,7 +248,7 @@ class Generator:
             return rng.randrange(len(self._programs))
         number = len(self._programs)
         self._programs.append(Program())  # its place, should it be registered by what it does
-        ops = [self._in_handler() for _ in range(rng.choices((0, 1, 2, 3), (3, 4, 4, 2))[0])]
+        ops = [self._in_handler() for _ in range(rng.choices((0, 1, 2, 3), (2, 4, 5, 3))[0])]
         endings = (COMPLETE, RESUME, OFF, LEAVE)
         ending = rng.choices(endings, (60, 15, 12 if self._choice.cpus > 1 else 0, 13))[0]
         operands: tuple[Operand, ...] = ()
@@ -282,7 +282,7 @@ _OUTSIDE: Final[dict[_Make, int]] = {
 }
 _IN_HANDLER: Final[dict[_Make, int]] = {
     Generator._signal: 25,
-    Generator._mask: 18,
+    Generator._mask: 20,
     Generator._unmask: 6,
     Generator._simple: 16,
     Generator._enable: 6,

@@ -38,7 +38,7 @@ def answered(value: int, *, op: int = 0, step: int = 0, cpu: int = 0, changed: i
         ("0cLc4000030,L0", 0, INVALID, "configuration"),
         ("0cLc4000003,L99,X0", INVALID, -9 & M64, "two-faults"),
         ("0cLc4000021,L0,H2,P0", INVALID, 0, "entry-point"),
-        ("0cLc4000021,L0,X0,P0", INVALID, 0, "entry-point"),
+        ("0cLc4000021,L0,X0,P0", INVALID, DENIED, "entry-point"),
         ("0cLc4000003,A1,X0,L1", -9 & M64, 0, "entry-point"),
         ("0cLc4000021,L0,H0,P0,L1,A63", 0, INVALID, "affinity"),
         ("0cLc400002d,L100", 0xB000000F, DENIED, "largest-spi"),
@@ -58,6 +58,7 @@ def test_answers_that_may_differ(words: str, ours: int, theirs: int, name: str) 
     [
         ("0cLc4000021,L0,H0,P0", 0, INVALID),
         ("0cLc4000021,L0,H2,P0", DENIED, 0),
+        ("0cLc4000021,L0,H0,P0", DENIED, INVALID),
         ("0cLc400002d,L1e", 0xB0000000, DENIED),
         ("0cLc4000024,L6", 1, 0),
         ("0cLc4000003,A1,S0", 0, -9 & M64),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,9 +23,6 @@ pytestmark = [
     pytest.mark.guest,
     pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64"),
 ]
-needs_profiles = pytest.mark.skipif(
-    "firmware" not in {field.name for field in fields(GuestOptions)}, reason="no firmware profiles"
-)
 OPTIONS = GuestOptions(smp=2, memory="128M")
 READY = "1cLc4000021,L0,H0,P0 1cLc4000022,L0"
 SIGNAL = "cLc400002f,L0,A1"
@@ -76,11 +72,9 @@ def test_sequences_on_our_firmware() -> None:
     assert all(any(r.kind == "p" and r.step == CHECK for r in one.records) for one in first)
 
 
-@needs_profiles
 def test_faults_of_tf_a_are_differences() -> None:
     """A to D, by the profile that has them."""
-    options: dict[str, Any] = {"firmware": "tfa"}
-    theirs = OurSide("tfa", replace(OPTIONS, **options))
+    theirs = OurSide("tfa", replace(OPTIONS, firmware="tfa"))
     scripts = [parse(words, 2) for words in KNOWN.values()]
     with Session("tfa", theirs.start) as other:
         right = other.run(scripts)
@@ -105,12 +99,10 @@ def found(outcome: Outcome) -> set[str]:
     return letters
 
 
-@needs_profiles
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_they_are_found_without_being_told() -> None:
-    options: dict[str, Any] = {"firmware": "tfa"}
-    theirs = OurSide("tfa", replace(OPTIONS, **options))
+    theirs = OurSide("tfa", replace(OPTIONS, firmware="tfa"))
     result = comparison.run(OPTIONS, theirs, Plan(seed=1, count=3000, seconds=1500))
     assert found(result.outcome) == set("ABCD")
 
