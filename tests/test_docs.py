@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.cli import make_parser, ras_arm_words
+from qemu_sdei.profiles import firmware_profile
 from qemu_sdei.ras.fields import NO_GUID
 from qemu_sdei.ras.from_text import words
 from qemu_sdei.ras.kinds import KINDS, kind_of
@@ -170,10 +171,13 @@ def test_python_examples_compile(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_machine_descriptions_load(text: str, tmp_path: Path) -> None:
+def test_machine_descriptions_and_firmware_profiles_load(text: str, tmp_path: Path) -> None:
     file = tmp_path / "events.toml"
     file.write_text(text)
-    Profile.load(file)
+    if "[[rule]]" in text:
+        firmware_profile.load(file)
+    else:
+        Profile.load(file)
 
 
 # ---- reference

@@ -10,11 +10,13 @@ from dataclasses import replace
 import fastjsonschema
 import pytest
 
+from qemu_sdei.errors import ProtocolError
 from qemu_sdei.explain.delivery import waiting
 from qemu_sdei.explain.explanation import explain
 from qemu_sdei.explain.explanation_schema import SCHEMA
 from qemu_sdei.explain.lines import lines, short
 from qemu_sdei.explain.picture import Picture, Where
+from qemu_sdei.explain.purpose import purpose_of
 from qemu_sdei.sdei.transitions import Action
 from tests.explain.scenes import CRITICAL, PRIVATE, SHARED, SOFTWARE, ready
 
@@ -94,6 +96,30 @@ def test_a_guest_of_which_nothing_is_known() -> None:
     assert "its vCPUs' state is not known" in said
     assert "there is no trace of it" in said
     assert "QEMU: it is gone" in said
+
+
+STATUS = {
+    "profile": "own",
+    "summary": "a board",
+    "rules": [{"rule": "CPU_OFF never=instead", "acted": 2}, {"rule": "cpu-up deaf=yes", "acted": 0}],
+    "deaf": [],
+    "stuck": [1],
+    "held": [],
+}
+
+
+def test_firmware_that_misbehaves_is_told_of_first() -> None:
+    said = purpose_of({"firmware": STATUS})
+    assert said == "profile own (a board); rule 1 acted; vCPU 1 stays in EL3"
+    picture = replace(ready().picture(), misbehaves=said)
+    assert lines(explain(picture), width=200)[0] == f"this firmware misbehaves on purpose: {said}"
+    assert short(explain(picture))[0].startswith("This firmware misbehaves on purpose: profile own")
+    assert explain(picture).document()["misbehaves"] == said
+    assert purpose_of({}) == purpose_of({"firmware": {**STATUS, "rules": [], "stuck": []}}) == ""
+    left = {**STATUS, "profile": "spec", "summary": "", "rules": []}
+    assert purpose_of({"firmware": left}) == "profile spec; vCPU 1 stays in EL3"
+    with pytest.raises(ProtocolError):
+        purpose_of({"firmware": {"profile": 3}})
 
 
 def test_it_is_json() -> None:

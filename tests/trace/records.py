@@ -102,4 +102,6 @@ def one_of_each() -> list[Record]:
             "guest_ns": 4_000_000_000,
         },
         m.make("ras", 1, source="memory", notify="sdei", bytes=172, severity=2, outcome="reported"),
+        m.make("firmware", None, profile="slow", rules=1, summary="each call takes 3 ms"),
+        m.make("misbehaved", 1, profile="tfa", rule=4, does="loses=event deaf=yes"),
     ]

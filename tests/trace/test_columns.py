@@ -43,6 +43,8 @@ SHOWN = """\
 [  -]     0.000260: dropped:     12 records are missing here: the reader was too slow
 [000]     0.000270: ftrace:      insmod-85 d..1. function: sdei_event_enable <-x
 [001]     0.000280: ras:         error of source 'memory' (corrected, 172 bytes, told by sdei) -> reported
+[  -]     0.000290: firmware:    firmware profile slow, rules=1: each call takes 3 ms
+[001]     0.000300: misbehaved:  firmware profile tfa rule 4: loses=event deaf=yes
 """  # noqa: E501
 
 
