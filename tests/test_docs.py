@@ -19,7 +19,7 @@ from qemu_sdei.ras.fields import NO_GUID
 from qemu_sdei.ras.from_text import words
 from qemu_sdei.ras.kinds import KINDS, kind_of
 from qemu_sdei.sdei import constants as sdei
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.services import psci
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,7 +177,7 @@ def test_machine_descriptions_and_firmware_profiles_load(text: str, tmp_path: Pa
     if "[[rule]]" in text:
         firmware_profile.load(file)
     else:
-        Profile.load(file)
+        MachineDescription.load(file)
 
 
 # ---- reference

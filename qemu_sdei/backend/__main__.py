@@ -38,8 +38,8 @@ from qemu_sdei.monitor.image import proof_of, version_of
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.printable import printable
 from qemu_sdei.profiles.firmware_profile import FirmwareProfile
-from qemu_sdei.sdei.profile import Profile
-from qemu_sdei.sdei.switches import profile_of
+from qemu_sdei.sdei.machine_description import MachineDescription
+from qemu_sdei.sdei.switches import description_of
 from qemu_sdei.smccc.userfile import load_services
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.ring import Ring
@@ -89,7 +89,7 @@ def serve(options: argparse.Namespace) -> int:
     if fd is None:
         raise SdeiError("no guest RAM: neither --ram-fd nor ram_path in guest.json")
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
-    profile = profile_of(config)
+    profile = description_of(config)
     usable = range(config.ram_base, layout.window_base(config.ram_base, config.ram_size))
     firmware = Firmware(
         config.nr_cpus,
@@ -175,7 +175,7 @@ def _meta(config: GuestConfig, firmware: Firmware, ring: Ring) -> dict[str, Any]
     ).document()
 
 
-def _place_errors(server: Server, config: GuestConfig, profile: Profile) -> None:
+def _place_errors(server: Server, config: GuestConfig, profile: MachineDescription) -> None:
     """The error sources of a guest that boots by ACPI; others have none."""
     boot = BootConfig.from_json(config.boot) if config.boot else None
     if boot is None or boot.tables != "acpi" or not config.sdei:

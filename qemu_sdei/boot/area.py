@@ -18,7 +18,7 @@ from typing import Final
 from qemu_sdei.boot.config import ACPI_SIZE, BootConfig
 from qemu_sdei.errors import UsageError
 from qemu_sdei.ras.source import Source
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 
 _STATUS_OFFSET: Final = 0x10_0000
 _PAGE: Final = 0x1000
@@ -37,7 +37,7 @@ class Announced:
     """The interrupt that does, too or alone."""
 
     @classmethod
-    def of(cls, profile: Profile) -> Announced:
+    def of(cls, profile: MachineDescription) -> Announced:
         """What a machine description's events and sources are for."""
         return cls(profile.sources, next(iter(profile.for_acpi("agdi")), None), profile.agdi_interrupt)
 

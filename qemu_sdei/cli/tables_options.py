@@ -15,7 +15,7 @@ from qemu_sdei.ras.source import AUTO, MAX_BLOCK, Notify, Source
 
 if TYPE_CHECKING:
     from acpi.own import BootErrors
-    from qemu_sdei.sdei.profile import Profile
+    from qemu_sdei.sdei.machine_description import MachineDescription
     from qemu_sdei.tables.table_set import Content, ErrorSource
     from qemu_sdei.vm.options import GuestOptions
 
@@ -42,10 +42,10 @@ class Asked:
 
 def asked(args: argparse.Namespace) -> Asked:
     """What the options ask for. Raises `UsageError`."""
-    from qemu_sdei.sdei.profile import Profile
+    from qemu_sdei.sdei.machine_description import MachineDescription
     from qemu_sdei.tables.table_set import Content, ErrorSource
 
-    profile = Profile.default() if args.events is None else Profile.load(args.events)
+    profile = MachineDescription.default() if args.events is None else MachineDescription.load(args.events)
     tables = () if args.table is None or "all" in args.table else tuple(dict.fromkeys(args.table))
     machine = _machine(args)
     if machine is not None and args.fadt is not None:
@@ -99,7 +99,7 @@ def _machine(args: argparse.Namespace) -> GuestOptions | None:
     return GuestOptions(**given, events=args.events) if given or args.machine else None
 
 
-def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:
+def _source(text: str, profile: MachineDescription, placed: bool) -> ErrorSource:
     """One --ghes; `placed`: without an address it has one of the machine's."""
     from qemu_sdei.tables.table_set import ErrorSource
 
@@ -130,7 +130,7 @@ def _source(text: str, profile: Profile, placed: bool) -> ErrorSource:
     return ErrorSource(source=source, address=address, read_ack=read_ack)
 
 
-def _described(name: str, profile: Profile) -> Source:
+def _described(name: str, profile: MachineDescription) -> Source:
     """The source that is called `name` in the machine description, or that the event of this number or name signals."""
     if name.isdigit() or (found := next((each for each in profile.sources if each.name == name), None)) is None:
         event = _event(name, profile, "--ghes")
@@ -158,7 +158,7 @@ def _region(text: str) -> BootErrors:
     return BootErrors(address, size)
 
 
-def _event(text: str, profile: Profile, option: str) -> int:
+def _event(text: str, profile: MachineDescription, option: str) -> int:
     """An event of the machine description, by number or name."""
     found = profile.find(text)
     if found is not None:

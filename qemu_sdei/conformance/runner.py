@@ -19,7 +19,7 @@ from qemu_sdei.errors import GuestError, GuestTimeoutError, UsageError
 from qemu_sdei.guest.kept import Kept
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.sdei.events import EventType, Priority
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
 
 KERNEL: Final = f"{BUILTIN}conformance"
@@ -61,7 +61,7 @@ class Own:
     guest: Path
 
 
-def event_words(profile: Profile) -> list[str]:
+def event_words(profile: MachineDescription) -> list[str]:
     """Words that tell the guest which static events to use."""
     words = []
     for word, kind, priority in (
@@ -97,7 +97,7 @@ def run(
         UsageError: filter, events or machine cannot be. GuestError: the guest did not get to its first scenario.
         GuestTimeoutError: all of it took longer than `timeout` seconds.
     """
-    profile = Profile.default() if options.events is None else Profile.load(Path(options.events))
+    profile = MachineDescription.default() if options.events is None else MachineDescription.load(Path(options.events))
     words = ["trigger=console", *event_words(profile)]
     kernel = KERNEL if own is None else f"{FLAT}{own.guest}"
 

@@ -16,7 +16,7 @@ from qemu_sdei.differential.sides import ImageSide, OurSide, check_cpus, has_sde
 from qemu_sdei.errors import GuestError
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.sdei.events import EventType
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.vm.options import GuestOptions
 
 MAX_STATIC: Final = 3
@@ -87,7 +87,9 @@ def _choice(options: GuestOptions, theirs: OurSide | ImageSide, calls: int, fact
     events: tuple[tuple[int, bool], ...] = ()
     if isinstance(theirs, OurSide):
         # The host can inject on both sides, and both have the same events.
-        profile = Profile.default() if options.events is None else Profile.load(Path(options.events))
+        profile = (
+            MachineDescription.default() if options.events is None else MachineDescription.load(Path(options.events))
+        )
         static = [event for event in profile.events if not event.signalable]
         events = tuple((event.number, event.type == EventType.SHARED) for event in static[:MAX_STATIC])
     return Choice(options.smp, calls, (private > 0, shared > 0), events)

@@ -17,7 +17,7 @@ from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.explain.picture import ErrorBlock, Picture, Vcpu, Where, events_of, vcpus_of
 from qemu_sdei.explain.purpose import purpose_of
 from qemu_sdei.guest.control_client import ControlClient
-from qemu_sdei.sdei.switches import profile_of
+from qemu_sdei.sdei.switches import description_of
 
 if TYPE_CHECKING:
     from qemu_sdei.symbols.symbolizer import Symbolizer
@@ -87,7 +87,7 @@ class _Taking:
         self._acpi: dict[int, str] = {}
         try:
             config = GuestConfig.from_json((self._directory / rundir.CONFIG).read_bytes())
-            profile = profile_of(config)
+            profile = description_of(config)
         except (OSError, SdeiError):
             return  # what it says is of use only
         self._acpi = {event.number: event.acpi for event in profile.events if event.acpi}

@@ -67,7 +67,7 @@ class Source:
     poll_ms: int | None = None
     """Polled: how often, in milliseconds; None: once a second."""
     id: int = AUTO
-    """Source id in the HEST. None of a `Profile` is `AUTO`."""
+    """Source id in the HEST. None of a `MachineDescription` is `AUTO`."""
     block: int = 4096
     """Bytes of the error status block."""
     raw: int = AUTO

@@ -29,7 +29,7 @@ from qemu_sdei.sdei.constants import (
 from qemu_sdei.sdei.context import PC, PSTATE, WHOLE, X0, Regs, valid_address
 from qemu_sdei.sdei.events import ANY_PE, EventType, Instance
 from qemu_sdei.sdei.interrupts import MAX_INTID, Interrupts
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.sdei.pstate import ARMV8_0, EL_MASK, CpuFeatures
 from qemu_sdei.sdei.report import Document, Obstacle, obstacle, status_of, unheard
 from qemu_sdei.sdei.state import restore_into, snapshot_of
@@ -65,7 +65,7 @@ class Dispatcher(Interrupts):
 
     def __init__(
         self,
-        profile: Profile,
+        profile: MachineDescription,
         affinities: Sequence[int],
         *,
         client_el: int = 1,

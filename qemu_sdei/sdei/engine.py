@@ -17,8 +17,8 @@ from qemu_sdei.sdei.constants import AFFINITY_MASK
 from qemu_sdei.sdei.context import PSTATE, WHOLE, Regs
 from qemu_sdei.sdei.counts import counts_of, restore_counts_into
 from qemu_sdei.sdei.events import ANY_PE, EventType, Instance, Slot, by_order
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.sdei.pe import CLOSED, ProcessingElement
-from qemu_sdei.sdei.profile import Profile
 from qemu_sdei.sdei.pstate import ARMV8_0, MODE_MASK, CpuFeatures, entry_pstate, interruptible_modes
 from qemu_sdei.sdei.transitions import (
     ACTION_NAMES,
@@ -63,7 +63,12 @@ class Engine:
     )
 
     def __init__(
-        self, profile: Profile, affinities: Sequence[int], *, client_el: int = 1, features: CpuFeatures = ARMV8_0
+        self,
+        profile: MachineDescription,
+        affinities: Sequence[int],
+        *,
+        client_el: int = 1,
+        features: CpuFeatures = ARMV8_0,
     ) -> None:
         """One PE per affinity (MPIDR form; other bits are ignored), in this order; all off and masked.
 

@@ -15,7 +15,7 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.sdei.constants import DENIED, INVALID_PARAMETERS, OUT_OF_RESOURCE, SUCCESS
 from qemu_sdei.sdei.engine import Engine
 from qemu_sdei.sdei.events import EventDescription, EventType, Instance, Slot
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.sdei.transitions import BIT_RUNNING, ENABLED, STEP, TRIGGER_RESULT, UNREGISTERED, Action
 
@@ -43,7 +43,7 @@ class Interrupts(Engine):
 
     def __init__(
         self,
-        profile: Profile,
+        profile: MachineDescription,
         affinities: Sequence[int],
         *,
         client_el: int,

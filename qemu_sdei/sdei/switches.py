@@ -8,17 +8,17 @@ from typing import Any
 
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import UsageError
-from qemu_sdei.sdei.profile import SIGNALS, Profile, parse_version
+from qemu_sdei.sdei.machine_description import SIGNALS, MachineDescription, parse_version
 
 
-def profile_of(config: GuestConfig) -> Profile:
+def description_of(config: GuestConfig) -> MachineDescription:
     """The machine description of a guest: its TOML file, or the built-in one, with the switches of `config` in place of
     what stands there.
 
     Raises:
         UsageError: the file cannot be read or is wrong, or a switch has a value that cannot be.
     """
-    profile = Profile.load(Path(config.events)) if config.events else Profile.default()
+    profile = MachineDescription.load(Path(config.events)) if config.events else MachineDescription.default()
     changes: dict[str, Any] = {}
     if config.sdei_version is not None:
         version = parse_version(config.sdei_version)

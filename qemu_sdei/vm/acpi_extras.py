@@ -68,12 +68,12 @@ def _table(path: str | Path) -> bytes:
 
 
 def _ours(options: GuestOptions) -> list[str]:
-    from qemu_sdei.sdei.profile import Profile
+    from qemu_sdei.sdei.machine_description import MachineDescription
 
     bert = ["BERT"] if options.boot_error is not None else []
     if not options.sdei:
         return bert
-    profile = Profile.default() if options.events is None else Profile.load(options.events)
+    profile = MachineDescription.default() if options.events is None else MachineDescription.load(options.events)
     wanted = {"SDEI": True, "HEST": bool(profile.sources), "AGDI": bool(profile.for_acpi("agdi"))}
     return bert + [signature for signature, there in wanted.items() if there]
 

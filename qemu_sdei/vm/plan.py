@@ -31,7 +31,7 @@ from qemu_sdei.vm.qemu_command import HELPER_CARD
 
 if TYPE_CHECKING:
     from qemu_sdei.host.debian import KernelFiles
-    from qemu_sdei.sdei.profile import Profile
+    from qemu_sdei.sdei.machine_description import MachineDescription
 
 _MIB: Final = 1 << 20
 
@@ -377,15 +377,15 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
     )
     switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)
     if options.events is not None or switches != (None, None, None, None):
-        from qemu_sdei.sdei.switches import profile_of
+        from qemu_sdei.sdei.switches import description_of
 
-        described = profile_of(config)  # so that what is wrong is known now
+        described = description_of(config)  # so that what is wrong is known now
         if plan.acpi:
             _check_announced(config, described, options.ras)
     return config
 
 
-def _check_announced(config: GuestConfig, profile: Profile, ras: bool) -> None:
+def _check_announced(config: GuestConfig, profile: MachineDescription, ras: bool) -> None:
     from qemu_sdei.backend.firmware.guest_interrupts import taken_by
     from qemu_sdei.boot.area import AcpiArea, Announced
     from qemu_sdei.boot.config import BootConfig

@@ -11,7 +11,7 @@ from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.sdei.events import EventDescription, EventType, Priority
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from tests.backend.simulated import RAM_BASE, RAM_SIZE, SimulatedGuest, SimulatedWindow
 from tests.backend.test_crash import World
 
@@ -53,10 +53,10 @@ def fresh_window(nr_cpus: int) -> SimulatedWindow:
         os.close(fd)
 
 
-def described(state: dict[str, Any]) -> Profile:
+def described(state: dict[str, Any]) -> MachineDescription:
     """The machine description that a document is of: the default one changes from version to version."""
     found = state["firmware"]["sdei"]["profile"]
-    return Profile(
+    return MachineDescription(
         tuple(
             EventDescription(number, f"event-{number}", EventType(kind), Priority(priority), signalable)
             for number, kind, priority, signalable in found["events"]

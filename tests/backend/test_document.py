@@ -24,7 +24,7 @@ from qemu_sdei.json_schema import compiled
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from tests.backend.handed_over import described, destination, machine, migrate, taken
 from tests.backend.simulated import serve
 from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
@@ -152,7 +152,7 @@ def test_stored_documents_load(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """What an earlier version wrote is understood, and means the same."""
     stored = json.loads(file.read_text())
     profile = described(stored["document"])
-    monkeypatch.setattr(Profile, "default", lambda: profile)
+    monkeypatch.setattr(MachineDescription, "default", lambda: profile)
     again = load(stored["document"])
     sdei, psci = again["firmware"]["sdei"], again["firmware"]["psci"]
     summary = {

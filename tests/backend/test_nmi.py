@@ -11,7 +11,7 @@ import pytest
 
 from qemu_sdei.monitor.layout import Kind
 from qemu_sdei.sdei.constants import Function
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from tests.backend.controlled import HANDLER, Peer
 from tests.backend.test_notifier import SPI, Asked
 
@@ -21,8 +21,8 @@ AGDI, TIMER = 0x325, 27
 @pytest.fixture
 def with_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Asked]:
     """A guest whose machine description has AGDI by an interrupt too."""
-    profile = replace(Profile.default(), agdi_interrupt=SPI)
-    monkeypatch.setattr(Profile, "default", lambda: profile)
+    profile = replace(MachineDescription.default(), agdi_interrupt=SPI)
+    monkeypatch.setattr(MachineDescription, "default", lambda: profile)
     return lambda: Asked(tmp_path)
 
 

@@ -30,7 +30,7 @@ from qemu_sdei.differential.sequence import (
 )
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.sdei.constants import Function as Sdei
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from tests.sdei.machine import Machine as Core
 
 M64: Final = (1 << 64) - 1
@@ -80,11 +80,11 @@ class Clock:
 class ModelMachine(AbstractContextManager["ModelMachine"]):
     """One start of the guest."""
 
-    def __init__(self, faults: Faults, clock: Clock, cpus: int = 2, profile: Profile | None = None) -> None:
+    def __init__(self, faults: Faults, clock: Clock, cpus: int = 2, profile: MachineDescription | None = None) -> None:
         self._faults = faults
         self._clock = clock
         self._cpus = cpus
-        self._profile = profile or Profile.default()
+        self._profile = profile or MachineDescription.default()
         self._typed: deque[str] = deque()
         self._out: list[str] = []
         self.ended = ""
@@ -158,7 +158,7 @@ class ModelMachine(AbstractContextManager["ModelMachine"]):
 class _Run:
     """One sequence; the firmware is as after a boot, which it is only behind one that left it healthy."""
 
-    def __init__(self, faults: Faults, cpus: int, profile: Profile, script: Script) -> None:
+    def __init__(self, faults: Faults, cpus: int, profile: MachineDescription, script: Script) -> None:
         self.faults, self.cpus, self.script = faults, cpus, script
         self.core = Core(cpus, profile=profile)
         self.core.hold_kicks = True

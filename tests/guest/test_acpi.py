@@ -15,7 +15,7 @@ from acpi.own import GhesSource, own_tables
 from acpi.table import Oem
 from qemu_sdei.errors import LaunchError
 from qemu_sdei.guest.guest import Guest
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.acpi_guest import area_of, digests, emitted, modules, seen_by_linux
 from tests.guest.client import KO, Client, module_for
@@ -62,7 +62,7 @@ def test_linux_has_our_tables(series: str) -> None:
         tables = emitted(guest)
         assert {"SDEI", "HEST", "AGDI", "FACP", "DSDT", "APIC"} <= set(tables)
         assert seen_by_linux(guest) == digests(tables)
-        (source,) = area_of(guest).sources(Profile.default().sources)
+        (source,) = area_of(guest).sources(MachineDescription.default().sources)
         ours = own_tables(
             oem=Oem(b"BOCHS ", b"BXPC    "),
             ghes=[GhesSource(GHES, source.address_register, source.block_size, source.read_ack)],

@@ -23,7 +23,7 @@ from qemu_sdei.explain.explanation_schema import SCHEMA
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.lines import lines
 from qemu_sdei.guest.guest import Guest
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.acpi_guest import area_of
 from tests.guest.guests import until
@@ -143,7 +143,7 @@ def fill(guest: Guest, address: int | None) -> None:
     """An error for the guest's only error source, which nobody has read; `address`: in its address register (None:
     the right one).
     """
-    (source,) = area_of(guest).sources(Profile.default().sources)
+    (source,) = area_of(guest).sources(MachineDescription.default().sources)
     assert source.read_ack is not None
 
     def at(place: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from qemu_sdei.sdei import CpuFeatures, Dispatcher, EventDescription, EventType, Priority, Profile
+from qemu_sdei.sdei import CpuFeatures, Dispatcher, EventDescription, EventType, MachineDescription, Priority
 from qemu_sdei.sdei.constants import PRIVATE_SLOTS, SHARED_SLOTS, Function
 from qemu_sdei.sdei.context import PC, PSTATE, WORD_MASK, X0, Regs, new_regs
 
@@ -31,14 +31,14 @@ PENDING: Final = -5
 OUT_OF_RESOURCE: Final = -10
 
 
-def profile(**changes: object) -> Profile:
+def profile(**changes: object) -> MachineDescription:
     """The default events with other settings."""
-    return Profile(events=Profile.default().events, **changes)  # type: ignore[arg-type]
+    return MachineDescription(events=MachineDescription.default().events, **changes)  # type: ignore[arg-type]
 
 
-def small_profile() -> Profile:
+def small_profile() -> MachineDescription:
     """Event 0 and one event of each kind, two of the commonest."""
-    return Profile(
+    return MachineDescription(
         events=(
             EventDescription(0, "zero", signalable=True),
             EventDescription(PRIVATE, "private"),
@@ -58,14 +58,14 @@ class Machine:
         self,
         pes: int = 2,
         *,
-        profile: Profile | None = None,
+        profile: MachineDescription | None = None,
         features: CpuFeatures | None = None,
         client_el: int = 1,
         power: bool = True,
         unmask: bool = True,
     ) -> None:
         self.dispatcher = Dispatcher(
-            profile or Profile.default(), range(pes), client_el=client_el, features=features or CpuFeatures()
+            profile or MachineDescription.default(), range(pes), client_el=client_el, features=features or CpuFeatures()
         )
         self.regs: list[Regs] = [new_regs() for _ in range(pes)]
         self.deliveries: list[tuple[int, int]] = []

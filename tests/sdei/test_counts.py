@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import NotDeliveredError, ProtocolError
-from qemu_sdei.sdei import Dispatcher, Profile
+from qemu_sdei.sdei import Dispatcher, MachineDescription
 from qemu_sdei.sdei.constants import Function
 from tests.sdei.machine import INVALID, PRIVATE, SHARED, Machine
 
@@ -88,7 +88,7 @@ def test_a_shared_event_is_counted_once() -> None:
 
 def moved(machine: Machine, document: object) -> Dispatcher:
     """Another dispatcher with the machine's state, and `document` for its counts."""
-    dispatcher = Dispatcher(Profile.default(), range(len(machine.regs)))
+    dispatcher = Dispatcher(MachineDescription.default(), range(len(machine.regs)))
     dispatcher.restore(json.loads(json.dumps(machine.dispatcher.snapshot())))
     dispatcher.restore_counts(document)
     return dispatcher

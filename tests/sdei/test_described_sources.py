@@ -9,8 +9,8 @@ import pytest
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.ras.source import Notify, Source, numbered
-from qemu_sdei.sdei.profile import Profile
-from tests.sdei.test_profile import SOFTWARE, described
+from qemu_sdei.sdei.machine_description import MachineDescription
+from tests.sdei.test_machine_description import SOFTWARE, described
 
 EVENTS = SOFTWARE + "".join(f'[[event]]\nnumber = {n}\nname = "e{n}"\n' for n in (5, 6))
 
@@ -20,7 +20,7 @@ def source(text: str) -> str:
 
 
 def test_a_file_without_sources_has_one_for_each_event_that_is_for_errors() -> None:
-    (found,) = Profile.default().sources
+    (found,) = MachineDescription.default().sources
     assert found == Source(name="ghes", event=0x324, id=0)
     assert (found.type, found.notify, found.block, found.raw, found.enabled) == (
         "ghes-v2", Notify.SDEI, 4096, 4096, True,

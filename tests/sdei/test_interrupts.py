@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qemu_sdei.errors import NotDeliveredError, UsageError
-from qemu_sdei.sdei import Dispatcher, Profile
+from qemu_sdei.sdei import Dispatcher, MachineDescription
 from qemu_sdei.sdei.constants import PRIVATE_SLOTS, SHARED_SLOTS, Function, Info
 from qemu_sdei.sdei.interrupts import Wanted
 from tests.sdei.machine import (
@@ -72,7 +72,7 @@ def test_bind_what_cannot_be_bound(intid: int) -> None:
 
 def test_bind_what_this_machine_has() -> None:
     """The last SPI of its GIC, and not what the firmware keeps for itself."""
-    dispatcher = Dispatcher(Profile.default(), range(1), max_intid=287, reserved_intids=(40,))
+    dispatcher = Dispatcher(MachineDescription.default(), range(1), max_intid=287, reserved_intids=(40,))
     machine = Machine(1)
     machine.dispatcher = dispatcher
     dispatcher.power_on(0)

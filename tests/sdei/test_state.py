@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import ProtocolError
-from qemu_sdei.sdei import CpuFeatures, Dispatcher, Profile
+from qemu_sdei.sdei import CpuFeatures, Dispatcher, MachineDescription
 from qemu_sdei.sdei.constants import SHARED_SLOTS, Function
 from tests.sdei.machine import (
     BUSY_FEATURES,
@@ -27,7 +27,7 @@ DOCUMENT: Any = busy().dispatcher.snapshot()
 
 def fresh() -> Dispatcher:
     """A dispatcher that a document of `busy` fits."""
-    return Dispatcher(Profile.default(), range(4), features=BUSY_FEATURES)
+    return Dispatcher(MachineDescription.default(), range(4), features=BUSY_FEATURES)
 
 
 def test_identity() -> None:
@@ -71,7 +71,7 @@ def test_restore_asks_for_the_pes_that_have_something_to_do() -> None:
     machine.enable(2, SHARED)
     machine.trigger(PRIVATE, 2)
     machine.trigger(SHARED, 1)
-    again = Dispatcher(Profile.default(), range(3))
+    again = Dispatcher(MachineDescription.default(), range(3))
     attention, kicks = again.attention, again.kicks
     again.restore(machine.dispatcher.snapshot())
     assert again.kicks is kicks
@@ -85,7 +85,7 @@ def test_restore_asks_for_the_pes_that_have_something_to_do() -> None:
 def test_restore_replaces_what_was_there() -> None:
     """Nothing of the old state shows through, and features are those of the document."""
     machine = busy()
-    empty = Dispatcher(Profile.default(), range(4)).snapshot()
+    empty = Dispatcher(MachineDescription.default(), range(4)).snapshot()
     machine.dispatcher.restore(empty)
     assert machine.dispatcher.snapshot() == empty
     assert machine.dispatcher.features == CpuFeatures()
@@ -96,11 +96,14 @@ def test_restore_replaces_what_was_there() -> None:
 @pytest.mark.parametrize(
     ("dispatcher", "message"),
     [
-        (Dispatcher(Profile.default(), range(3)), "4 PEs, this machine has 3"),
-        (Dispatcher(Profile.default(), range(1, 5)), "PE 0: another affinity"),
-        (Dispatcher(Profile.default(), range(4), client_el=2), "another client EL than EL2"),
+        (Dispatcher(MachineDescription.default(), range(3)), "4 PEs, this machine has 3"),
+        (Dispatcher(MachineDescription.default(), range(1, 5)), "PE 0: another affinity"),
+        (Dispatcher(MachineDescription.default(), range(4), client_el=2), "another client EL than EL2"),
         (Dispatcher(profile(version=(1, 0)), range(4)), "another machine description"),
-        (Dispatcher(Profile(Profile.default().events[:-1]), range(4)), "another machine description"),
+        (
+            Dispatcher(MachineDescription(MachineDescription.default().events[:-1]), range(4)),
+            "another machine description",
+        ),
     ],
 )
 def test_document_of_another_machine(dispatcher: Dispatcher, message: str) -> None:

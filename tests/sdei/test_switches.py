@@ -9,8 +9,8 @@ import pytest
 
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import UsageError
-from qemu_sdei.sdei import Profile
-from qemu_sdei.sdei.switches import profile_of
+from qemu_sdei.sdei import MachineDescription
+from qemu_sdei.sdei.switches import description_of
 
 TF_A = {"sdei_version": "1.0", "sdei_vendor": 0, "sdei_signal": "invalid", "sdei_slots": (2, 3)}
 
@@ -20,15 +20,15 @@ def config(**changes: Any) -> GuestConfig:
 
 
 def test_without_switches_it_is_the_description() -> None:
-    assert profile_of(config()) == Profile.default()
+    assert description_of(config()) == MachineDescription.default()
 
 
 def test_all_of_them_through_the_file() -> None:
     """Also as `guest.json` carries them to the backend."""
     for given in (config(**TF_A), GuestConfig.from_json(config(**TF_A).to_json())):
-        profile = profile_of(given)
+        profile = description_of(given)
         assert (profile.version, profile.vendor, profile.strict_signal, profile.slots) == ((1, 0), 0, True, (2, 3))
-        assert profile.events == Profile.default().events
+        assert profile.events == MachineDescription.default().events
 
 
 def test_they_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_they_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
         '[sdei]\nversion = "1.0"\nvendor = 7\nsignal = "invalid"\n[slots]\nprivate = 1\nshared = 2\n'
         '[[event]]\nnumber = 0\nname = "zero"\nsignalable = true\n'
     )
-    profile = profile_of(config(events=str(file), sdei_signal="pend"))
+    profile = description_of(config(events=str(file), sdei_signal="pend"))
     assert (profile.version, profile.vendor, profile.strict_signal, profile.slots) == ((1, 0), 7, False, (1, 2))
     assert [event.name for event in profile.events] == ["zero"]
 
@@ -56,5 +56,5 @@ def test_they_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_told(switch: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what) as error:
-        profile_of(config(**switch))
+        description_of(config(**switch))
     assert "\n" not in str(error.value)

@@ -34,7 +34,7 @@ from qemu_sdei.sdei.context import PC, PSTATE, X0
 from qemu_sdei.sdei.dispatcher import Dispatcher
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.sdei.interrupts import FIRST_SPI
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.services.built_in import services_of
 from qemu_sdei.services.platform import Platform
@@ -74,7 +74,7 @@ class Firmware:
         nr_cpus: int,
         *,
         client_el: int = 1,
-        profile: Profile | None = None,
+        profile: MachineDescription | None = None,
         sdei: bool = True,
         services: Sequence[Service] = (),
         boot: Boot | None = None,
@@ -85,7 +85,7 @@ class Firmware:
         """
         self.machine = MachineFacts(nr_cpus, client_el, ram)
         self.dispatcher = Dispatcher(
-            profile or Profile.default(),
+            profile or MachineDescription.default(),
             self.machine.affinities,
             client_el=client_el,
             max_intid=LAST_SPI,

@@ -13,7 +13,7 @@ from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.recovery import replay
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.monitor import layout
-from qemu_sdei.sdei.switches import profile_of
+from qemu_sdei.sdei.switches import description_of
 
 
 def last_state(directory: Path) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def last_state(directory: Path) -> dict[str, Any]:
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
-        profile=profile_of(config),
+        profile=description_of(config),
         sdei=config.sdei,
         ram=range(config.ram_base, layout.window_base(config.ram_base, config.ram_size)),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.sdei.dispatcher import Dispatcher
-from qemu_sdei.sdei.profile import Profile
+from qemu_sdei.sdei.machine_description import MachineDescription
 
 AGDI: Final = "agdi"
 AGDI_INTERRUPT: Final = "agdi-interrupt"
@@ -88,7 +88,7 @@ def _way(by: str, events: list[Mapping[str, Any]], on: Collection[int], vcpu: in
     return f"{names} is {'registered but not enabled' if registered else 'not registered'}{where}"
 
 
-def interrupt_way(profile: Profile) -> Way | str:
+def interrupt_way(profile: MachineDescription) -> Way | str:
     """AGDI by an interrupt, if the machine description has one; whether the guest has enabled it, the GIC knows."""
     if profile.agdi_interrupt is None:
         return "the machine description has no interrupt for AGDI"

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 
+from qemu_sdei import sdei
 from qemu_sdei.errors import UsageError
-from qemu_sdei.sdei import Dispatcher, EventDescription, EventType, Priority, Profile
+from qemu_sdei.sdei import Dispatcher, EventDescription, EventType, MachineDescription, Priority
 
 ZERO = '[[event]]\nnumber = 0\nname = "zero"\nsignalable = true\n'
 
 
-def load(tmp_path: Path, text: str | bytes) -> Profile:
+def load(tmp_path: Path, text: str | bytes) -> MachineDescription:
     """A profile from `text`."""
     path = tmp_path / "machine.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return Profile.load(path)
+    return MachineDescription.load(path)
 
 
 def test_default() -> None:
     """What is there without being asked for."""
-    profile = Profile.default()
+    profile = MachineDescription.default()
     kinds = {(event.type, event.priority) for event in profile.events}
     assert len(kinds) == 4, "private and shared, normal and critical"
     assert [event.number for event in profile.events if event.signalable] == [0]
@@ -116,9 +118,9 @@ def test_mistakes(tmp_path: Path, text: str | bytes, message: str) -> None:
 def test_unreadable(tmp_path: Path) -> None:
     """No such file, a directory."""
     with pytest.raises(UsageError, match=r"none\.toml: No such file"):
-        Profile.load(tmp_path / "none.toml")
+        MachineDescription.load(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="Is a directory"):
-        Profile.load(tmp_path)
+        MachineDescription.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -133,16 +135,16 @@ def test_unreadable(tmp_path: Path) -> None:
 def test_dispatcher_refuses_nonsense(affinities: list[int], client_el: int, message: str) -> None:
     """A machine that cannot be."""
     with pytest.raises(UsageError, match=message):
-        Dispatcher(Profile.default(), affinities, client_el=client_el)
+        Dispatcher(MachineDescription.default(), affinities, client_el=client_el)
 
 
 SOFTWARE = '[[event]]\nnumber = 0\nname = "software"\nsignalable = true\n'
 
 
-def described(tmp_path: Path, text: str) -> Profile:
+def described(tmp_path: Path, text: str) -> MachineDescription:
     path = tmp_path / "machine.toml"
     path.write_text(text)
-    return Profile.load(path)
+    return MachineDescription.load(path)
 
 
 def test_events_that_acpi_tables_name(tmp_path: Path) -> None:
@@ -169,3 +171,10 @@ def test_events_that_acpi_tables_name(tmp_path: Path) -> None:
 def test_what_acpi_tables_cannot_name(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         described(tmp_path, text)
+
+
+def test_the_former_names_warn() -> None:
+    with pytest.warns(DeprecationWarning, match="MachineDescription now"):
+        former = importlib.import_module("qemu_sdei.sdei.profile")
+    with pytest.warns(DeprecationWarning, match="MachineDescription now"):
+        assert former.Profile is sdei.Profile is MachineDescription
