@@ -99,7 +99,7 @@ def _show(profile: FirmwareProfile, as_json: bool) -> None:
         if text:
             _wrapped(" ".join(text.split()), f"{title}: ", 2)
     for number, rule in enumerate(profile.rules, 1):
-        say(f"{number:3} {rule.text}")
+        _wrapped(rule.text, f"{number:3} ", 8)
         if rule.why:
             _wrapped(rule.why, " " * 6, 6)
 
