@@ -102,6 +102,7 @@ def test_no_compiler_and_changed_sources_says_what_to_install(tmp_path: Path) ->
         "selftest",
         "bench",
         "conformance",
+        "compare",
     ]
 
 
