@@ -195,7 +195,9 @@ int load(void)
 	struct chosen chosen;
 	long size, error;
 
-	if (!core || !tree || !code || !old || !image || !initrd || image_size < 64)
+	if (!image || !initrd || image_size < 64)
+		return failed("files", 2);
+	if (!core || !tree || !code || !old)
 		return failed("memory", 12);
 	size = read_file(FOLDER "cmdline", bootargs, sizeof(bootargs) - 1);
 	if (size < 0)

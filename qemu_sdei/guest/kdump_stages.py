@@ -186,6 +186,8 @@ def load_failure(text: str) -> str:
         )
     if text == "failed kexec 38":
         return "the guest's kernel has no kexec: build it with CONFIG_KEXEC and CONFIG_CRASH_DUMP, or take another"
+    if text in ("failed files 2", "failed memory 12"):
+        return "the guest has too little memory to load the capture kernel: use more --memory, or less --crashkernel"
     if text == "failed reservation 0":
         return (
             "the guest's kernel has reserved no memory for a capture kernel: use a smaller --crashkernel, or a kernel "

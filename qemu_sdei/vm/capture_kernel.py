@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _MOST: Final = 512 * MIB
 """Bytes that are reserved where nobody says how much."""
+_MORE: Final = 96 * MIB
+"""Bytes that the first kernel needs beyond what any needs, to have so large an initramfs unpacked. Of these Debian's
+kernels keep 64 MiB for DMA (CMA)."""
 _FREE_NAMES: Final = 10_000
 _DISK: Final = ("virtio_pci", "virtio_blk")
 
@@ -53,7 +56,7 @@ class CaptureKernel:
     def check_first(self, kernel: str, initrd_size: int, usable: int) -> None:
         """Raise `UsageError` if the kernel that is booted has too little of the guest's `usable` bytes left."""
         try:
-            plan(KernelImage.load(kernel), initrd_size, BLOCK, RAM_BASE, usable - self.reserved)
+            plan(KernelImage.load(kernel), initrd_size, BLOCK, RAM_BASE, usable - self.reserved - _MORE)
         except UsageError:
             raise UsageError(
                 f"{self.reserved // MIB} MiB are reserved for the capture kernel, and what is left of {usable // MIB} "

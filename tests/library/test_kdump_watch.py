@@ -221,6 +221,7 @@ def test_the_time_until_the_crash_is_the_callers(tmp_path: Path) -> None:
         ("failed small 90 64", "needs 90 MiB, and the kernel has reserved 64 MiB for it: use --crashkernel 96M"),
         ("failed kexec 38", "has no kexec: build it with CONFIG_KEXEC"),
         ("failed reservation 0", "has reserved no memory"),
+        ("failed files 2", "use more --memory, or less --crashkernel"),
         ("failed fdt 0", "could not be loaded: fdt 0"),
         ("", "its loader died"),
     ],

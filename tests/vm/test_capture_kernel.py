@@ -44,7 +44,7 @@ def test_the_kernel_that_is_to_crash_needs_memory_too(tmp_path: Path) -> None:
     found = CaptureKernel(path, 512 * MIB, "")
     found.check_first(str(path), 50 * MIB, GIB)
     with pytest.raises(UsageError, match="use more --memory, or less --crashkernel"):
-        found.check_first(str(path), 50 * MIB, 650 * MIB)
+        found.check_first(str(path), 50 * MIB, 700 * MIB)
 
 
 def test_a_dump_takes_a_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
