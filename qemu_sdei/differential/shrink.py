@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from qemu_sdei.differential.sequence import COMPLETE, Op, Operand, Program, Script, cpus_of, mapped
+from qemu_sdei.differential.sequence import COMPLETE, Op, Operand, Program, Script, Step, cpus_of, mapped
 
 Shows = Callable[[Script], bool]
 """Whether a sequence still shows it. May raise, which ends the shrinking."""
@@ -66,8 +66,16 @@ def _smaller(script: Script) -> Iterator[Script]:
             yield _with(script, number, replace(program, ops=program.ops[:at] + program.ops[at + 1 :]))
         if program.ending != Op(COMPLETE):
             yield _with(script, number, replace(program, ending=Op(COMPLETE)))
+    yield from _alone(script)
     yield from _fewer_cpus(script)
     yield from _plainer(script)
+
+
+def _alone(script: Script) -> Iterator[Script]:
+    """What a handler does may show it outside of one."""
+    if len(script.ops()) > 1:
+        for op in dict.fromkeys(op for program in script.programs for op in program.ops):
+            yield tidy(replace(script, steps=(Step(script.steps[0].cpu, op),)))
 
 
 def _with(script: Script, number: int, program: Program) -> Script:
