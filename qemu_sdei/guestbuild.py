@@ -55,6 +55,8 @@ FLAGS: Final = (
 LINK_FLAGS: Final = ("-static", "--build-id=none", "-z", "max-page-size=4096", "-z", "noexecstack")
 ANYWHERE: Final = ("-pie", "--no-dynamic-linker", "-z", "norelro")
 """Link flags of a program that relocates itself to where it was loaded."""
+FOR_LINUX: Final = ("-s", "-z", "max-page-size=65536")
+"""The same of a program for Linux: without symbols, and for kernels of 64 KiB pages."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,8 @@ PROGRAMS: Final = (
     Program("selftest", ("selftest", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
     Program("bench", ("bench", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
     Program("conformance", ("conformance", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
-    Program("victim", ("victim",), "victim/victim.lds"),
-    # Without symbols, and for kernels of 64 KiB pages.
-    Program("kdump", ("kdump",), "kdump/kdump.lds", (*LINK_FLAGS, "-s", "-z", "max-page-size=65536"), executable=True),
+    Program("kdump", ("kdump",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
+    Program("victim", ("victim",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
     Program("compare", ("compare", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
 )
 

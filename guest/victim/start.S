@@ -1,5 +1,5 @@
 /* Where Linux enters the program: argc and argv are on the stack. */
-	.section .text.start, "ax"
+	.text
 	.global _start
 _start:
 	mov	x29, xzr

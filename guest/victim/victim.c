@@ -93,6 +93,8 @@ static void killed(int signal, struct siginfo *info, void *context)
 	call(EXIT_GROUP, DIED, 0, 0, 0, 0);
 }
 
+static struct action on_sigbus = { killed, SA_SIGINFO, NULL, 0 };
+
 /* Whether `text` begins with `word`; what follows it goes into `*rest`. */
 static int begins(const char *text, const char *word, const char **rest)
 {
@@ -120,7 +122,6 @@ static long page_of(const char *path)
 void victim(uint64_t *stack)
 {
 	const struct { int64_t seconds, nanoseconds; } pause = { 0, 10000000 };
-	struct action action = { killed, SA_SIGINFO, NULL, 0 };
 	const char *path = NULL, *rest;
 	int still = 0;
 	struct line line;
@@ -143,7 +144,7 @@ void victim(uint64_t *stack)
 		call(EXIT_GROUP, FAILED, 0, 0, 0, 0);
 	page = (volatile uint64_t *)address;
 	*page = 0x5ca1ab1e;
-	call(SIGACTION, SIGBUS, (long)&action, 0, sizeof(action.mask), 0);
+	call(SIGACTION, SIGBUS, (long)&on_sigbus, 0, sizeof(on_sigbus.mask), 0);
 	line.length = 0;
 	put(&line, "ready pid=");
 	number(&line, (uint64_t)call(GETPID, 0, 0, 0, 0, 0), 10);

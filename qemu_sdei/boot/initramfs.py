@@ -15,7 +15,6 @@ from typing import Final
 from qemu_sdei import blobs
 from qemu_sdei.boot import cpio
 from qemu_sdei.boot.image import describe
-from qemu_sdei.boot.static_program import elf
 from qemu_sdei.errors import UsageError
 
 _INIT: Final = Path(__file__).resolve().parent.parent / "data" / "init"
@@ -92,7 +91,7 @@ def build(
     if helper is not None:
         nodes.append(cpio.file("qemu-sdei/helper", _HELPER.read_bytes()))
         nodes.append(cpio.file("qemu-sdei/helper-card", f"{helper}\n".encode()))
-        nodes.append(cpio.file(VICTIM, elf(blobs.read("victim")), 0o755))
+        nodes.append(cpio.file(VICTIM, blobs.read("victim"), 0o755))
     for path, item in (extra_files or {}).items():
         data, mode = item if isinstance(item, tuple) else (item, 0o644)
         nodes.append(cpio.file(path, data, mode & 0o7777))

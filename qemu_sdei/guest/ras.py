@@ -124,7 +124,7 @@ class Report:
     complete_ns: int | None = None
     state: str = ""
     """Of the source afterwards: "free" where the block was read, and acknowledged."""
-    block: Block | None = None
+    block: Block | None = field(default=None, repr=False)
     page: Page | None = None
     """Whose page it was, where it was asked for by `pid`."""
     observer: Observer | None = field(default=None, repr=False)

@@ -24,6 +24,8 @@ _LOG_STAMP: Final = re.compile(r"^\[ *(\d+\.\d+)\] ?(.*)$")
 _TRACE_LINE: Final = re.compile(r"^ *(.{1,32})-(\d+) +\[\d+\] +\S+ +[\d.]+: (\w+): (.*)$")
 _TIMEOUT: Final = 20.0
 """Seconds for one look; an emulated guest on a busy host is slow."""
+_END: Final = 5.0
+"""Seconds to take our things out of the guest: one that hangs is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Observer:
         if self._run is not None and self.tracing and not self.silent and self._last.panic is None:
             there = f"{_TRACING}/instances/{self._instance}"
             with contextlib.suppress(GuestError):
-                self._run(f"echo 0 >{there}/events/enable; rmdir {there}", _TIMEOUT)
+                self._run(f"echo 0 >{there}/events/enable; rmdir {there}", _END)
         self.tracing = False
 
     def watch_victim(self, report: str) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.ras.addresses import addresses
 from qemu_sdei.ras.block import Block
 from qemu_sdei.ras.checks import Level, check
 from qemu_sdei.ras.contradictions import contradictions
+
+_WHY_NOT: Final = {
+    "unread": "has a report that the guest has not read yet: wait, or give --force to write over it",
+    "unacknowledged": "has a report that the guest has not acknowledged yet: wait, or give --force to write over it",
+    "damaged": "is of no use: the guest has written over the address of its block; --force writes there all the same",
+}
+"""By state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +92,13 @@ def refuse(source: SourceState, block: Block | None, size: int, *, ram: tuple[in
             f"the record has {size} bytes, and the block of error source {source.name!r} has {source.block}: give that "
             "source a larger block in the events file (block = ...), or leave out sections"
         )
-    if not source.ready:
+    if not source.ready and not force:
         reason = source.reason or "the guest would not notice a report"
         raise UsageError(f"error source {source.name!r} cannot report now: {reason}")
     if force:
         return
     if source.state != "free":
-        raise UsageError(
-            f"error source {source.name!r} is {source.state}: the guest has not dealt with the last report; wait, or "
-            "give --force to write over it"
-        )
+        raise UsageError(f"error source {source.name!r} {_WHY_NOT.get(source.state, 'is ' + source.state)}")
     if block is None:
         return
     for fault in check(block):

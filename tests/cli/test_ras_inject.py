@@ -229,7 +229,7 @@ def test_unknown_fields_of_json_are_refused(command: Command, guest: FakeGuest) 
     [
         ({"ready": False, "reason": "event 0x324 is not registered"}, "cannot report now: event 0x324 is not"),
         ({"block": 100}, "the block of error source 'ghes' has 100"),
-        ({"state": "unread"}, "is unread"),
+        ({"state": "unread"}, "has not read yet"),
     ],
 )
 def test_a_source_that_cannot_take_it_says_why(

@@ -1,24 +1,29 @@
-"""What stock Linux makes of hardware errors: the cases of docs/reference/linux-ras.md, and how one is tried.
+"""What stock Linux makes of hardware errors: how one is tried, and the table of what came, `linux_ras.txt`.
 
-`python -m tests.guest.linux_ras` tries all of them on one kernel and prints what came: for the table below, which
-`test_linux_ras.py` asserts, and from which the page is printed (`--page`).
+`test_linux_ras.py` asserts the table, and docs/reference/linux-ras.md is printed from it:
+
+    python -m tests.guest.linux_ras try 6.12       # tries all cases on that kernel, and prints their lines of the table
+    python -m tests.guest.linux_ras page           # prints the page
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from qemu_sdei.errors import SdeiError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.guest.ras_observing import Observed
 from qemu_sdei.ras import kinds
 from qemu_sdei.ras.addresses import has_place
-from qemu_sdei.ras.kinds import Section
+from qemu_sdei.vm.options import GuestOptions
 
 EVENTS: Final = """
 [[event]]
@@ -86,6 +91,9 @@ SECTIONS: Final = {
     "unknown": kinds.raw(UNKNOWN, b"0123456789abcdef"),
 }
 """A section of each kind that kernels tell apart."""
+TABLE: Final = Path(__file__).with_name("linux_ras.txt")
+THRESHOLD: Final = 1 << 3
+"""The flag of a data entry that says that there were too many corrected errors (ACPI 6.5 table 18.13)."""
 ROOT_PORT: Final = ("-device", "pcie-root-port,id=rp1,addr=1")
 """The device 0000:00:01.0 that the PCIe section is about."""
 
@@ -96,6 +104,7 @@ class Case:
 
     section: str
     severity: str
+    """With "threshold" behind it the flag is set that says that there were too many of them."""
     source: str = "v2-normal"
 
 
@@ -107,16 +116,10 @@ class Outcome:
     """The line of the kernel's log that tells it apart; "": nothing at all."""
     traced: str = ""
     """Trace events of `ras:`."""
-    page: str = ""
-    """What `memory_failure` made of the page; "": it was not called."""
+    then: str = ""
+    """What was done about it: to the page, to the device; "": nothing."""
     signal: str = ""
     """si_code of the SIGBUS that its process got."""
-
-
-_TELLING: Final = (
-    r"section_type: .*|section type: unknown.*",
-    r"It has been corrected.*",
-)
 
 
 class Trial:
@@ -130,45 +133,53 @@ class Trial:
         """What comes of it. Of a recoverable error the page is a victim's."""
         guest, section = self._guest, SECTIONS[case.section]
         pid = virtual = address = None
+        severity, _, threshold = case.severity.partition(" ")
+        self._next += 0x1000
         if has_place(section):
-            if case.severity == "recoverable":
+            if severity == "recoverable" or threshold:
                 victim = guest.ras.victim()
                 pid, virtual = victim.pid, victim.virtual
             else:
-                self._next += 0x1000
                 address = self._next
         report = guest.ras.inject(
-            self._varied(section), severity=case.severity, source=case.source, pid=pid, virtual=virtual, address=address
+            section,
+            severity=severity,
+            source=case.source,
+            pid=pid,
+            virtual=virtual,
+            address=address,
+            flags=THRESHOLD if threshold else None,
+            # Linux drops what is equal to one of the last ten seconds.
+            fru_text=str(self._next),
+            timeout=30,
         )
         assert report.outcome == "completed", (case, report)
-        return outcome(self._settled(report.observed, wants_signal=pid is not None))
-
-    def _varied(self, section: Section) -> Section:
-        """The same with another FRU: Linux drops what is equal to one of the last ten seconds."""
-        self._next += 0x1000
-        if section.kind.name == "pcie":
-            return section
-        if section.kind.table is kinds.RAW:
-            return kinds.raw(section.kind.guid, self._next.to_bytes(16, "little"))
-        return section
+        recovers = case.section == "pcie" and severity == "recoverable"
+        return outcome(self._settled(report.observed, wants_signal=pid is not None, wants_recovery=recovers))
 
     @staticmethod
-    def _settled(look: object, *, wants_signal: bool) -> Observed:
+    def _settled(look: Callable[[], Observed], *, wants_signal: bool, wants_recovery: bool) -> Observed:
         """What was observed when nothing more comes: work of the kernel's goes on after the handler."""
-        assert callable(look)
         deadline = time.monotonic() + 20
         before = None
         while True:
-            found: Observed = look()
+            found = look()
             now = (len(found.log), len(found.trace), len(found.signals))
-            quiet = before == now and (bool(found.signals) or not wants_signal or not _failed(found))
+            awaits = wants_signal and _page_goes(found) and not found.signals
+            awaits = awaits or (wants_recovery and not _recovered(found))
+            quiet = before == now and not awaits
             if quiet or time.monotonic() > deadline:
                 return found
             before = now
 
 
-def _failed(found: Observed) -> bool:
-    return any("Recovered" in line for line in found.log)
+def _page_goes(found: Observed) -> bool:
+    return any("recovery action for" in line for line in found.log)
+
+
+def _recovered(found: Observed) -> list[str]:
+    """What the kernel says of a device that it has tried to recover."""
+    return [match[1] for line in found.log if (match := re.search(r"(device recovery .*)", line))]
 
 
 def outcome(found: Observed) -> Outcome:
@@ -176,6 +187,9 @@ def outcome(found: Observed) -> Outcome:
     lines = [re.sub(r"^\{\d+\}\[Hardware Error\]: +", "", line) for line in found.log]
     said = next((line.strip() for line in lines if re.search(r"section_type: |section type: ", line)), "")
     actions = [match[1] for line in lines if (match := re.search(r"recovery action for (.*)", line))]
+    if found.corrupted and not actions:
+        actions = ["page taken out of use, nothing is said"]
+    actions += _recovered(found)
     return Outcome(
         said,
         ", ".join(dict.fromkeys(each.name for each in found.trace if each.name != "signal_generate")),
@@ -189,36 +203,65 @@ def cases() -> Iterator[Case]:
     for section in SECTIONS:
         for severity in ("informational", "corrected", "recoverable"):
             yield Case(section, severity)
+    yield Case("memory", "corrected threshold")
     for source in ("v2-critical", "v1-normal", "v1-critical"):
         for section in ("memory", "arm", "pcie"):
             for severity in ("corrected", "recoverable"):
                 yield Case(section, severity, source)
 
 
-def main(series: str) -> None:
+def lines() -> list[list[str]]:
+    """The cells of the table: kernels, those of a case, those of its outcome."""
+    found = [line for line in TABLE.read_text().splitlines() if not line.startswith("#")]
+    return [[cell.strip() for cell in line.split("|")] for line in found]
+
+
+def table(series: str) -> dict[Case, Outcome]:
+    """What is known to come of each case on this kernel."""
+    return {Case(*cells[1:4]): Outcome(*cells[4:]) for cells in lines() if series in cells[0].split(", ")}
+
+
+def line_of(series: str, case: Case, came: Outcome) -> str:
+    """A line of the table."""
+    return " | ".join((series, *astuple(case), *astuple(came))).rstrip()
+
+
+def page() -> str:
+    """docs/reference/linux-ras.md."""
+    head, tail = Path(__file__).with_name("linux_ras.in").read_text().split("@TABLE@\n")
+    rows = ["| kernel | section | severity | source | its log | trace events | then | si_code |", "|" + "---|" * 8]
+    rows += ["| " + " | ".join(cells + [""] * (8 - len(cells))) + " |" for cells in lines()]
+    return head + "\n".join(rows) + "\n" + tail
+
+
+def options(series: str, events: Path) -> GuestOptions:
+    """A guest that the cases can be tried on; `events` is a file with `EVENTS`."""
+    events.write_text(EVENTS)
+    return GuestOptions(series=series, ras=True, helper=True, events=events, qemu_args=ROOT_PORT)
+
+
+def prepared(guest: Guest) -> Trial:
+    """A kernel that prints all that it has to say, but not on its console."""
+    guest.wait_shell()
+    guest.run("dmesg -n 1; sysctl -w kernel.printk_ratelimit=0")
+    return Trial(guest)
+
+
+def try_all(series: str) -> None:
     """Try all cases on a kernel, and print what came."""
-    import tempfile
-    from pathlib import Path
-
-    from qemu_sdei.vm.options import GuestOptions
-
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(EVENTS)
-        file.flush()
-        options = GuestOptions(
-            series=series, ras=True, helper=True, events=Path(file.name), qemu_args=ROOT_PORT, stall_timeout=600,
-            start_timeout=300,
-        )  # fmt: skip
-        with Guest(options) as guest:
-            guest.wait_shell(900)
-            guest.run("dmesg -n 1; sysctl -w kernel.printk_ratelimit=0")
-            trial = Trial(guest)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = replace(options(series, Path(folder) / "events.toml"), stall_timeout=600, start_timeout=300)
+        with Guest(wanted) as guest:
+            trial = prepared(guest)
             for case in cases():
                 try:
-                    print(f"    {case}: {trial(case)},", flush=True)
-                except Exception as error:
-                    print(f"    # {case}: {type(error).__name__} {error}", flush=True)
+                    print(line_of(series, case, trial(case)), flush=True)
+                except SdeiError as error:
+                    print(f"# {case}: {error}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "page":
+        print(page(), end="")
+    else:
+        try_all(sys.argv[2])

@@ -61,8 +61,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(how: dict[str, Any], w
     [
         ({"ready": False, "reason": "event 0x324 is not registered on PE 0"}, "event 0x324 is not registered"),
         ({"block": 64}, "the record has 172 bytes, and the block of error source 'ghes' has 64"),
-        ({"state": "unread"}, "is unread: the guest has not dealt with the last report"),
-        ({"state": "unacknowledged"}, "is unacknowledged"),
+        ({"state": "unread"}, "has a report that the guest has not read yet"),
+        ({"state": "unacknowledged"}, "has not acknowledged yet"),
     ],
 )
 def test_a_source_that_cannot_report_says_why(state: dict[str, Any], words: str) -> None:
