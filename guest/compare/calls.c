@@ -223,7 +223,7 @@ bool takes_event(void)
 static bool ask_host(u64 event, u64 cpu)
 {
 	say("@j %lx %lx", event, cpu);
-	return console_read(5 * JOB_US) == 'y';
+	return console_read(2 * JOB_US) == 'y';
 }
 
 void do_op(unsigned index)

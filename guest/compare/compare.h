@@ -91,7 +91,7 @@ void go_off(unsigned op);
 
 /* ---- the other CPUs, and ways out (cpus.c) ---- */
 
-#define JOB_US 1000000ul  /* limit of each wait for a CPU */
+#define JOB_US 2500000ul  /* limit of each wait for a CPU */
 
 void cpus_setup(void);
 /* Whether it is on, as far as this program knows. */

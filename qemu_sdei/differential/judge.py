@@ -17,6 +17,7 @@ RESULTS: Final = 0b1110
 INTERRUPTED: Final = 0x3C0
 """PSTATE.DAIF of what was interrupted: it is not said between which two instructions that is."""
 DEAF: Final = "deaf"
+LOST: Final = "lost"
 SILENT: Final = "silent"
 
 
@@ -64,6 +65,8 @@ class Verdict:
             return ()
         if first.ours_end or first.theirs_end:
             return (SILENT, bool(first.ours_end), bool(first.theirs_end))
+        if _lost(self.ours) != _lost(self.theirs):
+            return (LOST,)
         if self.ours.health() != self.theirs.health() or any(r is not None and r.kind in "ip" for r in _both(first)):
             return (DEAF,)
         return (*_described(self.script, first.ours), *_described(self.script, first.theirs))
@@ -117,6 +120,10 @@ def judge(script: Script, ours: Transcript, theirs: Transcript) -> Verdict:
                 apart = True
                 break
     return Verdict(script, ours, theirs, None, tuple(dict.fromkeys(reasons)))
+
+
+def _lost(transcript: Transcript) -> bool:
+    return any(record.kind == "w" for record in transcript.records)
 
 
 def _faulted(transcript: Transcript) -> bool:

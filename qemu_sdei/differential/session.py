@@ -18,7 +18,7 @@ Start = Callable[[], AbstractContextManager[Machine]]
 START: Final = 60.0
 """Seconds until the guest must have said what firmware it found."""
 ANSWER: Final = 10.0
-"""Seconds that a sequence may take: the guest's own waits end after one."""
+"""Seconds that a sequence may take: the guest's own waits end after 2.5, and the first that does ends the sequence."""
 _TRIES: Final = 3
 """Times that a sequence is typed whose records did not arrive whole."""
 

@@ -45,7 +45,8 @@ class OurSide:
         """As `Side`."""
         words = f"smp={self.options.smp}"
         append = f"{words} {self.options.append}".strip()
-        return OurMachine(replace(self.options, kernel=f"{BUILTIN}{GUEST}", append=append))
+        # Nobody takes over a guest that was for one comparison.
+        return OurMachine(replace(self.options, kernel=f"{BUILTIN}{GUEST}", append=append, die_with_owner=True))
 
 
 @dataclass(frozen=True)
