@@ -38,8 +38,9 @@ RANK = {
     "machine": 16,
     "conformance": 16,
     "fuzzing": 16,
-    "cli": 17,
-    "__main__": 18,
+    "differential": 17,
+    "cli": 18,
+    "__main__": 19,
 }
 """A room imports rooms of lower rank only, and never one of its own rank."""
 COMMON = {

@@ -159,10 +159,9 @@ def _print(args: argparse.Namespace, found: Comparison, both: Suites | None, kep
         _print_suites(both, found.theirs.name)
     rate = outcome.calls / outcome.seconds if outcome.seconds else 0.0
     count = len(outcome.findings)
-    say(
-        f"{outcome.sequences} sequences, {outcome.calls} calls in {outcome.seconds:.1f} s ({rate:.0f} calls/s), "
-        f"{found.starts[0]} + {found.starts[1]} guests"
-    )
+    tried = f"{outcome.sequences} sequence{'s' if outcome.sequences != 1 else ''}, {outcome.calls} calls"
+    guests = f"{found.starts[0]} + {found.starts[1]} guests"
+    say(f"{tried} in {outcome.seconds:.1f} s ({rate:.0f} calls/s), {guests}")
     if outcome.unsteady:
         say(f"{len(outcome.unsteady)} differed once, and not again in new guests: not counted (-v shows them)")
         for verdict in outcome.unsteady if args.verbose else ():

@@ -18,8 +18,8 @@ CHECK: Final = 0xF2
 NO_OP: Final = 0xFF
 STAGES: Final = {
     LEFT: "when the sequence is over",
-    BACK: "when the state of the beginning is made again",
-    CHECK: "when that is done",
+    BACK: "while handlers are ended, events unregistered and CPUs switched on",
+    CHECK: "at the end, all handlers ended and all CPUs on",
 }
 MAX_RECORDS: Final = 96 * MAX_CPUS
 _MAX_LINE: Final = 512

@@ -46,6 +46,8 @@ class Session(AbstractContextManager["Session"]):
         self._machine: Machine | None = None
         self._items: Iterator[Item | None] = iter(())
         self._number = 0
+        self._used = False
+        """Something was typed at the guest that there is."""
 
     def __exit__(self, *_: Any) -> None:
         self.end()
@@ -66,6 +68,7 @@ class Session(AbstractContextManager["Session"]):
         if self._machine is not None:
             return self.facts
         self.starts += 1
+        self._used = False
         self._guest = self._start()
         self._machine = self._guest.__enter__()
         self._items = self._follow(self._machine)
@@ -117,7 +120,8 @@ class Session(AbstractContextManager["Session"]):
 
     def again(self, script: Script) -> Transcript:
         """The same in a guest of its own."""
-        self.end()
+        if self._used:
+            self.end()
         return self.run([script])[0]
 
     def _type(self, scripts: Sequence[Script]) -> Iterator[Transcript | None]:
@@ -126,6 +130,7 @@ class Session(AbstractContextManager["Session"]):
         assert machine is not None
         first = self._number + 1
         self._number += len(scripts)
+        self._used = True
         typed = 0
         for at in range(len(scripts)):
             number = first + at
