@@ -34,7 +34,8 @@ cat kprobe_profile
 """printk.devkmsg: Linux takes ten lines of a program in five seconds otherwise. A function of which the compiler made
 another one has a suffix.
 """
-_READY: Final = 30.0
+_READY: Final = 60.0
+_LONGEST: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Pulse:
                 f"guest {guest.name!r} has no shell of ours that answers: it must have booted with our own initramfs, "
                 "and its shell must be waiting for a command"
             ) from None
-        found = guest.run(_SETUP, timeout=60)
+        found = guest.run(_SETUP, timeout=_LONGEST)
         made = cls(f"fuzz-{secrets.token_hex(6)}", _PROBE in found.output)
         read = "read -r _ h _ </sys/kernel/tracing/kprobe_profile;" if made.counts else ""
         guest.write(f'stty -echo; while read -r n; do {read} echo "<1>{made.word} $n ${{h:-}}." >/dev/kmsg; done\r')

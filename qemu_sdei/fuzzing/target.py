@@ -28,6 +28,8 @@ RAM: Final = 0x4000_0000
 _QUIET: Final = 1.5
 """Seconds of silence after which a guest that panics has said all."""
 _LAST_WORDS: Final = 8.0
+_PATIENCE: Final = 120.0
+"""Seconds for what is done once."""
 _LATE: Final = 0.7
 """Seconds for work that the kernel has put off, where one case is looked at alone."""
 _EARLY: Final = 0.2
@@ -127,8 +129,8 @@ class Target:
         self._progress("restoring the guest")
         with copy_of(self._made, trust=self._trust) as guest:
             self._progress("preparing the guest's shell")
-            guest.wait_shell(60)
-            self.kernel = guest.run("uname -srv").output.strip()[:200]
+            guest.wait_shell(_PATIENCE)
+            self.kernel = guest.run("uname -srv", timeout=_PATIENCE).output.strip()[:200]
             with guest.client() as control:
                 self.source = chosen(control.ras_sources(), self._wanted)
             self.unlimited = lift(guest) > 0
