@@ -127,6 +127,7 @@ class Reporting:
                         each,
                         source=self._option("source"),
                         vcpu=self._option("vcpu"),
+                        fault=None if self.page is None else self.page.virtual,
                         wait=False if self._option("no_wait", False) else None,
                         force=self._option("force", False),
                         observe=False,

@@ -48,6 +48,7 @@ class RasControl(Protocol):
         block: bytes,
         *,
         vcpu: int | None = None,
+        address: int | None = None,
         wait: bool = False,
         force: bool = False,
         raw: bool = False,
@@ -304,7 +305,14 @@ class GuestRas:
             raise UsageError(f"no section says a physical address: {', '.join(each.kind.name for each in sections)}")
         made = blocks.block([entry(each, severity, **about) for each in placed])
         report = self.inject_block(
-            made, source=source, vcpu=vcpu, wait=wait, force=force, observe=observe, timeout=timeout
+            made,
+            source=source,
+            vcpu=vcpu,
+            fault=None if page is None else page.virtual,
+            wait=wait,
+            force=force,
+            observe=observe,
+            timeout=timeout,
         )
         report.page = page
         return report
@@ -319,12 +327,16 @@ class GuestRas:
         *,
         source: str | None = None,
         vcpu: int | None = None,
+        fault: int | None = None,
         wait: bool | None = None,
         force: bool = False,
         observe: bool = True,
         timeout: float = TIMEOUT,
     ) -> Report:
-        """Report an error by this status block; bytes are written as they are, however wrong. See `inject`."""
+        """Report an error by this status block; bytes are written as they are, however wrong. See `inject`.
+
+        `fault`: the virtual address that a synchronous external abort is about, where the source is told of by one.
+        """
         if isinstance(block, bytes):
             data, parsed = block, None
         else:
@@ -335,7 +347,14 @@ class GuestRas:
         fatal = parsed is not None and parsed.severity == Severity.FATAL
         waits = not fatal if wait is None else wait
         answer = self._access.control().ras_report(
-            target.name, data, vcpu=vcpu, wait=waits, force=force, raw=parsed is None, timeout=timeout
+            target.name,
+            data,
+            vcpu=vcpu,
+            address=fault if target.notify == "sea" else None,
+            wait=waits,
+            force=force,
+            raw=parsed is None,
+            timeout=timeout,
         )
         report = Report(
             source=target.name,

@@ -174,6 +174,15 @@ def test_what_is_no_trace_event_is_refused(text: str) -> None:
         Trace.of(text)
 
 
+def test_an_abort_is_about_the_address_of_the_process() -> None:
+    guest = FakeGuest(sources=[source(notify="sea", event=None)])
+    guest.ras().inject(Memory(), severity="recoverable", pid=123)
+    assert guest.reports[0][2]["address"] == STACK_PAGE
+    guest = FakeGuest()
+    guest.ras().inject(Memory(), severity="recoverable", pid=123)
+    assert guest.reports[0][2]["address"] is None, "an event has none"
+
+
 def test_nothing_is_left_in_the_guest() -> None:
     guest = FakeGuest()
     with guest.ras() as ras:
