@@ -22,6 +22,15 @@ _MAPPING: Final = re.compile(r"([0-9a-f]{1,16})-([0-9a-f]{1,16}) (....) [0-9a-f]
 _WORD: Final = "hexdump -v -e '8/1 \"%02x\"' -e '\"\\n\"'"
 """Eight bytes a line, in the order of their addresses."""
 
+_REGISTERS: Final = (
+    "if grep -q running syscall; then kill -STOP {pid}; n=40; "
+    "while grep -q running syscall && [ $((n -= 1)) -gt 0 ]; do sleep 0.05; done; cat syscall; kill -CONT {pid}; "
+    "else cat syscall; fi; "
+)
+"""Prints /proc/PID/syscall, whose last word but one is the stack pointer. Of a process that runs the kernel says it
+only while that is stopped.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -59,14 +68,15 @@ class Pages:
 
     def page(self, pid: int, virtual: int | None = None) -> Page:
         """The page at the address `virtual` of process `pid`; None: the one that it will touch next, as far as can be
-        told: that of its stack pointer, else another one of its stack or of its heap.
+        told: that of its stack pointer, else another one of its stack or of its heap. One that runs is stopped for a
+        moment.
 
         Raises:
             UsageError: there is no such process, or there is no memory at that address.
         """
         found = self._run(
-            f"cd /proc/{pid} 2>/dev/null || exit 9; cat comm; grep -m 1 KernelPageSize smaps; cat syscall; echo maps; "
-            "head -n 4000 maps"
+            f"cd /proc/{pid} 2>/dev/null || exit 9; cat comm; grep -m 1 KernelPageSize smaps; "
+            f"{_REGISTERS.format(pid=pid) if virtual is None else ''}echo maps; head -n 4000 maps"
         )
         if found.status == 9:
             raise UsageError(f"there is no process {pid} in the guest")
@@ -123,7 +133,7 @@ def _mapping(line: str) -> _Mapping | None:
 
 
 def _stack_pointer(head: str) -> int | None:
-    """The last word but one of /proc/PID/syscall; of a process that runs just now it says nothing."""
+    """The last word but one of /proc/PID/syscall."""
     match = re.search(r"(?:^|\n)-?\d+(?: 0x[0-9a-f]+)* (0x[0-9a-f]+) 0x[0-9a-f]+(?:\n|$)", head)
     return int(match[1], 16) if match else None
 

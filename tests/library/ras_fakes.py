@@ -42,6 +42,8 @@ class FakeGuest:
     commands: list[str] = field(default_factory=list)
     pages: dict[int, int] = field(default_factory=lambda: {STACK_PAGE: 0x41E78})
     """Of process 123: page frame numbers by virtual address."""
+    call: str = ""
+    """What procfs says of its system call; "": that it waits in one."""
     poisoned: set[int] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
@@ -71,11 +73,11 @@ class FakeGuest:
 
     def run(self, command: str, timeout: float = 30.0) -> CommandResult:
         self.commands.append(command)
-        if "cat syscall" in command:
+        if "cat comm" in command:
             pid = int(command.split("/proc/")[1].split()[0])
             if pid != 123:
                 return CommandResult(9, "")
-            call = f"73 0x1 0x2 0x3 0x4 0x5 0x6 {STACK_PAGE + 0x1230:#x} 0x44bd4c"
+            call = self.call or f"73 0x1 0x2 0x3 0x4 0x5 0x6 {STACK_PAGE + 0x1230:#x} 0x44bd4c"
             return CommandResult(0, f"sh\nKernelPageSize:        4 kB\n{call}\nmaps\n{MAPS}")
         if match := re.search(r"pagemap bs=8 skip=(\d+) count=(\d+)", command):
             first, count = int(match[1]), int(match[2])

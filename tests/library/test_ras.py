@@ -38,6 +38,16 @@ def test_the_page_that_is_meant_may_be_any_other() -> None:
     assert guest.ras().page(123).frame == 0x55555
 
 
+def test_the_page_of_one_that_computes_is_that_of_its_stack_pointer() -> None:
+    """It is not the deepest one of its stack, which it may never touch again."""
+    deepest = {STACK_PAGE - 0x1000: 0x11111, STACK_PAGE: 0x22222, STACK_PAGE + 0x1000: 0x33333}
+    guest = FakeGuest(pages=deepest, call=f"-1 {STACK_PAGE + 0xFE0:#x} 0x44bd4c")
+    assert guest.ras().page(123).frame == 0x22222
+    assert "kill -STOP 123" in guest.commands[0]
+    guest.ras().page(123, STACK_PAGE)
+    assert "kill" not in guest.commands[-2], "one whose page is known goes on"
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
