@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import secrets
 import shlex
 import time
 from pathlib import Path
@@ -40,7 +41,12 @@ def register(subparsers: Any) -> None:
         "Exit code 1 if the kernel has faults.",
     )
     parser.add_argument("guest", metavar="NAME", nargs="?", help="name of the guest (see `qemu-sdei list`)")
-    parser.add_argument("--seed", type=int, metavar="S", help="makes the cases, with their numbers (default: the time)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="S",
+        help="makes the cases, with their numbers (default: any)",
+    )
     parser.add_argument("--count", type=int, metavar="N", help=f"cases to show (default: {_COUNT}, or --minutes)")
     parser.add_argument("--minutes", type=float, metavar="M", help="end after so long")
     parser.add_argument("--source", metavar="S", help="error source to report by (see `qemu-sdei ras sources`)")
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"the run in {args.resume} has seed {results.totals.seed}: give no other one")
     else:
         guest = _found(args.guest, args.source)
-        seed = int(time.time()) if args.seed is None else args.seed
+        seed = secrets.randbelow(1 << 31) if args.seed is None else args.seed
         results = Results(Totals(seed, args.source or ""))
         if args.keep is not None:
             results.directory = _directory(args.keep)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.guestbuild import PROGRAMS
 from qemu_sdei.host import environment
 from qemu_sdei.host.environment import check, find_qemu
 
@@ -119,7 +120,7 @@ def test_a_name_without_a_slash_is_looked_for_on_path(tmp_path: Path, monkeypatc
 def test_doctor_finds_all_that_is_needed_here() -> None:
     findings = {finding.name: finding for finding in check()}
     assert [finding for finding in findings.values() if not finding.ok] == []
-    assert findings["embedded programs"].found == "bench, conformance, monitor, selftest"
+    assert findings["embedded programs"].found == ", ".join(sorted(program.name for program in PROGRAMS))
     assert findings["Debian kernels"].found is None  # the cache is empty
     assert findings["Debian kernels"].ok
 

@@ -45,6 +45,7 @@ SHOWN = """\
 [001]     0.000280: ras:         error of source 'memory' (corrected, 172 bytes, told by sdei) -> reported
 [  -]     0.000290: firmware:    firmware profile slow, rules=1: each call takes 3 ms
 [001]     0.000300: misbehaved:  firmware profile tfa rule 4: loses=event deaf=yes
+[000]     0.000310: notification: abort address=0x40000000 elr=0x40201000 spsr=0x3c5 -> made
 """  # noqa: E501
 
 
