@@ -28,6 +28,8 @@ _AGAIN_MS: Final = {Kind.ABORT: 2, Kind.INTERRUPT: 200, Kind.LOOK: 200}
 """After which time a vCPU is kicked again: one that could not take an abort may have come elsewhere; else a kick may
 have been lost.
 """
+_KICK_MS: Final = 1
+"""And not before so long for each vCPU that was kicked: each kick passes vCPU 0."""
 _MOST_NS: Final = 100_000_000
 """Of the time between two ticks that counts: while the guest is paused, or the host sleeps, nothing can come."""
 _MS: Final = 1_000_000
@@ -39,6 +41,7 @@ class _Waiting:
     then: Then | None
     left_ns: int
     kicked_ns: int
+    again_ms: int = 1
     why: dict[int, str] = field(default_factory=dict)
     """Of each vCPU that came and could not."""
     came: int = 0
@@ -217,12 +220,12 @@ class Notifier:
             entry.left_ns -= elapsed
             if entry.left_ns <= 0:
                 self._give_up(entry)
-            elif now - entry.kicked_ns >= _AGAIN_MS[entry.notice.kind] * _MS:
+            elif now - entry.kicked_ns >= entry.again_ms * _MS:
                 self._kick(entry)
         done, self._done = self._done, []
         for then, outcome in done:
             then(outcome)
-        return min((_AGAIN_MS[entry.notice.kind] for entry in self._entries.values()), default=FOREVER_MS)
+        return min((entry.again_ms for entry in self._entries.values()), default=FOREVER_MS)
 
     def _kick(self, entry: _Waiting) -> None:
         entry.kicked_ns = self._log.clock()
@@ -232,6 +235,7 @@ class Notifier:
         if notice.kind is not Kind.ABORT:
             # One is enough, and it may as well be woken: the interrupt would wake it.
             awake = (awake or on)[:1]
+        entry.again_ms = max(_AGAIN_MS[notice.kind], len(awake) * _KICK_MS)
         for pe in awake:
             self._kicks.kick(pe)
 
