@@ -580,7 +580,7 @@ def test_a_backend_that_is_killed_at_any_line_counts_each_call_once(tmp_path: Pa
     expected = calls(fresh(0), lines)
     assert expected[3] == DENIED
     assert expected == calls(fresh(1), None)
-    for number, at in enumerate(range(part * 89, lines.lines, 4 * 89), 2):
+    for number, at in enumerate(range(part * 41, lines.lines, 4 * 41), 2):
         assert calls(fresh(number), _Kill(at)) == expected, f"killed at line {at}"
 
 

@@ -82,7 +82,7 @@ def test_rules_that_come_and_go(tmp_path: Path) -> None:
 
 
 LINUX = {
-    "wedge-on-off": ("echo 0 >/sys/devices/system/cpu/cpu1/online; dmesg", "CPU1: may not have shut down cleanly"),
+    "wedge-on-off": ("echo 0 >/sys/devices/system/cpu/cpu1/online; dmesg", "CPU1 may not have shut down cleanly"),
     "kvm7": ("dmesg", "SDEIv1.1 (0x564bcaa9)"),
     "slow": ("dmesg", "SDEIv1.1 (0x4b564d)"),
     "tfa": ("dmesg", "SDEIv1.0 (0x0)"),
