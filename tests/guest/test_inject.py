@@ -58,8 +58,16 @@ def test_a_masked_vcpu(guest: Guest) -> None:
     # It stays pending, and one more is the same one.
     code, out, _ = inject(guest, "--event", "0")
     assert (code, "merged with one that was pending (event 0x0 (software) waits: PE 1 is masked)" in out) == (0, True)
+    # An NMI goes by the same event: AGDI's is not registered.
+    found = guest.nmi(1)
+    assert (found.by, found.outcome, found.reason) == (
+        "software",
+        "merged",
+        "event 0x0 (software) waits: PE 1 is masked",
+    )
     tell(guest, "unmask 1")
     assert inject(guest, "--event", "0", *LONG)[0] == 0
+    assert guest.nmi().vcpu == 0
 
 
 def test_a_disabled_event(guest: Guest) -> None:
