@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from qemu_sdei.fuzzing.unlimited import addresses, is_limit
+from qemu_sdei.fuzzing.unlimited import addresses, alike, is_limit
 
 LISTED = """\
 ffff8000817e0000 D _sdata
@@ -41,3 +41,22 @@ def test_they_must_look_like_it() -> None:
     assert is_limit(struct.pack("<Iii", 0, 5000, 2))
     for wrong in ((1, 1250, 2), (0, 0, 2), (0, 1250, 10), (0, 1251, 2)):
         assert not is_limit(struct.pack("<Iii", *wrong))
+
+
+def test_without_symbols_they_are_known_by_what_they_look_like() -> None:
+    """Linux 6.1 of Debian lists no data."""
+    limit = struct.pack("<Iii", 0, 1250, 2).ljust(40, b"\0")
+    other = struct.pack("<Iii", 0, 1250, 10).ljust(40, b"\0")
+    listed = "  40001000-40001fff : Kernel data\n"
+    memory = bytearray(0x3000)
+    memory[0x1100 : 0x1100 + 160] = other + limit + limit + other
+    assert alike(listed, bytes(memory), 0x4000_0000) == [0x4000_1128, 0x4000_1150]
+    assert alike("", bytes(memory), 0x4000_0000) == []
+    memory[0x2100:0x2150] = limit + limit
+    assert alike(listed, bytes(memory), 0x4000_0000) == [0x4000_1128, 0x4000_1150], "that is no data of the kernel's"
+    memory[0x1800:0x1850] = limit + limit
+    assert alike(listed, bytes(memory), 0x4000_0000) == [], "which of them?"
+    memory[0x1100 : 0x1100 + 160] = other + limit + other + limit
+    memory[0x1800:0x1850] = bytes(80)
+    assert alike(listed, bytes(memory), 0x4000_0000) == []
+    assert alike("  40001000-4fffffff : Kernel data\n", b"", 0x4000_0000) == []
