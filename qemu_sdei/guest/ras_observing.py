@@ -22,7 +22,7 @@ _MAX_LOG: Final = 400
 """Lines of the kernel's log, of the trace, that are looked at: the newest."""
 _LOG_STAMP: Final = re.compile(r"^\[ *(\d+\.\d+)\] ?(.*)$")
 _TRACE_LINE: Final = re.compile(r"^ *(.{1,32})-(\d+) +\[\d+\] +\S+ +[\d.]+: (\w+): (.*)$")
-_TIMEOUT: Final = 20.0
+_TIMEOUT: Final = 45.0
 """Seconds for one look; an emulated guest on a busy host is slow."""
 _END: Final = 5.0
 """Seconds to take our things out of the guest: one that hangs is not waited for."""
