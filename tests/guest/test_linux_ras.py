@@ -31,8 +31,10 @@ FEW = (
 
 
 def test_the_table_has_all_cases() -> None:
-    for series in ("6.1", "6.12"):
-        assert list(linux_ras.table(series)) == list(linux_ras.cases())
+    cases = list(linux_ras.cases())
+    assert list(linux_ras.table("6.1")) == cases
+    # Corrected errors over the threshold were not tried there.
+    assert list(linux_ras.table("6.12")) == [case for case in cases if case != Case("memory", "corrected threshold")]
 
 
 def test_the_page_is_printed_from_the_table() -> None:
@@ -97,7 +99,6 @@ def test_all_cases(series: str, tmp_path: Path) -> None:
     with Guest(linux_ras.options(series, tmp_path / "events.toml")) as guest:
         trial = linux_ras.prepared(guest)
         known = linux_ras.table(series)
-        assert list(known) == list(linux_ras.cases())
         for case in known:
             if (came := trial(case)) != known[case]:
                 wrong[case] = came
