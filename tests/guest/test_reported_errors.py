@@ -95,7 +95,7 @@ def test_errors_reach_linux_by_each_source_and_the_next_boot_hears_of_a_fatal_on
         events=events,
         acpi_tables=[mine],
         boot_error=before,
-        append="quiet panic=1",
+        append="panic=1",
         on_panic="continue",
     )
     with Guest(options) as guest:
