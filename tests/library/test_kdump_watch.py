@@ -108,6 +108,33 @@ def test_it_may_come_in_any_pieces(tmp_path: Path) -> None:
     assert "".join(output) == ""
 
 
+def test_half_a_panic_is_no_output(tmp_path: Path) -> None:
+    said = ALL.replace(BEGIN, BEGIN + "hello\n")
+    cut = said.index("panic -")
+    guest = Guest(tmp_path, said[:cut], None, kdump_timeout=20)
+    output: list[str] = []
+
+    def take(text: str) -> None:
+        output.append(text)
+        if len(output) == 1:  # only now comes the rest of the line
+            guest.console_text.feed(said[cut:].encode())
+            guest._off = OFF
+            guest.console_text.close()
+
+    assert guest.wait(Listener(output=take)).panic == "test"
+    assert "".join(output) == "hello\n"
+
+
+def test_the_firmware_tells_an_old_log_from_a_new_kernel(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, KERNEL + LOADED + BEGIN + KERNEL, None)
+    with pytest.raises(KdumpError, match=r"the crash was waited for 1 s"):
+        guest.wait(timeout=1)
+    guest.kernels = 2
+    with pytest.raises(KdumpError, match="did not come to its init within") as caught:
+        guest.wait(timeout=20)
+    assert caught.value.exit_code == 12
+
+
 @pytest.mark.parametrize(
     ("said", "code", "message"),
     [
