@@ -25,7 +25,8 @@ def memory(address: int, severity: str = "corrected") -> bytes:
     return block([entry(Memory(physical_address=address, memory_error_type=2), severity)]).pack()
 
 
-def test_verdicts_and_a_guest_that_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hang", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_verdicts_and_a_guest_that_comes_back(tmp_path: Path, hang: bool) -> None:
     with Guest(GuestOptions(series="6.12", ras=True)) as guest:
         guest.wait_shell()
         guest.save(tmp_path / "saved", end=True)
@@ -56,6 +57,8 @@ def test_verdicts_and_a_guest_that_comes_back(tmp_path: Path) -> None:
         target.restore()
         assert shown(memory(0x90_0000_0000)).verdict is Verdict.LOGGED, "the guest is as it was"
 
+        if not hang:
+            return
         # A fault of this kernel: a section whose length leads back to itself has no end.
         endless = shown(block([entry(raw(VENDOR, b"1234"))]).pack(), "cycle")
         assert endless.verdict is Verdict.HANG
