@@ -29,7 +29,7 @@ def read(found: Block, data: bytes, path: str) -> int:
 
 def test_each_field_can_be_changed_alone() -> None:
     data = WHOLE.pack()
-    for each in spots(WHOLE)[:: examples(5, 1)]:  # each time all of it is read
+    for each in tuple(spots(WHOLE))[:: examples(5, 1)]:  # each time all of it is read
         high, low = (malform(data, f"{each.path}={word}") for word in ("overflow", "underflow"))
         for out in (high, low):
             assert len(out) == len(data)
