@@ -25,6 +25,7 @@ TFA_FAILS = {54, 98, 99, 100, 101, 102}
 """Scenarios that fail on Trusted Firmware-A, beside 78, which hangs there."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_conformance_fails_as_on_tfa() -> None:
     report = run(GuestOptions(smp=4, firmware="tfa"), scenarios="47,48,82,83,54,98,99,100,101,102")
