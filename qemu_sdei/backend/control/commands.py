@@ -19,6 +19,9 @@ Handler = Callable[[Any, dict[str, Any]], "dict[str, Any] | None"]
 """(client, message) -> the answer's `result`; None: the handler, or somebody else, answers later."""
 _H = TypeVar("_H", bound=Callable[..., "dict[str, Any] | None"])
 
+_MAX_VCPU: Final = 0xFFFF_FFFF
+"""Of a vCPU that is named, whether there is one or not."""
+
 
 class Field:
     """A field of a request. One of this class itself the handler looks at."""
@@ -129,3 +132,17 @@ def integer(message: dict[str, Any], name: str, low: int, high: int, *, default:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UsageError(f"{name} is a number from {low} to {high}")
     return value
+
+
+def integer_if_given(message: dict[str, Any], name: str, high: int) -> int | None:
+    """The number in a message; None: it is left out, or null.
+
+    Raises:
+        UsageError: it is none, or not from 0 to `high`.
+    """
+    return None if message.get(name) is None else integer(message, name, 0, high)
+
+
+def vcpu_if_given(message: dict[str, Any]) -> int | None:
+    """The vCPU in a message, which may not be there; None: any. Raises UsageError: it is no number."""
+    return integer_if_given(message, "vcpu", _MAX_VCPU)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from qemu_sdei import jsonline
-from qemu_sdei.backend.control.commands import Field, commands_of, handles, integer
+from qemu_sdei.backend.control.commands import Field, commands_of, handles, integer, vcpu_if_given
 from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import SdeiError, UsageError
 
-_MAX_NUMBER: Final = 0xFFFF_FFFF
 _WORD: Final = (1 << 64) - 1
 
 
@@ -48,7 +47,7 @@ class HostErrorCommands:
         source = message.get("source")
         if not isinstance(source, str | None):
             raise UsageError("source is a text")
-        vcpu = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)
+        vcpu = vcpu_if_given(message)
 
         def report() -> dict[str, Any]:
             found = server.host_errors.report(address, source=source, vcpu=vcpu)

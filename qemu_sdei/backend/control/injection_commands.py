@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from qemu_sdei.backend.control.commands import Field, Number, Switch, commands_of, handles, integer
+from qemu_sdei.backend.control.commands import Field, Number, Switch, commands_of, handles, vcpu_if_given
 from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop.pending_injections import Answer
 from qemu_sdei.backend.loop.server import Server
@@ -41,7 +41,7 @@ class InjectionCommands:
         return {"reason": firmware.dispatcher.why_pending(event, pe) or firmware.misbehaviour.why_not(pe)}
 
     def _target(self, message: dict[str, Any]) -> tuple[int, int | None]:
-        pe = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)
+        pe = vcpu_if_given(message)
         return message["event"], pe
 
     @handles(

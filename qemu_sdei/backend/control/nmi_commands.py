@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from qemu_sdei import jsonline
-from qemu_sdei.backend.control.commands import Field, commands_of, handles, integer
+from qemu_sdei.backend.control.commands import Field, commands_of, handles, vcpu_if_given
 from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop import nmi
 from qemu_sdei.backend.loop.nmi import AGDI_INTERRUPT, WAYS, Way
@@ -14,8 +14,6 @@ from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.services.psci import Power
-
-_MAX_NUMBER: Final = 0xFFFF_FFFF
 
 
 class NmiCommands:
@@ -40,7 +38,7 @@ class NmiCommands:
         changes=True,
     )
     def _nmi(self, client: Client, message: dict[str, Any]) -> dict[str, Any] | None:
-        vcpu = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)
+        vcpu = vcpu_if_given(message)
         by = message.get("by")
         if by is not None and by not in WAYS:
             raise UsageError(f"by is one of {', '.join(WAYS)}")

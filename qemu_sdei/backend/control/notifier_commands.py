@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from qemu_sdei import jsonline
-from qemu_sdei.backend.control.commands import Field, Number, Switch, commands_of, handles, integer
+from qemu_sdei.backend.control.commands import (
+    Field,
+    Number,
+    Switch,
+    commands_of,
+    handles,
+    integer_if_given,
+    vcpu_if_given,
+)
 from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop.notifications import Outcome
 from qemu_sdei.backend.loop.server import Server
@@ -41,9 +49,9 @@ class NotifierCommands:
         changes=True,
     )
     def _abort(self, client: Client, message: dict[str, Any]) -> None:
-        address = None if message.get("address") is None else integer(message, "address", 0, _WORD)
+        address = integer_if_given(message, "address", _WORD)
         self._server.notifier.sea(
-            None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER),
+            vcpu_if_given(message),
             address=address,
             fetch=message["fetch"],
             kernel=message["kernel"],

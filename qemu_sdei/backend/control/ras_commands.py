@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from qemu_sdei import jsonline
-from qemu_sdei.backend.control.commands import Field, Number, Switch, commands_of, handles, integer
+from qemu_sdei.backend.control.commands import (
+    Field,
+    Number,
+    Switch,
+    commands_of,
+    handles,
+    integer_if_given,
+    vcpu_if_given,
+)
 from qemu_sdei.backend.control.connections import Client, Connections
 from qemu_sdei.backend.loop.notifications import Outcome, Then
 from qemu_sdei.backend.loop.pending_injections import Answer
@@ -17,7 +25,6 @@ from qemu_sdei.errors import CperError, SdeiError, UsageError
 from qemu_sdei.ras.source import Notify
 from qemu_sdei.sdei.events import EventType
 
-_MAX_NUMBER: Final = 0xFFFF_FFFF
 _MAX_LIMIT: Final = 3600
 _MAX_ADDRESS: Final = (1 << 64) - 1
 
@@ -67,8 +74,8 @@ class RasCommands:
         errors = self._server.errors
         placed = errors.find(_text(message, "source"))
         block = _bytes(_text(message, "block"))
-        vcpu = None if message.get("vcpu") is None else integer(message, "vcpu", 0, _MAX_NUMBER)
-        address = None if message.get("address") is None else integer(message, "address", 0, _MAX_ADDRESS)
+        vcpu = vcpu_if_given(message)
+        address = integer_if_given(message, "address", _MAX_ADDRESS)
         line = placed.source.interrupt
 
         def report() -> dict[str, Any] | None:
