@@ -97,6 +97,8 @@ class GuestConfig:
     """
     services: tuple[str, ...] = ()
     """Python files with the user's own SMCCC services."""
+    selection: tuple[str, ...] = ()
+    """Which built-in services the guest finds, as `run --services` takes it; what is not named: all there are."""
     trace: str | None = None
     """File that receives one JSON record per firmware call and delivery."""
 

@@ -99,6 +99,7 @@ def serve(options: argparse.Namespace) -> int:
         services=services,
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
         ram=usable,
+        selection=config.selection,
     )
     if config.firmware:
         firmware.misbehaviour.use(FirmwareProfile.of_document(config.firmware))

@@ -41,6 +41,7 @@ COMMANDS: Final = (
     "restore",
     "snapshot",
     "report",
+    "pause",
     "regs",
     "list",
     "attach",

@@ -59,6 +59,15 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
     group.add_argument(
         "--service", action="append", default=[], metavar="FILE", help="Python file with SMCCC services of your own"
     )
+    group.add_argument(
+        "--services",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="REGISTER=FEATURES",
+        help="which built-in services the guest finds, by KVM's bitmap registers: std=trng,sdei, std-hyp=..., "
+        "vendor-hyp=...; what is not named of a register is withheld (default: all there are)",
+    )
 
 
 def add_guest_options(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +227,7 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         firmware=args.firmware,
         sdei=not args.no_sdei,
         services=args.service,
+        selection=args.services,
     )
 
 

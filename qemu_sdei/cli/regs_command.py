@@ -1,4 +1,4 @@
-"""`qemu-sdei regs`: SDEI state of a vCPU as KVM's pseudo firmware registers."""
+"""`qemu-sdei regs`: SDEI state of a vCPU, and the selection of services, as KVM's pseudo firmware registers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "regs",
-        help="SDEI state as KVM's pseudo firmware registers",
+        help="SDEI state and services as KVM's registers",
         description="Print the SDEI state of a vCPU of a running guest as the pseudo firmware registers of KVM's SDEI "
-        "series (v7), or write it. A value is one or more 64-bit words in memory order, separated by commas; zeros at "
-        "the end may be left out. All that is set is written at once, and refused if it cannot be.",
+        "series (v7), and KVM's bitmaps of the services that the guest finds; or write them. A value is one or more "
+        "64-bit words in memory order, separated by commas; zeros at the end may be left out. All that is set is "
+        "written at once, and refused if it cannot be. A bitmap is written before the guest runs (`run --paused`).",
     )
     parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="which vCPU (default: 0)")
@@ -29,43 +30,55 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
-    from qemu_sdei.backend.control.kvm_regs import BY_ID
     from qemu_sdei.guest.control_client import ControlClient
 
-    wanted = [_id(text) for text in args.get] or list(BY_ID)
+    wanted = [_find(text) for text in args.get]
     values = dict(_assignment(text) for text in args.set)
     guest = rundir.find(args.guest)
     with ControlClient(guest.control, identity=guest.identity) as client:
         found = client.registers(args.vcpu, values)
+    shown = [each for each in wanted or known() if each.id in found]
+    missing = [each.name for each in wanted if each.id not in found]
+    if missing:
+        raise UsageError(f"{guest.name} finds no SDEI, and has no {', '.join(missing)}")
     if args.json:
-        print_json({BY_ID[number].name: {"id": f"{number:#x}", "words": found[number]} for number in wanted})
+        print_json({each.name: {"id": f"{each.id:#x}", "words": found[each.id]} for each in shown})
     else:
-        rows = [[BY_ID[number].name, f"{number:#x}", _text(found[number])] for number in wanted]
+        rows = [[each.name, f"{each.id:#x}", _text(found[each.id]) + _meaning(each, found[each.id])] for each in shown]
         print_table("", ["register", "id", "value"], rows)
     return 0
 
 
-def _id(text: str) -> int:
-    from qemu_sdei.backend.control.kvm_regs import BY_ID, REGISTERS
+def known() -> list[Any]:
+    """All registers: of SDEI, and those by which services are selected. Each has an id and a name."""
+    from qemu_sdei.backend.control.kvm_regs import REGISTERS
+    from qemu_sdei.smccc import selection
 
-    for register in REGISTERS:
-        if text.upper() in (register.name, register.name.removeprefix("SDEI_")):
-            return register.id
-    number = int(text, 0) if _is_number(text) else -1
-    if number not in BY_ID:
-        raise UsageError(f"there is no register {text}; there are {', '.join(r.name for r in REGISTERS)}")
-    return number
+    return [*REGISTERS, *selection.REGISTERS]
+
+
+def _find(text: str) -> Any:
+    for register in known():
+        names = (register.name, register.name.removeprefix("SDEI_"), f"KVM_REG_ARM_{register.name}")
+        if text.upper() in names or (_is_number(text) and int(text, 0) == register.id):
+            return register
+    raise UsageError(f"there is no register {text}; there are {', '.join(each.name for each in known())}")
 
 
 def _assignment(text: str) -> tuple[int, list[int]]:
-    from qemu_sdei.backend.control.kvm_regs import BY_ID
-
     name, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}: write ID=VALUE")
-    number = _id(name)
+    register = _find(name)
     words = [_number(word) for word in value.split(",")]
-    return number, words + [0] * (BY_ID[number].words - len(words))
+    return register.id, words + [0] * (getattr(register, "words", 1) - len(words))
+
+
+def _meaning(register: Any, words: list[int]) -> str:
+    """What the bits of a bitmap are called."""
+    features = getattr(register, "features", ())
+    names = [feature.word for feature in features if words[0] >> feature.bit & 1]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _is_number(text: str) -> bool:

@@ -45,6 +45,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--timeout", type=float, metavar="S", help="give up on COMMAND after S seconds, boot included")
     parser.add_argument("--script", metavar="FILE", help="run a Python file here, with the running guest as `guest`")
     parser.add_argument("--trace", metavar="FILE", help="write a record per firmware call there")
+    parser.add_argument(
+        "--paused",
+        action="store_true",
+        help="start with vCPUs that do not run before `qemu-sdei resume`: for `regs --set` of services",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print QEMU's command line, start nothing")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from dataclasses import replace
 
-    options = replace(guest_options(args), trace=args.trace)
+    options = replace(guest_options(args), trace=args.trace, paused=args.paused)
     if args.guest_command == []:
         raise UsageError("there is no command behind --")
     if args.guest_command is not None and args.script is not None:
@@ -138,6 +143,7 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
         sys.stderr.flush()
 
     guest.start()
+    _wait_resumed(guest, progress)
     if not args.verbose:
         progress("booting")
     result = guest.wait_command(output, args.timeout, boot_log=boot_log if args.verbose else None)
@@ -145,6 +151,13 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
     if args.json:
         print_json({"status": result.status, "output": result.output})
     return result.status
+
+
+def _wait_resumed(guest: Guest, progress: Progress) -> None:
+    if guest.options.paused:
+        progress.done()
+        say(f"qemu-sdei: guest {guest.name!r} is paused: `qemu-sdei resume {guest.name}` has it run", error=True)
+        guest.wait_resumed()
 
 
 def _load_script(path: str) -> CodeType:
@@ -191,6 +204,7 @@ def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
     try:
         guest.start()
         progress.done()
+        _wait_resumed(guest, progress)
         if watched:
             say(f"qemu-sdei: guest {guest.name!r} is running; Ctrl-] ends it", error=True)
         ended = session.run()

@@ -10,6 +10,7 @@ with Guest(GuestOptions(smp=2)) as guest:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from qemu_sdei import rundir as files
 from qemu_sdei import stopped
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError, SdeiError
-from qemu_sdei.guest import exit_hooks
+from qemu_sdei.guest import exit_hooks, machine_control
 from qemu_sdei.guest.adoption import check
 from qemu_sdei.guest.control_client import ControlClient, Injection
 from qemu_sdei.guest.guest_console import GuestConsole
@@ -58,6 +59,7 @@ T = TypeVar("T")
 
 _QMP_TIMEOUT: Final = 30.0
 """Seconds for the machine to be reset; a command has limits of its own (`qmp.py`)."""
+_RESUMED_LOOK: Final = 0.1
 _END_TOLD: Final = 10.0
 """Seconds from when the run directory is gone until its guest's end is known."""
 _MIGRATION_TIMEOUT: Final = 120.0
@@ -465,6 +467,21 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self.loop.call(self.placement.supervisor.execute(command, words), silence.longest(_QMP_TIMEOUT))
+
+    def wait_resumed(self, timeout: float | None = None) -> None:
+        """Wait until the vCPUs of a guest run that was started paused (`GuestOptions.paused`): until somebody resumes
+        it, by `qemu-sdei resume` or by `qmp("cont")`. Returns at once where it was not.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Raises `GuestTimeoutError`, and as `qmp`.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.qmp("query-status")["status"] == machine_control.UNSTARTED:
+            if time.monotonic() > deadline:
+                raise self.console_text.timeout_error(f"nobody resumed the paused guest within {timeout:g} s")
+            time.sleep(_RESUMED_LOOK)
 
     def reset(self) -> None:
         """Press the machine's reset button (QMP `system_reset`); the guest knows nothing of it before.

@@ -18,6 +18,8 @@ from qemu_sdei.vm.cpu_registers import parse
 
 RUNNING: Final = "running"
 PAUSED: Final = "paused"
+UNSTARTED: Final = "prelaunch"
+"""QEMU's word for a guest of which no vCPU has run yet: `GuestOptions.paused`."""
 _LOOK: Final = 2.0
 """Seconds that a look at the machine may take: it is beside the point of whatever is shown."""
 _ACT: Final = 40.0
@@ -50,7 +52,7 @@ class MachineControl:
         # Whoever moves the guest, or writes it down, has it paused and resumed as it needs.
         with self._alone.alone():
             before = await self._status()
-            if before not in (RUNNING, PAUSED):
+            if before not in (RUNNING, PAUSED, UNSTARTED):
                 raise UsageError(f"the guest cannot be paused or resumed while QEMU says that it is {before!r}")
             await self._execute(command, {})
             return {"before": before, "status": await self._status()}

@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Protocol
 from qemu_sdei.services.platform import Platform
 from qemu_sdei.services.psci import Psci
 from qemu_sdei.services.sdei import Sdei
+from qemu_sdei.services.trng import Trng
 from qemu_sdei.smccc.arch import ArchService
 from qemu_sdei.smccc.service import Service
 
@@ -22,7 +23,7 @@ class BuiltIn(Protocol):
         """The service of the guest on `platform`; None: this guest has none."""
 
 
-SERVICES: Final[tuple[type[BuiltIn], ...]] = (ArchService, Psci, Sdei)
+SERVICES: Final[tuple[type[BuiltIn], ...]] = (ArchService, Psci, Sdei, Trng)
 """A new one comes last: state documents list services in this order."""
 
 

@@ -31,11 +31,7 @@ NAMES: Final = {
     0x8000_3FFF: "SMCCC_ARCH_WORKAROUND_3",
     0x8000_7FFF: "SMCCC_ARCH_WORKAROUND_2",
     0x8000_8000: "SMCCC_ARCH_WORKAROUND_1",
-    # What a stock Linux looks for elsewhere: TRNG (DEN0098), FF-A (DEN0077), PV time (DEN0057), KVM, OP-TEE.
-    0x8400_0050: "TRNG_VERSION",
-    0x8400_0051: "TRNG_FEATURES",
-    0x8400_0052: "TRNG_GET_UUID",
-    0x8400_0053: "TRNG_RND",
+    # What a stock Linux looks for elsewhere: FF-A (DEN0077), PV time (DEN0057), KVM, OP-TEE.
     0x8400_0063: "FFA_VERSION",
     0xC500_0020: "PV_TIME_FEATURES",
     0xC500_0021: "PV_TIME_ST",

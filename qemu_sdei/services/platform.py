@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import os
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,3 +55,5 @@ class Platform:
     """Physical addresses that the guest can run at with its MMU off; None: any."""
     serves_sdei: bool = True
     """Whether the guest finds SDEI."""
+    entropy: Callable[[int], bytes] = os.urandom
+    """Gives as many random bytes as it is asked for."""

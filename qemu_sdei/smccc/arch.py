@@ -67,6 +67,8 @@ class ArchService(Service):
         function = regs[X0 + 1] & 0xFFFF_FFFF
         if owner_of(function) == Owner.ARCH:
             return SUCCESS if function in self._registry.table else NOT_SUPPORTED
+        if self._registry.withheld(function):
+            return NOT_SUPPORTED
         service = self._registry.service_of(function)
         answer = None if service is None else service.arch_features(function)
         return NOT_SUPPORTED if answer is None else answer

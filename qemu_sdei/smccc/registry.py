@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import Final, TypeVar
 
 from qemu_sdei.errors import UsageError
@@ -23,6 +23,8 @@ class Registry:
         self.table: Final[dict[int, Handler]] = {}
         """Handlers of built-in services by function id (`W0 & FUNCTION_MASK`): for owners who cannot wait for `lookup`.
         """
+        self._all: dict[int, Handler] = {}
+        self._withheld: frozenset[int] = frozenset()
         self._services: list[Service] = []
         self._spans: list[tuple[int, int, Service, FunctionRange]] = []
         self._callers: list[tuple[int, int, Handler]] = []
@@ -53,18 +55,29 @@ class Registry:
         for function in handlers:
             if not any(first <= function <= last for first, last, *_ in spans):
                 raise UsageError(f"service {service.title}: handler for {function:#x}, which is not in its ranges")
-        self.table.update(handlers)
+        self._all.update(handlers)
+        self.withhold(self._withheld)
         self._services.append(service)
         self._spans += spans
         if type(service).call is not Service.call:
             caller = _caller(service)
             self._callers += [(first, last, caller) for first, last, *_ in spans]
 
+    def withhold(self, functions: Collection[int]) -> None:
+        """Have the guest not find these functions (ids as in `table`), and all others again."""
+        self._withheld = frozenset(functions)
+        self.table.clear()
+        self.table.update((f, handler) for f, handler in self._all.items() if f not in self._withheld)
+
+    def withheld(self, function: int) -> bool:
+        """Whether the guest must not find a function."""
+        return function & FUNCTION_MASK in self._withheld
+
     def lookup(self, function: int) -> Handler | None:
         """What answers a function id (its upper half and the SVE hint are ignored); None: answer NOT_SUPPORTED."""
         function &= FUNCTION_MASK
         handler = self.table.get(function)
-        if handler is None:
+        if handler is None and function not in self._withheld:
             for first, last, caller in self._callers:
                 if first <= function <= last:
                     return caller

@@ -12,7 +12,7 @@ from qemu_sdei.errors import LaunchError, UsageError
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.process import Child
-from qemu_sdei.vm.qemu_command import INCOMING, command_line, fd_wiring
+from qemu_sdei.vm.qemu_command import INCOMING, PAUSED, command_line, fd_wiring
 
 
 def launch(
@@ -69,7 +69,7 @@ def _launch(
                 helper=helper[0] if helper else None,
             ),
             reboot=plan.reboot,
-            extra=(*plan.devices.arguments, *options.qemu_args, *(INCOMING if incoming else ())),
+            extra=(*plan.devices.arguments, *options.qemu_args, *_waits(incoming, options.paused)),
         )
         listening()
         try:
@@ -84,3 +84,8 @@ def _launch(
             raise LaunchError(f"QEMU cannot be started: {error}", command=command) from None
         unread.pop_all()
         return command, child, output
+
+
+def _waits(incoming: bool, paused: bool) -> tuple[str, ...]:
+    """QEMU's options for a guest that does not run at once."""
+    return INCOMING if incoming else (PAUSED,) if paused else ()

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from qemu_sdei import paths
+from qemu_sdei.smccc import selection
 
 BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
@@ -206,6 +207,11 @@ class GuestOptions:
     """
     services: Sequence[str | Path] = field(default=(), metadata=_option(Goes.EVERYWHERE, roots=_paths))
     """Python files with SMCCC services of the user's own."""
+    selection: Sequence[str] = field(default=(), metadata=_EVERYWHERE)
+    """Which built-in services the guest finds: bitmap registers of KVM's and their features, such as
+    ("std=sdei", "std-hyp="); all that are there of a register which is not named. SDEI that is left out is also not
+    announced, as with `sdei=False`.
+    """
     trace: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """Write a trace record per firmware call there."""
     memory_path: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
@@ -215,6 +221,10 @@ class GuestOptions:
     """Added to QEMU's command line."""
     reboot: bool | None = field(default=None, metadata=_SAVED)
     """Whether a reset starts the guest again; None: only without `command`."""
+    paused: bool = field(default=False, metadata=_NOWHERE)
+    """Its vCPUs do not run before it is resumed (`Guest.wait_resumed`): so that registers can be written which select
+    services.
+    """
     on_panic: Literal["end", "continue"] = field(default="end", metadata=_EVERYWHERE)
     """When the guest's kernel panics: "end" raises `GuestPanicError` from whatever waits for something else;
     "continue" waits for what comes after it, such as a capture kernel, whose boot is one of its own.
@@ -249,6 +259,8 @@ class GuestOptions:
         return self.on_panic == CONTINUE or self.kdump is not False
 
     def __post_init__(self, profile: str | Path | None) -> None:
+        if self.selection and "sdei" not in selection.parse(self.selection).get("std", ("sdei",)):
+            object.__setattr__(self, "sdei", False)
         if profile is not None:
             warnings.warn("GuestOptions(profile=...) is events=... now", DeprecationWarning, stacklevel=3)
             object.__setattr__(self, "events", profile)

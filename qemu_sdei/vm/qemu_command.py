@@ -11,6 +11,9 @@ from qemu_sdei.config import format_size
 INCOMING: Final = ("-incoming", "defer", "-S")
 """QEMU waits for a guest that arrives by migration, and for `cont` before it runs it."""
 
+PAUSED: Final = "-S"
+"""QEMU waits for `cont` before it runs a vCPU."""
+
 
 @dataclass(frozen=True)
 class Wiring:

@@ -53,7 +53,16 @@ def test_only_what_is_said_to_be_may_be_missing_or_is_open() -> None:
     optional = {
         name for part in subschemas() for name in part.get("properties", {}) if name not in part.get("required", [name])
     }
-    assert optional == {"booting", "kernels", "misbehaviour", "notices", "serves_sdei", "silent", "triggers"}
+    assert optional == {
+        "booting",
+        "kernels",
+        "misbehaviour",
+        "notices",
+        "selection",
+        "serves_sdei",
+        "silent",
+        "triggers",
+    }
     assert all(re.search(rf"^\| [^|]*`{name}`.*May be missing", PAGE, re.M) for name in optional)
     closed = {"additionalProperties", "maxProperties"}
     open_objects = [part for part in subschemas() if part.get("type") == "object" and not closed & part.keys()]
@@ -196,6 +205,7 @@ OTHER_GUEST = (
     r"|another machine description|must be (a list of|a number for each CPU)|psci: \w+ must be|\d PEs, this machine has"
     r"|an event that this machine does not have|routed to a PE that does not exist|KeyError\('adder'\)"
     r"|waiting: pe must be|(gic state:|notices: one) of a CPU that is not there|numbers of -?[01] to|no interrupt that"
+    r"|not what this firmware has"
 )
 CONTRADICTION = (
     r"a frame that was not seen|accepted must be|there twice|contradict|without (a bound|being registered)"

@@ -108,7 +108,7 @@ def test_the_boot_cpu_too(cpus: Cpus) -> None:
     serve(cpus.server)
     assert silent(cpus)[0] == ENTRY.pc
     cpus.guest.take(0)
-    cpus(0, 0x8400_0050)
+    cpus(0, 0x8400_0063)
     assert silent(cpus)[0] is None, "a call that nobody serves is one as well"
 
 

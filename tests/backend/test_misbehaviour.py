@@ -153,9 +153,9 @@ def test_versions_that_are_constants_elsewhere(tmp_path: Path) -> None:
     machine.server.misbehave(SPEC_PROFILE)
     assert machine.call(0, 0x8000_0000) == 0x10002
     assert machine.call(0, Function.VERSION) == 0x1_0001_004B_564D
-    machine.rules("TRNG_VERSION returns=0x10000")
-    assert machine.call(0, 0x8400_0050) == 0x10000
-    assert machine.call(0, 0x8400_0051) == NOT_SUPPORTED
+    machine.rules("FFA_VERSION returns=0x10000")
+    assert machine.call(0, 0x8400_0063) == 0x10000
+    assert machine.call(0, 0x8400_0064) == NOT_SUPPORTED
 
 
 def test_a_cpu_that_never_comes_back(tmp_path: Path) -> None:

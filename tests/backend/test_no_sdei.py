@@ -43,7 +43,6 @@ def test_the_whole_range_is_not_supported(tmp_path: Path) -> None:
 
 SERVICES = {
     94: (0x8600_FF01, 0x8600_0000),  # what KVM switches by its bitmaps: its own owner's calls
-    95: (0x8400_0050, 0x8400_0051, 0x8400_0052, 0x8400_0053, 0xC400_0053),
     96: (0xC500_0020, 0xC500_0021),
     97: (0x8600_0001, 0xC600_0001, 0xC600_0040),
 }
@@ -52,7 +51,7 @@ SERVICES = {
 
 @pytest.mark.parametrize("scenario", SERVICES)
 def test_a_service_that_is_not_offered_is_not_supported(tmp_path: Path, scenario: int) -> None:
-    """Conformance 94 to 97: to the call itself, and to who asks for it by SMCCC_ARCH_FEATURES."""
+    """Conformance 94, 96 and 97: to the call itself, and to who asks for it by SMCCC_ARCH_FEATURES."""
     guest = SimulatedGuest(1, tmp_path)
     server = guest.server()
     guest.reset(0)

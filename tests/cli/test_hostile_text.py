@@ -36,6 +36,7 @@ from qemu_sdei.ras import kinds
 from qemu_sdei.ras.block import block
 from qemu_sdei.ras.entry import entry
 from qemu_sdei.rundir import RunDirectory
+from qemu_sdei.vm.options import GuestOptions
 from tests.examples import examples
 from tests.library.test_control_client import Backend, result
 
@@ -140,6 +141,9 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["stop", text],
     lambda text: ["attach", text],
     lambda text: ["regs", text],
+    lambda text: ["pause", text],
+    lambda text: ["resume", text],
+    lambda text: ["run", "--services", text],
     lambda text: ["report", text, "-o", "/dev/null"],
     lambda text: ["report", "/dev/null", "-o", text, "--title", text],
     lambda text: ["restore", text],
@@ -428,6 +432,8 @@ def test_the_guests_own_output_comes_as_it_is(capsys: pytest.CaptureFixture[str]
     from qemu_sdei.guest.shell import CommandResult
 
     class Talking:
+        options = GuestOptions()
+
         def start(self) -> None:
             pass
 

@@ -9,6 +9,8 @@ from qemu_sdei.backend.firmware.core import affinity
 from qemu_sdei.sdei.constants import PRIVATE_SLOTS, SHARED_SLOTS
 from qemu_sdei.sdei.constants import Function as Sdei
 from qemu_sdei.services.psci import Function as Psci
+from qemu_sdei.services.trng import RND64, UUID
+from qemu_sdei.services.trng import Function as Trng
 
 M64: Final = (1 << 64) - 1
 CPUS: Final = 4
@@ -51,6 +53,11 @@ ALLOWED: Final[dict[int, frozenset[int]]] = {
     Psci.PSCI_FEATURES: _u64(0, -1),
     Psci.SYSTEM_SUSPEND: _u64(-3, -9),
     Psci.SYSTEM_RESET2: _u64(-2),
+    Trng.VERSION: _u64(0x1_0000),
+    Trng.FEATURES: _u64(0, -1),
+    Trng.GET_UUID: _u64(int.from_bytes(UUID.bytes[:4], "little")),
+    Trng.RND: _u64(0, -2),
+    RND64: _u64(0, -2),
 }
 """Results of an ordinary return, by function id. EVENT_CONTEXT's is checked against the context itself."""
 for _both in (Psci.CPU_SUSPEND, Psci.CPU_ON, Psci.AFFINITY_INFO, Psci.SYSTEM_SUSPEND, Psci.SYSTEM_RESET2):
@@ -74,6 +81,8 @@ _WEIGHTS: Final = {
     Psci.CPU_ON: 6,
     Psci.CPU_ON | SMC64: 6,
 }
+MORE_RESULTS: Final = frozenset((Trng.GET_UUID, Trng.RND, RND64))
+"""Functions that answer in x1 to x3, too."""
 _NEVER: Final = frozenset((Psci.SYSTEM_OFF, Psci.SYSTEM_RESET, Psci.SYSTEM_RESET2, Psci.SYSTEM_RESET2 | SMC64))
 """Not in every table: a machine that is reset all the time gets nowhere."""
 
@@ -121,6 +130,9 @@ _FIRST: Final = {
     Psci.AFFINITY_INFO: _TARGETS,
     Psci.PSCI_FEATURES: tuple(ALLOWED),
     Psci.SYSTEM_RESET2: (0, 1, 1 << 31),
+    Trng.FEATURES: (*Trng, RND64),
+    Trng.RND: (1, 32, 96, 97),
+    RND64: (1, 64, 192, 193),
 }
 """What makes sense as x1; for others it is an event."""
 _SECOND: Final = {
@@ -140,7 +152,7 @@ def calls(rng: random.Random) -> list[tuple[int, Pool, Pool]]:
     made: dict[int, tuple[Pool, Pool]] = {}
     for function in {*map(int, Sdei), *ALLOWED}:
         narrow = function if function in _FIRST or function in _SECOND else function & ~SMC64
-        first = _FIRST.get(narrow, (*EVENTS * 6, *wide, *SLOTS))  # type: ignore[call-overload]
+        first = _FIRST.get(narrow, (*EVENTS * 6, *wide, *SLOTS))
         second = _SECOND.get(narrow, CODE)  # type: ignore[call-overload]
         made[function] = _fill(rng, [*first], [*EDGES, *_INTIDS], 0.92), _fill(rng, [*second], [*EDGES, 2], 0.92)
     junk = _fill(rng, [*EDGES], [*EVENTS], 0.5), _fill(rng, [*EDGES], [*CODE], 0.5)

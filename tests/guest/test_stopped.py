@@ -38,6 +38,7 @@ COMMANDS = {
     "explain": ("explain", "a"),
     "firmware": ("firmware", "a"),
     "regs": ("regs", "a", "--vcpu", "1"),
+    "pause": ("pause", "a", "-q"),
     "inject": ("inject", "a", "--event", "0", "--vcpu", "1", "--wait"),
     "ras sources": ("ras", "sources", "a"),
     "nmi": ("nmi", "a", "--vcpu", "1"),
@@ -50,7 +51,7 @@ COMMANDS = {
     "snapshot": ("snapshot", "d", "list", "-q"),
 }
 SAY = {
-    "supervisor": {"list", "attach", "migrate", "save", "snapshot", "registers"},
+    "supervisor": {"pause", "list", "attach", "migrate", "save", "snapshot", "registers"},
     "backend": {
         "list",
         "attach",
@@ -69,7 +70,7 @@ SAY = {
         "registers",
         "top",
     },
-    "QEMU": {"list", "attach", "explain", "inject", "migrate", "save", "snapshot", "registers"},
+    "QEMU": {"pause", "list", "attach", "explain", "inject", "migrate", "save", "snapshot", "registers"},
 }
 """Commands that need, or tell of, the process. (A snapshot of d's is refused for another reason.)"""
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qemu_sdei import jsonline
-from qemu_sdei.backend.control import kvm_regs
-from qemu_sdei.backend.control.commands import Command, Field, Number, commands_of, handles, integer
+from qemu_sdei.backend.control.commands import Command, Number, commands_of, handles
 from qemu_sdei.backend.control.connections import MAX_LINE, Client, Connections
 from qemu_sdei.backend.control.handover_commands import HandoverCommands
 from qemu_sdei.backend.control.host_error_commands import HostErrorCommands
@@ -25,9 +24,10 @@ from qemu_sdei.backend.control.nmi_commands import NmiCommands
 from qemu_sdei.backend.control.notifier_commands import NotifierCommands
 from qemu_sdei.backend.control.profile_commands import ProfileCommands
 from qemu_sdei.backend.control.ras_commands import RasCommands
+from qemu_sdei.backend.control.register_commands import RegisterCommands
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands
 from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
+from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.reading import records_of
 
@@ -45,8 +45,6 @@ class Control:
         """`about`: what `hello` says besides, JSON-able."""
         self._server = server
         self._about = about
-        self._aside: dict[tuple[int, int], dict[int, list[int]]] = {}
-        """Of KVM's registers: handlers that were written before their events, by boot and PE."""
         self._followers: list[Client] = []
         """Who wants to see each call in the trace ring."""
         self._connections = Connections(server.descriptors, path, self._request, self._dropped)
@@ -60,6 +58,7 @@ class Control:
             **NotifierCommands(server, self._connections).commands,
             **NmiCommands(server, self._connections).commands,
             **ProfileCommands(server).commands,
+            **RegisterCommands(server).commands,
             **self._handover.commands,
             **SnapshotCommands(server, self._handover.frozen_by).commands,
         }
@@ -167,36 +166,6 @@ class Control:
     def _shutdown(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         self._server.descriptors.stop()
         return {}
-
-    @handles(
-        "regs",
-        Field("vcpu"),
-        Field("set", ": id → list of words, all written at once (none)"),
-        result="`registers`: id → list of 64-bit words, of all [KVM's pseudo registers](kvm-registers.md)",
-        changes=True,
-    )
-    def _regs(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
-        pe = integer(message, "vcpu", 0, self._server.window.nr_cpus - 1)
-        values = message.get("set", {})
-        if not isinstance(values, dict) or not all(isinstance(words, list) for words in values.values()):
-            raise UsageError("set is an object of lists of words")
-        try:
-            wanted = {int(number, 0): words for number, words in values.items()}
-        except ValueError:
-            raise UsageError("a register's id is a number") from None
-        firmware = self._server.firmware
-        if not firmware.serves_sdei:
-            raise UsageError("this guest has no SDEI (--no-sdei), and none of its registers")
-        aside = dict(self._aside.get((firmware.machine.epoch, pe), {}))
-        if wanted:
-            try:
-                self._server.replace_sdei(kvm_regs.write(firmware.dispatcher.snapshot(), pe, wanted, aside))
-            except ProtocolError as error:
-                raise UsageError(f"this cannot be: {error}") from None
-            self._aside = {key: value for key, value in self._aside.items() if key[0] == firmware.machine.epoch}
-            self._aside[firmware.machine.epoch, pe] = aside
-        found = kvm_regs.read(firmware.dispatcher.snapshot(), pe, aside)
-        return {"registers": {f"{number:#x}": words for number, words in found.items()}}
 
     # ---- what happens ------------------------------------------------------------------------------------------------
 

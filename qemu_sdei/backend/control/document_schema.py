@@ -28,6 +28,7 @@ from qemu_sdei.sdei.interrupts import FIRST_SPI
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.sdei.transitions import STATES, UNREGISTERED
 from qemu_sdei.services.psci import Power
+from qemu_sdei.smccc import selection
 
 FORMAT: Final = "qemu-sdei-state"
 VERSION: Final = 2
@@ -151,6 +152,10 @@ _FIRMWARE: Final = {
                 "description": "of CPU 0's RESET frame; none before it",
                 "anyOf": [{"type": "object", "maxProperties": 0}, ref("id_registers")],
             },
+            "selection": record(
+                {each.word: ref("word") for each in selection.REGISTERS},
+                "bitmap registers: the services that the guest finds; not there: those of a program that had SDEI only",
+            ),
             "psci": ref("psci"),
             "sdei": ref("sdei"),
             "triggers": array(
@@ -179,7 +184,7 @@ _FIRMWARE: Final = {
             },
             "misbehaviour": ref("misbehaviour"),
         },
-        optional=("kernels", "booting", "serves_sdei", "triggers", "notices", "misbehaviour"),
+        optional=("kernels", "booting", "serves_sdei", "selection", "triggers", "notices", "misbehaviour"),
     ),
     "client_el": integer(1, 2, "exception level of SDEI's client"),
     "id_registers": record(

@@ -45,7 +45,15 @@ class CallTable:
         self._registry = registry
         self._machine = machine
         self._answer = answer
-        self.table = {f: self._entry(f, h) for f, h in registry.table.items()}
+        self.table: dict[int, tuple[Handler, int]] = {}
+        self.constants: dict[int, int] = {}
+        self._plain = self.table
+        self._plain_constants = self.constants
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Take up what the registry has now. What was intercepted is so no more."""
+        self.table = {f: self._entry(f, h) for f, h in self._registry.table.items()}
         if _RESUME in self.table:
             handler, mode = self.table[_RESUME]
             self.table[_RESUME] = self._resumes(handler), mode

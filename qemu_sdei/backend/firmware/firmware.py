@@ -11,7 +11,8 @@ is the owner's. It hands a frame to the part that answers its kind: `exchange.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from qemu_sdei.backend.firmware import power_down
@@ -42,6 +43,7 @@ from qemu_sdei.services.psci import Power, Psci
 from qemu_sdei.services.sdei import Sdei
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.smccc.registry import Registry
+from qemu_sdei.smccc.selection import Selection, parse
 from qemu_sdei.smccc.service import JournalMode, Service
 
 STATE_VERSION: Final = 2
@@ -59,6 +61,7 @@ class Firmware:
         notices: aborts and interrupts that wait for a CPU to make them.
         psci: power states, as PSCI has them.
         registry: its services.
+        selection: which of them the guest finds; written by `select`.
         calls: what each call needs.
         exchange: what answers calls.
         power: what answers frames of CPUs that start and wait.
@@ -79,9 +82,15 @@ class Firmware:
         services: Sequence[Service] = (),
         boot: Boot | None = None,
         ram: range | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        selection: Sequence[str] = (),
     ) -> None:
         """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
+        `entropy`: gives as many random bytes as it is asked for. `selection`: see `GuestConfig`.
+
+        Raises:
+            UsageError: two services want the same functions, or there is no such service to be selected.
         """
         self.machine = MachineFacts(nr_cpus, client_el, ram)
         self.dispatcher = Dispatcher(
@@ -99,9 +108,12 @@ class Firmware:
         self.registry = Registry()
         self.serves_sdei = sdei
         power = AnsweredPower(core)
-        platform = Platform(self.machine.affinities, self.registry, self.dispatcher, power, ram, sdei)
+        platform = Platform(self.machine.affinities, self.registry, self.dispatcher, power, ram, sdei, entropy)
         for service in (*services_of(platform), *services):
             self.registry.register(service)
+        self.selection = Selection(self.registry.implemented)
+        self.selection.elect(parse(selection))
+        self.registry.withhold(self.selection.withheld())
         self.psci = self.registry.find(Psci)
         self.calls = CallTable(self.registry, self.machine, self._answer)
         self.exchange = Exchange(core, self.psci.power)
@@ -252,6 +264,32 @@ class Firmware:
             raise UsageError("this guest's firmware has no SDEI: start it without --no-sdei")
         return self.misbehaviour.trigger(event, pe)
 
+    def select(self, values: Mapping[int, int]) -> bool:
+        """Write registers of `selection`, by id, all or none.
+
+        Returns:
+            Whether the guest finds other services now.
+
+        Raises:
+            RefusedError: one of them cannot be written.
+        """
+        before = self.selection.snapshot()
+        try:
+            changed = [
+                self.selection.write(number, value, has_run=self.machine.epoch > 0) for number, value in values.items()
+            ]
+        except UsageError:
+            self.selection.restore(before)
+            raise
+        if any(changed):
+            self._selected()
+        return any(changed)
+
+    def _selected(self) -> None:
+        self.registry.withhold(self.selection.withheld())
+        self.calls.rebuild()
+        self.misbehaviour.use(self.misbehaviour.profile)
+
     def snapshot(self) -> dict[str, Any]:
         """The whole state as a JSON-able document."""
         return {
@@ -263,6 +301,7 @@ class Firmware:
             "booting": self.boot.booting,
             "serves_sdei": self.serves_sdei,
             "id_registers": self.machine.id_registers,
+            "selection": self.selection.snapshot(),
             "psci": self.psci.snapshot(),
             "sdei": self.dispatcher.snapshot(),
             "triggers": self.dispatcher.counts(),
@@ -295,6 +334,9 @@ class Firmware:
             self.machine.kernels = int(state.get("kernels", 0))  # older programs did not count them
             self.machine.id_registers = {str(k): int(v) for k, v in state["id_registers"].items()}
             self.dispatcher.features = CpuFeatures.from_id_registers(self.machine.id_registers)
+            # Older programs had SDEI only: what came after it stays away from the guests that they began.
+            self.selection.restore(state.get("selection", self.selection.before))
+            self._selected()
             self.psci.restore(state["psci"])
             self.dispatcher.restore(state["sdei"])
             # Older programs did not say. While a machine boots no CPU is on for SDEI.

@@ -503,6 +503,12 @@ class Server:
         self.kicks.send()
         self.hooks.changed()
 
+    def select_services(self, values: dict[int, int]) -> None:
+        """Write bitmap registers of services, by id. Raises what `Firmware.select` raises."""
+        if self.firmware.select(values):
+            self._forget_entries()
+            self.checkpoint()
+
     def misbehave(self, profile: FirmwareProfile) -> None:
         """Have the firmware do what the rules of a profile say, from now on.
 

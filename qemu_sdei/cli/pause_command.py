@@ -1,0 +1,49 @@
+"""`qemu-sdei pause` and `qemu-sdei resume`: stop the vCPUs of a running guest, and have them run again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qemu_sdei.cli.output import add_verbosity, print_json
+from qemu_sdei.errors import UsageError
+
+_COMMANDS = (
+    (
+        "pause",
+        "stop a guest's vCPUs",
+        "Stop the vCPUs of a running guest; time does not pass in it meanwhile. Its firmware answers `status`, `regs` "
+        "and the like, and what is injected waits. `qemu-sdei resume` has it run again.",
+    ),
+    (
+        "resume",
+        "have a paused guest run again",
+        "Have the vCPUs of a guest run again that was paused, or that was started by `run --paused`.",
+    ),
+)
+
+
+def register(subparsers: Any) -> None:
+    """Add both subcommands."""
+    for name, help_text, description in _COMMANDS:
+        parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help_text, description=description)
+        parser.add_argument("name", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
+        add_verbosity(parser, json_output=True, messages=True)
+        parser.set_defaults(run=run, pause=name == "pause")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from qemu_sdei import rundir
+    from qemu_sdei.guest import machine_control
+
+    guest = rundir.find(args.name)
+    if guest.path.parent != rundir.base_path():
+        raise UsageError(f"{guest.path} is of a QEMU of your own: pause and resume that by its monitor")
+    owner = guest.path / rundir.OWNER
+    state = (machine_control.pause if args.pause else machine_control.resume)(owner, guest.identity)
+    if args.json:
+        print_json({"guest": guest.name, "vcpus": state})
+    elif not args.quiet:
+        print(f"guest {guest.name!r} is {state}")
+    return 0
