@@ -12,11 +12,12 @@ from qemu_sdei import rundir
 from qemu_sdei.cli.output import Progress, print_json, say
 from qemu_sdei.cli.ras_making import Made, varied
 from qemu_sdei.errors import LostGuestError, UsageError
-from qemu_sdei.guest.ras import TIMEOUT, GuestRas, Report, check_observable, expect
+from qemu_sdei.guest.ras import GuestRas
 from qemu_sdei.guest.ras_access import of_running
 from qemu_sdei.guest.ras_expecting import Expectation, Log, Offline, Panics, Sigbus, Trace, instead
 from qemu_sdei.guest.ras_observing import Observed, Observer
 from qemu_sdei.guest.ras_pages import Page
+from qemu_sdei.guest.ras_report import TIMEOUT, Report, check_observable, expect
 from qemu_sdei.guest.ras_victim import Victim
 from qemu_sdei.ras.block import Block
 from qemu_sdei.ras.kinds import Kinds

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from qemu_sdei.errors import CperError, ExpectationError, ProtocolError, UsageError
+from qemu_sdei.errors import CperError, ProtocolError, UsageError
 from qemu_sdei.guest.console_feed import PrintedWords
 from qemu_sdei.guest.helper import Runner
-from qemu_sdei.guest.ras_expecting import Expectation, Log, Offline, Panics, Sigbus, Trace
-from qemu_sdei.guest.ras_observing import Observed, Observer
+from qemu_sdei.guest.ras_observing import Observer
 from qemu_sdei.guest.ras_pages import Page, Pages
 from qemu_sdei.guest.ras_refusals import SourceState, chosen, refuse
+from qemu_sdei.guest.ras_report import TIMEOUT, Report
 from qemu_sdei.guest.ras_victim import Victim
 from qemu_sdei.ras import block as blocks
 from qemu_sdei.ras.addresses import addressed, has_place
@@ -30,9 +30,8 @@ from qemu_sdei.ras.entry import Entry, entry
 from qemu_sdei.ras.kinds import Section
 from qemu_sdei.ras.severity import Severity, severity_of
 
-TIMEOUT: Final = 10.0
-"""Seconds for the guest to deal with a report, and for what is expected to come."""
-_LOOK: Final = 0.1
+_LOOK: Final = 0.025
+"""Seconds between two looks at a source."""
 _FREE: Final = "free"
 
 
@@ -106,116 +105,6 @@ class Abort:
     pstate: int
     el: int
     """Exception level: 0 is a process."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What became of an error that was injected."""
-
-    source: str
-    outcome: str
-    """`completed`: the guest's handler has dealt with it, or it has read and acknowledged the block; `queued`: it was
-    told, and nothing was waited for, or it has not dealt with it yet.
-    """
-    bytes: int
-    vcpu: int | None = None
-    event: int | None = None
-    entry_ns: int | None = None
-    """Nanoseconds from the trigger to the handler's entry, where the notification is an SDEI event."""
-    complete_ns: int | None = None
-    state: str = ""
-    """Of the source afterwards: "free" where the block was read, and acknowledged."""
-    block: Block | None = field(default=None, repr=False)
-    page: Page | None = None
-    """Whose page it was, where it was asked for by `pid`."""
-    observer: Observer | None = field(default=None, repr=False)
-
-    def observed(self) -> Observed:
-        """What the guest's kernel made of it until now."""
-        return self.observer.look() if self.observer is not None else Observed()
-
-    def expect(
-        self,
-        *more: Expectation,
-        log: str | None = None,
-        trace: str | None = None,
-        sigbus: tuple[int, int] | None = None,
-        panic: bool | str = False,
-        offline: int | bool = False,
-        timeout: float = TIMEOUT,
-    ) -> Report:
-        """Wait until all that is expected has come; returns itself.
-
-        Args:
-            more: as of `ras_expecting`.
-            log: regular expression for a line of the kernel's log.
-            trace: "EVENT" or "EVENT:FIELD=VALUE", a trace event of the kernel's.
-            sigbus: process and si_code: 4 is BUS_MCEERR_AR, 5 is BUS_MCEERR_AO.
-            panic: the kernel panics; a text: a regular expression for what it says then.
-            offline: page frame that is taken out of use; True: that of the injected address.
-            timeout: seconds.
-
-        Raises:
-            ExpectationError: something did not come; it says what came in place of it.
-            UsageError: it cannot be known of this guest.
-        """
-        wanted = list(more)
-        if log is not None:
-            wanted.append(Log.of(log))
-        if trace is not None:
-            wanted.append(Trace.of(trace))
-        if sigbus is not None:
-            wanted.append(Sigbus(*sigbus))
-        if panic:
-            wanted.append(Panics(Log.of(panic).pattern) if isinstance(panic, str) else Panics())
-        if offline is not False:
-            wanted.append(Offline(self._frame() if offline is True else offline))
-        if self.observer is None:
-            raise UsageError("nothing was observed: inject with observe=True")
-        check_observable(self.observer, wanted)
-        expect(self.observer, wanted, timeout)
-        return self
-
-    def _frame(self) -> int:
-        if self.page is None:
-            raise UsageError("which page is to go is not known: give its frame number")
-        return self.page.frame
-
-
-def check_observable(observer: Observer, wanted: Sequence[Expectation]) -> None:
-    """Raise `UsageError` if what is expected could not be seen in this guest."""
-    for each in wanted:
-        if isinstance(each, Trace | Sigbus | Offline) and not observer.can_look:
-            raise UsageError(
-                f"{each} cannot be looked for: the guest has no helper in it (--ras with our own initramfs)"
-            )
-        if isinstance(each, Trace | Sigbus) and not observer.tracing:
-            raise UsageError(f"{each} cannot be looked for: the guest's kernel has no tracefs")
-        if isinstance(each, Panics) and observer.console is None:
-            raise UsageError("a panic cannot be looked for: the guest's console is not known to qemu-sdei")
-        if isinstance(each, Log) and not observer.can_look and observer.console is None:
-            raise UsageError("the kernel's log cannot be looked at: neither its helper nor its console is known")
-
-
-def expect(observer: Observer, wanted: Sequence[Expectation], timeout: float) -> Observed:
-    """Wait until all has come. Raises `ExpectationError`, `UsageError`."""
-    deadline = time.monotonic() + timeout
-    frames = tuple(frame for each in wanted for frame in each.frames)
-    panics = any(isinstance(each, Panics) for each in wanted)
-    while True:
-        # A guest that panics does not answer: while that is awaited only its console is looked at.
-        waits = panics and time.monotonic() < deadline
-        found = observer.look_at_console() if waits else observer.look(frames)
-        missing = [each for each in wanted if not each.met(found)]
-        if not missing:
-            return found
-        over = found.panic is not None and not panics
-        ended = observer.console is not None and observer.console.ended
-        if over or ended or time.monotonic() >= deadline:
-            when = "" if over or ended else f"within {timeout:g} s "
-            others = "".join(f"\n  nor: {each}" for each in missing[1:])
-            raise ExpectationError(when + missing[0].missing(found) + others)
-        time.sleep(_LOOK)
 
 
 class GuestRas:
@@ -454,7 +343,7 @@ class GuestRas:
             state = chosen(self.sources(), name, self._access.name).state
             if state == _FREE or time.monotonic() >= deadline:
                 return state
-            time.sleep(_LOOK / 4)
+            time.sleep(_LOOK)
 
 
 def _placed(section: Section, address: int | None) -> Section:
