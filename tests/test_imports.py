@@ -54,6 +54,7 @@ COMMON = {
     "errors",
     "fetching",
     "guestbuild",
+    "guestcompile",
     "json_schema",
     "jsonline",
     "locks",

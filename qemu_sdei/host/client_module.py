@@ -22,7 +22,7 @@ from typing import Final
 
 from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
-from qemu_sdei.guestbuild import CROSS_VARIABLE, find_compiler
+from qemu_sdei.guestcompile import CROSS_VARIABLE, find_compiler
 from qemu_sdei.host.apt import WHAT_ELSE
 from qemu_sdei.host.debian import DebianCache, KernelFiles
 from qemu_sdei.host.progress import Progress, no_progress

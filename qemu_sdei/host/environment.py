@@ -289,7 +289,7 @@ def _busybox() -> Finding:
 
 
 def _compiler() -> Finding:
-    from qemu_sdei.guestbuild import find_compiler
+    from qemu_sdei.guestcompile import find_compiler
 
     remedy = "apt-get install gcc-aarch64-linux-gnu (a prebuilt monitor is in the package)"
     try:

@@ -16,7 +16,7 @@ import pytest
 
 from qemu_sdei.conformance import Outcome, Report, image, listing, run_image
 from qemu_sdei.errors import UsageError
-from qemu_sdei.guestbuild import find_compiler, flatten
+from qemu_sdei.guestcompile import find_compiler, flatten
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import command, runtime_directory
 

@@ -11,7 +11,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from qemu_sdei.guestbuild import find_compiler
+from qemu_sdei.guestcompile import find_compiler
 
 BASE = 0x40_0000
 _START = 0x1000

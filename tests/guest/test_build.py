@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei import guestbuild
+from qemu_sdei import guestbuild, guestcompile
 from qemu_sdei.errors import UsageError
 from qemu_sdei.guestbuild import Layout
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.not_quick  # it compiles
 SELFTEST = next(program for program in guestbuild.PROGRAMS if program.name == "selftest")
 BENCH = next(program for program in guestbuild.PROGRAMS if program.name == "bench")
 NO_COMPILER = {"PATH": "/nonexistent"}
-needs_compiler = pytest.mark.skipif(guestbuild.find_compiler() is None, reason="no compiler for AArch64")
+needs_compiler = pytest.mark.skipif(guestcompile.find_compiler() is None, reason="no compiler for AArch64")
 
 
 def copy_of_tree(root: Path) -> Layout:
@@ -131,27 +131,27 @@ def fake_compiler(folder: Path, name: str, version: str) -> None:
 def test_compiler_from_the_variable(tmp_path: Path) -> None:
     fake_compiler(tmp_path, "aarch64-none-elf-gcc", "some gcc 1")
     fake_compiler(tmp_path, "myclang", "clang version 99")
-    by_prefix = guestbuild.find_compiler({"PATH": "/bin", "QEMU_SDEI_CROSS": f"{tmp_path}/aarch64-none-elf-"})
+    by_prefix = guestcompile.find_compiler({"PATH": "/bin", "QEMU_SDEI_CROSS": f"{tmp_path}/aarch64-none-elf-"})
     assert by_prefix is not None
     assert by_prefix.version == "some gcc 1"
-    by_name = guestbuild.find_compiler({"PATH": f"{tmp_path}{os.pathsep}/bin", "QEMU_SDEI_CROSS": "myclang"})
+    by_name = guestcompile.find_compiler({"PATH": f"{tmp_path}{os.pathsep}/bin", "QEMU_SDEI_CROSS": "myclang"})
     assert by_name is not None
     assert by_name.is_clang
     with pytest.raises(UsageError, match="QEMU_SDEI_CROSS=no-such-"):
-        guestbuild.find_compiler({"PATH": "/bin", "QEMU_SDEI_CROSS": "no-such-"})
+        guestcompile.find_compiler({"PATH": "/bin", "QEMU_SDEI_CROSS": "no-such-"})
 
 
 def test_compiler_from_path(tmp_path: Path) -> None:
     environ = {"PATH": f"{tmp_path}{os.pathsep}/nonexistent"}
     fake_compiler(tmp_path, "clang", "clang version 99")
-    assert guestbuild.find_compiler(environ) is None  # useless without its linker
+    assert guestcompile.find_compiler(environ) is None  # useless without its linker
     fake_compiler(tmp_path, "ld.lld", "LLD")
-    clang = guestbuild.find_compiler(environ)
+    clang = guestcompile.find_compiler(environ)
     assert clang is not None
     assert clang.is_clang
     for name in ("aarch64-none-elf-gcc", "aarch64-none-elf-gcc-ar", "aarch64-linux-gnu-gcc-12"):
         fake_compiler(tmp_path, name, name)
-    gcc = guestbuild.find_compiler(environ)
+    gcc = guestcompile.find_compiler(environ)
     assert gcc is not None
     assert gcc.version == "aarch64-none-elf-gcc"
 
@@ -159,7 +159,7 @@ def test_compiler_from_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("elf", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(12) + b"\xb7\0", b"MZ" + bytes(100)])
 def test_linker_output_that_is_no_elf(elf: bytes) -> None:
     with pytest.raises(UsageError, match="linker's output"):
-        guestbuild.flatten(elf)
+        guestcompile.flatten(elf)
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
