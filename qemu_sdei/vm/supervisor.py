@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from pathlib import Path
 from typing import Any, Final
@@ -21,11 +20,10 @@ from qemu_sdei.vm.backend_process import BackendKeeper
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.console_end import ConsoleEnd, Sink
 from qemu_sdei.vm.description import Description
-from qemu_sdei.vm.launch import launch
 from qemu_sdei.vm.place import Event, Place, State
 from qemu_sdei.vm.plan import Plan
-from qemu_sdei.vm.qemu_exit import PowerOff, launch_error, lost, not_taken
-from qemu_sdei.vm.qemu_output import OutputLink
+from qemu_sdei.vm.qemu_exit import PowerOff
+from qemu_sdei.vm.qemu_process import QemuProcess
 from qemu_sdei.vm.qmp import Qmp
 from qemu_sdei.vm.resets import Resets
 from qemu_sdei.vm.silence import STEP, Silence, SilentError
@@ -55,8 +53,6 @@ class Supervisor:
         self.directory = directory
         self.console = console
         self.nonce = nonce
-        self.command: list[str] = []
-        """QEMU's command line."""
         self.power_off: PowerOff | None = None
         self.failure: GuestError | UsageError | None = None
         """Why the guest was given up by us."""
@@ -78,17 +74,20 @@ class Supervisor:
         self._other: Supervisor | None = None
         """The one on this host that the guest went to."""
         self._typing = ConsoleEnd(directory.path, console)
-        self._qemu: process.Process | None = None
-        self._output: OutputLink | None = None
+        self._qemu = QemuProcess(plan, directory)
         self._shutdown: dict[str, Any] | None = None
-        self._qemu_output = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
 
     @property
+    def command(self) -> list[str]:
+        """QEMU's command line."""
+        return self._qemu.command
+
+    @property
     def qemu_pid(self) -> int | None:
         """Process id of QEMU once it is started."""
-        return None if self._qemu is None else self._qemu.pid
+        return self._qemu.pid
 
     @property
     def backend_pid(self) -> int | None:
@@ -114,23 +113,11 @@ class Supervisor:
         """
         if not self._incoming:
             self.place.on(Event.BOOT)
-        self.command, self._qemu, output = launch(
-            self.plan, self.directory, self._ram_fd, incoming=self._incoming, listening=self._typing.connect
-        )
-        self._read_output(output)
+        self._qemu.start(self._ram_fd, incoming=self._incoming, listening=self._typing.connect)
         await self._come_up(timeout)
 
     def _describe(self, directory: Path) -> None:
         Description(self.plan, self.nonce).write(directory)
-
-    def _read_output(self, fd: int) -> None:
-        log = self.directory / files.QEMU_LOG
-        try:
-            self._output = self._keeper.qemu_output = OutputLink(fd, log)
-        except OSError as error:
-            raise UsageError(
-                f"{log} cannot be written: {error.strerror}; make room there, or set XDG_RUNTIME_DIR"
-            ) from None
 
     async def adopt(self, qemu: process.Process, timeout: float, *, output: int | None = None) -> None:
         """As `start`, for a QEMU that runs: its owner was killed. A backend that runs is replaced.
@@ -140,19 +127,15 @@ class Supervisor:
         Raises `GuestError`: it does not answer; then call `release`, and it goes on as it was.
         """
         self.place.on(Event.ADOPT)
-        self._qemu = qemu
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{qemu.pid}/cmdline").read_bytes()
-            self.command = [os.fsdecode(word) for word in line.split(b"\0")[:-1]]
-        if output is not None:
-            self._read_output(output)
+        self._qemu.adopt(qemu, output)
         self._typing.connect()
         await self._come_up(timeout)
 
     async def _come_up(self, timeout: float) -> None:
         self.qmp.pid = self.qemu_pid
+        self._keeper.qemu_output = self._qemu.output
         self._tasks += [asyncio.create_task(work) for work in (self._keeper.run(), self._watch_qemu(), self.qmp.keep())]
-        ready = asyncio.create_task(self._wait_ready())
+        ready = asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
         ended = asyncio.ensure_future(self._ended.wait())
         late = silent = ""
         try:
@@ -169,22 +152,20 @@ class Supervisor:
                 end = self.power_off
                 if self.failure is None and end is not None and end.guest and end.returncode == 0:
                     return  # a guest that had little to do: it was up, and has ended by itself
-                raise self.failure or self._launch_error()
+                assert end is not None
+                raise self.failure or self._qemu.launch_error(end)
             if not ready.done():
                 log = process.log_tail(self.directory / files.BACKEND_LOG)
                 raise LaunchError(
                     f"{late} did not answer: {silent}" + (f"; the backend said: {log}" if log else ""),
                     command=self.command,
-                    output=process.log_tail(self.directory / files.QEMU_LOG),
+                    output=self._qemu.last_words(),
                 )
             ready.result()
         finally:
             ended.cancel()
             ready.cancel()
             await asyncio.gather(ready, ended, return_exceptions=True)
-
-    async def _wait_ready(self) -> None:
-        await asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
 
     # Console
 
@@ -321,7 +302,7 @@ class Supervisor:
     @property
     def complaint(self) -> str:
         """Why a QEMU that has ended did not take the guest that arrived; "" if it did not complain."""
-        return not_taken(process.complaints(self._qemu_output))
+        return self._qemu.complaint
 
     def take_input(self) -> bytes:
         """What was typed and QEMU has not read; for a guest that goes on elsewhere."""
@@ -329,52 +310,35 @@ class Supervisor:
 
     # End
 
-    @property
-    def _gone_to(self) -> str:
-        return self.place.where if self.place.state is State.GONE else ""
-
     def _backend_over(self, failure: GuestError | UsageError | None) -> None:
         """There will be no other backend."""
         self.failure = failure
         self.signal_qemu(signal.SIGTERM if failure is None else signal.SIGKILL)
-        if self._qemu is not None:  # one that hangs does not hear of SIGTERM
+        if self.qemu_pid is not None:  # one that hangs does not hear of SIGTERM
             self._tasks.append(asyncio.create_task(self._qemu.end(_GRACE)))
-
-    def _launch_error(self) -> LaunchError | UsageError:
-        assert self.power_off is not None
-        return launch_error(self.power_off, self.plan, self.command, self._qemu_output)
 
     def _lost(self) -> GuestError:
         if isinstance(self.failure, GuestError):
             return self.failure
         assert self.power_off is not None
-        return lost(self.power_off, self.plan, self.command, self._qemu_output, self.console.last_lines())
+        return self._qemu.lost(self.power_off, self.console.last_lines())
 
     def signal_qemu(self, number: signal.Signals) -> None:
         """Send QEMU a signal, if it has been started."""
-        if self._qemu is not None:
-            self._qemu.kill(number)
-            if number == signal.SIGTERM:
-                # One that is stopped would not hear of it, nor write to its disks what it has.
-                self._qemu.kill(signal.SIGCONT)
+        self._qemu.signal(number)
 
     async def kill(self) -> None:
         """End QEMU at once; returns when nothing of the guest runs in it any more."""
-        if self._qemu is not None:
-            self._qemu.kill()
-            await self._qemu.wait()
+        await self._qemu.kill()
 
     async def _watch_qemu(self) -> None:
-        assert self._qemu is not None
         returncode = await self._qemu.wait()
         self._keeper.stop()
         # What it wrote last is still in the sockets.
         drained = asyncio.ensure_future(self.qmp.drain())
         await asyncio.wait({self._typing.lost, drained}, timeout=_DRAIN)
         drained.cancel()
-        if self._output is not None:
-            self._output.close()
-        self._qemu_output = process.log_tail(self.directory / files.QEMU_LOG)
+        self._qemu.ended()
         if returncode == process.UNKNOWN and self._shutdown is not None:
             returncode = 0
         reason = "lost" if returncode else "unknown"
@@ -386,27 +350,26 @@ class Supervisor:
             return
         with self.console.changed:
             reason = str(cause.get("reason", reason))
-            self.power_off = PowerOff(reason, bool(cause.get("guest", False)), returncode, self._gone_to)
+            gone_to = self.place.where if self.place.state is State.GONE else ""
+            self.power_off = PowerOff(reason, bool(cause.get("guest", False)), returncode, gone_to)
             self.console.close(self._lost)
         self._ended.set()
 
     async def _end_backend(self) -> None:
-        if self._keeper.pid is None:
-            return
-        # It ends by itself once QEMU has, and writes its trace to the end.
-        await self._keeper.end(_GRACE)
+        if self._keeper.pid is not None:
+            # It ends by itself once QEMU has, and writes its trace to the end.
+            await self._keeper.end(_GRACE)
 
     async def stop(self) -> None:
         """End both processes and forget the run directory; returns when nothing of the guest is left."""
         self._keeper.stop()
-        if self._qemu is not None and self._tasks:
+        if self.qemu_pid is not None and self._tasks:
             self.signal_qemu(signal.SIGTERM)
             await self._qemu.end(_GRACE)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), 2 * _GRACE)
         await self._cancel()
-        if self._qemu is not None:
-            self._qemu.kill()
+        self._qemu.signal(signal.SIGKILL)
         await self._end_backend()
         if self.place.facts.is_guest:
             self.console.close(self._lost if self.power_off is not None else None)
@@ -423,8 +386,7 @@ class Supervisor:
         self._now(Event.RELEASE)
         self._keeper.release()
         await self._cancel()
-        if self._qemu is not None:
-            self._qemu.forget()
+        self._qemu.forget()
         self.directory.release()
         self.console.close()
 
@@ -434,5 +396,4 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.qmp.close()
         self._typing.close()
-        if self._output is not None:
-            self._output.close()
+        self._qemu.close()
