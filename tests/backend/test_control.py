@@ -14,7 +14,7 @@ import pytest
 
 from qemu_sdei.backend.control import connections, control_socket
 from qemu_sdei.backend.control.control_socket import Control
-from qemu_sdei.guest import control_client as machine_client
+from qemu_sdei.guest import control_client, control_connection
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import Function
 from qemu_sdei.services.psci import Function as Psci
@@ -27,12 +27,12 @@ def test_hello_says_who_serves(peer: Peer) -> None:
     answer = peer.ask(id=7, cmd="hello")
     assert answer["id"] == 7
     hello = answer["result"]
-    assert {"name": "tester", "nr_cpus": 2, "epoch": 1, "protocol": machine_client.PROTOCOL}.items() <= hello.items()
+    assert {"name": "tester", "nr_cpus": 2, "epoch": 1, "protocol": control_client.PROTOCOL}.items() <= hello.items()
     assert hello["pid"] > 0
 
 
 def test_client_and_server_speak_one_protocol() -> None:
-    assert (machine_client.PROTOCOL, machine_client.MAX_LINE) == (control_socket.PROTOCOL, connections.MAX_LINE)
+    assert (control_client.PROTOCOL, control_connection.MAX_LINE) == (control_socket.PROTOCOL, connections.MAX_LINE)
 
 
 def test_status_shows_power_masks_events_and_counts(backend: Backend, peer: Peer) -> None:

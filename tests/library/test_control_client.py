@@ -20,7 +20,8 @@ from qemu_sdei.errors import (
     SdeiError,
     UsageError,
 )
-from qemu_sdei.guest.control_client import MAX_LINE, ControlClient
+from qemu_sdei.guest.control_client import ControlClient
+from qemu_sdei.guest.control_connection import MAX_LINE
 from qemu_sdei.monitor.layout import MAX_CPUS
 from tests.backend.simulated import SimulatedGuest
 
@@ -236,9 +237,9 @@ def test_a_backend_that_was_replaced_between_two_requests_is_asked_anew(
     backend = start(lambda r: None if r["cmd"] == "bye" else result(r))
     with ControlClient(path) as client:
         client.status()
-        assert client._socket is not None
-        client._socket.sendall(b'{"cmd": "bye"}\n')
-        assert client._socket.recv(1, socket.MSG_PEEK) == b""
+        assert client._connection._socket is not None
+        client._connection._socket.sendall(b'{"cmd": "bye"}\n')
+        assert client._connection._socket.recv(1, socket.MSG_PEEK) == b""
         assert client.inject(0, 0).outcome == "queued"
     assert [request["cmd"] for request in backend.requests] == ["status", "bye", "inject"]
 
