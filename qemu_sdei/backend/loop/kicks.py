@@ -18,6 +18,7 @@ class Kicks:
 
     Attributes:
         on_the_way: 1 for each PE whose kick has not come back as a frame yet.
+        heard: QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame.
     """
 
     def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware) -> None:
@@ -25,6 +26,7 @@ class Kicks:
         self._doorbell = doorbell
         self._firmware = firmware
         self.on_the_way = bytearray(window.nr_cpus)
+        self.heard = False
 
     def send(self) -> None:
         """Interrupt the PEs that the firmware asks for."""

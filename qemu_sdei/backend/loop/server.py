@@ -1,20 +1,14 @@
-"""The loop that serves a guest: sees frames, journals, has the firmware answer them, rings.
+"""What serves a guest: journals a call, has the firmware answer it, rings.
 
-Two ways of waiting. While calls come thick and fast it watches the SEQ words and the monitor does not ring (about a
-microsecond a call); after a while without news it says so in the window and sleeps until the doorbell, a client or
-the supervisor wakes it. How long "a while" is adapts: it grows when watching pays and shrinks when it does not,
-because cores are few and a watcher takes one from the guest.
-
-One thread: nothing here needs a lock, and a trigger from a client is just another input between two frames.
+How it waits for frames is in `poll_loop.py`. One thread: nothing here needs a lock, and a trigger from a client is just
+another input between two frames.
 """
 
 from __future__ import annotations
 
 import gc
-import os
-import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from qemu_sdei.backend.firmware.call_counts import MAX_FUNCTIONS, counter
 from qemu_sdei.backend.firmware.firmware import Firmware
@@ -33,11 +27,13 @@ from qemu_sdei.backend.loop.late_calls import LateCalls
 from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.notifier import Notifier
 from qemu_sdei.backend.loop.pending_injections import PendingInjections
+from qemu_sdei.backend.loop.poll_loop import PollLoop
+from qemu_sdei.backend.loop.rare_frames import RareFrames
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.errors import BusyError, ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Kind, Save, Word
+from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Save, Word
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.sdei.dispatcher import Trigger
@@ -47,19 +43,6 @@ from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.trace.ring import OUTCOME, PLACE, Ring
 from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY, Type
 from qemu_sdei.trace.trace_file import Recorder
-
-_SPIN_MIN: Final = 400
-_SPIN_MAX: Final = 4000
-"""Looks at the SEQ words without news before going to sleep; a look takes some 60 ns."""
-_SPIN_YIELD: Final = 32
-_SPIN_KICK: Final = 500
-"""The same while a kick is on its way, with a sched_yield between looks: its frame comes within a few dozen
-microseconds, or the CPU is busy in EL3.
-"""
-_SOCKETS_EVERY: Final = 256
-"""Frames after which a busy loop looks at its sockets; after one of a user's service it does so at once."""
-_SECOND_LOOK_MS: Final = 2
-_LONGEST_SLEEP_MS: Final = 1000
 
 Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
 """Handler, journal mode, result if it is always the same, and how often each PE called."""
@@ -102,6 +85,18 @@ class Server:
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
+        self._rare = RareFrames(guest, self.log, self._checks, self.kicks, self.looks, self._look_at_monitor)
+        self._polling = PollLoop(
+            guest,
+            self.descriptors,
+            self.kicks,
+            self.log,
+            self.late,
+            self.hooks,
+            self._counted,
+            answers=self.answer_function,
+            tick=self._tick,
+        )
         self.recorder: Recorder | None = None
         self._each = 0
         """How many want to see each call, also those that are only counted otherwise."""
@@ -131,15 +126,11 @@ class Server:
         self._full = False
         """The journal is full."""
         self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
-        self._fence = threading.Lock()
-        self._spin = _SPIN_MIN
-        self._heard = False
-        """QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame."""
         self.descriptors.watch(doorbell.fileno(), self.rung)
 
     def rung(self, events: int) -> None:
         """The doorbell's descriptor is ready: the guest has rung, or QEMU has gone."""
-        self._heard = True
+        self.kicks.heard = True
         if not self._doorbell.drain():
             self.descriptors.unwatch(self._doorbell.fileno())
             self.descriptors.stop()
@@ -169,94 +160,13 @@ class Server:
         if found is not None:
             self.log.note("undelivered", where, event=event, reason=found.reason, why=found.why)
 
-    # ---- the loop
-
     def run(self) -> None:
         """Serve. Returns when QEMU closed the doorbell or after `descriptors.stop`."""
         self.begin()
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000)  # the hot path keeps nothing; a collection there would be a hiccup of milliseconds
-        seq, seen, poll_word = self.window.seq, self._seen, self.window.header
-        cpus = range(self.window.nr_cpus)
-        descriptors, kicked, sched_yield = self.descriptors, self.kicks.on_the_way, os.sched_yield
-        look = self.log.look
-        if descriptors.paused:
-            descriptors.wait_while_paused()
-        frame = self.answer_function()
-        quiet = 0
-        since_sockets = 0
-        poll_word[Header.POLL] = 1
-        while not descriptors.stopping:
-            if seq != seen:
-                for pe in cpus:
-                    s = seq[pe]
-                    if s != seen[pe]:
-                        if frame(pe, s):
-                            since_sockets = _SOCKETS_EVERY
-                        since_sockets += 1
-                if quiet > 64 and self._spin < _SPIN_MAX:
-                    self._spin += self._spin >> 2
-                quiet = 0
-                if since_sockets >= _SOCKETS_EVERY:
-                    since_sockets = 0
-                    self._counted.tell()
-                    self._ring.commit()
-                    descriptors.serve(0)
-                    self._tick()
-                    look()
-                    self.late.serve(self.hooks.frame)
-                    frame = self.answer_function()
-                    poll_word[Header.POLL] = 1
-                continue
-            quiet += 1
-            if quiet < _SPIN_YIELD:
-                continue
-            if quiet < _SPIN_KICK and 1 in kicked:
-                sched_yield()  # who takes the ring may have been woken on this core
-                continue
-            if quiet < self._spin:
-                continue
-            # Nothing came: stop watching, and look once more, because a frame may have been posted by somebody who
-            # still saw us watch.
-            poll_word[Header.POLL] = 0
-            with self._fence:  # a locked instruction: the store above is visible before the load below
-                pass
-            if seq != seen:
-                poll_word[Header.POLL] = 1
-                continue
-            if self._spin > _SPIN_MIN:
-                self._spin -= self._spin >> 2
-            self._sleep()
-            look()
-            self.late.serve(self.hooks.frame)
-            frame = self.answer_function()
-            poll_word[Header.POLL] = 1
-            quiet = 0
-            since_sockets = 0
-
-    def _sleep(self) -> None:
-        """Wait for a descriptor, or for news that nobody rang for.
-
-        On a host whose locks order less than x86's the fence above may not do; by the time a short sleep is over the
-        store has long been seen. A connection that QEMU has not accepted yet carries nothing, and what the guest rings
-        meanwhile is lost: so until it has rung once, sleeps are short. And a guest that writes into the window where it
-        must not can have its own rings left out: so no sleep is without end.
-        """
-        self._counted.tell()
-        self._tick()
-        self.log.ring.commit()
-        limit = _SECOND_LOOK_MS
-        while not self.descriptors.serve(self.late.at_most(limit)) and self.window.seq == self._seen:
-            if self.late.due:
-                return
-            self.window.header[Header.POLL] = 0
-            again = self._tick()
-            if self.hooks.heartbeat_ms:
-                limit = min(self.hooks.heartbeat_ms, again)
-                self.hooks.ask_for_heartbeat()
-                continue
-            limit = min(_LONGEST_SLEEP_MS if self._heard else 2 * limit, _LONGEST_SLEEP_MS, again)
+        self._polling.run()
 
     def _tick(self) -> int:
         """Go on with what waits for time to pass. Returns after how many milliseconds this is to be called again."""
@@ -364,8 +274,9 @@ class Server:
                     self._unstamped = self._sparsely
         else:
             mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
-            if not self._recorded(pe, s, frame, frame[8]):
+            if not self._rare.frame(pe, s, frame, frame[8]):
                 return False
+            self._full = self.journal.count >= FULL
         frame[0] = s
         if self._wanted_kicks:
             self.kicks.send()
@@ -399,62 +310,6 @@ class Server:
     def _forget_entries(self) -> None:
         self._counted.forget()
         self._entries.clear()
-
-    def _recorded(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
-        """As `_rare`, and kept in the ring."""
-        ring = self._ring
-        seen = self.log.look()
-        ring.serial = serial = ring.serial + 1
-        ring.entries[serial - 1 & ring.mask][PLACE] = self._posted[pe]
-        taken = self._rare(pe, s, frame, kind)
-        ring.frame(serial, pe, frame, seen, ignored=not taken)
-        return taken
-
-    def _rare(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
-        """A frame that is no call; False: it is left alone."""
-        firmware = self.firmware
-        if kind == Kind.RESET and pe == 0 and not firmware.boot.is_proven(frame):
-            self._last[pe] = s - 1
-            self._checks.forged_reset(s)
-            return False
-        if kind == Kind.RESET:
-            # The monitor looks at it next, and a guest may have written there.
-            self.window.announce(firmware.machine.monitor)
-        if kind in (Kind.KICK, Kind.INTERRUPT):
-            self.kicks.on_the_way[pe] = 0
-            self._heard = True
-            if self.looks.wants(pe):
-                if kind == Kind.KICK:
-                    self.looks.answer(frame)
-                    return True
-                self.kicks.kick(pe)
-        elif kind == Kind.OPS and self.looks.is_one(frame) and pe not in firmware.exchange.in_flight:
-            self._keep(Record.INPUT, pe, s, self.looks.take(pe, frame))
-            self._full = self.journal.count >= FULL
-            firmware.power.kicked(pe, frame, self.window.contexts[pe])
-            if firmware.power.started:
-                self.guest.starts.note()
-            return True
-        boots = firmware.boot.boots(pe, frame)
-        if kind == Kind.RESET and pe == 0:
-            self.kicks.forget()
-            self.looks.forget()
-            self._look_at_monitor()  # its counter may be another one now
-        if not boots:
-            if kind == Kind.OPS:
-                self.journal.append_ops(pe, s, self._heads[pe], frame[layout.OPS])
-            else:
-                self._keep(Record.INPUT, pe, s, self._heads[pe])
-            self._full = self.journal.count >= FULL
-        firmware.handle(pe, frame, self.window.contexts[pe])
-        if firmware.power.started:
-            self.guest.starts.note()
-        if boots:
-            self.checkpoint({pe: frame})
-            frame[Word.PROOF] = 0  # not before: who is killed here must know it again, and not later: the guest runs
-            if not self._heard:
-                firmware.kicks.append(pe)  # when it comes back as a frame, QEMU has accepted our connection
-        return True
 
     def _record_outcome(self, pe: int, frame: memoryview, words: tuple[int, ...]) -> None:
         """A service that may not be run twice has given its result: it counts from here on, and before the frame
