@@ -16,14 +16,11 @@ them mix up their directories.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import shutil
-import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,10 +28,11 @@ from typing import Final
 from qemu_sdei.config import NAME_PATTERN, check_name
 from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.fetching import fetching
-from qemu_sdei.locks import dying, end_holders, holder, try_lock
-
-SUN_PATH_MAX: Final = 107
-"""Bytes in `sockaddr_un.sun_path` (unix(7)) without the final NUL."""
+from qemu_sdei.locks import dying, end_holders, try_lock
+from qemu_sdei.rundir_base import base_locked
+from qemu_sdei.rundir_base import base_path as base_path
+from qemu_sdei.rundir_base import check_socket_path as check_socket_path
+from qemu_sdei.rundir_base import make_base as make_base
 
 LOCK: Final = "lock"
 QEMU_LOCK: Final = "qemu.lock"
@@ -72,8 +70,6 @@ JOURNAL: Final = "journal"
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
 _IDENTITY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
-_BASE_LOCK: Final = 20.0
-"""Seconds to wait for the lock of the base directory: whoever holds it ends the processes of a dead guest, at most."""
 _MAX_STEM: Final = 28
 """Of a name's 32 characters: a number is to fit behind it."""
 
@@ -128,82 +124,6 @@ def identify(path: Path, known: str = "") -> None:
 def another(name: str) -> LostGuestError:
     """The error for who was connected to a guest, and finds the next one of its name."""
     return LostGuestError(f"guest {name!r} has ended; another guest of that name runs now, and nothing was done to it")
-
-
-def base_path() -> Path:
-    """The directory that holds all run directories of this user; it need not exist.
-
-    Raises `UsageError`: XDG_RUNTIME_DIR cannot be looked at, or is a directory in which others could put theirs in its
-    place.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    try:
-        info = Path(runtime).stat() if runtime.startswith("/") else None
-    except (FileNotFoundError, NotADirectoryError):
-        info = None  # of a session that is over, or of another machine
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"XDG_RUNTIME_DIR is {runtime[:100]}, which cannot be used ({reason}): unset it, or name another directory"
-        ) from None
-    if info is not None and stat.S_ISDIR(info.st_mode):
-        if info.st_uid not in (0, os.getuid()) or info.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
-            raise UsageError(
-                f"XDG_RUNTIME_DIR is {runtime}, which other users can change: unset it, or name a directory of yours"
-            )
-        return Path(runtime) / "qemu-sdei"
-    return Path(f"/tmp/qemu-sdei-{os.getuid()}")  # made 0700, and its owner is checked
-
-
-def check_socket_path(path: Path, what_to_do: str) -> None:
-    """Raise `UsageError` when no unix socket can have this path."""
-    length = len(os.fsencode(path))
-    if length > SUN_PATH_MAX:
-        raise UsageError(f"socket path is too long ({length} bytes, the limit is {SUN_PATH_MAX}): {path}; {what_to_do}")
-
-
-def make_base() -> Path:
-    """`base_path`, made and looked at. Raises `UsageError`: it cannot be used, or is another user's."""
-    base = base_path()
-    try:
-        base.mkdir(mode=0o700, exist_ok=True)
-        info = base.lstat()
-    except OSError as error:
-        raise UsageError(f"run directory {base} cannot be used ({error.strerror}); set XDG_RUNTIME_DIR") from None
-    # In /tmp anyone could have made it first and would then own our sockets.
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
-        raise UsageError(f"{base} is not a directory of yours with mode 0700; remove it or set XDG_RUNTIME_DIR")
-    return base
-
-
-@contextlib.contextmanager
-def _base_locked(base: Path) -> Iterator[None]:
-    fd = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _lock(fd, base / ".lock")
-        yield
-    finally:
-        os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
-    """Lock the file `path`, open as `fd`, which others hold for a moment only. Raises `UsageError`: one holds it on."""
-    deadline = time.monotonic() + _BASE_LOCK
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                found = holder(path)
-                who = "another process"
-                if found is not None:
-                    os.close(found[1])
-                    who = f"process {found[0]}"
-                raise UsageError(
-                    f"{path} was held by {who} for {_BASE_LOCK:g} s: is it stopped (`kill -CONT`), or does it hang?"
-                ) from None
-        time.sleep(0.005)
 
 
 def _remove_dead(path: Path) -> bool:
@@ -296,7 +216,7 @@ class RunDirectory:
     def _create(cls, base: Path, wanted: str | None, stem: str) -> RunDirectory:
         claimed = None
         try:
-            with _base_locked(base):
+            with base_locked(base):
                 number = 1
                 while True:
                     candidate = wanted or (stem if number == 1 else f"{stem}-{number}")
@@ -322,7 +242,7 @@ class RunDirectory:
         """
         guest = find(name)
         try:
-            with _base_locked(guest.path.parent):
+            with base_locked(guest.path.parent):
                 lock = try_lock(guest.path / LOCK)
                 if lock is None:
                     pid = _owner(guest.path)
@@ -363,7 +283,7 @@ class RunDirectory:
         """
         if self._lock is None:
             return
-        with contextlib.suppress(OSError, UsageError), _base_locked(self.path.parent):
+        with contextlib.suppress(OSError, UsageError), base_locked(self.path.parent):
             _erase(self.path)
         os.close(self._lock)
         self._lock = None
@@ -409,7 +329,7 @@ def remove_if_dead(path: Path, patience: float = 2.0) -> bool:
     deadline = time.monotonic() + patience
     try:
         while True:
-            with _base_locked(path.parent):
+            with base_locked(path.parent):
                 if _remove_dead(path):
                     return True
             if time.monotonic() >= deadline:
@@ -426,7 +346,7 @@ def running() -> list[Running]:
     if base.exists():
         make_base()  # for its checks: nobody else's guests are told of, or removed
     try:
-        with _base_locked(base):
+        with base_locked(base):
             for path in sorted(base.iterdir()):
                 if path.name.startswith(_GOING) and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)  # whoever was at it was killed

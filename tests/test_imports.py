@@ -62,6 +62,7 @@ COMMON = {
     "paths",
     "printable",
     "rundir",
+    "rundir_base",
     "stopped",
     "untrusted_files",
 }

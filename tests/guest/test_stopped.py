@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei import rundir
+from qemu_sdei import rundir, rundir_base
 from qemu_sdei.errors import LaunchError, UnreachableError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
@@ -162,7 +162,7 @@ def test_a_guest_ends_though_its_run_directory_cannot_be_removed(
     runtime: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     """A process that is stopped holds the lock of the run directories, or a logout has taken all of them away."""
-    monkeypatch.setattr(rundir, "_BASE_LOCK", 0.3)
+    monkeypatch.setattr(rundir_base, "_BASE_LOCK", 0.3)
     with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")) as guest:
         guest.expect("idle: ready")
         base = runtime / "qemu-sdei"
