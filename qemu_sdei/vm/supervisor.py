@@ -135,7 +135,7 @@ class Supervisor:
         self.qmp.pid = self.qemu_pid
         self._keeper.qemu_output = self._qemu.output
         self._tasks += [asyncio.create_task(work) for work in (self._keeper.run(), self._watch_qemu(), self.qmp.keep())]
-        ready = asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
+        ready: asyncio.Future[Any] = asyncio.gather(self.qmp.wait_connected(), self._keeper.ready.wait())
         ended = asyncio.ensure_future(self._ended.wait())
         late = silent = ""
         try:
