@@ -156,7 +156,7 @@ def test_the_feed_reads_the_ring_and_nothing_twice(runtime: Path) -> None:
     assert [record["why"] for record in feed.poll()] == ["number 3"]
     moved = made(there / rundir.TRACE)
     noted(moved, 6)
-    client.path = there / rundir.CONTROL
+    client._connection.path = there / rundir.CONTROL
     assert [record["why"] for record in feed.poll()] == ["number 4", "number 5"]
     feed.close()
 

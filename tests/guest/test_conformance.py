@@ -15,7 +15,8 @@ from acpi import fdt
 from qemu_sdei.conformance import Outcome, Report, build, run
 from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.conformance.tap import Parser, Result
-from qemu_sdei.guestbuild import Layout, find_compiler
+from qemu_sdei.guestbuild import Layout
+from qemu_sdei.guestcompile import find_compiler
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import command
 from tests.guest.test_bare_metal import ENTRY, QEMU, SHIM, shim

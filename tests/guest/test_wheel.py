@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.guestbuild import find_compiler
+from qemu_sdei.guestcompile import find_compiler
 from tests.guest.guests import check_nothing_left, runtime_directory
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_sdei import guestbuild
+from qemu_sdei import guestcompile
 from qemu_sdei.errors import UsageError
 from qemu_sdei.symbols import elf
 from tests.symbols import elves
@@ -78,7 +78,7 @@ def test_sections_of_a_module_can_be_anywhere() -> None:
 
 
 def test_what_the_compiler_makes_is_read(tmp_path: Path) -> None:
-    compiler = guestbuild.find_compiler()
+    compiler = guestcompile.find_compiler()
     if compiler is None or compiler.is_clang:
         pytest.skip("there is no cross compiler")
     source = tmp_path / "small.c"
