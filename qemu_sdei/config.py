@@ -99,6 +99,8 @@ class GuestConfig:
     """Python files with the user's own SMCCC services."""
     selection: tuple[str, ...] = ()
     """Which built-in services the guest finds, as `run --services` takes it; what is not named: all there are."""
+    smccc_filter: tuple[str, ...] = ()
+    """What becomes of calls before a service sees them, as `run --smccc-filter` takes it."""
     trace: str | None = None
     """File that receives one JSON record per firmware call and delivery."""
 

@@ -100,6 +100,7 @@ def serve(options: argparse.Namespace) -> int:
         boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
         ram=usable,
         selection=config.selection,
+        smccc_filter=config.smccc_filter,
     )
     if config.firmware:
         firmware.misbehaviour.use(FirmwareProfile.of_document(config.firmware))

@@ -68,6 +68,15 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
         help="which built-in services the guest finds, by KVM's bitmap registers: std=trng,sdei, std-hyp=..., "
         "vendor-hyp=...; what is not named of a register is withheld (default: all there are)",
     )
+    group.add_argument(
+        "--smccc-filter",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ACTION:FUNCTION[+COUNT]",
+        help="what becomes of calls before a service sees them, as KVM's SMCCC filter has it: handle, deny, or forward "
+        "to a --service",
+    )
 
 
 def add_guest_options(parser: argparse.ArgumentParser) -> None:
@@ -228,11 +237,23 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         sdei=not args.no_sdei,
         services=args.service,
         selection=args.services,
+        smccc_filter=args.smccc_filter,
     )
 
 
 def say_profile(options: GuestOptions) -> None:
-    """Tell the user that a guest's firmware will misbehave on purpose. Raises `UsageError`: no such profile."""
+    """Tell the user what of a guest's firmware will be unusual on purpose. Raises `UsageError`: no such profile, or
+    filter.
+    """
+    if options.smccc_filter:
+        from qemu_sdei.smccc import call_filter
+
+        for rule in call_filter.unwise(call_filter.parse(options.smccc_filter)):
+            say(
+                f"qemu-sdei: warning: --smccc-filter {rule} takes PSCI from the guest: it starts no other CPU then, or "
+                "cannot power off",
+                error=True,
+            )
     if options.firmware is None:
         return
     from qemu_sdei.profiles.firmware_profile import load

@@ -6,6 +6,7 @@ from collections.abc import Collection, Generator, Iterator
 from typing import Final, TypeVar
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.smccc.call_filter import Action, CallFilter
 from qemu_sdei.smccc.ids import FUNCTION_MASK, NOT_SUPPORTED, SMC64
 from qemu_sdei.smccc.regs import WORD_MASK, X0, X17, Regs
 from qemu_sdei.smccc.service import Call, FunctionRange, Handler, Result, Running, Service, Steps
@@ -19,18 +20,24 @@ _MAX_RESULTS: Final = X17 - X0 + 1
 class Registry:
     """The services of one guest."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_filter: CallFilter | None = None) -> None:
+        """`call_filter`: what becomes of calls before a service sees them; None: they are all handled."""
+        self._filter = call_filter or CallFilter()
         self.table: Final[dict[int, Handler]] = {}
         """Handlers of built-in services by function id (`W0 & FUNCTION_MASK`): for owners who cannot wait for `lookup`.
         """
         self._all: dict[int, Handler] = {}
+        self._users: dict[int, Handler] = {}
+        """Of `_all`, and beside it: handlers of services of the user's own."""
         self._withheld: frozenset[int] = frozenset()
         self._services: list[Service] = []
         self._spans: list[tuple[int, int, Service, FunctionRange]] = []
+        self._forwarded: list[tuple[int, int, Service]] = []
+        """Ranges of services of the user's own."""
         self._callers: list[tuple[int, int, Handler]] = []
 
-    def register(self, service: Service) -> None:
-        """Add a service.
+    def register(self, service: Service, *, users: bool = False) -> None:
+        """Add a service; `users`: of the user's own, which may also have functions that are forwarded to it.
 
         Raises:
             UsageError: a range that cannot be, that another service has already (both are named), or no range at all;
@@ -46,7 +53,8 @@ class Registry:
                 raise UsageError(f"service {service.title}: {error}") from None
             for first, last in functions.spans():
                 for other_first, other_last, other, other_functions in self._spans + spans:
-                    if first <= other_last and other_first <= last:
+                    both = max(first, other_first), min(last, other_last)
+                    if both[0] <= both[1] and not (users and self._filter.forwards(*both)):
                         raise UsageError(
                             f"service {service.title} ({functions}) overlaps service {other.title} ({other_functions})"
                         )
@@ -55,10 +63,14 @@ class Registry:
         for function in handlers:
             if not any(first <= function <= last for first, last, *_ in spans):
                 raise UsageError(f"service {service.title}: handler for {function:#x}, which is not in its ranges")
-        self._all.update(handlers)
-        self.withhold(self._withheld)
+        if users:
+            self._users |= handlers
+            self._forwarded += [(first, last, service) for first, last, *_ in spans]
+            handlers = {f: handler for f, handler in handlers.items() if self.service_of(f) is None}
         self._services.append(service)
         self._spans += spans
+        self._all.update(handlers)
+        self.withhold(self._withheld)
         if type(service).call is not Service.call:
             caller = _caller(service)
             self._callers += [(first, last, caller) for first, last, *_ in spans]
@@ -67,7 +79,9 @@ class Registry:
         """Have the guest not find these functions (ids as in `table`), and all others again."""
         self._withheld = frozenset(functions)
         self.table.clear()
-        self.table.update((f, handler) for f, handler in self._all.items() if f not in self._withheld)
+        for function, handler in self._all.items():
+            if function not in self._withheld and self._filter.action(function) is Action.HANDLE:
+                self.table[function] = handler
 
     def withheld(self, function: int) -> bool:
         """Whether the guest must not find a function."""
@@ -77,19 +91,30 @@ class Registry:
         """What answers a function id (its upper half and the SVE hint are ignored); None: answer NOT_SUPPORTED."""
         function &= FUNCTION_MASK
         handler = self.table.get(function)
-        if handler is None and function not in self._withheld:
-            for first, last, caller in self._callers:
-                if first <= function <= last:
-                    return caller
-        return handler
+        if handler is not None:
+            return handler
+        action = self._filter.action(function)
+        if action is Action.DENY or (action is Action.HANDLE and function in self._withheld):
+            return None
+        if action is Action.FORWARD and function in self._users:
+            return self._users[function]
+        for first, last, caller in self._callers:
+            if first <= function <= last:
+                return caller
+        return None
 
     def implemented(self, function: int) -> bool:
-        """Is there anything behind a function id? A user's service counts with the whole of its ranges."""
-        return self.lookup(function) is not None
+        """Is there anything behind a function id, whatever becomes of calls? A user's service counts with the whole of
+        its ranges.
+        """
+        function &= FUNCTION_MASK
+        return (function in self._all and function not in self._withheld) or self.lookup(function) is not None
 
     def service_of(self, function: int) -> Service | None:
-        """The service whose range a function id lies in."""
+        """The service whose range a function id lies in; of one that is forwarded, the user's."""
         function &= FUNCTION_MASK
+        if self._filter.action(function) is Action.FORWARD:
+            return next((service for first, last, service in self._forwarded if first <= function <= last), None)
         for first, last, service, _ in self._spans:
             if first <= function <= last:
                 return service

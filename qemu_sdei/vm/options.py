@@ -212,6 +212,10 @@ class GuestOptions:
     ("std=sdei", "std-hyp="); all that are there of a register which is not named. SDEI that is left out is also not
     announced, as with `sdei=False`.
     """
+    smccc_filter: Sequence[str] = field(default=(), metadata=_EVERYWHERE)
+    """What becomes of calls before a service sees them: KVM's SMCCC filter, such as ("deny:0x84000050+4",
+    "forward:0xc6000001"). What is forwarded goes to `services`.
+    """
     trace: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """Write a trace record per firmware call there."""
     memory_path: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))

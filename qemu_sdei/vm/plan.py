@@ -15,7 +15,7 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
-from qemu_sdei.smccc import selection
+from qemu_sdei.smccc import call_filter, selection
 from qemu_sdei.vm import capture_kernel
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.capture_kernel import CaptureKernel
@@ -161,6 +161,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     for path, what in ((options.events, "events file"), *((service, "service") for service in options.services)):
         if path is not None:
             readable_file(path, what)
+    call_filter.parse(options.smccc_filter)
     if not options.sdei and "sdei" in selection.parse(options.selection).get("std", ()):
         raise UsageError("--no-sdei and --services with sdei contradict each other: leave one out")
     if options.firmware is not None:
@@ -377,6 +378,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         firmware=misbehaves,
         services=tuple(str(paths.absolute(service)) for service in options.services),
         selection=tuple(options.selection),
+        smccc_filter=tuple(options.smccc_filter),
         trace=absolute(options.trace),
     )
     switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)

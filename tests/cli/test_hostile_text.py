@@ -144,6 +144,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["pause", text],
     lambda text: ["resume", text],
     lambda text: ["run", "--services", text],
+    lambda text: ["run", "--smccc-filter", text],
     lambda text: ["report", text, "-o", "/dev/null"],
     lambda text: ["report", "/dev/null", "-o", text, "--title", text],
     lambda text: ["restore", text],

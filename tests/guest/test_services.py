@@ -66,3 +66,60 @@ def test_a_selection_goes_along_with_the_guest(runtime: Path) -> None:
         guest.reset()
         guest.wait_shell()
         assert f"[    0.000000] {BY_FIRMWARE}" not in guest.console.rpartition("Booting Linux")[2]
+
+
+SERVICE = """
+from qemu_sdei.smccc import FunctionRange, Service
+
+
+class Bits(Service):
+    ranges = (FunctionRange(4, 0x53, 0x53),)
+
+    def call(self, call):
+        return 0, 1, 2, call.args[0]
+"""
+RND64 = 0xC400_0053
+FORWARDED = ("forward:0xc4000053", "forward:0x84000053")
+NOT_SUPPORTED = (1 << 64) - 1
+
+
+def _called(function: int, argument: int = 7, **options: object) -> list[int]:
+    """x0 to x3 of a call by a bare-metal guest."""
+    append = f"mode=call function={function:#x} a1={argument:#x} stay=1"
+    more = GuestOptions(kernel="builtin:bench", append=append, memory="64M", smp=1, **options)  # type: ignore[arg-type]
+    with Guest(more) as guest:
+        found = guest.expect(r"call: x0=0x(\w+) x1=0x(\w+) x2=0x(\w+) x3=0x(\w+)")
+    return [int(word, 16) for word in found.groups()]
+
+
+def test_what_the_filter_says_of_a_call_is_what_the_guest_gets(runtime: Path, tmp_path: Path) -> None:
+    service = tmp_path / "bits.py"
+    service.write_text(SERVICE)
+    code, first, second, last = _called(RND64)
+    assert (code, first, second) == (0, 0, 0)
+    assert last < 1 << 7
+    assert _called(RND64, smccc_filter=("deny:0xc4000050+0x10",))[0] == NOT_SUPPORTED
+    assert _called(RND64, smccc_filter=FORWARDED)[0] == NOT_SUPPORTED
+    assert _called(RND64, smccc_filter=FORWARDED, services=[service]) == [0, 1, 2, 7]
+
+
+FUNCTIONS = {
+    TRNG: ((0x8400_0050, 0), (0x8400_0051, RND64), (0x8400_0052, 0), (0x8400_0053, 7), (RND64, 7)),
+    SDEI: ((0xC400_0020, 0), (0xC400_0025, 0), (0xC400_002B, 0), (0xC400_002E, 0), (0xC400_0030, 0)),
+}
+"""Of each feature of STD_BMAP: functions, and an x1 with which they answer anything but NOT_SUPPORTED."""
+ALWAYS = ((0x8000_0000, 0), (0x8000_0001, 0x8000_0000), (0x8400_0000, 0), (0x8400_000A, 0x8400_0000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [0, TRNG, SDEI, TRNG | SDEI])
+def test_each_function_is_there_just_when_its_bit_is_set(runtime: Path, value: int) -> None:
+    """What KVM's own `hypercalls` asks of its registers, of this firmware's."""
+    words = [word for bit, word in ((TRNG, "trng"), (SDEI, "sdei")) if value & bit]
+    selection = (f"std={','.join(words)}",)
+    for bit, functions in FUNCTIONS.items():
+        for function, argument in functions:
+            code = _called(function, argument, selection=selection)[0]
+            assert (code != NOT_SUPPORTED) is bool(value & bit), f"{function:#x} gave {code:#x}"
+    for function, argument in ALWAYS:
+        assert _called(function, argument, selection=selection)[0] != NOT_SUPPORTED

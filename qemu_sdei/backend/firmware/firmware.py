@@ -41,6 +41,8 @@ from qemu_sdei.services.built_in import services_of
 from qemu_sdei.services.platform import Platform
 from qemu_sdei.services.psci import Power, Psci
 from qemu_sdei.services.sdei import Sdei
+from qemu_sdei.smccc import call_filter
+from qemu_sdei.smccc.call_filter import CallFilter
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.smccc.registry import Registry
 from qemu_sdei.smccc.selection import Selection, parse
@@ -84,10 +86,12 @@ class Firmware:
         ram: range | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         selection: Sequence[str] = (),
+        smccc_filter: Sequence[str] = (),
     ) -> None:
         """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
-        `entropy`: gives as many random bytes as it is asked for. `selection`: see `GuestConfig`.
+        `entropy`: gives as many random bytes as it is asked for. `selection`, `smccc_filter`: see
+        `GuestConfig`.
 
         Raises:
             UsageError: two services want the same functions, or there is no such service to be selected.
@@ -105,12 +109,14 @@ class Firmware:
         self.observer = Observer()
         self._answer = Answer()
         core = Core(self.machine, self.dispatcher, self.ownership, self._answer, self.observer, Quirks())
-        self.registry = Registry()
+        self.registry = Registry(CallFilter(call_filter.parse(smccc_filter)))
         self.serves_sdei = sdei
         power = AnsweredPower(core)
         platform = Platform(self.machine.affinities, self.registry, self.dispatcher, power, ram, sdei, entropy)
-        for service in (*services_of(platform), *services):
+        for service in services_of(platform):
             self.registry.register(service)
+        for service in services:
+            self.registry.register(service, users=True)
         self.selection = Selection(self.registry.implemented)
         self.selection.elect(parse(selection))
         self.registry.withhold(self.selection.withheld())

@@ -31,6 +31,7 @@ def last_state(directory: Path) -> dict[str, Any]:
         sdei=config.sdei,
         ram=range(config.ram_base, layout.window_base(config.ram_base, config.ram_size)),
         selection=config.selection,
+        smccc_filter=config.smccc_filter,
     )
     with tempfile.TemporaryDirectory(prefix="qemu-sdei-") as copy:
         # A journal is opened to be written, and one that is damaged must not be made to look sound.
