@@ -10,7 +10,7 @@ from typing import Final
 from qemu_sdei.errors import UsageError
 
 FOLDER: Final = Path(__file__).resolve().parent / "data"
-_NO_GUESTS: Final = ("kdump", "monitor")
+_NO_GUESTS: Final = ("kdump", "monitor", "reseed", "victim")
 REMEDY: Final = "install the package again, or build them: python -m qemu_sdei.guestbuild"
 
 
@@ -32,3 +32,12 @@ def read(name: str) -> bytes:
     if known not in (None, hashlib.sha256(data).hexdigest()):
         raise UsageError(f"embedded program {path} is damaged, it is not what blobs.json says: {REMEDY}")
     return data
+
+
+def digest() -> str:
+    """What stands for all that is embedded, the scripts of our own initramfs included: SHA-256 in hex digits."""
+    found = hashlib.sha256()
+    for file in sorted(FOLDER.iterdir()):
+        if file.is_file():
+            found.update(file.name.encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()

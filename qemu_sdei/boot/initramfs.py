@@ -20,6 +20,8 @@ from qemu_sdei.errors import UsageError
 _INIT: Final = Path(__file__).resolve().parent.parent / "data" / "init"
 _PROFILE: Final = _INIT.with_name("profile")
 _HELPER: Final = _INIT.with_name("helper")
+RESEED: Final = "bin/reseed"
+"""Gives the kernel new random numbers (`guest/reseed`), where there is a helper."""
 VICTIM: Final = "bin/victim"
 """A process whose memory is to fail (`guest/victim`), where there is a helper."""
 _NONCE: Final = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -92,6 +94,7 @@ def build(
         nodes.append(cpio.file("qemu-sdei/helper", _HELPER.read_bytes()))
         nodes.append(cpio.file("qemu-sdei/helper-card", f"{helper}\n".encode()))
         nodes.append(cpio.file(VICTIM, blobs.read("victim"), 0o755))
+        nodes.append(cpio.file(RESEED, blobs.read("reseed"), 0o755))
     for path, item in (extra_files or {}).items():
         data, mode = item if isinstance(item, tuple) else (item, 0o644)
         nodes.append(cpio.file(path, data, mode & 0o7777))

@@ -1,0 +1,163 @@
+"""How a test comes to its guest: one that goes on from the cache, or a boot where that cannot be."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qemu_sdei.errors import SdeiError
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.pytest_plugin import cache
+from qemu_sdei.pytest_plugin.cache import GuestCache
+from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
+from qemu_sdei.vm.plan import prepare
+
+if TYPE_CHECKING:
+    from qemu_sdei.vm.plan import Plan
+
+_SEED: Final = 32
+"""Bytes of new random numbers for a guest that goes on."""
+_log: Final = logging.getLogger("qemu_sdei.pytest_plugin")
+
+
+class Starter:
+    """Starts guests for one process of pytest."""
+
+    def __init__(self, *, fresh: bool, limit: int = cache.DEFAULT_LIMIT) -> None:
+        """`fresh`: boot each. `limit`: bytes that those in the cache may have together."""
+        # It tells of each connection that ends, also of those that are to.
+        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
+        self._fresh = fresh
+        self._limit = limit
+        self.remarks: list[str] = []
+        """Why the cache could not be used, each said once."""
+
+    def start(self, options: GuestOptions) -> Guest:
+        """A running guest: at its shell, if it is a Linux with our own initramfs.
+
+        Raises:
+            SdeiError: the options cannot be, or it does not come up.
+        """
+        plan = prepare(options)
+        if not _has_shell(plan):
+            return _begun(Guest(options))
+        if self._fresh or _outside(options):
+            return _booted(options)
+        try:
+            stored = GuestCache(self._limit)
+            return self._from(stored, cache.key_of(options, _files(plan), _qemu(plan)), options)
+        except OSError as error:
+            self._remark(f"guests are booted for each test: the cache cannot be used ({error})")
+            return _booted(options)
+
+    def _from(self, stored: GuestCache, key: str, options: GuestOptions) -> Guest:
+        for _ in range(2):
+            path = stored.find(key)
+            if path is None:
+                path = self._make(stored, key, options)
+            try:
+                return _going_on(path, options)
+            except SdeiError as error:
+                self._remark(f"a guest in the cache could not be used, and is made again: {error}")
+                stored.forget(key)
+        return _booted(options)
+
+    @staticmethod
+    def _make(stored: GuestCache, key: str, options: GuestOptions) -> Path:
+        with stored.making(key) as path:
+            if stored.find(key) is None:  # nobody else made it meanwhile
+                with Guest(options) as guest:
+                    guest.wait_shell()
+                    guest.save(path, end=True)
+        return stored.path(key)
+
+    def _remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks.append(text)
+            _log.warning("%s", text)
+
+
+def _has_shell(plan: Plan) -> bool:
+    return plan.own_initramfs and not plan.flat and plan.options.command is None and not plan.options.paused
+
+
+def _outside(options: GuestOptions) -> bool:
+    """Whether a guest is more than what a saved directory has: what it goes on with might have changed since."""
+    return bool(options.drives or options.snapshots or options.shares or options.trace or options.root)
+
+
+def _files(plan: Plan) -> list[Path]:
+    options = plan.options
+    named = [
+        plan.kernel,
+        plan.initrd,
+        plan.busybox,
+        plan.client,
+        options.events,
+        *options.services,
+        *options.acpi_tables,
+    ]
+    if options.firmware is not None and os.path.sep in str(options.firmware):
+        named.append(options.firmware)
+    return [Path(file) for file in (*named, *options.files.values()) if file is not None and not _is_word(str(file))]
+
+
+def _is_word(text: str) -> bool:
+    return text.startswith((BUILTIN, FLAT))
+
+
+def _qemu(plan: Plan) -> str:
+    found = plan.qemu.resolve()
+    about = found.stat()
+    return f"{found} {about.st_size} {about.st_mtime_ns}"
+
+
+def _begun(guest: Guest) -> Guest:
+    try:
+        guest.start()
+    except BaseException:
+        guest.close()
+        raise
+    return guest
+
+
+def _booted(options: GuestOptions) -> Guest:
+    guest = _begun(Guest(options))
+    try:
+        guest.wait_shell()
+    except BaseException:
+        guest.close()
+        raise
+    return guest
+
+
+def _going_on(path: Path, options: GuestOptions) -> Guest:
+    """The saved guest, with the host's time, and random numbers that no other guest of that directory has."""
+    # The directory is of our own making, and only its owner can write to it.
+    guest = _begun(Guest.saved(path, name=options.name, trust=True))
+    try:
+        command = f"date -u -s @{int(time.time())} >/dev/null"
+        if options.helper:
+            command += f" && reseed {secrets.token_hex(_SEED)}"
+        done = guest.run(command)
+        if done.status:
+            raise SdeiError(f"its time and random numbers could not be set: {done.output.strip()[:200]}")
+    except BaseException:
+        guest.close()
+        raise
+    return guest
+
+
+def with_trace(options: GuestOptions, directory: str | None, test: str) -> GuestOptions:
+    """The same guest with a trace in `directory`, in a file named by its test. Raises `OSError`."""
+    if directory is None:
+        return options
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in test)[-120:]
+    return replace(options, trace=(folder / f"{safe}.jsonl").absolute())
