@@ -24,6 +24,18 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where two processes share the tests, those that take long come first: whoever is done helps the other one, and at
+    the end there are small ones to share.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=_is_short)
+
+
+def _is_short(item: pytest.Item) -> bool:
+    return item.get_closest_marker("guest") is None and item.path.name != "test_lint.py"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_runtime_directory() -> Iterator[None]:
     """Guests that the user has, or another run of the tests, are nobody's business here, nor are their names taken."""

@@ -13,13 +13,14 @@ THOROUGH = "thorough"
 SCORE = "score"
 """For faults that are put in on purpose (tests/sdei/mutants.py): the same examples each time."""
 NORMAL = "tests"
-_SHARE = 10
+_SHARE = {QUICK: 10, NORMAL: 2}
+"""Each run has other examples: so many fewer of them in the inner loop, and before a change is handed over."""
 _FEWEST = 5
 
 # How long an example takes is no property of the program: a machine that does something else as well is no failure.
-settings.register_profile(NORMAL, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile(QUICK, settings.get_profile(NORMAL), max_examples=10)
-settings.register_profile(THOROUGH, settings.get_profile(NORMAL))
+settings.register_profile(THOROUGH, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(NORMAL, settings.get_profile(THOROUGH), max_examples=50)
+settings.register_profile(QUICK, settings.get_profile(THOROUGH), max_examples=10)
 # No shrinking: the first example that fails is the answer.
 settings.register_profile(
     SCORE, phases=(Phase.explicit, Phase.generate), derandomize=True, database=None, print_blob=False
@@ -28,8 +29,8 @@ settings.register_profile(f"{SCORE}-{NORMAL}", settings.get_profile(SCORE))
 
 
 def examples(normal: int, thorough: int | None = None) -> int:
-    """`normal`, a tenth of it in the inner loop; where all is tried `thorough`, if that is given."""
+    """Half of `normal`, a tenth of it in the inner loop; where all is tried `thorough`, or all of `normal`."""
     profile = settings.get_current_profile_name()
-    if profile == QUICK:
-        return max(normal // _SHARE, _FEWEST)
+    if profile in _SHARE:
+        return max(normal // _SHARE[profile], _FEWEST)
     return thorough if thorough is not None and profile in (THOROUGH, SCORE) else normal

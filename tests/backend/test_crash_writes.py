@@ -181,7 +181,7 @@ def test_the_one_that_recovers_is_killed_too(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    killed_twice(40, undisturbed, tmp_path_factory, monkeypatch)
+    killed_twice(20, undisturbed, tmp_path_factory, monkeypatch)
 
 
 @pytest.mark.slow

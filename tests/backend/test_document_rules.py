@@ -337,7 +337,7 @@ def test_each_field_by_itself(request: pytest.FixtureRequest) -> None:
     for state in (DOCUMENT, MIDDLE):
         every = single(state)
         assert len(every) > 500
-        for path, value in sample.sample(every, 150):
+        for path, value in sample.sample(every, 80):
             damaged = copy.deepcopy(state)
             put(damaged, path, value)
             try:
@@ -345,7 +345,7 @@ def test_each_field_by_itself(request: pytest.FixtureRequest) -> None:
             except Exception as error:
                 error.add_note(f"{path} = {value!r:.60}")
                 raise
-    assert refusals > 150
+    assert refusals > 80
 
 
 @pytest.mark.slow

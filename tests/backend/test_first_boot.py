@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.boot.config import Entry
@@ -18,8 +19,11 @@ from qemu_sdei.services.psci import Function as Psci
 from tests.backend.handed_over import machine, taken
 from tests.backend.simulated import ENTRY, SimulatedGuest, records, serve
 from tests.backend.test_crash import World, _Kill
+from tests.examples import THOROUGH
 
 STEPS = 3
+EVERY = {False: 17, True: 5}
+"""Of the lines, by whether all is tried."""
 DEVICE = 0x0902_0010
 
 
@@ -122,7 +126,8 @@ def test_killed_at_every_line(boot: Callable[[Path, _Kill], None], tmp_path: Pat
     (tmp_path / "0").mkdir()
     boot(tmp_path / "0", whole)
     assert whole.lines > 100
-    for line in range(0, whole.lines, 5):  # a frame is hundreds of lines, the stores that count are apart
+    # A frame is hundreds of lines, the stores that count are apart; all of those are met with `--all`.
+    for line in range(0, whole.lines, EVERY[settings.get_current_profile_name() == THOROUGH]):
         directory = tmp_path / f"{line + 1}"
         directory.mkdir()
         try:

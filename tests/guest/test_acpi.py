@@ -109,6 +109,7 @@ def test_ras_boots_by_acpi_and_power_off_and_resets_go_by_psci() -> None:
         assert off.reason == "guest-shutdown"
 
 
+@pytest.mark.slow  # by device tree in test_devices.py
 @pytest.mark.timeout(300)
 def test_disk_and_network_on_pcie(tmp_path: Path) -> None:
     """Both devices are found by the ECAM of the MCFG and get their interrupts by the ITS of MADT and IORT."""
@@ -186,7 +187,7 @@ def kill_while_booting(rounds: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_backend_killed_while_it_reads_the_tables() -> None:
-    kill_while_booting(2)
+    kill_while_booting(1)
 
 
 @pytest.mark.slow

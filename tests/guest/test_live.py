@@ -177,7 +177,7 @@ def test_pages_are_lost_where_ram_is_not_compared(runtime: Path) -> None:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("verify", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_nothing_is_lost(verify: bool, runtime: Path) -> None:
     """There and back by all live routes: RAM is compared, or as by default of a size by which nothing gets lost."""
     with Guest(dirty(pad_memory=False if verify else None)) as guest:
@@ -219,7 +219,7 @@ def test_nothing_is_lost_in_a_hundred(padded: bool) -> None:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("route", ["live", "postcopy"])
+@pytest.mark.parametrize("route", ["live", pytest.param("postcopy", marks=pytest.mark.slow)])
 def test_no_event_is_lost_or_doubled(route: str) -> None:
     """Under 500 events a second from the host."""
     options = GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M")

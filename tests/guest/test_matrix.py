@@ -20,7 +20,8 @@ from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, module_for
 from tests.guest.test_cpus import MODELS, SERIES, booted
 
-pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.usefixtures("linux")]
+"""The normal suite boots enough machines of these kinds."""
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/reference/matrix.md"
 BOOTS: Final = ("dt", "acpi")
@@ -44,8 +45,6 @@ MACHINES: Final = [
 SHOWN: Final = [machine for machine in MACHINES if machine.smp <= 16]
 """Of the rest it depends on the host more than on us whether they boot in time."""
 COLUMNS: Final = [(series, boot) for series in SERIES for boot in BOOTS]
-QUICK: Final = {(Machine(memory="192M"), "6.12", "acpi")}
-"""The rest of the normal suite boots the others of this kind."""
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +60,7 @@ def seconds() -> Iterator[dict[tuple[Machine, str, str], float]]:
 @pytest.mark.parametrize(
     ("machine", "series", "boot"),
     [
-        pytest.param(
-            machine,
-            series,
-            boot,
-            marks=[] if (machine, series, boot) in QUICK else [pytest.mark.slow],
-            id=f"{name}-{series}-{boot}",
-        )
+        pytest.param(machine, series, boot, id=f"{name}-{series}-{boot}")
         for machine in MACHINES
         for name in [f"{machine.cpu}-{machine.smp}-{machine.memory}"]
         for series, boot in COLUMNS

@@ -37,7 +37,7 @@ def idle(**more: object) -> GuestOptions:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("route", ["shared", "copy"])
+@pytest.mark.parametrize("route", ["shared", pytest.param("copy", marks=pytest.mark.slow)])  # as to another host
 def test_in_a_storm_of_calls(route: str, runtime: Path) -> None:
     """There and back, and on: each call is answered once, each signal handled once, RAM is whole."""
     options = GuestOptions(

@@ -41,7 +41,10 @@ def qemu_pid(runtime: Path) -> int:
     return pid
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],  # by a closed terminal below
+)
 def test_a_signal_ends_it_all(runtime: Path, number: signal.Signals) -> None:
     process = start(runtime, linux=number == signal.SIGINT)
     process.send_signal(number)
