@@ -85,18 +85,6 @@ class Server:
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
-        self._rare = RareFrames(guest, self.log, self._checks, self.kicks, self.looks, self._look_at_monitor)
-        self._polling = PollLoop(
-            guest,
-            self.descriptors,
-            self.kicks,
-            self.log,
-            self.late,
-            self.hooks,
-            self._counted,
-            answers=self.answer_function,
-            tick=self._tick,
-        )
         self.recorder: Recorder | None = None
         self._each = 0
         """How many want to see each call, also those that are only counted otherwise."""
@@ -126,6 +114,18 @@ class Server:
         self._full = False
         """The journal is full."""
         self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
+        self._rare = RareFrames(guest, self.log, self._checks, self.kicks, self.looks, self._look_at_monitor)
+        self._polling = PollLoop(
+            guest,
+            self.descriptors,
+            self.kicks,
+            self.log,
+            self.late,
+            self.hooks,
+            self._counted,
+            answers=self.answer_function,
+            tick=self._tick,
+        )
         self.descriptors.watch(doorbell.fileno(), self.rung)
 
     def rung(self, events: int) -> None:
