@@ -9,110 +9,15 @@ import pytest
 
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.errors import UsageError
-from qemu_sdei.monitor.layout import AnswerFlag, Kind, Op, SysReg, Word
-from qemu_sdei.profiles.firmware_profile import SPEC_PROFILE, FirmwareProfile, load
-from qemu_sdei.profiles.rule import Rule
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
+from qemu_sdei.profiles.firmware_profile import SPEC_PROFILE, FirmwareProfile
 from qemu_sdei.sdei.constants import DENIED, INVALID_PARAMETERS, NOT_SUPPORTED, Function
 from qemu_sdei.services.psci import Function as Psci
 from qemu_sdei.trace.columns import Columns
-from tests.backend.handed_over import fresh_window, taken
-from tests.backend.handed_over import machine as described
-from tests.backend.simulated import SimulatedGuest, records, serve
-from tests.backend.test_bound import ALARM, TIMER, BoundWorld, P, S
+from tests.backend.handed_over import taken
+from tests.backend.misbehaving import CPU_ON, ENTRY, HANDLER, Machine
+from tests.backend.simulated import records, serve
 from tests.backend.test_crash import Killed, _Kill, tracing
-
-_CPU_ON = Psci.CPU_ON | 0x4000_0000
-HANDLER = 0x4010_0000
-ENTRY = 0x4011_0000
-_M64 = (1 << 64) - 1
-
-
-class Machine:
-    """A guest whose backend has a firmware profile."""
-
-    def __init__(self, directory: Path, *rules: str, vcpus: int = 2, profile: str = "") -> None:
-        self.guest = SimulatedGuest(vcpus, directory)
-        self.server = self.guest.server()
-        self.guest.reset(0)
-        serve(self.server)
-        self.taken = {0: self.guest.take(0)}
-        if profile:
-            self.server.misbehave(load(profile))
-        if rules:
-            self.rules(*rules)
-
-    def rules(self, *rules: str) -> None:
-        profile = self.server.firmware.misbehaviour.profile
-        self.server.misbehave(profile.with_rules([Rule.of_text(rule) for rule in rules]))
-
-    def call(self, pe: int, function: int, *arguments: int) -> int:
-        """x0 of a call, as a signed number."""
-        self.guest.smc(pe, function, *arguments)
-        return self.go(pe)
-
-    def go(self, pe: int) -> int:
-        serve(self.server)
-        self.taken[pe] = self.guest.take(pe)
-        self.kicks()
-        word = self.taken[pe][3]
-        return word - (1 << 64) if word >> 63 else word
-
-    def kicks(self) -> list[int]:
-        """CPUs that were kicked, and have come."""
-        kicked = self.guest.take_kicks()
-        for pe in kicked:
-            self.guest.post(pe, Kind.KICK)
-            serve(self.server)
-            self.taken[pe] = self.guest.take(pe)
-        return kicked
-
-    def register(self, pe: int, event: int = 0) -> None:
-        """Registered, enabled, and the PE unmasked."""
-        assert self.call(pe, Function.EVENT_REGISTER, event, HANDLER, 0xA0, 0, 0) == 0
-        assert self.call(pe, Function.EVENT_ENABLE, event) == 0
-        assert self.call(pe, Function.PE_UNMASK) == 0
-
-    def start(self, pe: int) -> None:
-        if not self.guest.parked[pe] and self.guest.window.seq[pe] == 0:
-            self.guest.reset(pe)
-            self.go(pe)
-        assert self.call(0, _CPU_ON, pe, ENTRY, 7) == 0
-
-    def pc(self, pe: int) -> int:
-        return self.taken[pe][1]
-
-    def in_handler(self, pe: int) -> bool:
-        return bool(self.server.firmware.dispatcher.running(pe))
-
-    def written(self, pe: int, register: SysReg) -> list[int]:
-        """What the newest answer has that CPU write to a system register."""
-        frame = self.guest.window.frames[pe]
-        count = frame[Word.FLAGS] >> 8 & 0xFF
-        ops = [frame[Word.OPS + 3 * n : Word.OPS + 3 * n + 3].tolist() for n in range(count)]
-        return [value for code, argument, value in ops if code & 0xFF == Op.WRITE_SYSREG and argument == register]
-
-    def again(self) -> None:
-        """The backend dies, and another one goes on."""
-        self.server = self.guest.server()
-        assert self.server.recover()
-        self.server.begin()
-
-    def moves(self, directory: Path) -> dict[str, Any]:
-        """The guest goes on with another backend, which knows nothing but the state document; that document."""
-        document = taken(self.server)
-        state_document.form()(document)
-        directory.mkdir()
-        self.guest.window = fresh_window(self.guest.nr_cpus)
-        self.guest.journal_path = directory / "journal"
-        self.server = self.guest.server()
-        self.server.guest.machine = described(self.guest.nr_cpus)
-        state_document.restore(self.server, document)
-        return document
-
-    def acted(self) -> list[tuple[int, int, str]]:
-        """vCPU, rule and words of each time that a rule acted."""
-        found = [record for record in records(self.server) if record["type"] == "misbehaved"]
-        return [(record["vcpu"], record["rule"], record["does"]) for record in found]
 
 
 def test_a_wrong_code_at_the_nth_time_and_nothing_done(tmp_path: Path) -> None:
@@ -167,7 +72,7 @@ def test_a_cpu_that_never_comes_back(tmp_path: Path) -> None:
     serve(machine.server)
     assert machine.guest.take(1)[0] & AnswerFlag.PARK
     assert machine.call(0, Psci.AFFINITY_INFO | 0x4000_0000, 1, 0) == 0
-    assert machine.call(0, _CPU_ON, 1, ENTRY, 7) == -4
+    assert machine.call(0, CPU_ON, 1, ENTRY, 7) == -4
     machine.again()
     machine.moves(tmp_path / "there")
     machine.kicks()
@@ -399,107 +304,6 @@ def test_a_call_that_is_late(tmp_path: Path) -> None:
     assert not guest.waiting(0)
 
 
-def kernel_begins(machine: Machine) -> None:
-    """Linux' psci_init_migrate."""
-    machine.guest.smc(0, Psci.MIGRATE_INFO_TYPE)
-    serve(machine.server)
-    while machine.guest.take(0)[0] & AnswerFlag.REPOST:
-        machine.guest.post(0, Kind.OPS)
-        serve(machine.server)
-
-
-def test_tfa_a_pending_when_the_handler_completes_masked(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="tfa")
-    machine.register(0)
-    machine.call(0, Function.EVENT_SIGNAL, 0, 0)
-    assert machine.call(0, Function.EVENT_SIGNAL, 0, 0) == 0
-    assert machine.call(0, Function.PE_MASK) == 1
-    machine.call(0, Function.EVENT_COMPLETE, 0)
-    assert machine.written(0, SysReg.ICC_AP0R0_EL1)[-1] == 2
-    assert machine.call(0, Function.EVENT_SIGNAL, 0, 0) == INVALID_PARAMETERS, "masked"
-    assert machine.call(0, Function.PE_UNMASK) == 0
-    assert machine.call(0, Function.EVENT_SIGNAL, 0, 0) == 0
-    assert not machine.in_handler(0)
-
-
-def test_tfa_b_a_signal_to_a_cpu_that_went_off_unmasked(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="tfa")
-    machine.start(1)
-    machine.register(1)
-    machine.call(1, Psci.CPU_OFF)
-    assert machine.call(0, Function.EVENT_SIGNAL, 0, 1) == 0
-    machine.start(1)
-    assert machine.server.status()["firmware"]["deaf"] == [1]
-    machine.call(1, Psci.CPU_OFF)
-    assert machine.call(0, Function.EVENT_SIGNAL, 0, 1) == INVALID_PARAMETERS, "nothing was registered this time"
-    machine.start(1)
-    assert machine.server.status()["firmware"]["deaf"] == []
-
-
-def test_tfa_c_and_d_a_handler_that_is_left(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="tfa")
-    machine.start(1)
-    machine.register(1)
-    machine.call(0, Function.EVENT_SIGNAL, 0, 1)
-    assert machine.written(1, SysReg.ICC_AP0R0_EL1) == [2]
-    assert machine.call(1, Function.PRIVATE_RESET) == DENIED
-    assert machine.written(1, SysReg.ICC_AP0R0_EL1) == [], "D: the priority stays active"
-    machine.call(1, Psci.CPU_OFF)
-    machine.start(1)
-    assert machine.server.status()["firmware"]["deaf"] == [1]
-    assert machine.call(1, Function.EVENT_CONTEXT, 0) == DENIED
-    assert machine.call(1, Function.EVENT_COMPLETE, 0) == DENIED
-
-
-def test_tfa_the_rest(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="tfa")
-    assert machine.call(0, Function.VERSION) == 1 << 48
-    assert machine.call(0, Function.FEATURES, 1) == INVALID_PARAMETERS
-    assert machine.call(0, Function.EVENT_REGISTER, 0, HANDLER, 0, 1, 0x77) == INVALID_PARAMETERS
-    assert machine.call(0, Function.INTERRUPT_BIND, 260) == DENIED
-    assert machine.call(0, Psci.CPU_SUSPEND, 0x10003) == INVALID_PARAMETERS
-    assert machine.call(0, Function.EVENT_REGISTER, 0, HANDLER, 0, 0, 0) == 0
-    machine.call(0, Function.PE_UNMASK)
-    assert machine.call(0, Function.EVENT_SIGNAL, 0, 0) == INVALID_PARAMETERS, "disabled"
-    machine.call(0, Function.EVENT_ENABLE, 0)
-    machine.call(0, Function.EVENT_SIGNAL, 0, 0)
-    machine.call(0, Function.EVENT_COMPLETE_AND_RESUME, 0x1002)
-    assert machine.pc(0) == 0x1002
-
-
-def test_kvm7(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="kvm7")
-    assert machine.call(0, Function.VERSION) == 0x0001_0001_564B_CAA9
-    for function in (Function.INTERRUPT_BIND, Function.INTERRUPT_RELEASE, Function.EVENT_ROUTING_SET):
-        assert machine.call(0, function, 27) == NOT_SUPPORTED
-    assert machine.call(0, Function.FEATURES, 0) == 0
-    assert machine.call(0, Function.EVENT_GET_INFO, 0, 1) == 1
-    assert machine.call(0, Function.EVENT_CONTEXT, 99) == DENIED
-    machine.register(0)
-    machine.call(0, Function.EVENT_SIGNAL, 0, 0)
-    assert machine.call(0, Function.PRIVATE_RESET) == 0, "in a handler"
-    machine.call(0, Function.EVENT_COMPLETE, 0)
-    assert machine.call(0, Function.PE_MASK) == 0
-
-
-def test_no_event_0(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="no-event0")
-    for function in (Function.EVENT_REGISTER, Function.EVENT_STATUS, Function.EVENT_GET_INFO, Function.EVENT_SIGNAL):
-        assert machine.call(0, function, 0, HANDLER) == INVALID_PARAMETERS
-    machine.register(0, 0x100)
-
-
-def test_events_that_a_kernel_has_left(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, profile="agdi-eio")
-    kernel_begins(machine)
-    machine.register(0)
-    assert machine.call(0, Function.PRIVATE_RESET) == 0, "the first kernel's"
-    machine.register(0)
-    kernel_begins(machine)
-    assert [machine.call(0, function) for function in (Function.PRIVATE_RESET, Function.SHARED_RESET)] == [DENIED] * 2
-    assert machine.call(0, Function.EVENT_STATUS, 0) == 3
-
-
 def test_it_is_seen(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "EVENT_STATUS nth=2 returns=DENIED")
     for _ in range(3):
@@ -596,49 +400,3 @@ def test_nothing_is_in_the_way_without_a_profile(tmp_path: Path) -> None:
     assert firmware.calls.constants == constants
     assert not machine.server.hooks.wanted
     assert isinstance(firmware.misbehaviour.profile, FirmwareProfile)
-
-
-@pytest.fixture
-def bound(tmp_path: Path) -> BoundWorld:
-    world = BoundWorld(tmp_path)
-    world.boot()
-    return world
-
-
-def have(world: BoundWorld, *rules: str) -> None:
-    world.server.misbehave(SPEC_PROFILE.with_rules([Rule.of_text(rule) for rule in rules]))
-
-
-def test_an_interrupt_that_goes_back_disabled(bound: BoundWorld) -> None:
-    have(bound, "EVENT_UNREGISTER disables=yes")
-    line = bound.gic.lines[ALARM, -1]
-    assert line.enabled
-    bound.enable(1, S)
-    assert bound.x0(1, Function.EVENT_UNREGISTER, S) == 0
-    assert (line.group0, line.enabled, line.priority) == (False, False, 0xFF)
-
-
-@pytest.mark.parametrize(("event", "intid", "owner"), [(P, TIMER, 1), (S, ALARM, -1)])
-def test_an_interrupt_that_is_lost_leaves_the_next_one_to_come(
-    bound: BoundWorld, event: int, intid: int, owner: int
-) -> None:
-    have(bound, "trigger by=interrupt nth=1 loses=event", f"delivery event={event} nth=2 loses=event")
-    bound.enable(1, event)
-    line = bound.gic.lines[intid, owner]
-    for entered in (False, True, False, True):
-        assert bound.interrupt(intid, 1), "it is taken each time"
-        line.pending = False
-        assert bound.in_handler(1, event) is entered
-        if entered:
-            bound.call(1, Function.EVENT_COMPLETE, 0)
-        assert line.enabled
-    state_document.form()(taken(bound.server))
-
-
-def test_a_masked_cpu_that_takes_a_shared_interrupt(bound: BoundWorld) -> None:
-    have(bound, "trigger by=interrupt routed=any masked=yes never=instead")
-    bound.enable(1, S)
-    bound.call(0, Function.PE_MASK)
-    assert bound.interrupt(ALARM, 0)
-    assert bound.seen[-1][1][0] & AnswerFlag.PARK
-    assert bound.server.status()["firmware"]["stuck"] == [0]
