@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from tests.examples import NORMAL
 from tests.guest.guests import runtime_directory
+from tests.order import shared
 
 settings.load_profile(NORMAL)  # unless --hypothesis-profile names another
 
@@ -25,15 +26,14 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where two processes share the tests, those that take long come first: whoever is done helps the other one, and at
-    the end there are small ones to share.
-    """
+    """Where processes share the tests, see `tests.order`. It is the same in each of them."""
     if hasattr(config, "workerinput"):
-        items.sort(key=_is_short)
+        count = config.workerinput["workercount"]
+        items[:] = shared(items, count, is_long=_is_long, file=lambda item: item.path)
 
 
-def _is_short(item: pytest.Item) -> bool:
-    return item.get_closest_marker("guest") is None and item.path.name != "test_lint.py"
+def _is_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("guest") is not None or item.path.name in ("test_lint.py", "test_build.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
