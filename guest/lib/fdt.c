@@ -1,4 +1,4 @@
-/* A walk through a flattened device tree for one property: /chosen/bootargs. The blob is believed no further than its size. */
+/* A walk through a flattened device tree for one text. The blob is believed no further than its size. */
 #include "guest.h"
 
 #define FDT_MAGIC 0xd00dfeedu
@@ -23,11 +23,11 @@ static uint32_t string_words(const uint8_t *p, const uint8_t *end)
 	return 0;
 }
 
-const char *fdt_bootargs(const void *fdt)
+const char *fdt_text(const void *fdt, const char *node, const char *property)
 {
 	const uint8_t *base = fdt, *p, *end;
 	unsigned depth = 0;
-	bool chosen = false;
+	bool here = false;
 
 	if (!fdt || (u64)fdt & 7 || word(base) != FDT_MAGIC)
 		return NULL;
@@ -45,12 +45,12 @@ const char *fdt_bootargs(const void *fdt)
 			size = string_words(p, end);
 			if (!size)
 				return NULL;
-			chosen = depth == 1 && text_is((const char *)p, "chosen");
+			here = depth == 1 && text_is((const char *)p, node);
 			depth++;
 			p += size;
 		} else if (token == FDT_END_NODE) {
-			if (chosen && depth == 2)
-				return NULL; /* no bootargs */
+			if (here && depth == 2)
+				return NULL; /* it has none */
 			if (!depth--)
 				return NULL;
 		} else if (token == FDT_PROP) {
@@ -62,7 +62,7 @@ const char *fdt_bootargs(const void *fdt)
 			size = (length + 3) & ~3u;
 			if (length > FDT_MAX || size > (u64)(end - p) || name >= total || !string_words(base + name, end))
 				return NULL;
-			if (chosen && depth == 2 && length && !p[length - 1] && text_is((const char *)base + name, "bootargs"))
+			if (here && depth == 2 && length && !p[length - 1] && text_is((const char *)base + name, property))
 				return (const char *)p;
 			p += size;
 		} else if (token != FDT_NOP) {

@@ -21,23 +21,29 @@ static unsigned fatal_depth[MAX_CPUS];
 void _start_secondary(void);
 extern const char command_slot[];
 
-/*
- * From start.S. Firmware that is not ours passes the command line in the device tree, if at all; and that where it likes:
- * QEMU puts it at the start of RAM.
- */
+/* A text of the device tree. Firmware that is not ours passes that where it likes: QEMU puts it at the start of RAM. */
+static const char *described(const void *fdt, const char *node, const char *property)
+{
+	const char *text = fdt_text(fdt, node, property);
+
+	return text ? text : fdt_text((const void *)RAM_START, node, property);
+}
+
+/* From start.S. Firmware that is not ours passes the command line in the device tree, if at all. */
 void boot_primary(const char *line, const void *fdt)
 {
-	const char *conduit;
+	const char *conduit = NULL;
 
 	console_init();
-	if (*command_slot)
-		line = command_slot;
-	if (!line)
-		line = fdt_bootargs(fdt);
-	if (!line)
-		line = fdt_bootargs((const void *)RAM_START);
+	if (*command_slot) {
+		line = command_slot; /* and x0 may be anything */
+	} else {
+		conduit = described(fdt, "psci", "method");
+		if (!line)
+			line = described(fdt, "chosen", "bootargs");
+	}
 	args_init(line);
-	conduit = arg_text("conduit", "smc");
+	conduit = arg_text("conduit", conduit ? conduit : "smc");
 	conduit_hvc = text_is(conduit, "hvc");
 	if (!conduit_hvc && !text_is(conduit, "smc"))
 		fail("conduit=%s: want smc or hvc", conduit);

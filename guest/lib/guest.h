@@ -54,8 +54,8 @@ void expect_value(const char *what, u64 expected, u64 got);
 /* ---- command line (args.c) ---- */
 
 void args_init(const char *line);
-/* /chosen/bootargs of a flattened device tree (fdt.c); NULL if there is none, or no tree. */
-const char *fdt_bootargs(const void *fdt);
+/* A property of a node below the root of a flattened device tree, as text (fdt.c); NULL if there is none, or no tree. */
+const char *fdt_text(const void *fdt, const char *node, const char *property);
 /* The whole text from `from` to `end` as a number of 64 bits, decimal or 0x...; false: it is none, or does not fit. */
 bool text_number(const char *from, const char *end, u64 *number);
 /* Fails on what is no such number, or not from `lowest` to `highest`. */
