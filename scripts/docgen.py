@@ -145,7 +145,7 @@ def window() -> str:
             f"the monitor's own memory, {layout.MONITOR_SIZE:#x} bytes a CPU",
             "monitor",
         ),
-        (unused, layout.SCRATCH_OFFSET - unused, "reserved: 0", "nobody"),
+        (layout.EL2_OFFSET, layout.EL2_SIZE, "what is at EL2 below a guest of `--hypervisor`; else 0", "host"),
         (layout.SCRATCH_OFFSET, layout.SCRATCH_SIZE, "scratch: buffers for micro-operations", "both"),
         (
             layout.READY_OFFSET,

@@ -18,6 +18,7 @@ RANK = {
     "boot": 2,
     "monitor": 2,
     "services": 2,
+    "hypervisor": 3,
     "profiles": 3,
     "symbols": 3,
     "trace": 3,

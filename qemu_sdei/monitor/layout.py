@@ -55,6 +55,11 @@ secure SRAM, so that it is migrated as all RAM is: QEMU 7.2's TCG loses writes t
 256 KiB during a live migration, which nothing but a comparison would show, and secure SRAM cannot be looked at from
 outside. A guest that writes here breaks its own firmware, as it could by its frames.
 """
+EL2_OFFSET: Final = 0x11_0000
+EL2_SIZE: Final = 0x1_0000
+"""What is at EL2 of a guest that runs as under a hypervisor (`qemu_sdei.hypervisor`): vectors and stage 2 tables. The
+host writes it, and no monitor looks at it. Of other guests it is 0.
+"""
 SCRATCH_OFFSET: Final = 0x12_0000
 """Neither side gives it a meaning: buffers for micro-operations (fw_cfg DMA)."""
 SCRATCH_SIZE: Final = 0xA_0000
