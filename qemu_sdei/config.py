@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from qemu_sdei import bounded, codec
 from qemu_sdei.errors import ProtocolError, UsageError
@@ -79,6 +79,12 @@ class GuestConfig:
     """RAM as a file by path; None when the backend gets a descriptor (`--ram-fd`)."""
     virtualization: bool = False
     """The guest has EL2 for its own use."""
+    hypervisor: bool = False
+    """EL2 is ours: the guest runs as under a hypervisor."""
+    smc: Literal["served", "unsupported", "undefined"] = "served"
+    """What becomes of an SMC of a guest that calls by HVC."""
+    stage2: bool = True
+    """Stage 2 keeps the CPUs of such a guest from the frame window."""
     events: str | None = None
     """TOML file that says which SDEI events the machine has; None for the built-in set."""
     sdei_version: str | None = None
@@ -111,6 +117,8 @@ class GuestConfig:
             raise ProtocolError(f"guest configuration: nr_cpus is {self.nr_cpus}, not 1..{MAX_CPUS}")
         if not MIN_RAM <= self.ram_size <= MAX_RAM or self.ram_size % 4096:
             raise ProtocolError(f"guest configuration: ram_size is {self.ram_size:#x}")
+        if self.hypervisor and self.virtualization:
+            raise ProtocolError("guest configuration: EL2 can be the guest's or ours, not both")
         if self.ram_base < 0 or self.ram_base % (2 << 20):
             raise ProtocolError(f"guest configuration: ram_base is {self.ram_base:#x}")
 

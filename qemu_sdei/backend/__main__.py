@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from qemu_sdei import __version__, boundedlog, locks, rundir
 from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.backend.control.state_document import form, machine_of
+from qemu_sdei.backend.firmware.core import RefusedSmc
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.backend.loop.event_log import complain
+from qemu_sdei.backend.loop.hypervisor_frames import HypervisorFrames
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
@@ -32,6 +34,7 @@ from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.previous_errors import Stage
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestTimeoutError, ProtocolError, SdeiError, UsageError
+from qemu_sdei.hypervisor.el2 import El2
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.image import proof_of, version_of
@@ -91,14 +94,17 @@ def serve(options: argparse.Namespace) -> int:
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
     profile = description_of(config)
     usable = range(config.ram_base, layout.window_base(config.ram_base, config.ram_size))
+    el2 = El2(config.ram_base, window.base, config.stage2) if config.hypervisor else None
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
         profile=profile,
         sdei=config.sdei,
         services=services,
-        boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile)) if config.boot else None,
+        boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile), el2) if config.boot else None,
         ram=usable,
+        at_reset=el2.at_reset() if el2 is not None else (),
+        smc=RefusedSmc(config.smc) if config.smc != "served" else None,
         selection=config.selection,
         smccc_filter=config.smccc_filter,
     )
@@ -113,7 +119,8 @@ def serve(options: argparse.Namespace) -> int:
     doorbell = _connect(directory, options)
     ring = Ring(directory / rundir.TRACE, time.monotonic_ns)
     goes_on = ring.serial > 0
-    server = Server(window, doorbell, firmware, journal, ring)
+    frames = HypervisorFrames(window, serves_smc=config.smc == "served") if config.hypervisor else None
+    server = Server(window, doorbell, firmware, journal, ring, hypervisor=frames)
     _place_errors(server, config, profile)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None

@@ -124,6 +124,8 @@ def _sides(args: argparse.Namespace) -> tuple[GuestOptions, OurSide | ImageSide]
     if (args.firmware_image is None) == (args.firmware is None):
         raise UsageError("what is our firmware to be compared with? Give --firmware-image FILE, or --firmware PROFILE")
     if args.firmware_image is not None:
+        if args.hypervisor:
+            raise UsageError("--hypervisor is for the Python firmware: another one is called by SMC")
         entry = entry_of(args.firmware_entry)
         return options, image_side(args.firmware_image, entry, replace(options, qemu_args=split_words(args.qemu_arg)))
     for option, given in (("--firmware-entry", args.firmware_entry), ("--qemu-arg", args.qemu_arg)):

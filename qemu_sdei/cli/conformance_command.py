@@ -106,6 +106,7 @@ def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
         return None, None
     for option, given in (
         ("--events", args.events),
+        ("--hypervisor", args.hypervisor),
         ("--firmware", args.firmware),
         ("--no-sdei", args.no_sdei),
         ("--sdei-version", args.sdei_version),

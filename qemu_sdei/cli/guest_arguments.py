@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qemu_sdei.cli.output import say
 from qemu_sdei.errors import UsageError
-from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
+from qemu_sdei.vm.options import BUILTIN, FLAT, SMC, GuestOptions
 
 _LONGEST = 86400.0
 """Seconds: threads and event loops take no number that is much larger."""
@@ -34,6 +34,18 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
     )
     group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
     group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
+    group.add_argument(
+        "--hypervisor", action="store_true", help="as under KVM: the guest is at EL1 above an EL2, and calls by HVC"
+    )
+    group.add_argument(
+        "--smc",
+        metavar="HOW",
+        default=SMC[0],
+        help="an SMC of such a guest: served as HVC is (the default), unsupported (NOT_SUPPORTED), or undefined",
+    )
+    group.add_argument(
+        "--no-stage2", action="store_true", help="no stage 2 below such a guest: it can reach its firmware's memory"
+    )
     group.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
     group.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
     group = parser.add_argument_group("firmware")
@@ -226,6 +238,9 @@ def machine_options(args: argparse.Namespace) -> GuestOptions:
         pad_memory=args.pad_memory,
         cpu=args.cpu,
         virtualization=args.virtualization,
+        hypervisor=args.hypervisor,
+        smc=args.smc,
+        stage2=not args.no_stage2,
         name=args.name,
         qemu=args.qemu,
         events=args.events,

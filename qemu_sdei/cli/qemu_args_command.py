@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         topology=options.topology,
         ram_size=size,
         cpu=options.cpu,
-        virtualization=options.virtualization,
+        virtualization=options.has_el2,
         wiring=Wiring(
             ram=str(ram),
             doorbell=f"path={directory / rundir.DOORBELL}",

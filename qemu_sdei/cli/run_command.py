@@ -112,7 +112,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
         topology=options.topology,
         ram_size=size,
         cpu=options.cpu,
-        virtualization=options.virtualization,
+        virtualization=options.has_el2,
         # Which numbers the descriptors will have is known only then.
         wiring=fd_wiring(str(monitor), ram=3, doorbell=4, console=5, qmp=6),
         reboot=options.command is None,

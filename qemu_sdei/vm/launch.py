@@ -59,7 +59,7 @@ def _launch(
             topology=options.topology,
             ram_size=plan.ram_size,
             cpu=options.cpu,
-            virtualization=options.virtualization,
+            virtualization=options.has_el2,
             wiring=fd_wiring(
                 str(directory / files.MONITOR),
                 ram=ram_fd,

@@ -25,6 +25,8 @@ DIE_WITH_OWNER: Final = "QEMU_SDEI_DIE_WITH_OWNER"
 END: Final = "end"
 CONTINUE: Final = "continue"
 """What `GuestOptions.on_panic` can be."""
+SMC: Final = ("served", "unsupported", "undefined")
+"""What `GuestOptions.smc` can be."""
 SERIES: Final = re.compile(r"\d{1,3}\.\d{1,3}")
 """A series of Debian's kernels."""
 
@@ -184,6 +186,16 @@ class GuestOptions:
     """Device that our own initramfs mounts as root file system, to start the init there, such as "/dev/vda1"."""
     virtualization: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest has EL2 for its own use; Linux then starts there."""
+    hypervisor: bool = field(default=False, metadata=_EVERYWHERE)
+    """The guest runs as under a hypervisor such as KVM: at EL1 above an EL2 that is ours, and calls by HVC."""
+    smc: Literal["served", "unsupported", "undefined"] = field(default="served", metadata=_EVERYWHERE)
+    """What an SMC of such a guest comes to: it is "served" as an HVC is, "unsupported" (NOT_SUPPORTED, whatever it asks
+    for), or an "undefined" instruction. Only with `hypervisor`.
+    """
+    stage2: bool = field(default=True, metadata=_EVERYWHERE)
+    """Whether stage 2 keeps the CPUs of such a guest from the memory of its firmware. Work that needs many different
+    pages is slower by it.
+    """
     sdei: bool = field(default=True, metadata=_EVERYWHERE)
     """False: firmware without SDEI. Its function ids are NOT_SUPPORTED, and nothing announces it."""
     name: str | None = field(default=None, metadata=_NOWHERE)
@@ -256,6 +268,11 @@ class GuestOptions:
     """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
     for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
     """
+
+    @property
+    def has_el2(self) -> bool:
+        """The machine's CPUs have EL2, whose ever it is."""
+        return self.virtualization or self.hypervisor
 
     @property
     def goes_on(self) -> bool:

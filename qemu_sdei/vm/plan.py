@@ -26,6 +26,7 @@ from qemu_sdei.vm.options import (
     DIE_WITH_OWNER,
     END,
     FLAT,
+    SMC,
     GuestOptions,
 )
 from qemu_sdei.vm.qemu_command import HELPER_CARD
@@ -132,6 +133,7 @@ class Plan:
             initrd=None if initrd is None else str(initrd),
             append=self.append,
             tables="acpi" if self.acpi else "dt",
+            conduit="hvc" if self.options.hypervisor else "smc",
             sdei=self.options.sdei,
             ram_base=RAM_BASE,
             ram_size=self.ram_size,
@@ -150,6 +152,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
     if not 1 <= options.smp <= MAX_CPUS:
         raise UsageError(f"{options.smp} vCPUs are not possible: give 1 to {MAX_CPUS}")
     check_topology(options)
+    check_hypervisor(options)
     qemu = find_qemu(None if options.qemu is None else Path(options.qemu))
     padded = options.pad_memory
     if padded is None:
@@ -172,6 +175,18 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
         writable_file(options.trace, "trace")
     check_cpu(options.cpu, qemu.path)
     return qemu.path, size
+
+
+def check_hypervisor(options: GuestOptions) -> None:
+    """Check what EL2 is to be, and what SMC is. Raises `UsageError`."""
+    if options.hypervisor and options.virtualization:
+        raise UsageError("EL2 is the guest's with --virtualization, and ours with --hypervisor: leave out one of them")
+    if options.smc not in SMC:
+        raise UsageError(f"smc {options.smc!r} is not understood: give {', '.join(map(repr, SMC))}")
+    if options.smc != SMC[0] and not options.hypervisor:
+        raise UsageError(f"without a hypervisor a guest calls by SMC: --smc {options.smc} needs --hypervisor")
+    if not options.stage2 and not options.hypervisor:
+        raise UsageError("stage 2 is only there with a hypervisor: --no-stage2 needs --hypervisor")
 
 
 def check_topology(options: GuestOptions) -> None:
@@ -369,6 +384,9 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         ram_path=absolute(ram_path),
         boot=plan.boot_json(initrd),
         virtualization=options.virtualization,
+        hypervisor=options.hypervisor,
+        smc=options.smc,
+        stage2=options.stage2,
         events=absolute(options.events),
         sdei_version=options.sdei_version,
         sdei_vendor=options.sdei_vendor,

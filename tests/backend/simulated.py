@@ -126,15 +126,21 @@ class SimulatedGuest:
     def server(self, services: tuple[Service, ...] = ()) -> Server:
         """A new backend for this guest, as after a restart."""
         ticks = itertools.count()
-        firmware = Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
+        firmware = self._firmware(services)
         bell = SilentDoorbell()
         path = self.journal_path.with_name("trace-ring")
         ring = Ring(path, lambda: self.counter * COUNTER_NS + next(ticks), 1024)
-        server = Server(self.window, bell, firmware, Journal(self.journal_path), ring)  # type: ignore[arg-type]
+        server = self._server_of(bell, firmware, ring)
         firmware.machine.monitor, firmware.boot.proof = self.version, self.proof
         server.rung(0)  # its doorbell cannot fail
         server.begin()
         return server
+
+    def _firmware(self, services: tuple[Service, ...]) -> Firmware:
+        return Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
+
+    def _server_of(self, bell: SilentDoorbell, firmware: Firmware, ring: Ring) -> Server:
+        return Server(self.window, bell, firmware, Journal(self.journal_path), ring)  # type: ignore[arg-type]
 
     def post(self, pe: int, kind: int) -> None:
         """Post what lies in the frame."""
@@ -199,10 +205,7 @@ def serve(server: Server) -> None:
     window = server.window
     while True:
         while window.seq != server.guest.seen:
-            for pe in range(window.nr_cpus):
-                s = window.seq[pe]
-                if s != server.guest.seen[pe]:
-                    server.frame(pe, s)
+            server.drain()
         done = layout.done_word(server.firmware.machine.monitor)
         again = [pe for pe in range(window.nr_cpus) if _goes_on(window, pe, done)]
         if not again:

@@ -105,8 +105,8 @@ class Peek(Service):
 class World:
     """A guest, and the backend that serves it now."""
 
-    def __init__(self, directory: Path, kill: _Kill) -> None:
-        self.guest = SimulatedGuest(2, directory)
+    def __init__(self, directory: Path, kill: _Kill, guest: type[SimulatedGuest] = SimulatedGuest) -> None:
+        self.guest = guest(2, directory)
         self.kill = kill
         self.seen: list[Any] = []
         self.server: Server = self._start()

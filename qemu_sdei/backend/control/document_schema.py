@@ -90,7 +90,7 @@ _OUTSIDE: Final = {
             "window_version": integer(
                 layout.OLDEST, layout.VERSION, "of the frame window's layout, which is that of the guest's EL3 monitor"
             ),
-            "virtualization": boolean("the guest has EL2"),
+            "virtualization": boolean("the CPUs have EL2: the guest's own, or ours where `client_el` is 1"),
         },
         "must be the same on both sides",
     ),

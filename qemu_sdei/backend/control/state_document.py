@@ -44,7 +44,7 @@ def machine_of(config: GuestConfig) -> Document:
         "ram_size": config.ram_size,
         "window": layout.window_base(config.ram_base, config.ram_size),
         "window_version": layout.VERSION,
-        "virtualization": config.virtualization,
+        "virtualization": config.virtualization or config.hypervisor,
     }
 
 

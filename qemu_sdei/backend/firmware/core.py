@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
@@ -33,6 +34,15 @@ def park(frame: memoryview) -> None:
     frame[Word.FLAGS] = PARK
 
 
+class RefusedSmc(Enum):
+    """What a guest finds whose calls go by HVC, and that executes SMC."""
+
+    UNSUPPORTED = "unsupported"
+    """NOT_SUPPORTED, whatever it asked for."""
+    UNDEFINED = "undefined"
+    """There is no such instruction."""
+
+
 class MachineFacts:
     """What the firmware knows of its machine.
 
@@ -43,13 +53,24 @@ class MachineFacts:
         id_registers: ID registers by name, as CPU 0 came out of reset with them.
         epoch: counts resets of the machine.
         kernels: counts kernels that have begun since: more than one, and one has started another (kexec).
+        at_reset: micro-operations for each CPU that comes out of reset: what is to be at EL2 below the guest.
+        smc: what becomes of an SMC of a guest whose calls go by HVC; None: it is a call, too.
     """
 
-    def __init__(self, nr_cpus: int, client_el: int, ram: range | None) -> None:
+    def __init__(
+        self,
+        nr_cpus: int,
+        client_el: int,
+        ram: range | None,
+        at_reset: Sequence[MicroOp] = (),
+        smc: RefusedSmc | None = None,
+    ) -> None:
         """`ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere."""
         self.nr_cpus = nr_cpus
         self.client_el = client_el
         self.ram = ram
+        self.at_reset = tuple(at_reset)
+        self.smc = smc
         self.affinities = [affinity(cpu) for cpu in range(nr_cpus)]
         self.sctlr = int(Word.SCTLR_EL1 if client_el == 1 else Word.SCTLR_EL2)
         self.monitor = layout.VERSION

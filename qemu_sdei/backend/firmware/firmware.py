@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_table import OUTCOME, CallTable
-from qemu_sdei.backend.firmware.core import DAIF, Answer, Core, MachineFacts, Observer, Steps
+from qemu_sdei.backend.firmware.core import DAIF, Answer, Core, MachineFacts, Observer, RefusedSmc, Steps
 from qemu_sdei.backend.firmware.exchange import NOT_SUPPORTED, Exchange
 from qemu_sdei.backend.firmware.gic import LAST_SPI, LOOKED, UART_INTID
 from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
@@ -51,6 +51,9 @@ from qemu_sdei.smccc.service import JournalMode, Service
 STATE_VERSION: Final = 2
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _ESR_UNKNOWN: Final = 0x0200_0000  # EC 0, IL
+_EC: Final = 26
+"""Lowest bit of the exception class in ESR."""
+_SMC: Final = 0x17
 
 
 class Firmware:
@@ -84,19 +87,22 @@ class Firmware:
         services: Sequence[Service] = (),
         boot: Boot | None = None,
         ram: range | None = None,
+        at_reset: Sequence[MicroOp] = (),
+        smc: RefusedSmc | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         selection: Sequence[str] = (),
         smccc_filter: Sequence[str] = (),
     ) -> None:
         """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
+        `at_reset`, `smc`: see `MachineFacts`.
         `entropy`: gives as many random bytes as it is asked for. `selection`, `smccc_filter`: see
         `GuestConfig`.
 
         Raises:
             UsageError: two services want the same functions, or there is no such service to be selected.
         """
-        self.machine = MachineFacts(nr_cpus, client_el, ram)
+        self.machine = MachineFacts(nr_cpus, client_el, ram, at_reset, smc)
         self.dispatcher = Dispatcher(
             profile or MachineDescription.default(),
             self.machine.affinities,
@@ -221,15 +227,27 @@ class Firmware:
     # ---- what ought not to happen -----------------------------------------------------------------------------------
 
     def _exception(self, pe: int, frame: memoryview, regs: memoryview) -> None:
-        """The guest ran into EL3 by something that is no SMC (a register that traps, ...): it gets an Undefined
-        Instruction for it.
+        """The guest ran into EL3 by something that is no call (a register that traps, ...): it gets an Undefined
+        Instruction for it. An SMC that is refused comes here as well.
         """
+        if frame[Word.ESR_EL3] >> _EC == _SMC:
+            self._refused_smc(pe, frame, regs)
+            return
         self.observer.reject(
             pe, f"exception to EL3: ESR {frame[Word.ESR_EL3]:#x} vector {frame[Word.VECTOR]} pc {regs[PC]:#x}"
         )
-        self.exchange.advance(pe, frame, regs, self._undefined(regs), None)
+        self.exchange.advance(pe, frame, regs, self._undefined(regs, regs[PC]), None)
 
-    def _undefined(self, regs: memoryview) -> Steps:
+    def _refused_smc(self, pe: int, frame: memoryview, regs: memoryview) -> None:
+        """The PC is behind the instruction."""
+        self.observer.tell("unknown", pe, function=frame[Word.FUNCTION])
+        if self.machine.smc is RefusedSmc.UNDEFINED:
+            self.exchange.advance(pe, frame, regs, self._undefined(regs, regs[PC] - 4 & _M64), None)
+        else:
+            regs[X0] = NOT_SUPPORTED
+            self.exchange.finish(pe, frame, regs)
+
+    def _undefined(self, regs: memoryview, pc: int) -> Steps:
         two = self.machine.client_el == 2 and regs[PSTATE] & 0xC == 8
         names = "VBAR_EL2 ELR_EL2 SPSR_EL2 ESR_EL2" if two else "VBAR_EL1 ELR_EL1 SPSR_EL1 ESR_EL1"
         vbar, elr, spsr, esr = (SysReg[name] for name in names.split())
@@ -242,7 +260,7 @@ class Firmware:
         else:
             offset = 0x400
         self._answer.ops += [
-            write_sysreg(elr, regs[PC]),
+            write_sysreg(elr, pc),
             write_sysreg(spsr, regs[PSTATE]),
             write_sysreg(esr, _ESR_UNKNOWN),
         ]

@@ -46,6 +46,7 @@ class MachineBoot:
         self.booting = False
         self.proof = 0
         self._machine = core.machine
+        self._answer = core.answer
         self._dispatcher = core.dispatcher
         self._ownership = core.ownership
         self._observer = core.observer
@@ -82,6 +83,7 @@ class MachineBoot:
             return
         self._reset_machine(frame)
         entry = self._loader.load(self._machine.epoch) if self._loader is not None else Entry(0, 0, 0)
+        self._answer.ops += self._machine.at_reset
         self._power.start(0, frame, regs, entry.pc, entry.x0, entry.x1)
 
     def _reset_machine(self, frame: memoryview) -> None:

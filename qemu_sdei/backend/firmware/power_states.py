@@ -6,8 +6,8 @@ from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.core import PARK, Core, park
 from qemu_sdei.backend.firmware.exchange import Exchange
 from qemu_sdei.backend.firmware.notices import Notices
-from qemu_sdei.monitor.layout import AnswerFlag
-from qemu_sdei.monitor.ops import marked
+from qemu_sdei.monitor.layout import AnswerFlag, Word
+from qemu_sdei.monitor.ops import encode, marked
 from qemu_sdei.sdei.context import PC, X0
 from qemu_sdei.services.psci import Power, Psci
 
@@ -113,6 +113,7 @@ class PowerStates:
         if self._psci.power[pe] is Power.ON_PENDING:
             self._dispatcher.kicks.append(pe)
         park(frame)
+        frame[Word.FLAGS] |= encode(frame, self._machine.at_reset)
 
     def stop_broken(self, pe: int, frame: memoryview) -> None:
         """A CPU whose monitor is in trouble stops, the others go on."""

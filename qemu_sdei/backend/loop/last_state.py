@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qemu_sdei import rundir
+from qemu_sdei.backend.firmware.core import RefusedSmc
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.recovery import replay
@@ -29,6 +30,7 @@ def last_state(directory: Path) -> dict[str, Any]:
         client_el=2 if config.virtualization else 1,
         profile=description_of(config),
         sdei=config.sdei,
+        smc=RefusedSmc(config.smc) if config.smc != "served" else None,
         ram=range(config.ram_base, layout.window_base(config.ram_base, config.ram_size)),
         selection=config.selection,
         smccc_filter=config.smccc_filter,

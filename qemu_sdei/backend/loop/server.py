@@ -20,6 +20,7 @@ from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.frame_checks import FrameChecks
 from qemu_sdei.backend.loop.frame_hooks import FrameHooks
 from qemu_sdei.backend.loop.host_errors import HostErrors
+from qemu_sdei.backend.loop.hypervisor_frames import AnswerFrame, HypervisorFrames
 from qemu_sdei.backend.loop.journal import FULL, Journal, Record
 from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
@@ -66,7 +67,17 @@ class Server:
         notifier: aborts and interrupts, for whoever makes them.
     """
 
-    def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware, journal: Journal, ring: Ring) -> None:
+    def __init__(
+        self,
+        window: Window,
+        doorbell: Doorbell,
+        firmware: Firmware,
+        journal: Journal,
+        ring: Ring,
+        *,
+        hypervisor: HypervisorFrames | None = None,
+    ) -> None:
+        """`hypervisor`: what each frame goes through first, of a guest that runs as under a hypervisor."""
         self.guest = guest = ServedGuest(window, firmware, journal)
         self.window = window
         self.firmware = firmware
@@ -86,6 +97,12 @@ class Server:
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
         self.recorder: Recorder | None = None
+        self._answer: AnswerFrame = self.frame
+        self._answer_hooked: AnswerFrame = self.hooks.frame
+        if hypervisor is not None:
+            self._answer = hypervisor.before(self.frame)
+            self._answer_hooked = hypervisor.before_unless(lambda: self.descriptors.paused, self.hooks.frame)
+            window.save |= Save.EL2
         self._each = 0
         """How many want to see each call, also those that are only counted otherwise."""
         window.save |= Save.COUNTER
@@ -200,7 +217,7 @@ class Server:
         for pe in range(self.window.nr_cpus):
             s = self.window.seq[pe]
             if s != self._seen[pe]:
-                self.frame(pe, s)
+                self._answer(pe, s)
 
     def answer(self, pe: int, s: int) -> bool:
         """Answer frame `s` of a PE; returns as `frame`."""
@@ -212,7 +229,7 @@ class Server:
 
     def answer_function(self) -> Callable[[int, int], bool]:
         """What answers the next frames."""
-        return self.hooks.frame if self.descriptors.paused or self.hooks.wanted else self.frame
+        return self._answer_hooked if self.descriptors.paused or self.hooks.wanted else self._answer
 
     def take_over(self, answered: list[int]) -> None:
         """Serve a guest whose state and window were just filled in; `answered` as of the backend before this."""
