@@ -127,7 +127,6 @@ def window() -> str:
         "|---|---|---|---|",
     ]
     cpus, frames = layout.MAX_CPUS, layout.MAX_CPUS * layout.FRAME_SIZE
-    unused = layout.MONITOR_OFFSET + layout.MAX_CPUS * layout.MONITOR_SIZE
     for offset, size, what, writer in (
         (0, len(layout.Header) * 8, "header", "host"),
         (layout.SEQ_OFFSET, cpus * 8, "SEQ, one word a CPU: number of the newest frame that the CPU posted", "monitor"),

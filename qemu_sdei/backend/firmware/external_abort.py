@@ -105,8 +105,10 @@ def obstacle(stand: Stand, wish: int, client_el: int) -> str | None:
     return None
 
 
-def take(stand: Stand, wish: int, address: int, features: CpuFeatures, client_el: int) -> Taken:
-    """What a CPU has that takes an abort where it stands. `obstacle` must have found nothing in the way."""
+def take(stand: Stand, wish: int, address: int, features: CpuFeatures, client_el: int, more: int = 0) -> Taken:
+    """What a CPU has that takes an abort where it stands. `obstacle` must have found nothing in the way, or the abort
+    is one of the guest's own. `more`: further bits of ESR.
+    """
     mode = stand.pstate & MODE_MASK
     if mode & MODE_AARCH32:
         vector = "lower32"
@@ -117,7 +119,7 @@ def take(stand: Stand, wish: int, address: int, features: CpuFeatures, client_el
     same = vector in ("same", "sp0")
     ec = (_SAME if same else _LOWER) + (0 if wish & Wish.FETCH else _DATA)
     has_address = bool(wish & Wish.ADDRESS)
-    esr = ec << 26 | _IL | (0 if has_address else _FNV) | _EXTERNAL
+    esr = ec << 26 | _IL | (0 if has_address else _FNV) | _EXTERNAL | more
     elr_el, spsr_el, esr_el, far_el = (SysReg[f"{name}_EL{client_el}"] for name in ("ELR", "SPSR", "ESR", "FAR"))
     ops = [write_sysreg(elr_el, stand.pc), write_sysreg(spsr_el, stand.pstate), write_sysreg(esr_el, esr)]
     if has_address:

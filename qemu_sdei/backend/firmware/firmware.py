@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_table import OUTCOME, CallTable
-from qemu_sdei.backend.firmware.core import DAIF, Answer, Core, MachineFacts, Observer, RefusedSmc, Steps
+from qemu_sdei.backend.firmware.core import Answer, Core, MachineFacts, Observer, RefusedSmc
 from qemu_sdei.backend.firmware.exchange import NOT_SUPPORTED, Exchange
 from qemu_sdei.backend.firmware.gic import LAST_SPI, LOOKED, UART_INTID
+from qemu_sdei.backend.firmware.guest_exceptions import GuestExceptions
 from qemu_sdei.backend.firmware.interrupt_ownership import Ownership
 from qemu_sdei.backend.firmware.machine_boot import Boot, MachineBoot
 from qemu_sdei.backend.firmware.misbehaviour import Misbehaviour
@@ -28,10 +29,9 @@ from qemu_sdei.backend.firmware.power_control import AnsweredPower
 from qemu_sdei.backend.firmware.power_states import PowerStates
 from qemu_sdei.backend.firmware.quirks import Quirks
 from qemu_sdei.errors import ProtocolError, UsageError
-from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, OpResult, decode, encode, write_sysreg
-from qemu_sdei.sdei.context import PC, PSTATE, X0
+from qemu_sdei.sdei.context import X0
 from qemu_sdei.sdei.dispatcher import Dispatcher
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.sdei.interrupts import FIRST_SPI
@@ -49,11 +49,6 @@ from qemu_sdei.smccc.selection import Selection, parse
 from qemu_sdei.smccc.service import JournalMode, Service
 
 STATE_VERSION: Final = 2
-_M64: Final = 0xFFFF_FFFF_FFFF_FFFF
-_ESR_UNKNOWN: Final = 0x0200_0000  # EC 0, IL
-_EC: Final = 26
-"""Lowest bit of the exception class in ESR."""
-_SMC: Final = 0x17
 
 
 class Firmware:
@@ -129,6 +124,7 @@ class Firmware:
         self.psci = self.registry.find(Psci)
         self.calls = CallTable(self.registry, self.machine, self._answer)
         self.exchange = Exchange(core, self.psci.power)
+        self._exceptions = GuestExceptions(core, self.exchange)
         self.power = PowerStates(core, self.psci, self.exchange, self.notices)
         self.boot = MachineBoot(core, self.psci, self.registry, self.exchange, self.power, boot)
         self.misbehaviour = Misbehaviour(core, self.psci, self.calls, self.exchange)
@@ -164,7 +160,7 @@ class Firmware:
             else:
                 self._continue(pe, frame, regs)
         elif kind == Kind.EXCEPTION:
-            self._exception(pe, frame, regs)
+            self._exceptions.take(pe, frame, regs)
         else:
             self._broken(pe, frame, kind)
 
@@ -225,48 +221,6 @@ class Firmware:
         self.exchange.finish(pe, frame, regs)
 
     # ---- what ought not to happen -----------------------------------------------------------------------------------
-
-    def _exception(self, pe: int, frame: memoryview, regs: memoryview) -> None:
-        """The guest ran into EL3 by something that is no call (a register that traps, ...): it gets an Undefined
-        Instruction for it. An SMC that is refused comes here as well.
-        """
-        if frame[Word.ESR_EL3] >> _EC == _SMC:
-            self._refused_smc(pe, frame, regs)
-            return
-        self.observer.reject(
-            pe, f"exception to EL3: ESR {frame[Word.ESR_EL3]:#x} vector {frame[Word.VECTOR]} pc {regs[PC]:#x}"
-        )
-        self.exchange.advance(pe, frame, regs, self._undefined(regs, regs[PC]), None)
-
-    def _refused_smc(self, pe: int, frame: memoryview, regs: memoryview) -> None:
-        """The PC is behind the instruction."""
-        self.observer.tell("unknown", pe, function=frame[Word.FUNCTION])
-        if self.machine.smc is RefusedSmc.UNDEFINED:
-            self.exchange.advance(pe, frame, regs, self._undefined(regs, regs[PC] - 4 & _M64), None)
-        else:
-            regs[X0] = NOT_SUPPORTED
-            self.exchange.finish(pe, frame, regs)
-
-    def _undefined(self, regs: memoryview, pc: int) -> Steps:
-        two = self.machine.client_el == 2 and regs[PSTATE] & 0xC == 8
-        names = "VBAR_EL2 ELR_EL2 SPSR_EL2 ESR_EL2" if two else "VBAR_EL1 ELR_EL1 SPSR_EL1 ESR_EL1"
-        vbar, elr, spsr, esr = (SysReg[name] for name in names.split())
-        base = yield MicroOp(layout.Op.READ_SYSREG, vbar)
-        mode = regs[PSTATE] & 0x1F
-        if mode & 0x10:
-            offset = 0x600
-        elif mode >> 2 == (2 if two else 1):
-            offset = 0x200 if mode & 1 else 0
-        else:
-            offset = 0x400
-        self._answer.ops += [
-            write_sysreg(elr, pc),
-            write_sysreg(spsr, regs[PSTATE]),
-            write_sysreg(esr, _ESR_UNKNOWN),
-        ]
-        regs[PC] = base.value + offset & _M64
-        regs[PSTATE] = regs[PSTATE] & 0xF000_0000 | (9 if two else 5) | DAIF
-        return None
 
     def _broken(self, pe: int, frame: memoryview, kind: int) -> None:
         """The monitor is in trouble, or somebody wrote into the frame: this CPU stops, the others go on."""
