@@ -12,7 +12,7 @@ from qemu_sdei.backend.firmware.core import RefusedSmc
 from qemu_sdei.hypervisor.el2 import El2
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function
-from tests.backend.simulated import EL1H, ENTRY, RAM_BASE, SYSREGS, serve
+from tests.backend.simulated import EL1H, ENTRY, RAM_BASE, SYSREGS, SimulatedGuest, records, serve
 from tests.backend.simulated_hypervisor import HypervisorGuest
 from tests.backend.test_crash import World, _Kill, scenario
 
@@ -117,3 +117,33 @@ def test_an_undefined_smc_enters_the_guests_vectors(tmp_path: Path, monkeypatch:
     assert pstate & 0x3CF == EL1H
     assert registers[SysReg.ELR_EL1] == ENTRY.pc, "the instruction itself"
     assert registers[SysReg.ESR_EL1] == 0x0200_0000
+
+
+@pytest.mark.parametrize(("syndrome", "ec", "what"), [(0x92000050, 0x25, "write to"), (0x82000005, 0x21, "fetch from")])
+def test_an_access_behind_stage_2_is_an_abort_of_the_guests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syndrome: int, ec: int, what: str
+) -> None:
+    vbar, window = 0xFFFF_8000_0801_0000, 0x7FE1_0000
+    monkeypatch.setitem(SYSREGS, SysReg.VBAR_EL1, vbar)
+    monkeypatch.setitem(SYSREGS, SysReg.FAR_EL2, 0xFFFF_0000_3FE1_0128)
+    monkeypatch.setitem(SYSREGS, SysReg.HPFAR_EL2, window >> 12 << 4)
+    guest, server = booted(tmp_path, None)
+    frame = guest.window.frames[0]
+    pc = frame[Word.PC]
+    guest.enter_el2(0, syndrome, pc)
+    SimulatedGuest.post(guest, 0, Kind.SMC)
+    serve(server)
+    guest.take(0)
+    guest.window.execute(frame, 0)
+    guest.post(0, Kind.OPS)
+    serve(server)
+    _, entered, pstate, *_ = guest.take(0)
+    registers = written(frame)
+    assert (entered, pstate & 0x3CF) == (vbar + 0x200, EL1H)
+    assert registers[SysReg.ELR_EL1] == pc
+    assert registers[SysReg.FAR_EL1] == 0xFFFF_0000_3FE1_0128
+    assert registers[SysReg.ESR_EL1] >> 26 == ec
+    assert registers[SysReg.ESR_EL1] & 0x3F == 0x10, "a synchronous external abort"
+    assert registers[SysReg.ESR_EL1] >> 6 & 1 == (what == "write to")
+    said = [record["why"] for record in records(server) if record["type"] == "reject"]
+    assert any(why.startswith(f"{what} 0x7fe10128, which is not the guest's") for why in said), said

@@ -6,17 +6,32 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qemu_sdei.host.debian import DebianCache
-from qemu_sdei.vm.options import DIE_WITH_OWNER
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.guests import postcopy_works, runtime_directory
 
 _PATIENCE = 3
 """Times as long as on a quiet machine a test may take before it is said to hang."""
 
 os.environ.setdefault(DIE_WITH_OWNER, "1")  # a run of the tests that is killed leaves nothing
+
+
+def _all_above_el2() -> None:
+    """Have each guest of the tests run as under a hypervisor, unless it is to have EL2 itself."""
+    make = GuestOptions.__init__
+
+    def made(self: GuestOptions, **words: Any) -> None:
+        make(self, **words | {"hypervisor": not words.get("virtualization", False)})
+
+    GuestOptions.__init__ = made  # type: ignore[method-assign, assignment]
+
+
+if os.environ.get("QEMU_SDEI_HYPERVISOR"):
+    _all_above_el2()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -77,6 +77,10 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
         (GuestOptions(client="/nonexistent"), "client module /nonexistent"),
         (replace(SELFTEST, client=True), "is no Linux"),
         (replace(SELFTEST, root="/dev/vda"), "is no Linux"),
+        (GuestOptions(hypervisor=True, virtualization=True), "ours with --hypervisor: leave out one"),
+        (GuestOptions(smc="undefined"), "--smc undefined needs --hypervisor"),
+        (GuestOptions(hypervisor=True, smc="trapped"), "'trapped' is not understood: give 'served'"),  # type: ignore[arg-type]
+        (GuestOptions(stage2=False), "--no-stage2 needs --hypervisor"),
         (GuestOptions(kernel="flat:/nonexistent"), "guest binary /nonexistent cannot be read: no such file"),
     ],
 )
