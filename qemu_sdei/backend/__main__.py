@@ -22,6 +22,7 @@ from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.backend.control.state_document import form, machine_of
 from qemu_sdei.backend.firmware.core import RefusedSmc
 from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.backend.loop.event_log import complain
 from qemu_sdei.backend.loop.hypervisor_frames import HypervisorFrames
@@ -29,6 +30,7 @@ from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.backend.reset.choice import loader_for
+from qemu_sdei.backend.reset.el2_loader import El2Loader
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.previous_errors import Stage
@@ -101,7 +103,7 @@ def serve(options: argparse.Namespace) -> int:
         profile=profile,
         sdei=config.sdei,
         services=services,
-        boot=loader_for(BootConfig.from_json(config.boot), window, Announced.of(profile), el2) if config.boot else None,
+        boot=_loader(config, window, Announced.of(profile), el2),
         ram=usable,
         at_reset=el2.at_reset() if el2 is not None else (),
         smc=RefusedSmc(config.smc) if config.smc != "served" else None,
@@ -163,6 +165,14 @@ def serve(options: argparse.Namespace) -> int:
             lifeline.close()
         os.close(lock)
     return 0
+
+
+def _loader(config: GuestConfig, window: Window, announced: Announced, el2: El2 | None) -> Boot | None:
+    """What fills guest RAM at a reset."""
+    if not config.boot:
+        return None
+    loader = loader_for(BootConfig.from_json(config.boot), window, announced)
+    return loader if el2 is None else El2Loader(loader, window, el2)
 
 
 def _meta(config: GuestConfig, firmware: Firmware, ring: Ring) -> dict[str, Any]:

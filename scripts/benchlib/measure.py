@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from qemu_sdei import rundir
 from qemu_sdei.boot import initramfs
@@ -30,7 +30,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import launch, load, migration, tables, trace
+from scripts.benchlib import above_el2, launch, load, migration, tables, trace
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
@@ -42,11 +42,17 @@ Figures = list[dict[str, float]]
 """One entry a round: figure by name, in ns."""
 
 
-def boot_config(append: str, cpus: int = 1) -> BootConfig:
-    """The bench guest, with its command line."""
+def boot_config(append: str, cpus: int = 1, conduit: Literal["smc", "hvc"] = "smc") -> BootConfig:
+    """The bench guest, with its command line. `conduit`: "hvc" for a guest above our EL2."""
     hidden = RAM_BASE + RAM - layout.window_base(RAM_BASE, RAM)
     return BootConfig(
-        kind="flat", kernel="builtin:bench", append=append, ram_size=RAM, hidden_size=hidden, nr_cpus=cpus
+        kind="flat",
+        kernel="builtin:bench",
+        append=append,
+        conduit=conduit,
+        ram_size=RAM,
+        hidden_size=hidden,
+        nr_cpus=cpus,
     )
 
 
@@ -61,20 +67,24 @@ def build_floor(directory: Path) -> Path:
     return out
 
 
-def guest_figures(qemu: str, append: str, name: str, floor: Path | None, tree: Path = ROOT) -> dict[str, float]:
+def guest_figures(
+    qemu: str, append: str, name: str, floor: Path | None, tree: Path = ROOT, conduit: Literal["smc", "hvc"] = "smc"
+) -> dict[str, float]:
     """Median and p99 in ns that the bench guest prints."""
-    with launch.guest(qemu, boot_config(append), floor=floor, checkout=tree) as guest:
+    with launch.guest(qemu, boot_config(append, conduit=conduit), floor=floor, checkout=tree) as guest:
         match = guest.expect(rf"{name}: .*median_ns=(\d+) p99_ns=(\d+)", 60)
         return {"median": float(match[1]), "p99": float(match[2])}
 
 
-def inject_python(qemu: str, count: int, cpus: int, tree: Path = ROOT) -> dict[str, float]:
+def inject_python(
+    qemu: str, count: int, cpus: int, tree: Path = ROOT, conduit: Literal["smc", "hvc"] = "smc"
+) -> dict[str, float]:
     """Latencies of `inject` into an idle guest, as the backend measures them: trigger to handler entry, and to
     COMPLETE.
     """
     entry: list[float] = []
     complete: list[float] = []
-    with launch.guest(qemu, boot_config(f"mode=idle smp={cpus}", cpus), checkout=tree) as guest:
+    with launch.guest(qemu, boot_config(f"mode=idle smp={cpus}", cpus, conduit), checkout=tree) as guest:
         guest.expect("idle: ready", 20)
         with ControlClient(guest.directory / rundir.CONTROL) as client:
             for _ in range(count):
@@ -255,6 +265,25 @@ def measure_injections(qemu: str, floor: Path, rounds: int, scale: int, table: T
             table.add_medians(f"inject into vCPU {cpus - 1}: {key.replace('_', ' ')}", key, python, c, aim)
 
 
+def measure_above_el2(qemu: str, rounds: int, scale: int, table: Table) -> None:
+    """The hot paths of a guest above our EL2, which calls by HVC, beside those of one that calls by SMC."""
+    conduits: tuple[Literal["hvc"], Literal["smc"]] = ("hvc", "smc")
+    for label, append, key, _ in paths(scale):
+        found: dict[str, Figures] = {"hvc": [], "smc": []}
+        for n in range(rounds):
+            say(f"{label}, round {n + 1} of {rounds}")
+            for conduit in conduits if n % 2 == 0 else conduits[::-1]:
+                found[conduit].append(guest_figures(qemu, append, key, None, conduit=conduit))
+        table.add_medians(f"{label}: median", "median", found["hvc"], found["smc"])
+    injected: dict[str, Figures] = {"hvc": [], "smc": []}
+    for n in range(rounds):
+        say(f"inject, round {n + 1} of {rounds}")
+        for conduit in conduits:
+            injected[conduit].append(inject_python(qemu, 300 // scale, 2, conduit=conduit))
+    for key in ("entry_median", "complete_median"):
+        table.add_medians(f"inject into vCPU 1: {key.replace('_', ' ')}", key, injected["hvc"], injected["smc"])
+
+
 def measure_load(qemu: str, rounds: int, table: Table) -> None:
     """What events cost a Linux that handles them."""
     for cpus in (1, 2, 4):
@@ -288,6 +317,9 @@ def main() -> int:
         help="measure the hot paths of another checkout in turns with this one's instead",
     )
     parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
+    parser.add_argument(
+        "--hypervisor", action="store_true", help="only what --hypervisor costs: calls by HVC, and work above stage 2"
+    )
     options = parser.parse_args()
     if options.boot and options.quick:
         parser.error("--quick leaves out the boots, --boot all but the boots: give one of them")
@@ -304,6 +336,11 @@ def main() -> int:
             measure_against(options.qemu, rounds, scale, (ROOT, tree), table, ("<= 1.20x", "<= 1.10x"))
         trace.measure_file(rounds, say, table.add)
         trace.measure_explain(say, table.add)
+        return finish(table, options.json)
+    if options.hypervisor:
+        table = Table(("HVC", "SMC"))
+        measure_above_el2(options.qemu, rounds, scale, table)
+        above_el2.measure(options.qemu, rounds, say, table.add)
         return finish(table, options.json)
     table = Table()
     if options.load:

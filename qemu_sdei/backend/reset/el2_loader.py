@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.boot.config import Entry
 from qemu_sdei.hypervisor.el2 import El2
 from qemu_sdei.monitor.ops import MicroOp
 from qemu_sdei.monitor.window import Window
 
 
-class LoadsGuest(Protocol):
-    """What loads the guest itself: see `machine_boot.Boot`."""
-
-    def begin(self, again: bool) -> list[MicroOp]:
-        """See `Boot`."""
-
-    def proceed(self, frame: memoryview) -> list[MicroOp]:
-        """See `Boot`."""
-
-    def load(self, epoch: int) -> Entry:
-        """See `Boot`."""
-
-
 class El2Loader:
     """Loads EL2, and then what `loader` loads."""
 
-    def __init__(self, loader: LoadsGuest, window: Window, el2: El2) -> None:
+    def __init__(self, loader: Boot, window: Window, el2: El2) -> None:
         self._loader = loader
         self._window = window
         self._el2 = el2
