@@ -13,7 +13,9 @@ import pytest
 from scripts.benchlib import trace
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = [ROOT / name for name in ("scripts/setup.sh", "scripts/demo", "scripts/test", ".ci/run")]
+SCRIPTS = [
+    ROOT / name for name in ("scripts/setup.sh", "scripts/demo", "scripts/test", "scripts/crash-kernel", ".ci/run")
+]
 BASE = ("basename", "bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "realpath", "sh", "touch", "true")
 """What the scripts may use of a bare machine, besides the tools that they look for."""
 

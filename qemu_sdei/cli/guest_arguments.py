@@ -99,7 +99,11 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="arm64 Image, or flat:FILE for a binary that is none (default: Debian's stock kernel)",
     )
-    group.add_argument("--series", metavar="S", help="which of Debian's kernels, such as 6.1 or 6.12")
+    group.add_argument(
+        "--series",
+        metavar="S",
+        help="which of Debian's kernels, such as 6.1 or 6.12; own-7.3: the kernel that scripts/crash-kernel built",
+    )
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
     group.add_argument("--append", default="", metavar="WORDS", help="added to the kernel command line")
@@ -187,7 +191,7 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         default=False,
         metavar="KERNEL",
         help="have a capture kernel ready for a panic, which brings a vmcore here and powers off; KERNEL: a file, or a "
-        "series of Debian's such as 6.12 (default: the same kernel)",
+        "series as of --series (default: the same kernel)",
     )
     group.add_argument(
         "--crashkernel", metavar="M", help="memory for the capture kernel (default: half of RAM, 512M at most)"

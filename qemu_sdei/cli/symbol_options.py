@@ -25,7 +25,7 @@ def add_symbol_options(parser: argparse.ArgumentParser) -> None:
         help="show code addresses as function+0x1c/0x80 [module]: symbols are in a vmlinux, a kernel Image, a "
         "System.map, a module (.ko), a copy of the guest's /proc/kallsyms or /proc/modules, or in a directory with "
         "such files; FILE@0xADDRESS says where it lies. May be given several times. For a running guest the default is "
-        "the kernel that it was booted with; `none`: numbers",
+        "the kernel that it was booted with (its vmlinux, if scripts/crash-kernel built it); `none`: numbers",
     )
     parser.add_argument(
         "--symbols-force", action="store_true", help="use symbols of another build than the guest's kernel is of"
@@ -46,6 +46,7 @@ def symbols_of(
     Raises:
         UsageError: a file cannot be read, or has no symbols.
     """
+    from qemu_sdei.host import own_kernels
     from qemu_sdei.symbols.sources import Sources, image_build_id, load, load_image
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
@@ -59,6 +60,9 @@ def symbols_of(
         if image is not None and sources.build_id is None:
             sources.build_id = image_build_id(image)
     else:
+        better = None if image is None else own_kernels.vmlinux_of(image)
+        if better is not None:
+            return Symbolizer(load([str(better)]), force=args.symbols_force, tell=tell)
         kernel = None if image is None else load_image(image)
         if kernel is None:
             return None

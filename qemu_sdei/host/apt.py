@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.host.apt_sources import Stanza, debian_stanzas, parse_deb822, parse_one_line
+from qemu_sdei.host.apt_sources import Stanza, debian_stanzas, of_suite, parse_deb822, parse_one_line
 
 Progress = Callable[[str], None]
 
@@ -37,8 +37,10 @@ class Apt:
     LISTS_AGE: Final = 12 * 3600.0
     """Seconds for which package lists are taken as they are."""
 
-    def __init__(self, directory: Path, architecture: str, progress: Progress) -> None:
+    def __init__(self, directory: Path, architecture: str, progress: Progress, *, suite: str | None = None) -> None:
+        """`suite`: of the same archive, such as "trixie-backports"; None: those of the running release."""
         self._directory = directory
+        self._suite = suite
         self._architecture = architecture
         self._progress = progress
         self._config = directory / "apt.conf"
@@ -57,8 +59,9 @@ class Apt:
                 return False
         except OSError:
             pass
-        self._progress(f"getting Debian's package lists ({self._architecture})")
-        self._apt(["update"], f"Debian's package lists ({self._architecture}) cannot be had")
+        lists = f"Debian's package lists ({self._architecture if self._suite is None else self._suite})"
+        self._progress(f"getting {lists}")
+        self._apt(["update"], f"{lists} cannot be had")
         stamp.touch()
         return True
 
@@ -101,6 +104,8 @@ class Apt:
         if missing := [name for name in tools if shutil.which(name) is None]:
             raise UsageError(f"nothing of Debian's can be downloaded, there is no {missing[0]} here: {WHAT_ELSE}")
         stanzas = debian_stanzas(_user_sources(), _codename())
+        if self._suite is not None:
+            stanzas = of_suite(stanzas, self._suite)
         if not stanzas:
             raise UsageError(f"your apt configuration has no Debian package source for this release: {WHAT_ELSE}")
         root = self._directory

@@ -88,6 +88,14 @@ def debian_stanzas(sources: Iterable[Stanza], codename: str) -> list[Stanza]:
     return []
 
 
+def of_suite(stanzas: Iterable[Stanza], suite: str) -> list[Stanza]:
+    """The same archive's `suite`, such as "trixie-backports", which the user's own sources need not have; security
+    updates come from an archive of their own, and are left out.
+    """
+    archives = [stanza for stanza in stanzas if not any("security" in word for word in stanza.words("Suites"))]
+    return [Stanza(stanza.fields | {"Suites": suite}) for stanza in archives[:1]]
+
+
 def _usable(stanza: Stanza) -> bool:
     return (
         "deb" in stanza.words("Types")

@@ -2,7 +2,7 @@
 
 For a Debian kernel three packages of the image's very version are needed; none of them is installed: the headers of the
 flavour, the common headers, and kbuild, which holds the build's own programs and so is of the host's architecture.
-For any other kernel its build tree is needed (`build_for`).
+A kernel of `scripts/crash-kernel` has its own beside it (`build_own`); any other needs its build tree (`build_for`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import Final
 
 from qemu_sdei import paths
 from qemu_sdei.errors import UsageError
-from qemu_sdei.guestcompile import CROSS_VARIABLE, find_compiler
+from qemu_sdei.host import kernel_toolchain
 from qemu_sdei.host.apt import WHAT_ELSE
 from qemu_sdei.host.debian import DebianCache, KernelFiles
+from qemu_sdei.host.own_kernels import OwnKernel
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.host.unpack import Unpacked, read_sums, sha256, write_sums
 
@@ -59,10 +60,24 @@ def build(cache: DebianCache, kernel: KernelFiles, progress: Progress = no_progr
             return target
         # Without a checksum: built by an older version of this program.
         progress(f"{target} {'has no checksum' if known is None else 'is damaged'}: building it again")
-    toolchain = _toolchain("dpkg-deb")
+    toolchain = kernel_toolchain.find("the client module", "dpkg-deb")
     with _work_directory() as work:
         tree = _headers(cache, kernel, Path(work))
         return _compile(tree, kernel.release, toolchain, Path(work), target, progress)
+
+
+def build_own(kernel: OwnKernel, progress: Progress = no_progress) -> Path:
+    """The module for a kernel of `scripts/crash-kernel`: beside it in the cache, else built now.
+
+    Raises:
+        UsageError: make or the cross compiler is missing, or the module does not build.
+    """
+    target = kernel.directory / "modules" / _digest() / f"{NAME}.ko"
+    if target.is_file() and read_sums(target.parent).get(target.name) == sha256(target):
+        return target
+    toolchain = kernel_toolchain.find("the client module")
+    with _work_directory() as work:
+        return _compile(kernel.tree, kernel.description.release, toolchain, Path(work), target, progress)
 
 
 def build_for(kdir: str | Path, target: str | Path, progress: Progress = no_progress) -> Path:
@@ -75,7 +90,7 @@ def build_for(kdir: str | Path, target: str | Path, progress: Progress = no_prog
     """
     tree = paths.resolved(kdir)
     release = _release(tree)
-    toolchain = _toolchain()
+    toolchain = kernel_toolchain.find("the client module")
     with _work_directory() as work:
         return _compile(tree, release, toolchain, Path(work), paths.resolved(target), progress)
 
@@ -91,32 +106,6 @@ def _digest() -> str:
     for name, data in sources().items():
         digest.update(f"{name} {len(data)}\n".encode() + data)
     return digest.hexdigest()[:16]
-
-
-def _toolchain(*more: str) -> tuple[str, str]:
-    """The C compiler, and the prefix of its companions such as strip.
-
-    Raises:
-        UsageError: there is none, it is no GCC, or make or one of `more` is missing.
-    """
-    compiler = find_compiler()
-    missing = [] if compiler else ["a GCC for AArch64"]
-    missing += [tool for tool in ("make", *more) if shutil.which(tool) is None]
-    if missing:
-        raise UsageError(
-            f"the client module cannot be built without {' and '.join(missing)} "
-            "(Debian: apt-get install make dpkg gcc-aarch64-linux-gnu)"
-        )
-    assert compiler is not None
-    found = re.fullmatch(r"(.*/aarch64-[\w.-]+-)gcc[\d.-]*", compiler.path)
-    if found is None or compiler.is_clang:
-        raise UsageError(
-            f"{compiler.path} cannot build a kernel module: a cross GCC is needed (Debian: apt-get install "
-            f"gcc-aarch64-linux-gnu; {CROSS_VARIABLE} names another one)"
-        )
-    if shutil.which(f"{found[1]}strip") is None:
-        raise UsageError(f"{found[1]}strip is missing: install the binutils of {compiler.path}")
-    return compiler.path, found[1]
 
 
 def _check_path(path: Path, what_to_do: str) -> None:

@@ -17,7 +17,7 @@ from qemu_sdei.boot.image import MIB, KernelImage
 from qemu_sdei.boot.load_addresses import BLOCK, plan
 from qemu_sdei.config import RAM_BASE, parse_size
 from qemu_sdei.errors import UsageError
-from qemu_sdei.host import kernel_drivers
+from qemu_sdei.host import kernel_drivers, own_kernels
 from qemu_sdei.vm.devices import part_of
 from qemu_sdei.vm.options import SERIES, GuestOptions
 
@@ -114,6 +114,8 @@ def find(
     found: KernelFiles | str
     if options.kdump is True:
         found = first
+    elif own_kernels.is_own(str(options.kdump)):
+        found = str(own_kernels.kernel(str(options.kdump)).image)
     elif SERIES.fullmatch(str(options.kdump)):
         found = cache.kernel(str(options.kdump))
     else:

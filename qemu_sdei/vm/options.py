@@ -27,8 +27,8 @@ CONTINUE: Final = "continue"
 """What `GuestOptions.on_panic` can be."""
 SMC: Final = ("served", "unsupported", "undefined")
 """What `GuestOptions.smc` can be."""
-SERIES: Final = re.compile(r"\d{1,3}\.\d{1,3}")
-"""A series of Debian's kernels."""
+SERIES: Final = re.compile(r"(?:own-)?\d{1,3}\.\d{1,3}")
+"""A series of Debian's kernels, or of those that were built here (`qemu_sdei.host.own_kernels`)."""
 
 
 class Goes(Enum):
@@ -130,7 +130,9 @@ class GuestOptions:
     entered at its first byte; None: Debian's stock kernel.
     """
     series: str | None = field(default=None, metadata=_SAVED)
-    """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. Only without `kernel`."""
+    """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. "own-7.3": the kernel that
+    `scripts/crash-kernel` built. Only without `kernel`.
+    """
     initrd: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""
     busybox: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
@@ -246,7 +248,7 @@ class GuestOptions:
     "continue" waits for what comes after it, such as a capture kernel, whose boot is one of its own.
     """
     kdump: bool | str | Path = field(default=False, metadata=_option(Goes.SAVED, roots=_kdump))
-    """Have a capture kernel ready for when the kernel panics: True: the same kernel; a file; or a series of Debian's,
+    """Have a capture kernel ready for when the kernel panics: True: the same kernel; a file; or what `series` can be,
     such as "6.12". It brings the memory of the kernel that crashed to `vmcore`, and powers off: `Guest.wait_vmcore`.
     With it a panic is as `on_panic="continue"` has it.
     """

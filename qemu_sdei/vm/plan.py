@@ -16,7 +16,7 @@ from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.smccc import call_filter, selection
-from qemu_sdei.vm import capture_kernel
+from qemu_sdei.vm import capture_kernel, linux_kernel
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.devices import Devices, devices
@@ -32,7 +32,6 @@ from qemu_sdei.vm.options import (
 from qemu_sdei.vm.qemu_command import HELPER_CARD
 
 if TYPE_CHECKING:
-    from qemu_sdei.host.debian import KernelFiles
     from qemu_sdei.sdei.machine_description import MachineDescription
 
 _MIB: Final = 1 << 20
@@ -270,24 +269,17 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         from qemu_sdei.host.debian import DebianCache
 
         cache = DebianCache(progress=progress)
-        first: KernelFiles | str
-        if kernel is None:
-            first = files = cache.kernel(options.series)
-            kernel = str(files.image)
-            if initrd is None and (attached.seen or options.root):
-                driver_folder = cache.drivers(files)
-            if options.client is True:
-                from qemu_sdei.host import client_module as module
-
-                client = module.build(cache, files, progress)
-        else:
-            first = kernel
-            if options.client is True:
-                raise UsageError(
-                    "the client module is built for Debian's kernels: with --kernel name its file, --client FILE"
-                )
+        booted = linux_kernel.find(
+            options,
+            kernel,
+            cache,
+            drivers=initrd is None and bool(attached.seen or options.root),
+            progress=progress,
+        )
+        kernel, driver_folder = str(booted.image), booted.drivers
+        client = booted.client or client
         if options.kdump is not False:
-            capture = capture_kernel.find(options, cache, first, append, size)
+            capture = capture_kernel.find(options, cache, booted.debian or kernel, append, size)
             append += f" crashkernel={capture.reserved // _MIB}M"
         if initrd is None:
             busybox = given_busybox or cache.busybox()
