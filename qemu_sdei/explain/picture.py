@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from qemu_sdei.errors import ProtocolError
+from qemu_sdei.monitor.sysregs import active_priorities
 from qemu_sdei.sdei.transitions import BIT_ENABLED, BIT_REGISTERED, BIT_RUNNING, STATE_NAMES
 
 Record = dict[str, Any]
@@ -18,6 +19,8 @@ _D, _A, _I, _F = 1 << 9, 1 << 8, 1 << 7, 1 << 6
 _AARCH32: Final = 1 << 4
 _PRIORITY_BITS: Final = 3
 """Each bit of ICC_AP1R0_EL1 is one of 32 priorities that differ by 8."""
+_KICKS: Final = 1
+"""The highest priority, in ICC_AP0R0_EL1."""
 
 
 def no_name(address: int) -> str | None:
@@ -62,10 +65,14 @@ class Where:
         """Priorities of interrupts that were acknowledged and not ended, as Non-secure software sees them (0xa0 is
         Linux's), the highest first.
         """
-        active = self.registers.get("ICC_AP1R0_EL1", 0)
-        secure = [n << _PRIORITY_BITS for n in range(32) if active >> n & 1]
-        # Non-secure software sees the lower half of all priorities, spread over the whole (IHI 0069, 4.8.6).
-        return tuple((priority << 1) & 0xFF if priority & 0x80 else priority for priority in secure)
+        return active_priorities(self.registers.get("ICC_AP1R0_EL1", 0))
+
+    @property
+    def firmwares_own_active(self) -> bool:
+        """A priority of a secure interrupt is active (ICC_AP0R0_EL1), other than that of the firmware's own kicks, by
+        one of which this was seen: no interrupt of the guest is signalled.
+        """
+        return bool(self.registers.get("ICC_AP0R0_EL1", 0) & ~_KICKS)
 
     @property
     def priority_masked(self) -> bool:

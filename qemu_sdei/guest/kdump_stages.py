@@ -63,6 +63,8 @@ class Reached:
     """Since the crash was seen; 0 before it."""
     note: str = ""
     """What is worth knowing: the panic's message, which vCPUs run."""
+    vcpus: tuple[int, ...] = ()
+    """Of `SDEI`: those that the capture kernel runs on."""
 
 
 @dataclass

@@ -198,9 +198,9 @@ class KdumpWatch:
         if len(vcpus) < wanted:
             where += f", of {wanted} that were wanted"
         if not options.sdei:
-            self._reach(Stage.SDEI, f"the firmware has none; {where}")
+            self._reach(Stage.SDEI, f"the firmware has none; {where}", vcpus)
         elif version != "none" and not any(pe["masked"] or pe["running"] for pe in pes):
-            self._reach(Stage.SDEI, f"{version}; {where}")
+            self._reach(Stage.SDEI, f"{version}; {where}", vcpus)
 
     def _look(self, fresh: bool) -> None:
         """At what the console does not tell, or others tell better."""
@@ -242,7 +242,7 @@ class KdumpWatch:
         except SdeiError:
             return None  # it hangs, or has just ended
 
-    def _reach(self, stage: Stage, note: str = "") -> None:
+    def _reach(self, stage: Stage, note: str = "", vcpus: tuple[int, ...] = ()) -> None:
         """A stage is reached, and those before it that it implies and that nobody may have seen."""
         for each in Stage:
             if each not in self.stages and (each is stage or each in _IMPLIED.get(stage, _ALL)):
@@ -250,7 +250,9 @@ class KdumpWatch:
                     self._crashed_at = time.monotonic()
                 since = time.monotonic() - self._crashed_at if self._crashed_at else 0.0
                 self._news = time.monotonic()
-                reached = self.stages.reached[each] = Reached(each, since, note if each is stage else "")
+                reached = self.stages.reached[each] = (
+                    Reached(each, since, note, vcpus) if each is stage else Reached(each, since)
+                )
                 if self._listener.stage is not None:
                     self._listener.stage(reached)
 

@@ -186,6 +186,17 @@ FAMILIES: Final = {
     SysReg.ICH_LR0_EL2: 16,
 }
 """These are the first of so many, whose numbers follow."""
+_PRIORITY_BITS: Final = 3
+"""Each bit of ICC_AP1R0_EL1 is one of 32 priorities that differ by 8."""
 READ_ONLY: Final = frozenset((SysReg.CNTPCT_EL0, SysReg.ISR_EL1, SysReg.SCR_EL3, SysReg.CPTR_EL3))
 """The monitor takes no write to these: they are no state, or its own."""
 SYSREG_NUMBERS: Final = frozenset(first + n for first in SysReg for n in range(FAMILIES.get(first, 1)))
+
+
+def active_priorities(ap1r0: int) -> tuple[int, ...]:
+    """Priorities that are active by ICC_AP1R0_EL1, as Non-secure software sees them (0xa0 is Linux's), the highest
+    first: ICC_RPR_EL1 is the first of them. Such software sees the lower half of all priorities, spread over the whole
+    (IHI 0069, 4.8.6).
+    """
+    secure = [n << _PRIORITY_BITS for n in range(32) if ap1r0 >> n & 1]
+    return tuple((priority << 1) & 0xFF if priority & 0x80 else priority for priority in secure)

@@ -183,6 +183,18 @@ class Columns:
         summary = f": {record['summary']}" if record.get("summary") else ""
         return f"firmware profile {record['profile']}, rules={record.get('rules', '?')}{summary}"
 
+    def _priorities(self, record: Record) -> str:
+        where = {"cpu-on": "CPU_ON", "wake": "a wake-up", "kernel": "another kernel's begin"}.get(record["at"], record["at"])
+        shown = ", ".join(_number(priority) for priority in record["active"])
+        state = f"priority {shown} is active" if shown else "no priority is active"
+        words = f"at {where} {state} (ICC_AP1R0_EL1 {_number(record['ap1r0'])})"
+        if record["then"] is None:
+            return words
+        words += ": an interrupt was acknowledged and never ended"
+        if record["then"] == "kept":
+            return f"{words} -> left so, the CPU takes no interrupt of this priority or below"
+        return f"{words} -> the firmware ends it"
+
     def _reject(self, record: Record) -> str:
         more = {name: value for name, value in record.items() if name != "why"}
         return f"{record['why']} {_fields(self, more)}"
@@ -224,6 +236,7 @@ _WRITERS: Final[dict[str, Callable[[Columns, Record], str]]] = {
     "migration": Columns._migration,
     "misbehaved": Columns._misbehaved,
     "firmware": Columns._firmware,
+    "priorities": Columns._priorities,
     "reject": Columns._reject,
     "unknown": Columns._unknown,
     "dropped": Columns._dropped,

@@ -42,7 +42,7 @@ _ESR: Final = At.DATA + Word.ESR_EL3 - Word.KIND
 _AS_THEY_ARE: Final = frozenset(
     (
         *("reject", "backend", "migration", "injection", "ras", "notification", "undelivered", "trigger"),
-        *("misbehaved", "firmware"),
+        *("misbehaved", "firmware", "priorities"),
     )
 )
 """Notes whose names are types of records, with the fields that they have."""

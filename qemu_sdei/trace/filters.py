@@ -14,7 +14,8 @@ Filter = Callable[[Record], bool]
 _EVENT_TYPES: Final = frozenset(("transition", "trigger", "undelivered", "injection"))
 TYPES: Final = (
     *("call", "frame", "transition", "trigger", "undelivered", "power", "counted", "kernel", "boot", "backend"),
-    *("migration", "injection", "ras", "notification", "reject", "note", "dropped", "ftrace"),
+    *("migration", "injection", "ras", "notification", "misbehaved", "firmware", "priorities"),
+    *("reject", "note", "dropped", "ftrace"),
 )
 _UNITS: Final = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "m": 60.0, "h": 3600.0}
 _FORMS: Final = "call, event or another type; or vcpu=N, function=NAME, event=N, result=CODE, type=TYPE"

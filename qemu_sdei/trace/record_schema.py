@@ -277,6 +277,24 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         },
         ("rules", "summary"),
     ),
+    "priorities": (
+        "A CPU comes up, or another kernel begins on it, with interrupts active at its GIC interface: they were "
+        "acknowledged and never ended. A second one, without `then`, says what is left when the firmware has ended them",
+        {
+            "at": _one_of("cpu-on", "wake", "kernel", about="CPU_ON, the end of a power-down, a kernel by kexec"),
+            "ap1r0": ref("word", "ICC_AP1R0_EL1, read at EL3"),
+            "active": array(
+                integer(0, 255),
+                about="the priorities, as Non-secure software sees them; ICC_RPR_EL1 has the first",
+            ),
+            "then": _or_null(
+                text(),
+                "`ended`: by the firmware, at once; `kept`: it leaves them so (a [firmware profile]"
+                "(firmware-profiles.md)); null: this is after that",
+            ),
+        },
+        (),
+    ),
     "reject": (
         "Something was not as it must be: a hostile or broken guest, or a service's fault",
         {"why": text()},

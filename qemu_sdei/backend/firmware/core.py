@@ -12,6 +12,7 @@ from qemu_sdei.backend.firmware.quirks import Quirks
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import AnswerFlag, Word
 from qemu_sdei.monitor.ops import MicroOp
+from qemu_sdei.monitor.sysregs import active_priorities
 from qemu_sdei.sdei.dispatcher import Dispatcher
 
 Steps = Generator[Any, Any, Any]
@@ -120,6 +121,15 @@ class Observer:
         """Something has happened."""
         if self.note is not None:
             self.note(name, pe, **details)
+
+    def priorities(self, pe: int, occasion: str, ap1r0: int, *, keeps: bool | None = None) -> None:
+        """What priorities are active at the GIC of a CPU at an `occasion` ("cpu-on", "wake", "kernel"), by
+        ICC_AP1R0_EL1; whether the firmware is going to leave them so. None: it has ended them.
+        """
+        if self.note is not None:
+            then = None if keeps is None else "kept" if keeps else "ended"
+            active = list(active_priorities(ap1r0))
+            self.note("priorities", pe, at=occasion, ap1r0=ap1r0, active=active, then=then)
 
     def reject(self, pe: int, why: str) -> None:
         """Something was not as it must be."""

@@ -61,10 +61,22 @@ class AnsweredPower:
         """
         self._machine.kernels += 1
         self._observer.tell("kernel", pe, kernel=self._machine.kernels)
-        hooks = self._quirks.hooks
-        if self._machine.kernels < 2 or (hooks is not None and hooks.kernel_keeps_priorities(pe)):
+        if self._machine.kernels < 2:
             return None
-        return _drop_priorities()
+        hooks = self._quirks.hooks
+        return self._priorities(pe, hooks is not None and hooks.kernel_keeps_priorities(pe))
+
+    def _priorities(self, pe: int, keeps: bool) -> Steps:
+        """What Linux does itself as it boots, by a write to ICC_AP1R0_EL1 that QEMU ignores where there is an EL3."""
+        found = yield read_sysreg(SysReg.ICC_AP1R0_EL1)
+        ends = power_down.ends(found.value)
+        if ends:
+            self._observer.priorities(pe, "kernel", found.value & 0xFFFF_FFFF, keeps=keeps)
+        if ends and not keeps:
+            done = yield ends
+            if ends[-1].argument == SysReg.ICC_AP1R0_EL1:
+                self._observer.priorities(pe, "kernel", done[-1].value & 0xFFFF_FFFF)
+        return None
 
     def system_off(self) -> None:
         """See `PowerControl`."""
@@ -80,12 +92,3 @@ class AnsweredPower:
         self._answer.ops.append(write_phys(gpio + (4 << pin), 1 << pin, 4))  # GPIODATA, masked by the address
         self._answer.flags |= PARK
         self._observer.tell(what, 0)
-
-
-def _drop_priorities() -> Steps:
-    """What Linux does itself as it boots, by a write to ICC_AP1R0_EL1 that QEMU ignores where there is an EL3."""
-    found = yield read_sysreg(SysReg.ICC_AP1R0_EL1)
-    ends = power_down.ends(found.value)
-    if ends:
-        yield ends
-    return None

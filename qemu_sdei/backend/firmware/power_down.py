@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Final
 
 from qemu_sdei.backend.firmware.gic import redistributor_reset
-from qemu_sdei.monitor.layout import FAMILIES, MAX_OPS, SysReg
+from qemu_sdei.monitor.layout import FAMILIES, MAX_OPS, OP_WORDS, Op, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, clear_sysregs, decode, mark_of, marked, read_sysreg, write_sysreg
 
 R = SysReg
@@ -114,14 +114,30 @@ def drop(frame: memoryview) -> list[MicroOp]:
 
     QEMU ignores a write to ICC_AP1R0_EL1 where there is an EL3, from EL3 as well. An end of interrupt drops one.
     """
-    found = ends(decode(frame, 1)[0].value)
+    found = ends(active_at(frame))
     return [marked(found[0], Step.DROP), *found[1:]] if found else []
 
 
+def active_at(frame: memoryview) -> int:
+    """ICC_AP1R0_EL1, as the frame of `look` brings it."""
+    return decode(frame, 1)[0].value & _HALF_OF_PRIORITIES
+
+
 def ends(active: int) -> list[MicroOp]:
-    """What ends the priorities of ICC_AP1R0_EL1's value."""
+    """What ends the priorities of ICC_AP1R0_EL1's value, and says what is left, if that fits in."""
     count = min((active & _HALF_OF_PRIORITIES).bit_count(), MAX_OPS)
-    return [write_sysreg(R.ICC_EOIR1_EL1, _INTID)] * count
+    last = [read_sysreg(R.ICC_AP1R0_EL1)] if 0 < count < MAX_OPS else []
+    return [write_sysreg(R.ICC_EOIR1_EL1, _INTID)] * count + last
+
+
+def left_at(frame: memoryview) -> int | None:
+    """ICC_AP1R0_EL1 after `drop`, as its frame brings it; None: it does not."""
+    for at, result in zip(range(Word.OPS, Word.OPS + OP_WORDS * MAX_OPS, OP_WORDS), decode(frame, MAX_OPS), strict=True):
+        if (frame[at] & 0xFF, frame[at + 1]) == (Op.READ_SYSREG, R.ICC_AP1R0_EL1):
+            return result.value & _HALF_OF_PRIORITIES
+        if frame[at + 1] != R.ICC_EOIR1_EL1:
+            break
+    return None
 
 
 def wait() -> list[MicroOp]:

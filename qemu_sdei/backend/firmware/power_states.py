@@ -65,9 +65,15 @@ class PowerStates:
         """
         exchange, machine = self._exchange, self._machine
         pending = self._psci.power[pe] is Power.ON_PENDING
-        if step == power_down.Step.LOOK and (ops := power_down.drop(frame)) and not self._keeps(pe, not pending):
-            exchange.repost(frame, ops)
-            return
+        occasion = "cpu-on" if pending else "wake"
+        if step == power_down.Step.LOOK and (ops := power_down.drop(frame)):
+            keeps = self._keeps(pe, not pending)
+            self._observer.priorities(pe, occasion, power_down.active_at(frame), keeps=keeps)
+            if not keeps:
+                exchange.repost(frame, ops)
+                return
+        if step == power_down.Step.DROP and (left := power_down.left_at(frame)) is not None:
+            self._observer.priorities(pe, occasion, left)
         if step in (power_down.Step.LOOK, power_down.Step.DROP) and not pending:
             exchange.repost(frame, power_down.wait(), AnswerFlag.WFI)
             return

@@ -23,7 +23,7 @@ from qemu_sdei.monitor.ops import decode, encode, mark_of, marked, read_sysreg
 MARK: Final = 0xB0
 """Of the first micro-operation of a look; `power_down.Step` has others."""
 _COMMON: Final = (
-    *(SysReg.ICC_AP1R0_EL1, SysReg.ICC_PMR_EL1, SysReg.ICC_IGRPEN1_EL1, SysReg.ISR_EL1),
+    *(SysReg.ICC_AP1R0_EL1, SysReg.ICC_AP0R0_EL1, SysReg.ICC_PMR_EL1, SysReg.ICC_IGRPEN1_EL1, SysReg.ISR_EL1),
     *(SysReg.SP_EL0, SysReg.SP_EL1, SysReg.CNTV_CTL_EL0, SysReg.CNTV_CVAL_EL0),
 )
 _OF_EL: Final = {

@@ -87,6 +87,8 @@ int on_event(u32 event, struct pt_regs *regs, void *parameter)
 	if (dump)
 		dump_soon();
 
+	if (!event)
+		stop_if_hanging(regs);
 	/* By the GIC: an interrupt that was acknowledged and not ended. */
 	if (READ_ONCE(panic_when) == PANIC_NEXT ||
 	    (READ_ONCE(panic_when) == PANIC_IN_IRQ && gic_read_rpr() != NO_PRIORITY))

@@ -28,6 +28,12 @@ struct kernel_functions kernel;
 u64 sdei_version;
 static unsigned long (*lookup)(const char *name);
 
+/* One that is of use only. */
+static void __init find_optional(void *function, const char *name)
+{
+	*(unsigned long *)function = lookup(name);
+}
+
 static bool __init find(void *function, const char *name)
 {
 	unsigned long address = lookup(name);
@@ -51,6 +57,8 @@ static int __init find_kernel_functions(void)
 	lookup = (void *)probe.addr;
 	unregister_kprobe(&probe);
 
+	find_optional(&kernel.crash_save_cpu, "crash_save_cpu");
+	find_optional(&kernel.set_cpu_online, "set_cpu_online");
 	if (find(&kernel.call, "invoke_sdei_fn") && find(&kernel.event_register, "sdei_event_register") &&
 	    find(&kernel.event_unregister, "sdei_event_unregister") && find(&kernel.event_enable, "sdei_event_enable") &&
 	    find(&kernel.event_disable, "sdei_event_disable") &&
@@ -117,6 +125,7 @@ static void stop(void)
 	unregister_all();
 	mutex_unlock(&events_lock);
 	dump_stop();
+	crash_stop();
 	cpus_stop();
 	handler_stop();
 }
@@ -136,7 +145,7 @@ static int __init sdei_init(void)
 		SDEI_VERSION_MINOR(sdei_version), SDEI_VERSION_VENDOR(sdei_version));
 
 	nr_records = roundup_pow_of_two(clamp(nr_records, 1U, (unsigned int)MAX_RECORDS));
-	err = handler_start() ?: dump_start() ?: cpus_start() ?: register_list() ?: proc_start();
+	err = handler_start() ?: dump_start() ?: cpus_start() ?: crash_start() ?: register_list() ?: proc_start();
 	if (err)
 		stop();
 	return err;

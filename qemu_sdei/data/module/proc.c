@@ -175,6 +175,10 @@ static int run_command(char *line)
 			WRITE_ONCE(run_ns, ns);
 		return err;
 	}
+	if (!strcmp(words[0], "hang") && (n == 2 || (n == 3 && !strcmp(words[2], "irq"))))
+		return parse_cpu(words[1], &cpu) ?: hang_cpu(cpu, n == 3);
+	if (!strcmp(words[0], "crash") && n == 2)
+		return crash(words[1]);
 	if (n == 1 || kstrtou32(words[1], 0, &event))
 		return -EINVAL;
 	if (!strcmp(words[0], "route") && n == 3) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * What the parts of the module share. main.c: load and unload; events.c: registration; handler.c: what happens when an
- * event arrives; dump.c: printing it later; cpus.c: what is done to a CPU; proc.c: the files for scripts.
+ * event arrives; dump.c: printing it later; cpus.c: what is done to a CPU; crash.c: a crash while CPUs hang; proc.c: the
+ * files for scripts.
  */
 #ifndef SDEI_TEST_H
 #define SDEI_TEST_H
@@ -31,6 +32,9 @@ struct kernel_functions {
 	int (*call)(unsigned long function, unsigned long arg0, unsigned long arg1, unsigned long arg2,
 		    unsigned long arg3, unsigned long arg4, u64 *result);
 	u64 (*cpu_logical_map)(unsigned int cpu);
+	/* Only for a crash; NULL where the kernel has none. */
+	void (*crash_save_cpu)(struct pt_regs *regs, int cpu);
+	void (*set_cpu_online)(unsigned int cpu, bool online);
 };
 
 /* An event that this module has (or had) registered; a slot is never given back, so the handler needs no lock. */
@@ -118,6 +122,13 @@ void cpus_stop(void);
 int signal_cpu(int cpu);
 int set_masked(int cpu, bool mask);
 int spin_with_irqs_off(int cpu, u64 ns);
+
+/* crash.c: 0 or a negative errno */
+int crash_start(void);
+void crash_stop(void);
+int hang_cpu(int cpu, bool in_interrupt);
+int crash(const char *how);
+void stop_if_hanging(struct pt_regs *regs);
 
 /* proc.c */
 int proc_start(void);

@@ -1,4 +1,6 @@
-"""A CPU that left an interrupt's handler without ending the interrupt: by CPU_OFF, or by another way."""
+"""A CPU with an interrupt active that nobody ends: it left its handler by CPU_OFF or another way, or the firmware has
+not ended its own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Iterator
 
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.history import History
-from qemu_sdei.explain.picture import Picture, Vcpu
+from qemu_sdei.explain.picture import Picture, Vcpu, Where
 from qemu_sdei.explain.rules.registry import rule
 from qemu_sdei.explain.words import ago
 
@@ -18,6 +20,8 @@ def priority_left_active(picture: Picture, history: History) -> Iterator[Finding
     """Group 1 interrupts of that priority and below are not signalled until it is dropped (ICC_EOIR1_EL1)."""
     for vcpu in picture.vcpus:
         where = vcpu.where
+        if where is not None and vcpu.on and not vcpu.running and all(w.firmwares_own_active for w in vcpu.seen):
+            yield _firmwares_own(picture, vcpu, where)
         if where is None or not where.active_priorities:
             continue
         shown = ", ".join(f"{priority:#x}" for priority in where.active_priorities)
@@ -26,6 +30,25 @@ def priority_left_active(picture: Picture, history: History) -> Iterator[Finding
             yield _went_off(picture, history, vcpu, state)
         elif vcpu.on and not vcpu.running and _takes_none(vcpu):
             yield _runs_on(picture, vcpu, state)
+
+
+def _firmwares_own(picture: Picture, vcpu: Vcpu, where: Where) -> Finding:
+    value = where.registers["ICC_AP0R0_EL1"]
+    return Finding(
+        rule="priority-left-active",
+        weight=Weight.ERROR,
+        title=f"vCPU {vcpu.index} takes no interrupt and no event: the firmware has left a priority of its own active",
+        text=f"It runs at {picture.at(where.pc)}, in no handler of an event, and still a priority of Group 0, which is "
+        "the firmware's, is active in its GIC interface. It is above all of the guest's, so none of the guest's "
+        "interrupts is signalled, the timer's included. Firmware gets there that acknowledges the interrupt of an event "
+        "and ends it only when the event is completed: CPU_OFF in the handler, or a completion that it does not "
+        "expect, leaves it active.",
+        todo="One write to ICC_EOIR0_EL1 at EL3: it is the firmware's to end it when the event ends, at CPU_OFF too "
+        "(DEN0054 6.5.4), and to start a CPU as after a reset (DEN0022 6.4). The kernel cannot reach it.",
+        evidence=(f"ICC_AP0R0_EL1 is {value:#x}",),
+        references=("DEN0054 6.5.4", "DEN0022 6.4", *_REFERENCES),
+        about=frozenset({f"priority {vcpu.index}"}),
+    )
 
 
 def _takes_none(vcpu: Vcpu) -> bool:

@@ -1,0 +1,94 @@
+"""Guests that are about to crash: booted once, saved, and restored for each cell."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from qemu_sdei.crash.cells import Capture, Kernel
+from qemu_sdei.errors import SdeiError, UsageError
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.start import Boot
+from qemu_sdei.host.client_module import MODULE_PATH
+from qemu_sdei.host.progress import Progress, no_progress
+from qemu_sdei.saving.saved import Saved
+from qemu_sdei.vm.options import GuestOptions
+
+VCPUS: Final = 3
+"""One panics, one hangs in a thread, one in an interrupt's handler."""
+MEMORY: Final = "768M"
+CRASHKERNEL: Final = "256M"
+_names = itertools.count(1)
+_one_takes = threading.Lock()
+
+
+def options_of(kernel: Kernel, capture: Capture, scratch: Path, *, timeout: float) -> GuestOptions:
+    """A guest that has a capture kernel, and whose CPUs can be made to hang."""
+    return GuestOptions(
+        kernel=kernel.image,
+        series=None if kernel.image is not None else kernel.name,
+        smp=VCPUS,
+        memory=MEMORY,
+        kdump=True,
+        crashkernel=CRASHKERNEL,
+        kdump_cpus=capture.vcpus(VCPUS),
+        vmcore=scratch / "vmcore",
+        client=kernel.client or True,
+        name=_name(),
+        die_with_owner=True,
+        stall_timeout=timeout,
+    )
+
+
+def _name() -> str:
+    with _one_takes:
+        return f"crash-{next(_names)}-{threading.get_native_id() % 100_000}"
+
+
+def save(kernel: Kernel, capture: Capture, directory: Path, *, timeout: float, progress: Progress = no_progress) -> str:
+    """Boot such a guest, with the capture kernel loaded and the client module's event registered on all CPUs, and write
+    it into the new directory `directory`. Returns the kernel's release.
+
+    Raises:
+        UsageError: there is no such kernel, or no client module for it. `SdeiError`: it does not boot.
+    """
+    options = options_of(kernel, capture, directory.parent, timeout=timeout)
+    with Guest(options, progress=progress) as guest:
+        guest.wait_shell()
+        progress("loading the client module")
+        loaded = guest.run(f"insmod {MODULE_PATH} events=0 verbose=0")
+        if loaded.status:
+            said = loaded.output.strip().splitlines()
+            raise UsageError(f"the client module does not load into kernel {kernel.name}: {said[-1] if said else '?'}")
+        release = guest.run("uname -r").output.strip()
+        progress("saving the guest")
+        guest.save(directory, end=True, timeout=timeout)
+    return release
+
+
+def restored(directory: Path, vmcore: Path, *, poll: float) -> Guest:
+    """A guest that goes on, once it is started, where the saved one was; its dump goes to `vmcore`, and a stage of the
+    dump that takes longer than `poll` seconds ends a wait for it. Raises `UsageError`: there is none.
+    """
+    saved = Saved.read(directory)
+    options = replace(
+        saved.options,
+        name=_name(),
+        memory=saved.config.ram_size,
+        pad_memory=False,
+        vmcore=vmcore,
+        kdump_timeout=poll,
+        die_with_owner=True,
+    )
+    return Guest(options, beginning=Boot(replace(saved, options=options, trusted=True)))
+
+
+def closed(guest: Guest) -> None:
+    """End a guest, in whatever state it is."""
+    try:
+        guest.close()
+    except SdeiError:
+        guest.close()  # each step of it can be done again
