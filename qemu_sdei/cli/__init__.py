@@ -51,6 +51,7 @@ COMMANDS: Final = (
     "tables",
     "cper",
     "vmcore",
+    "crash",
     "qemu-args",
     "backend",
     "completion",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from qemu_sdei import message_log
@@ -150,9 +150,16 @@ def print_json(value: Any) -> None:
     raw(sys.stdout).write(text + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str = "") -> None:
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    note: str = "",
+    styles: Mapping[str, str] | None = None,
+) -> None:
     """Print a table: with lines and colour on a terminal, as plain aligned text elsewhere. `note` is a second line of
-    its title.
+    its title; `styles` has the styles of rich for cells by what they say, beside those that every table has.
     """
     cells = [["" if cell is None else printable(cell) for cell in row] for row in rows]
     title = "\n".join(printable(line) for line in (title, note) if line)
@@ -174,8 +181,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         for column in columns:
             # Not cut with an ellipsis: what does not fit goes on in the next line.
             table.add_column(Text(column), overflow="fold")
+        known = _STYLES if styles is None else {**_STYLES, **styles}
         for row in cells:
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            table.add_row(*(Text(cell, style=known.get(cell, "")) for cell in row))
         Console(file=raw(sys.stdout)).print(table)
         return
     if title:

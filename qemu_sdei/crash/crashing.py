@@ -154,5 +154,5 @@ def _silent(guest: Guest, seconds: float) -> bool:
 
 
 def _line(error: SdeiError) -> str:
-    """What an error says, without what the console had."""
-    return str(getattr(error, "message", error)).partition("\n")[0]
+    """What an error says, without what the console had; not for how long one of many waits has lasted."""
+    return str(getattr(error, "message", error)).partition("\n")[0].removesuffix(f" within {POLL:g} s")

@@ -33,8 +33,8 @@ class Ending:
     hangs: bool = True
 
     def script(self, vcpus: int) -> str:
-        """What crashes a guest of `vcpus` so, as one line for its shell. Of the CPUs that hang, those with an odd number
-        hang in a thread, the others in an interrupt's handler.
+        """What crashes a guest of `vcpus` so, as one line for its shell. Of CPUs that hang, those of an odd number hang
+        in a thread, the others in an interrupt's handler.
         """
         if not self.hangs:
             return f"taskset {1 << _CRASHES:x} sh -c 'echo c >/proc/sysrq-trigger'"

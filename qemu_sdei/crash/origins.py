@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from dataclasses import replace
@@ -23,6 +24,7 @@ MEMORY: Final = "768M"
 CRASHKERNEL: Final = "256M"
 _names = itertools.count(1)
 _one_takes = threading.Lock()
+_running: list[Guest] = []
 
 
 def options_of(kernel: Kernel, capture: Capture, scratch: Path, *, timeout: float) -> GuestOptions:
@@ -83,7 +85,10 @@ def restored(directory: Path, vmcore: Path, *, poll: float) -> Guest:
         kdump_timeout=poll,
         die_with_owner=True,
     )
-    return Guest(options, beginning=Boot(replace(saved, options=options, trusted=True)))
+    guest = Guest(options, beginning=Boot(replace(saved, options=options, trusted=True)))
+    with _one_takes:
+        _running.append(guest)
+    return guest
 
 
 def closed(guest: Guest) -> None:
@@ -92,3 +97,13 @@ def closed(guest: Guest) -> None:
         guest.close()
     except SdeiError:
         guest.close()  # each step of it can be done again
+    with _one_takes, contextlib.suppress(ValueError):
+        _running.remove(guest)
+
+
+def close_all() -> None:
+    """End all that `restored` gave and nobody has ended."""
+    with _one_takes:
+        guests = list(_running)
+    for guest in guests:
+        closed(guest)

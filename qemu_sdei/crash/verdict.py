@@ -13,6 +13,7 @@ from typing import Final
 
 from qemu_sdei.explain.explanation import Explanation
 from qemu_sdei.explain.finding import Finding, Weight
+from qemu_sdei.explain.picture import Record
 from qemu_sdei.explain.words import answer, called
 from qemu_sdei.guest.kdump_stages import Stage
 
@@ -152,7 +153,11 @@ def blocks(explanation: Explanation | None, vcpus: Sequence[int] | None) -> Find
         return None
     used = set(vcpus or ()) | set(started(explanation))
     return next(
-        (each for each in explanation.findings if each.weight is Weight.ERROR and (about(each) & used or not about(each))),
+        (
+            each
+            for each in explanation.findings
+            if each.weight is Weight.ERROR and (about(each) & used or not about(each))
+        ),
         None,
     )
 
@@ -185,24 +190,25 @@ def lost_cpus(explanation: Explanation | None, vcpus: Sequence[int] | None, want
         return ()
     blocked = {vcpu for each in explanation.findings if each.weight is Weight.ERROR for vcpu in about(each)}
     has = set(started(explanation)) - blocked if vcpus is None else set(vcpus)
-    return tuple(
-        _lost(explanation, vcpu.index) for vcpu in explanation.picture.vcpus if vcpu.index not in has
-    )
+    return tuple(_lost(explanation, vcpu.index) for vcpu in explanation.picture.vcpus if vcpu.index not in has)
 
 
 def _lost(explanation: Explanation, vcpu: int) -> LostCpu:
     history = explanation.history
-    call = history.last_call(vcpu)
+    call, asked = history.last_call(vcpu), _asked_for(explanation, vcpu)
     found = next((each for each in explanation.findings if vcpu in about(each)), None)
-    lost = LostCpu(vcpu, _asked(explanation, vcpu))
-    if found is not None:
+    if asked is None and vcpu not in started(explanation):
+        lost = LostCpu(vcpu, "the capture kernel has not come to ask for it")
+    elif found is None:
+        lost = LostCpu(vcpu, "no rule says why" if asked is None else f"CPU_ON for it was answered {answer(asked)}")
+    else:
         clause = next((match[0].strip() for match in map(_CLAUSE.match, found.references) if match), "")
-        lost = replace(lost, why=found.title, rule=found.rule, clause=clause)
+        lost = LostCpu(vcpu, found.title, found.rule, clause)
     return lost if call is None else replace(lost, call=called(call), answered=answer(call))
 
 
-def _asked(explanation: Explanation, vcpu: int) -> str:
-    """What became of the capture kernel's CPU_ON for a vCPU, where no rule says more."""
+def _asked_for(explanation: Explanation, vcpu: int) -> Record | None:
+    """The capture kernel's newest CPU_ON for a vCPU; None: there was none."""
     picture, history = explanation.picture, explanation.history
     began = history.kernel_began()
     affinity = next(each.affinity for each in picture.vcpus if each.index == vcpu)
@@ -210,7 +216,5 @@ def _asked(explanation: Explanation, vcpu: int) -> str:
         if began is not None and call["n"] < began["n"]:
             break
         if call.get("args", {}).get("target") == affinity:
-            return f"CPU_ON for it was answered {answer(call)}"
-    return "the capture kernel has not come to ask for it"
-
-
+            return call
+    return None

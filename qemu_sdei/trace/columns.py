@@ -184,7 +184,9 @@ class Columns:
         return f"firmware profile {record['profile']}, rules={record.get('rules', '?')}{summary}"
 
     def _priorities(self, record: Record) -> str:
-        where = {"cpu-on": "CPU_ON", "wake": "a wake-up", "kernel": "another kernel's begin"}.get(record["at"], record["at"])
+        where = {"cpu-on": "CPU_ON", "wake": "a wake-up", "kernel": "another kernel's begin"}.get(
+            record["at"], record["at"]
+        )
         shown = ", ".join(_number(priority) for priority in record["active"])
         state = f"priority {shown} is active" if shown else "no priority is active"
         words = f"at {where} {state} (ICC_AP1R0_EL1 {_number(record['ap1r0'])})"

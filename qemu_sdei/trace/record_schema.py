@@ -279,7 +279,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
     ),
     "priorities": (
         "A CPU comes up, or another kernel begins on it, with interrupts active at its GIC interface: they were "
-        "acknowledged and never ended. A second one, without `then`, says what is left when the firmware has ended them",
+        "acknowledged and never ended. A second record, without `then`, says what the firmware has left of them",
         {
             "at": _one_of("cpu-on", "wake", "kernel", about="CPU_ON, the end of a power-down, a kernel by kexec"),
             "ap1r0": ref("word", "ICC_AP1R0_EL1, read at EL3"),

@@ -105,4 +105,5 @@ def one_of_each() -> list[Record]:
         m.make("firmware", None, profile="slow", rules=1, summary="each call takes 3 ms"),
         m.make("misbehaved", 1, profile="tfa", rule=4, does="loses=event deaf=yes"),
         m.make("notification", 0, kind="abort", outcome="made", address=0x4000_0000, elr=0x4020_1000, spsr=0x3C5),
+        m.make("priorities", 1, at="cpu-on", ap1r0=0x400_0000, active=[0xA0], then="ended"),
     ]

@@ -46,6 +46,7 @@ SHOWN = """\
 [  -]     0.000290: firmware:    firmware profile slow, rules=1: each call takes 3 ms
 [001]     0.000300: misbehaved:  firmware profile tfa rule 4: loses=event deaf=yes
 [000]     0.000310: notification: abort address=0x40000000 elr=0x40201000 spsr=0x3c5 -> made
+[001]     0.000320: priorities:  at CPU_ON priority 0xa0 is active (ICC_AP1R0_EL1 0x4000000): an interrupt was acknowledged and never ended -> the firmware ends it
 """  # noqa: E501
 
 

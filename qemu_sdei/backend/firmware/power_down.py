@@ -132,7 +132,9 @@ def ends(active: int) -> list[MicroOp]:
 
 def left_at(frame: memoryview) -> int | None:
     """ICC_AP1R0_EL1 after `drop`, as its frame brings it; None: it does not."""
-    for at, result in zip(range(Word.OPS, Word.OPS + OP_WORDS * MAX_OPS, OP_WORDS), decode(frame, MAX_OPS), strict=True):
+    for at, result in zip(
+        range(Word.OPS, Word.OPS + OP_WORDS * MAX_OPS, OP_WORDS), decode(frame, MAX_OPS), strict=True
+    ):
         if (frame[at] & 0xFF, frame[at + 1]) == (Op.READ_SYSREG, R.ICC_AP1R0_EL1):
             return result.value & _HALF_OF_PRIORITIES
         if frame[at + 1] != R.ICC_EOIR1_EL1:

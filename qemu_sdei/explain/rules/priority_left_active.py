@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from qemu_sdei.explain.finding import Finding, Weight
 from qemu_sdei.explain.history import History
-from qemu_sdei.explain.picture import Picture, Vcpu, Where
+from qemu_sdei.explain.picture import Picture, Record, Vcpu, Where
 from qemu_sdei.explain.rules.registry import rule
 from qemu_sdei.explain.words import ago
 
@@ -28,6 +28,8 @@ def priority_left_active(picture: Picture, history: History) -> Iterator[Finding
         state = f"ICC_AP1R0_EL1 is {where.registers['ICC_AP1R0_EL1']:#x}: priority {shown} is active"
         if vcpu.power == "off":
             yield _went_off(picture, history, vcpu, state)
+        elif vcpu.on and not vcpu.running and (record := _came_up_with(history, vcpu)) is not None:
+            yield _came_up(picture, history, vcpu, record, state)
         elif vcpu.on and not vcpu.running and _takes_none(vcpu):
             yield _runs_on(picture, vcpu, state)
 
@@ -40,8 +42,8 @@ def _firmwares_own(picture: Picture, vcpu: Vcpu, where: Where) -> Finding:
         title=f"vCPU {vcpu.index} takes no interrupt and no event: the firmware has left a priority of its own active",
         text=f"It runs at {picture.at(where.pc)}, in no handler of an event, and still a priority of Group 0, which is "
         "the firmware's, is active in its GIC interface. It is above all of the guest's, so none of the guest's "
-        "interrupts is signalled, the timer's included. Firmware gets there that acknowledges the interrupt of an event "
-        "and ends it only when the event is completed: CPU_OFF in the handler, or a completion that it does not "
+        "interrupts is signalled, the timer's included. Firmware gets there that acknowledges the interrupt of an "
+        "event and ends it only when the event is completed: CPU_OFF in the handler, or a completion that it does not "
         "expect, leaves it active.",
         todo="One write to ICC_EOIR0_EL1 at EL3: it is the firmware's to end it when the event ends, at CPU_OFF too "
         "(DEN0054 6.5.4), and to start a CPU as after a reset (DEN0022 6.4). The kernel cannot reach it.",
@@ -57,6 +59,40 @@ def _takes_none(vcpu: Vcpu) -> bool:
     """
     return len(vcpu.seen) > 1 and all(
         where.active_priorities and not where.interrupts_masked and not where.priority_masked for where in vcpu.seen
+    )
+
+
+def _came_up_with(history: History, vcpu: Vcpu) -> Record | None:
+    """The record by which the firmware has left it the priority that is active still. (Linux waits with interrupts
+    masked when it has nothing to do, so PSTATE does not tell.)
+    """
+    newest = next((record for record in reversed(history.of(vcpu.index)) if record.get("type") == "priorities"), None)
+    if newest is None or newest.get("then") != "kept":
+        return None
+    left = newest.get("ap1r0")
+    still = isinstance(left, int) and all(where.registers.get("ICC_AP1R0_EL1", 0) & left for where in vcpu.seen)
+    return newest if still else None
+
+
+def _came_up(picture: Picture, history: History, vcpu: Vcpu, record: Record, state: str) -> Finding:
+    where = vcpu.where
+    assert where is not None
+    how = "was started by CPU_ON" if record.get("at") == "cpu-on" else "came back"
+    return Finding(
+        rule="priority-left-active",
+        weight=Weight.ERROR,
+        title=f"vCPU {vcpu.index} takes no interrupt: it came up with one active that was never ended",
+        text=f"It {how} {ago(history.age(record), history.reach())} with a priority active in its GIC interface, of an "
+        "interrupt that it had acknowledged before it went off, and the firmware left that so. It is active still; "
+        f"the CPU is at {picture.at(where.pc)}. No interrupt of that priority or below is signalled to it, the timer's "
+        "and other CPUs' included.",
+        todo="The firmware has to start a CPU as after a reset (DEN0022 6.4). A kernel can help itself by one write to "
+        "ICC_EOIR1_EL1 before CPU_OFF; on QEMU a write of 0 to ICC_AP1R0_EL1, which Linux does as it boots, is ignored "
+        "where there is an EL3.",
+        evidence=(state, f"ICC_AP1R0_EL1 was {record.get('ap1r0', 0):#x} when it came up"),
+        references=("DEN0022 6.4", *_REFERENCES),
+        about=frozenset({f"priority {vcpu.index}"}),
+        depth=2,
     )
 
 

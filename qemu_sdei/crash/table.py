@@ -1,0 +1,117 @@
+"""A crash matrix as a table for people: of its JSON, so that one from a file looks as one that has just been run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from qemu_sdei.crash.verdict import Result
+
+Document = Mapping[str, Any]
+STYLES: Final = {
+    Result.DUMPED: "green",
+    Result.FEWER: "yellow",
+    Result.WEDGED: "red",
+    Result.UNEXPLAINED: "bold red",
+    Result.FAILED: "bold red",
+    Result.MISSING: "dim",
+}
+"""Colours of rich."""
+MARKS: Final = {
+    Result.DUMPED: "all CPUs",
+    Result.FEWER: "",
+    Result.WEDGED: "hangs",
+    Result.UNEXPLAINED: "no vmcore",
+    Result.FAILED: "not run",
+    Result.MISSING: "not built",
+}
+UNSTEADY: Final = "unsteady: "
+"""Before a cell that disagrees with itself."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell as it is shown."""
+
+    text: str
+    result: Result
+    notes: tuple[int, ...] = ()
+    """Numbers of what is said below the table."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of firmware, for each kernel and capture kernel; a column for each ending."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[Shown, ...]], ...]
+    notes: tuple[str, ...]
+    """What did not come, and why: each thing once."""
+
+
+def table(document: Document) -> Table:
+    """The table of a matrix."""
+    endings = [str(each["name"]) for each in document["endings"]]
+    notes: list[str] = []
+    rows: dict[tuple[str, ...], dict[str, Shown]] = {}
+    for cell in document["cells"]:
+        key = (str(cell["kernel"]), str(cell["capture"]), str(cell["firmware"]))
+        rows.setdefault(key, {})[str(cell["ending"])] = _shown(cell, document, notes)
+    whole = tuple((key, tuple(row[name] for name in endings)) for key, row in rows.items())
+    return Table(("kernel", "capture", "firmware", *endings), whole, tuple(notes))
+
+
+def _shown(cell: Document, document: Document, notes: list[str]) -> Shown:
+    result = Result(cell["result"])
+    lines = [_lost(cpu) for cpu in cell["lost"]]
+    if cell["reason"] is not None and (result in (Result.UNEXPLAINED, Result.FAILED) or not lines):
+        lines.insert(0, str(cell["reason"]))
+    numbers = tuple(_number(line, notes) for line in dict.fromkeys(lines))
+    words = MARKS[result]
+    if result is Result.FEWER:
+        words = f"{len(cell['vcpus'])} of {document['vcpus']} CPUs" if cell["vcpus"] else "CPUs missing"
+    if result.judged:
+        words += f", {cell['stage']} {cell['seconds']:.1f} s"
+    marks = "".join(f" [{number}]" for number in numbers)
+    return Shown(("" if cell["agrees"] else UNSTEADY) + words + marks, result, numbers)
+
+
+def _number(line: str, notes: list[str]) -> int:
+    if line not in notes:
+        notes.append(line)
+    return notes.index(line) + 1
+
+
+def _lost(cpu: Document) -> str:
+    clause = f" ({cpu['clause']})" if cpu["clause"] else ""
+    call = f"; its last call: {cpu['last_call']}, {cpu['answered']}" if cpu["last_call"] else ""
+    why = str(cpu["why"])
+    who = "" if f"vCPU {cpu['vcpu']}" in why else f"vCPU {cpu['vcpu']}: "
+    return f"{who}{why}{clause}{call}"
+
+
+def summary(document: Document) -> str:
+    """The last line: how many of each."""
+    counts = ", ".join(f"{count} {name}" for name, count in document["counts"].items() if count)
+    cells = len(document["cells"])
+    unsteady = document["unsteady"]
+    many = "" if cells == 1 else "s"
+    line = f"{cells} cell{many} in {document['seconds']:.0f} s: {counts}"
+    rounds = max((len(cell["rounds"]) for cell in document["cells"]), default=1)
+    if rounds > 1:
+        line += f"; {rounds} rounds each, {unsteady} disagree with themselves"
+    return line
+
+
+def markdown(document: Document) -> list[str]:
+    """The table as lines of Markdown."""
+    found = table(document)
+
+    def row(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    out = [row(found.columns), "|" + "---|" * len(found.columns)]
+    out += [row([*key, *(cell.text for cell in cells)]) for key, cells in found.rows]
+    out += ["", *(f"- [{number}] {note}" for number, note in enumerate(found.notes, 1))]
+    return out
