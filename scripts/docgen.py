@@ -36,6 +36,9 @@ from qemu_sdei.backend.control.ras_commands import RasCommands  # noqa: E402
 from qemu_sdei.backend.control.snapshot_commands import SnapshotCommands  # noqa: E402
 from qemu_sdei.cli import make_parser  # noqa: E402
 from qemu_sdei.conformance import listing  # noqa: E402
+from qemu_sdei.crash import document as crash_document  # noqa: E402
+from qemu_sdei.crash import endings as crash_endings  # noqa: E402
+from qemu_sdei.crash import table as crash_table  # noqa: E402
 from qemu_sdei.explain import explanation_schema  # noqa: E402
 from qemu_sdei.guest import status_schema  # noqa: E402
 from qemu_sdei.migration import failure_points  # noqa: E402
@@ -455,6 +458,31 @@ def explanation_document() -> str:
     return _json(explanation_schema.SCHEMA, "") + "\n"
 
 
+def crash_matrix() -> str:
+    """A crash matrix as it was run: its table from docs/reference/crash-matrix.json, the rest from the `.in`."""
+    found = json.loads((ROOT / "docs/reference/crash-matrix.json").read_text())
+    kernels = " and ".join(str(kernel["release"]) for kernel in found["kernels"])
+    run = (
+        f"Run on {found['date']} (UTC): qemu-sdei {found['program']}, QEMU {found['qemu']}, Linux {kernels}, "
+        f"{found['vcpus']} vCPUs, {found['memory']}. {crash_table.summary(found)}."
+    )
+    ways = [f"| `{each.name}` | {each.sentence} |" for each in crash_endings.ENDINGS.values()]
+    text = (ROOT / "docs/reference/crash-matrix.in").read_text()
+    for mark, words in (
+        ("@RUN@", run),
+        ("@ENDINGS@", "\n".join(["| ending | a stopped CPU |", "|---|---|", *ways])),
+        ("@TABLE@", "\n".join(crash_table.markdown(found))),
+    ):
+        text = text.replace(mark, words)
+    note = _NOTE.format(source="docs/reference/crash-matrix.json (a run's `--json`) and docs/reference/crash-matrix.in")
+    return f"# Crash matrix\n\n{note}\n\n{text}"
+
+
+def crash_matrix_document() -> str:
+    """The JSON Schema of `crash matrix --json`."""
+    return _json(crash_document.SCHEMA, "") + "\n"
+
+
 def _json(value: object, indent: str) -> str:
     """JSON with each part on one line that fits there."""
     line = json.dumps(value)
@@ -478,6 +506,8 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/acpi-tables.md": acpi_tables,
     "docs/reference/control-protocol.md": control,
     "docs/reference/cper.md": cper,
+    "docs/reference/crash-matrix.md": crash_matrix,
+    "docs/reference/crash-matrix.schema.json": crash_matrix_document,
     "docs/reference/firmware-profiles.md": firmware_profiles,
     "docs/reference/state-document.schema.json": document_schema,
     "docs/reference/trace.md": trace,

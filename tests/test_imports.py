@@ -40,6 +40,7 @@ RANK = {
     "conformance": 16,
     "fuzzing": 16,
     "differential": 17,
+    "crash": 17,
     "cli": 18,
     "pytest_plugin": 18,
     "__main__": 19,

@@ -52,7 +52,8 @@ def register(subparsers: Any) -> None:
         "--firmware",
         action="append",
         metavar="P,...",
-        help=f"firmware profiles of `qemu-sdei firmware --list`, or a TOML file; may be repeated (default: {_FIRMWARE})",
+        help="firmware profiles of `qemu-sdei firmware --list`, or TOML files; may be repeated (default: "
+        f"{_FIRMWARE})",
     )
     group.add_argument("--series", metavar="S,...", help=f"Debian's kernels (default: {_SERIES}, or --kernel alone)")
     group.add_argument(

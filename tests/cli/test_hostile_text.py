@@ -186,6 +186,11 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["compare", "--firmware-image", "x", "--firmware-entry", text],
     lambda text: ["compare", "--firmware", text],
     lambda text: ["compare", "--replay", text],
+    lambda text: ["crash", "matrix", "--endings", text],
+    lambda text: ["crash", "matrix", "--firmware", text, "--series", "6.1"],
+    lambda text: ["crash", "matrix", "--series", text],
+    lambda text: ["crash", "matrix", "--kernel", text, "--client", text],
+    lambda text: ["crash", "matrix", "--html", f"/nowhere/{text}"],
 ]
 
 

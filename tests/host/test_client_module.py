@@ -130,7 +130,7 @@ def test_sources_are_complete() -> None:
     for name in sources:
         if name.endswith(".c"):
             assert f" {name[:-2]}.o" in kbuild
-    assert {"Kbuild", "main.c", "handler.c", "dump.c", "events.c", "cpus.c", "proc.c", "sdei_test.h"} <= set(sources)
+    assert {"Kbuild", "main.c", "handler.c", "dump.c", "events.c", "cpus.c", "crash.c", "proc.c", "sdei_test.h"} <= set(sources)
 
 
 def test_the_wheel_carries_the_sources() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei.guestbuild import find_compiler, flatten
+from qemu_sdei.guestcompile import find_compiler, flatten
 from qemu_sdei.hypervisor import vectors
 from qemu_sdei.hypervisor.instructions import SIZE, STAY, code, smc
 from qemu_sdei.hypervisor.vectors import ENTRIES, ENTRY_SIZE, FIRST_IMMEDIATE, image
