@@ -52,8 +52,7 @@ def register(subparsers: Any) -> None:
         "--firmware",
         action="append",
         metavar="P,...",
-        help="firmware profiles of `qemu-sdei firmware --list`, or TOML files; may be repeated (default: "
-        f"{_FIRMWARE})",
+        help=f"firmware profiles of `qemu-sdei firmware --list`, or TOML files; may be repeated (default: {_FIRMWARE})",
     )
     group.add_argument("--series", metavar="S,...", help=f"Debian's kernels (default: {_SERIES}, or --kernel alone)")
     group.add_argument(

@@ -22,7 +22,7 @@ FACTS = {"program": "0", "qemu": "7.2", "date": "2026-11-30 12:00", "vcpus": 3, 
 
 
 def stayed() -> Scene:
-    """vCPU 1 was stopped, and stays in its handler; another kernel has begun, and asked for it."""
+    """VCPU 1 was stopped, and stays in its handler; another kernel has begun, and asked for it."""
     scene = ready(2)
     scene.enter(1, SOFTWARE)
     scene.passes(2).kernel(0)
@@ -31,7 +31,7 @@ def stayed() -> Scene:
 
 
 def came_up_deaf() -> Scene:
-    """vCPU 1 went off inside an interrupt's handler, and was started as it was."""
+    """VCPU 1 went off inside an interrupt's handler, and was started as it was."""
     scene = ready(2)
     scene.off(1)
     scene.passes(2).kernel(0)
