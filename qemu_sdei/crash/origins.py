@@ -20,8 +20,8 @@ from qemu_sdei.vm.options import GuestOptions
 
 VCPUS: Final = 3
 """One panics, one hangs in a thread, one in an interrupt's handler."""
-MEMORY: Final = "768M"
-CRASHKERNEL: Final = "256M"
+MEMORY: Final = "640M"
+CRASHKERNEL: Final = "224M"
 _names = itertools.count(1)
 _one_takes = threading.Lock()
 _running: list[Guest] = []

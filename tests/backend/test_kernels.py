@@ -67,6 +67,8 @@ def test_a_kernel_that_another_one_starts_finds_no_active_priority(tmp_path: Pat
     looked, ended = kernel_begins(guest, server, 1 << 20)
     assert (looked[0], ended[0]) == (SysReg.ICC_AP1R0_EL1, SysReg.ICC_EOIR1_EL1)
     assert [register for register, _ in kernel_begins(guest, server)] == [SysReg.ICC_AP1R0_EL1]
+    told = [record for record in records(server) if record["type"] == "priorities"]
+    assert (told[0]["at"], told[0]["ap1r0"], told[0]["then"]) == ("kernel", 1 << 20, "ended")
 
 
 def test_a_state_of_before_has_none() -> None:

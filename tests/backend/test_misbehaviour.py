@@ -255,6 +255,8 @@ def test_active_priorities_over_cpu_on(tmp_path: Path, kept: bool) -> None:
     machine.start(1)
     assert machine.pc(1) == ENTRY
     assert len(seen) == (0 if kept else 2)
+    told = [record["then"] for record in records(machine.server) if record["type"] == "priorities"]
+    assert told[-2:] == (["kept", "kept"] if kept else ["ended", None])
 
 
 def test_a_rule_asks_for_the_state_and_the_call_site(tmp_path: Path) -> None:

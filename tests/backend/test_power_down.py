@@ -16,7 +16,7 @@ from qemu_sdei.monitor.ops import encode
 from qemu_sdei.services.psci import Function as Psci
 from qemu_sdei.services.psci import Power
 from tests.backend.handed_over import destination, taken
-from tests.backend.simulated import ENTRY, SimulatedGuest, SimulatedWindow, serve
+from tests.backend.simulated import ENTRY, SimulatedGuest, SimulatedWindow, records, serve
 
 ON = 0x4100_0000
 PC, X0 = 1, 3
@@ -88,6 +88,24 @@ def test_as_many_priorities_are_dropped_as_are_active(machine: Machine, active: 
     assert answer[PC : X0 + 1 : 2] == [ON, 7]
     assert (Op.WRITE_SYSREG, SysReg.SCTLR_EL1) in machine.ops(1)
     assert power_down.step_of(machine.guest.window.frames[1]) == Step.END
+
+
+def test_the_trace_has_the_priorities_before_and_after(machine: Machine) -> None:
+    machine.off(1)
+    machine.start(1)
+    machine.step(1)
+    machine.guest.window.frames[1][Word.OPS + 2] = 1 << 26
+    machine.guest.post(1, Kind.OPS)
+    machine.step(1)
+    assert machine.ops(1) == [EOI, LOOK]
+    machine.guest.window.frames[1][Word.OPS + 5] = 0
+    machine.guest.post(1, Kind.OPS)
+    machine.step(1)
+    told = [record for record in records(machine.server) if record["type"] == "priorities" and record["ap1r0"] != 5 << 24]
+    assert [(one["vcpu"], one["at"], one["ap1r0"], one["active"], one["then"]) for one in told] == [
+        (1, "cpu-on", 1 << 26, [0xA0], "ended"),
+        (1, "cpu-on", 0, [], None),
+    ]
 
 
 @pytest.mark.parametrize(("way", "step"), [*(("CPU_ON", n) for n in range(3)), *(("CPU_SUSPEND", n) for n in range(4))])

@@ -227,6 +227,45 @@ def test_a_priority_left_active_by_a_cpu_that_runs() -> None:
     assert "ICC_EOIR1_EL1" in finding.todo
 
 
+def test_a_priority_that_a_cpu_came_up_with() -> None:
+    """Also of a CPU that waits with interrupts masked, as Linux does when it has nothing to do; not once it is ended,
+    and not where the firmware has ended it.
+    """
+    scene = ready()
+    scene.off(1)
+    scene.call(0, "CPU_ON", 0, target=1, entry=0x4020_0000)
+    scene.record("priorities", 1, at="cpu-on", ap1r0=1 << 26, active=[0xA0], then="kept")
+    scene.on(1)
+    scene.change(1, masked=False)
+    waits = Where(0x1000, 0x3C5, registers={"ICC_AP1R0_EL1": 1 << 26, "ICC_PMR_EL1": 0xF8})
+    scene.change(1, seen=(waits, waits))
+    finding = only(scene.picture(), "priority-left-active")
+    assert finding.weight is Weight.ERROR
+    assert "came up with one active" in finding.title
+    assert "was started by CPU_ON" in finding.text
+    assert "0x4000000" in finding.evidence[1]
+    scene.change(1, seen=(waits, replace(waits, registers={"ICC_AP1R0_EL1": 0})))
+    assert found(scene.picture()) == []
+    scene.change(1, seen=(waits, waits))
+    scene.record("priorities", 1, at="cpu-on", ap1r0=1 << 26, active=[0xA0], then="ended")
+    assert found(scene.picture()) == []
+
+
+def test_a_priority_of_the_firmwares_own_left_active() -> None:
+    scene = ready(2, SOFTWARE)
+    own = Where(0x1000, 0x3C5, registers={"ICC_AP0R0_EL1": 2, "ICC_AP1R0_EL1": 0})
+    scene.change(1, seen=(own, own))
+    finding = only(scene.picture(), "priority-left-active")
+    assert finding.weight is Weight.ERROR
+    assert "the firmware has left a priority of its own active" in finding.title
+    assert "DEN0054 6.5.4" in finding.references
+    kick = replace(own, registers={"ICC_AP0R0_EL1": 1})
+    scene.change(1, seen=(kick, kick))
+    assert found(scene.picture()) == []
+    scene.change(1, seen=())
+    assert found(scene.picture()) == []
+
+
 def test_masked_for_ever() -> None:
     scene = ready(2, SOFTWARE, PRIVATE)
     scene.mask(1)
