@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.crash.verdict import Result
+from qemu_sdei.explain.words import numbers
 
 Document = Mapping[str, Any]
 STYLES: Final = {
@@ -64,7 +65,7 @@ def table(document: Document) -> Table:
 
 def _shown(cell: Document, document: Document, notes: list[str]) -> Shown:
     result = Result(cell["result"])
-    lines = [_lost(cpu) for cpu in cell["lost"]]
+    lines = _lost(cell["lost"])
     if cell["reason"] is not None and (result in (Result.UNEXPLAINED, Result.FAILED) or not lines):
         lines.insert(0, str(cell["reason"]))
     numbers = tuple(_number(line, notes) for line in dict.fromkeys(lines))
@@ -83,12 +84,19 @@ def _number(line: str, notes: list[str]) -> int:
     return notes.index(line) + 1
 
 
-def _lost(cpu: Document) -> str:
-    clause = f" ({cpu['clause']})" if cpu["clause"] else ""
-    call = f"; its last call: {cpu['last_call']}, {cpu['answered']}" if cpu["last_call"] else ""
-    why = str(cpu["why"])
-    who = "" if f"vCPU {cpu['vcpu']}" in why else f"vCPU {cpu['vcpu']}: "
-    return f"{who}{why}{clause}{call}"
+def _lost(cpus: Sequence[Document]) -> list[str]:
+    """Lines about CPUs that did not come back: one for all of which the same is to be said."""
+    alike: dict[str, list[int]] = {}
+    for cpu in cpus:
+        clause = f" ({cpu['clause']})" if cpu["clause"] else ""
+        call = f"; last call: {cpu['last_call']}, {cpu['answered']}" if cpu["last_call"] else ""
+        alike.setdefault(f"{cpu['why']}{clause}{call}", []).append(cpu["vcpu"])
+    lines = []
+    for words, vcpus in alike.items():
+        named = len(vcpus) == 1 and words.startswith(f"vCPU {vcpus[0]} ")
+        who = "" if named else f"vCPU{'s' if len(vcpus) > 1 else ''} {numbers(vcpus)}: "
+        lines.append(who + words)
+    return lines
 
 
 def summary(document: Document) -> str:

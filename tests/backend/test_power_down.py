@@ -101,7 +101,9 @@ def test_the_trace_has_the_priorities_before_and_after(machine: Machine) -> None
     machine.guest.window.frames[1][Word.OPS + 5] = 0
     machine.guest.post(1, Kind.OPS)
     machine.step(1)
-    told = [record for record in records(machine.server) if record["type"] == "priorities" and record["ap1r0"] != 5 << 24]
+    told = [
+        record for record in records(machine.server) if record["type"] == "priorities" and record["ap1r0"] != 5 << 24
+    ]
     assert [(one["vcpu"], one["at"], one["ap1r0"], one["active"], one["then"]) for one in told] == [
         (1, "cpu-on", 1 << 26, [0xA0], "ended"),
         (1, "cpu-on", 0, [], None),
