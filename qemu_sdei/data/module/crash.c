@@ -19,7 +19,7 @@
 
 #include "sdei_test.h"
 
-#define WAIT_NS 2000000000ULL /* for CPUs to hang, or to be stopped */
+#define WAIT_NS 10000000000ULL /* for CPUs to hang, or to be stopped: the host may be busy */
 #define OFF_STATE 0x10000 /* CPU_OFF had an argument before PSCI 0.2: power down */
 
 enum ending { NO_ENDING, STAY, OFF_INSIDE, ABORT_STAY, ABORT_OFF, COMPLETE_OFF };
@@ -154,12 +154,15 @@ int hang_cpu(int cpu, bool in_interrupt)
 /* Panic; before it, event 0 stops the CPUs that hang, in the way that `how` names. Returns if it names none. */
 int crash(const char *how)
 {
-	int found = match_string(endings + STAY, ARRAY_SIZE(endings) - STAY, how), cpu;
+	enum ending found;
+	int cpu;
 
-	if (found < 0)
+	for (found = STAY; found < ARRAY_SIZE(endings) && strcmp(endings[found], how); found++)
+		;
+	if (found == ARRAY_SIZE(endings))
 		return -EINVAL;
 	preempt_disable();
-	WRITE_ONCE(ending, found + STAY);
+	WRITE_ONCE(ending, found);
 	smp_wmb();
 	for_each_cpu(cpu, &hanging)
 		signal_cpu(cpu);
