@@ -26,9 +26,8 @@ MACHINE: Final = frozenset({"FACP", "XSDT", "RSDT", "RSD PTR ", "APIC", "DSDT"})
 _LOST: Final = frozenset({"HEST", "AGDI"})
 """Of a second one of these something is lost: the sources, or the event, that it has."""
 _OTHERS: Final = (
-    *("APIC", "BGRT", "DBG2", "DSDT", "EINJ", "ERST", "FACS", "GTDT", "HMAT", "IORT", "MCFG", "PPTT", "SLIT", "SPCR"),
-    "SRAT",
-)
+    "BGRT", "DBG2", "DSDT", "FACS", "HMAT", "IORT", "MCFG", "PPTT", "SLIT", "SPCR",
+)  # fmt: skip
 """Those that have no class here and are there once. (Not SSDT, PSDT and what OEMs have.)"""
 _ONCE: Final = frozenset((*_OTHERS, *(signature for signature, kind in KINDS.items() if kind.ONCE)))
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from acpi.table import Oem, Table
 from acpi.tables.agdi import Agdi
 from acpi.tables.bert import Bert
+from acpi.tables.einj import Einj, EinjAction, EinjEntry, EinjInstruction
+from acpi.tables.erst import Erst, ErstAction, ErstEntry, ErstInstruction
 from acpi.tables.fadt import SIZES, Fadt
 from acpi.tables.gas import Gas
+from acpi.tables.gtdt import GtBlock, Gtdt, TimerFrame, Watchdog
 from acpi.tables.hest import (
     AerBridge,
     AerEndpoint,
@@ -22,9 +25,11 @@ from acpi.tables.hest import (
     Notification,
     NotificationType,
 )
+from acpi.tables.madt import Gicc, Gicd, GicIts, GicMsiFrame, Gicr, IoApic, LocalApic, Madt, SourceOverride
 from acpi.tables.raw import RawTable
 from acpi.tables.root import Rsdp, Rsdt, Xsdt
 from acpi.tables.sdei import Sdei
+from acpi.tables.srat import GiccAffinity, ItsAffinity, MemoryAffinity, Srat, X2ApicAffinity
 
 OEM = Oem(b"ACME", b"BOARD", 0x2026, b"TEST", 7)
 
@@ -70,6 +75,75 @@ def fixed_hardware(revision: int) -> Fadt:
     )  # fmt: skip
 
 
+MADT = Madt(
+    oem=OEM, revision=5,
+    controllers=(
+        Gicd(base=0x800_0000, version=3),
+        *(
+            Gicc(present=80, interface=n, uid=n, flags=1 + 8 * n - n, performance_interrupt=23, mpidr=0x100 * n,
+                 maintenance_interrupt=25, efficiency=n, spe_interrupt=21)
+            for n in range(2)
+        ),
+        Gicr(base=0x80A_0000, range_length=0xF6_0000),
+        GicIts(its_id=1, base=0x808_0000),
+        GicMsiFrame(frame_id=1, base=0x802_0000, flags=1, spi_count=64, spi_base=80),
+    ),
+)  # fmt: skip
+"""Of an Arm machine; the second CPU is one that may come later."""
+MADT_X86 = Madt(
+    oem=OEM, revision=3, local_apic=0xFEE0_0000, flags=1,
+    controllers=(
+        LocalApic(uid=1, apic_id=2, flags=1), IoApic(apic_id=3, address=0xFEC0_0000),
+        SourceOverride(source=9, gsi=9, flags=0xD),
+    ),
+)  # fmt: skip
+GTDT = Gtdt(
+    oem=OEM, control_base=0xFFFF_FFFF_FFFF_FFFF, secure_el1_interrupt=29, secure_el1_flags=4, el1_interrupt=30,
+    el1_flags=6, virtual_interrupt=27, el2_interrupt=26, read_base=0xFFFF_FFFF_FFFF_FFFF, timer_count=2,
+    timer_offset=104, el2_virtual_interrupt=28,
+    timers=(
+        GtBlock(
+            base=0x2A81_0000, timer_count=2,
+            rest=b"".join(
+                TimerFrame(number=n, base=0x2A82_0000 + n, physical_interrupt=57 + n, common_flags=n).pack()
+                for n in range(2)
+            ),
+        ),
+        Watchdog(refresh_frame=0x2A45_0000, control_frame=0x2A44_0000, interrupt=59, flags=1),
+    ),
+)  # fmt: skip
+SRAT = Srat(
+    oem=OEM,
+    affinities=(
+        MemoryAffinity(domain=0, base=0x8000_0000, size=0x8000_0000, flags=1),
+        MemoryAffinity(domain=1, base=0x88_0000_0000, size=0x8_0000_0000, flags=3),
+        GiccAffinity(domain=0, uid=0, flags=1), GiccAffinity(domain=1, uid=1, flags=1, clock_domain=1),
+        ItsAffinity(domain=1, its_id=1), X2ApicAffinity(domain=1, apic_id=256, flags=1),
+    ),
+)  # fmt: skip
+EINJ = Einj(
+    oem=OEM, entry_count=8,
+    entries=tuple(
+        EinjEntry(
+            action=number, instruction=EinjInstruction.WRITE_REGISTER_VALUE, flags=number & 1,
+            register=Gas.memory(0x4003_0000 + 8 * number), value=number, mask=0xFF,
+        )
+        for number in EinjAction
+        if number < EinjAction.SET_ERROR_TYPE_WITH_ADDRESS
+    ),
+)  # fmt: skip
+ERST = Erst(
+    oem=OEM, entry_count=15,
+    entries=tuple(
+        ErstEntry(
+            action=number, instruction=ErstInstruction.READ_REGISTER, register=Gas.memory(0x4004_0000 + 8 * number),
+            mask=0xFFFF_FFFF,
+        )
+        for number in ErstAction
+        if number < ErstAction.GET_EXECUTE_OPERATION_TIMINGS
+    ),
+)  # fmt: skip
+
 TABLES: dict[str, Table] = {
     "SDEI": Sdei(oem=OEM),
     "HEST": HEST,
@@ -85,6 +159,13 @@ TABLES: dict[str, Table] = {
     "RSDT": Rsdt(oem=OEM, entries=(0x4100_1000, 0x4100_2000)),
     "RSDP-2": Rsdp(oem=OEM, xsdt_address=0x4100_3000),
     "RSDP-0": Rsdp(oem=OEM, revision=0, rsdt_address=0x4100_3000),
+    "MADT": MADT,
+    "MADT-x86": MADT_X86,
+    "GTDT": GTDT,
+    "GTDT-2": Gtdt(oem=OEM, revision=2, size=96, el1_interrupt=30, virtual_interrupt=27),
+    "SRAT": SRAT,
+    "EINJ": EINJ,
+    "ERST": ERST,
     "DSDT": RawTable.build("DSDT", b"\x08X000\x0c\x78\x56\x34\x12", revision=2, oem=OEM),
     "FACS": RawTable(data=b"FACS" + (64).to_bytes(4, "little") + bytes(24) + b"\x02" + bytes(31)),
 }
