@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Final
 
 from acpi.errors import AcpiError, TableError
-from acpi.formats import acpidump, texts
+from acpi.formats import acpidump, rows, texts
+from acpi.formats.acpidump import Entry
 from acpi.kinds import SOURCES, is_text, like_a_signature, what
 from acpi.table import HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
 from acpi.tables import KINDS
@@ -74,27 +76,96 @@ def split_file(data: bytes | bytearray | memoryview) -> list[bytes]:
     return [entry.data for entry in entries]
 
 
-def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[acpidump.Entry], list[TableError]]:
+@dataclass(slots=True)
+class Reading:
+    """What a file of tables has."""
+
+    entries: list[Entry] = field(default_factory=list)
+    """The tables, whole or not, with the addresses that a dump has of them."""
+    faults: list[TableError] = field(default_factory=list)
+    """What else is in it; if there is no table, one item that says what the file is."""
+    notes: list[str] = field(default_factory=list)
+    """In what form it came, for people: `quoted mail, 12 lines`. Nothing of a file as it should be."""
+
+
+def entries_of(data: bytes | bytearray | memoryview) -> tuple[list[Entry], list[TableError]]:
     """All tables in a file, with the addresses that acpidump's text has of them, and what else is in it.
 
     What is no table is passed over, up to the next bytes that are one, and named in the second list; offsets there
     count from the start of the file. If there is no table at all that list has one item, which says what the file is.
     """
+    found = read(data)
+    return found.entries, found.faults
+
+
+def read(data: bytes | bytearray | memoryview) -> Reading:
+    """As `entries_of`, with what was tolerated."""
+    reading = Reading()
+    raw = bytes(data)
     try:
-        data = texts.unpacked(bytes(data))
+        data = texts.unpacked(raw)
     except AcpiError as error:
-        return [], [TableError(f"not an ACPI table: {error}", offset=0, field="signature")]
+        return Reading(faults=[TableError(f"not an ACPI table: {error}", offset=0, field="signature")])
+    if data != raw:
+        reading.notes.append("gzip")
     kind = what(data)
     if data[:8] != RSDP_SIGNATURE and (texts.is_utf16(data) or is_text(data) or acpidump.looks_like(data)):
-        text = texts.plain(data)
-        if acpidump.looks_like(text):
-            entries, faults = acpidump.scan(text)
-            return entries, [TableError(str(fault), signature="acpidump text") for fault in faults]
-        if (shown := _shown(text, kind)) is not None:
-            return shown
+        text, surrounds = texts.plain(data)
+        found = _of_text(text, what(text) if surrounds else kind)
+        if found is not None:
+            found.notes = reading.notes + surrounds + found.notes
+            return found
     if kind:
-        return [], [TableError(f"not an ACPI table: {kind}", offset=0, field="signature")]
-    return _binary(data)
+        return Reading(faults=[TableError(f"not an ACPI table: {kind}", offset=0, field="signature")])
+    reading.entries, reading.faults = _binary(data)
+    return reading
+
+
+def _of_text(text: bytes, kind: str) -> Reading | None:
+    """The tables of a text; None if it has none.
+
+    acpidump's own text is read strictly; only where that finds a fault is it looked at as rows of any dump.
+    """
+    strict: Reading | None = None
+    if acpidump.looks_like(text):
+        entries, wrong = acpidump.scan(text)
+        strict = Reading(entries, [TableError(str(fault), signature="acpidump text") for fault in wrong])
+        if entries and not wrong and all(rows.sound(entry.data) for entry in entries):
+            return strict
+    if kind in SOURCES:
+        return strict
+    shown = rows.read(text.decode("latin-1"))
+    if strict is not None:
+        if strict.entries and (
+            shown.faults
+            or len(shown.entries) < len(strict.entries)
+            or not all(rows.sound(entry.data) for entry in shown.entries)
+        ):
+            return strict
+        if not shown.entries and not shown.faults:
+            return strict
+        shown.notes.append("an acpidump whose lines are not as acpidump writes them")
+    elif not shown.entries and not shown.faults:
+        shown = texts.without_offsets(text)
+    return _taken(shown)
+
+
+def _taken(shown: rows.Shown) -> Reading | None:
+    """The tables in the bytes that a text shows; None if it shows none."""
+    found = Reading(notes=shown.notes, faults=[TableError(fault, signature="text") for fault in shown.faults])
+    for entry in shown.entries:
+        tables, wrong = _binary(entry.data)
+        if tables and entry.address:
+            tables[0] = (
+                entry if len(tables) == 1 and tables[0].data == entry.data else Entry(tables[0].data, entry.address)
+            )
+        found.entries += tables
+        found.faults += (TableError(f"in the bytes of the text: {each.message}", offset=each.offset) for each in wrong)
+        if len(found.entries) + len(found.faults) > acpidump.MAX_TABLES:
+            del found.entries[acpidump.MAX_TABLES :], found.faults[acpidump.MAX_TABLES :]
+            found.faults.append(TableError(f"more than {acpidump.MAX_TABLES} tables in the text"))
+            break
+    return found if found.entries or found.faults else None
 
 
 def parse_file(data: bytes | bytearray | memoryview) -> list[Table]:
@@ -106,26 +177,8 @@ def parse_file(data: bytes | bytearray | memoryview) -> list[Table]:
     return [parse_any(table) for table in split_file(data)]
 
 
-def _shown(text: bytes, kind: str) -> tuple[list[acpidump.Entry], list[TableError]] | None:
-    """The tables that a text shows byte by byte; None if it shows none."""
-    if kind in SOURCES or not is_text(text):
-        return None
-    tables: list[acpidump.Entry] = []
-    faults: list[TableError] = []
-    for data in texts.binaries(text):
-        if like_a_signature(data[:4]) or data[:8] == RSDP_SIGNATURE:
-            found, wrong = _binary(data)
-            tables += found
-            faults += (TableError(f"in the bytes of the text: {each.message}", offset=each.offset) for each in wrong)
-        if len(tables) + len(faults) > acpidump.MAX_TABLES:
-            del tables[acpidump.MAX_TABLES :], faults[acpidump.MAX_TABLES :]
-            faults.append(TableError(f"more than {acpidump.MAX_TABLES} tables in the text"))
-            break
-    return (tables, faults) if tables else None
-
-
-def _binary(data: bytes) -> tuple[list[acpidump.Entry], list[TableError]]:
-    tables: list[acpidump.Entry] = []
+def _binary(data: bytes) -> tuple[list[Entry], list[TableError]]:
+    tables: list[Entry] = []
     faults: list[TableError] = []
     sums = _Sums(data)
     at = 0
@@ -151,7 +204,7 @@ def _binary(data: bytes) -> tuple[list[acpidump.Entry], list[TableError]]:
         # A table whose length is wrong must not swallow those behind it.
         if not sums.right(at, size) and (following := sums.table(at + 4, min(at + size, len(data)))) is not None:
             size = following - at
-        tables.append(acpidump.Entry(data[at : at + size]))
+        tables.append(Entry(data[at : at + size]))
         at += size
     return tables, faults
 

@@ -32,4 +32,6 @@ def check(report: Report, table: Gtdt) -> None:
         if each.timer_count > 8:
             report.error(name, f"it names {each.timer_count} timers: a block has 8 at most")
         elif each.timer_offset + each.timer_count * TimerFrame.size_of() > each.length:
-            report.error(name, f"{each.timer_count} timers from {each.timer_offset:#x} on are beyond its {each.length} bytes")
+            report.error(
+                name, f"{each.timer_count} timers from {each.timer_offset:#x} on are beyond its {each.length} bytes"
+            )

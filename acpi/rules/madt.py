@@ -46,7 +46,8 @@ def check(report: Report, table: Madt) -> None:
 
     Errors: what is no structure; two CPUs with one UID or MPIDR; Arm CPUs without a distributor, or with two; an ITS id
     twice; a distributor, redistributor or ITS at 0.
-    Warnings: GICv3 without redistributors; a CPU both enabled and online capable; no CPU that can be used; reserved bits.
+    Warnings: GICv3 without redistributors; a CPU both enabled and online capable; no CPU that can be used; reserved
+    bits.
     """
     if table.tail:
         report.error("tail", f"no structure, whose length would be in its second byte: {table.tail[:2].hex(' ')}")
@@ -101,6 +102,8 @@ def _arm(report: Report, cpus: list[Gicc], all_of_them: list[Structure]) -> None
     elif distributors[0].version >= _VIRTUAL and not any(isinstance(each, Gicr) for each in all_of_them):
         without = [each for each in cpus if each.usable and not each.gicr_base]
         if without:
-            report.warning("", f"no GICR, and {len(without)} CPUs without a GICR base address: they have no redistributor")
+            report.warning(
+                "", f"no GICR, and {len(without)} CPUs without a GICR base address: they have no redistributor"
+            )
     if not any(cpu.usable for cpu in cpus):
         report.warning("", "none of its CPUs is enabled")

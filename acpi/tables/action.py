@@ -1,4 +1,4 @@
-"""Instructions by which an operating system has firmware act: the entries of EINJ and ERST (ACPI 6.5 18.5.1.2, 18.6.2)."""
+"""Instructions by which a system has its firmware act: the entries of EINJ and ERST (ACPI 6.5 18.5.1.2, 18.6.2)."""
 
 from __future__ import annotations
 

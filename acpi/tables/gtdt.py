@@ -126,7 +126,9 @@ class Gtdt(Table):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.size, int) or not HEADER_SIZE <= self.size <= SIZES[3]:
-            raise TableError(f"its fields have {SIZES[3]} bytes at most, not {self.size!r}", signature="GTDT", field="size")
+            raise TableError(
+                f"its fields have {SIZES[3]} bytes at most, not {self.size!r}", signature="GTDT", field="size"
+            )
         if any(self.pack()[self.size - HEADER_SIZE :]):
             raise TableError(f"a table of {self.size} bytes has no such field", signature="GTDT", field="size")
 

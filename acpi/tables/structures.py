@@ -41,7 +41,9 @@ class Sized(Struct):
         if self.present == -1:
             object.__setattr__(self, "present", full)
         if not self.head_size() <= self.present <= full or (self.rest and self.present != full):
-            raise TableError(f"no {self.NAME} has {self.present} bytes and {len(self.rest)} behind them", field="length")
+            raise TableError(
+                f"no {self.NAME} has {self.present} bytes and {len(self.rest)} behind them", field="length"
+            )
         object.__setattr__(self, "length", self.present + len(self.rest))
         super().__post_init__()
         if any(super().pack()[self.present :]):
@@ -100,7 +102,13 @@ def kinds_of(*kinds: type[_S]) -> dict[int, type[_S]]:
 
 
 def read(
-    data: bytes, at: int, kinds: Mapping[int, type[_S]], unknown: type[_S], *, signature: str, most: int = MAX_STRUCTURES
+    data: bytes,
+    at: int,
+    kinds: Mapping[int, type[_S]],
+    unknown: type[_S],
+    *,
+    signature: str,
+    most: int = MAX_STRUCTURES,
 ) -> tuple[tuple[_S, ...], int]:
     """The structures from offset `at` of the table `data` on, and where what is none begins (the end, if all are).
 

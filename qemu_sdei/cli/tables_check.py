@@ -110,6 +110,8 @@ def _alone(file: tables_files.TableFile) -> Iterator[Fault]:
     """What is wrong with a file, and with each of its tables."""
     from acpi.verify import verify
 
+    for note in file.notes:
+        yield Fault(file.path, "", "note", note)
     for fault, message in zip(file.faults, tables_files.named(file.faults, file.entries), strict=True):
         yield Fault(file.path, "", "error", message, fault.offset)
     for entry in file.entries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,9 @@ if TYPE_CHECKING:
     from acpi.formats.acpidump import Entry
 
 HELP: Final = (
-    "a table in binary, several one after another, acpidump's text (or xxd's, hexdump -C's, acpiview's, C arrays; in a "
-    "mail, a log, gzip), a source for iasl, or a directory of such files; - is standard input"
+    "a table in binary, several one after another, acpidump's text (or that of xxd, hexdump, od, acpiview; arrays, "
+    "base64; in a mail, a log, gzip), sources for iasl, or a directory of such files; - is standard input"
 )
-_INCLUDE: Final = re.compile(rb"(?i)\binclude\b|\bincbin\b")
 _MAX_FILES: Final = 1000
 """Files of a directory."""
 
@@ -35,6 +33,8 @@ class TableFile:
     """What else is in it; if there are no tables, one that says what the file is."""
     directory: str = ""
     """The directory that was given instead of the file."""
+    notes: list[str] = field(default_factory=list)
+    """In what form the tables came, if it is another than they should have: `quoted mail, 12 lines`."""
     foreign: bool = False
     """It is plainly something else than tables, damaged or not."""
 
@@ -100,34 +100,16 @@ def sets(files: Sequence[TableFile]) -> list[TableSet]:
 
 
 def _file(path: str, directory: str = "") -> TableFile:
-    from acpi.kinds import TABLE_SOURCE, what
-    from acpi.parse import entries_of
+    from acpi.kinds import SOURCES, what
+    from acpi.parse import read
+    from qemu_sdei.cli.tables_sources import compiled
 
     data = read_file(path, "table file")
-    entries, faults = entries_of(data)
-    kind = "" if entries else what(data)
-    if kind == TABLE_SOURCE and (compiled := _compiled(data)) is not None:
-        (entries, faults), kind = compiled, ""
-    return TableFile(path, entries, faults, directory, foreign=kind != "")
-
-
-def _compiled(data: bytes) -> tuple[list[Entry], list[TableError]] | None:
-    """The table that iasl makes of its source; None without iasl, or if the source would have it read other files."""
-    from acpi.errors import TableError
-    from acpi.formats.acpidump import Entry
-    from acpi.iasl import Iasl, MissingToolError, Severity, ToolError
-
-    if _INCLUDE.search(data):
-        return None
-    try:
-        result = Iasl().compile(data.decode("utf-8", "replace"))
-    except MissingToolError:
-        return None
-    except ToolError as error:
-        return [], [TableError(f"source of a table: {error}")]
-    if result.data is None:
-        return [], [TableError(f"source of a table that iasl does not compile: {result.of(Severity.ERROR)[0]}")]
-    return [Entry(result.data)], []
+    found = read(data)
+    kind = "" if found.entries else what(data)
+    if kind in SOURCES and (made := compiled(data)) is not None:
+        found, kind = made, ""
+    return TableFile(path, found.entries, found.faults, directory, found.notes, foreign=kind != "")
 
 
 def _directory(path: str) -> list[TableFile]:

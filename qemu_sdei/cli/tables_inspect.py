@@ -47,7 +47,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         add_verbosity(each, json_output=True)
 
 
-def _load(path: str) -> tuple[list[TableFile], bool]:
+def _load(path: str, quiet: bool) -> tuple[list[TableFile], bool]:
     """The tables in a file or directory, and whether nothing else is in it, which is said.
 
     Raises:
@@ -56,6 +56,8 @@ def _load(path: str) -> tuple[list[TableFile], bool]:
     files, clean = load([path]), True
     for file in files:
         messages = tables_files.named(file.faults, file.entries)
+        for note in () if quiet else file.notes:
+            say(f"qemu-sdei: {file.path}: note: {note}", error=True)
         if not file.entries and not file.directory:
             raise UsageError(f"{path}: {messages[0]}")
         for fault, message in zip(file.faults, messages, strict=True):
@@ -66,7 +68,7 @@ def _load(path: str) -> tuple[list[TableFile], bool]:
 
 
 def _show(args: argparse.Namespace) -> int:
-    loaded = [_load(path) for path in args.files]
+    loaded = [_load(path, args.quiet) for path in args.files]
     sets = [(file.path, file.entries) for files, _ in loaded for file in files]
     code = show_entries(sets, as_json=args.json)
     return code if all(clean for _, clean in loaded) else 1
@@ -140,7 +142,7 @@ def _document(path: str | None, name: str, entry: Entry, fields: Sequence[FieldV
 def _diff(args: argparse.Namespace) -> int:
     if args.first == args.second == "-":
         raise UsageError("both sides cannot be standard input")
-    (first, clean), (second, clean2) = _load(args.first), _load(args.second)
+    (first, clean), (second, clean2) = _load(args.first, args.quiet), _load(args.second, args.quiet)
     ours, theirs = ([entry for file in files for entry in file.entries] for files in (first, second))
     rows = list(_differences(ours, theirs))
     if args.json:

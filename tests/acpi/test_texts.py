@@ -156,7 +156,7 @@ def test_a_log_of_nothing_but_lines() -> None:
     text = b"> x\n" * (256 << 10)
     tracemalloc.start()
     try:
-        assert plain(text) == b"x\n" * (256 << 10)
+        assert plain(text)[0] == b"x\n" * (256 << 10)
         assert tracemalloc.get_traced_memory()[1] < 8 * len(text)
     finally:
         tracemalloc.stop()
