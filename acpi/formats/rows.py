@@ -37,6 +37,8 @@ _SIGNATURES: Final = frozenset(
 )
 """Tables by whose names the order of the bytes in a word is known."""
 
+_LIKELY: Final = re.compile(r"(?:[2-5][0-9a-fA-F](?:[^0-9a-fA-F\n]{0,4}(?:0[xX])?)){4}")
+"""The digits of a signature. Looking for them is quicker than looking at each line."""
 _TITLE: Final = re.compile(r"(?<![A-Za-z0-9_])([A-Z][A-Z0-9_]{3}|RSD PTR)\s?@\s?(0x[0-9a-fA-F]{1,16})\s*$")
 _OFFSET: Final = re.compile(
     r"(?<![0-9A-Za-z_])(?:0[xX])?([0-9a-fA-F]{3,16})(?:[ \t]*:[ \t]*|[ \t]+)(?=(?:0[xX])?[0-9a-fA-F]{2})"
@@ -68,6 +70,8 @@ class _Run:
     """The first row of which it is not clear where its bytes end; 0: there is none."""
     base: int = 16
     """What the offsets count in."""
+    like: _Row | None = None
+    """The last row that was read by itself: most others have everything in the same columns."""
     last: bytes = b""
     fault: str = ""
     """Why it ends where it ends."""
@@ -76,6 +80,7 @@ class _Run:
         """Add a row."""
         self.data += row.data
         self.last = row.data
+        self.like = row
         self.rows += 1
         self.prefixed += row.prefixed
         if not row.sure:
@@ -93,6 +98,8 @@ class _Row:
     unit: int
     prefixed: bool
     sure: bool
+    columns: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Where in its line the offset begins and ends, and the bytes."""
 
     def at(self, base: int) -> int:
         """Its offset; -1 if it is none in this base."""
@@ -145,6 +152,14 @@ def _runs(text: str) -> Iterator[_Run]:
 
 def _goes_on(run: _Run, line: str, number: int) -> bool:
     """Whether a row goes on where `run` ends; it is taken then."""
+    if run.like is not None and run.base == 16 and run.rows > 1 and (data := _same(run, run.like, line)):
+        run.data += data
+        run.last = data
+        run.rows += 1
+        run.prefixed += run.like.prefixed
+        if len(run.data) > MAX_SIZE:
+            run.fault = f"line {number}: more bytes than a table has"
+        return True
     bases = (16, 8, 10) if run.rows == 1 and run.start == 0 else (run.base,)
     for row in _rows(line):
         for base in bases:
@@ -153,6 +168,21 @@ def _goes_on(run: _Run, line: str, number: int) -> bool:
                 run.take(row, number)
                 return True
     return False
+
+
+def _same(run: _Run, like: _Row, line: str) -> bytes:
+    """The bytes of a row that has everything where the row before has it; none if it has not."""
+    begin, end, first, last = like.columns
+    expected = run.start + len(run.data)
+    if not like.sure or len(line) < last or line[begin:end].lower() != f"{expected:0{end - begin}x}":
+        return b""
+    digits = line[first:last].translate(_NO_BLANKS)
+    if len(digits) != 2 * len(like.data) or line[last : last + 1].isalnum():
+        return b""
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return b""
 
 
 def _repeat(run: _Run, line: str, most: int) -> int:
@@ -175,12 +205,15 @@ def _rows(line: str) -> Iterator[_Row]:
         if count == _CANDIDATES:
             return
         if match.start() >= end and (found := _bytes(line, match.end())) is not None:
-            data, unit, sure, end = found
-            yield _Row(match[1], data, unit, bool(line[: match.start()].strip()), sure)
+            data, unit, sure, end, bytes_end = found
+            columns = (match.start(1), match.end(1), match.end(), bytes_end)
+            yield _Row(match[1], data, unit, bool(line[: match.start()].strip()), sure, columns)
 
 
-def _bytes(line: str, at: int) -> tuple[bytes, int, bool, int] | None:
-    """The bytes of a row from `at` on, the size of its words (0: they differ), whether that is clear, and the end."""
+def _bytes(line: str, at: int) -> tuple[bytes, int, bool, int, int] | None:
+    """The bytes of a row from `at` on, the size of its words (0: they differ), whether that is clear, the end of
+    all that look like bytes and of those that are.
+    """
     words: list[str] = []
     ends: list[int] = []
     counts: list[int] = []
@@ -212,7 +245,7 @@ def _bytes(line: str, at: int) -> tuple[bytes, int, bool, int] | None:
                 sure = _ROW in counts
                 taken = counts.index(_ROW) + 1 if sure else gap_at or len(words)
     sizes = {len(word) // 2 for word in words[:taken]}
-    return data[: counts[taken - 1]], sizes.pop() if len(sizes) == 1 else 0, sure, ends[-1]
+    return data[: counts[taken - 1]], sizes.pop() if len(sizes) == 1 else 0, sure, ends[-1], ends[taken - 1]
 
 
 def _is_text(rest: str, data: bytes) -> bool:
@@ -268,6 +301,8 @@ class Shown:
 def read(text: str) -> Shown:
     """The tables that a text shows in rows of hexadecimal digits."""
     shown = Shown()
+    if not likely(text):
+        return shown
     counts: Counter[str] = Counter()
     for run in _runs(text):
         data = bytes(run.data)
@@ -311,6 +346,11 @@ def read(text: str) -> Shown:
             break
     shown.notes = [f"{what}, {lines(count)}" for what, count in counts.items()]
     return shown
+
+
+def likely(text: str) -> bool:
+    """Whether there are hexadecimal digits in a text with which a table could begin."""
+    return _LIKELY.search(text) is not None
 
 
 def lines(count: int) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 from acpi.errors import AcpiError
 from acpi.formats.acpidump import Entry
-from acpi.formats.rows import Shown, lines, sound
+from acpi.formats.rows import Shown, likely, lines, sound
 from acpi.kinds import like_a_signature
 
 _GZIP: Final = b"\x1f\x8b"
@@ -25,7 +25,7 @@ _MAX_RATIO: Final = 64
 _SMALL: Final = 1 << 20
 _LEAST: Final = 36
 """Bytes of the smallest table."""
-_PREFIX: Final = re.compile(r"(?:[ \t]?>)*[ \t]?(?:<\d+>)?(?:\[ *\d+\.\d+\] ?)?")
+_PREFIX: Final = re.compile(r"((?:[ \t]?>)*)[ \t]?(?:<\d+>)?(\[ *\d+\.\d+\] ?)?")
 """What mail and kernel logs put in front of a line: `> `, `[    1.000001] `."""
 _MARKED: Final = re.compile(rb"^[ \t]?[>\[<]", re.M)
 _LISTS: Final = re.compile(r"\{([^{}]*)\}|\[([^\[\]]*)\]")
@@ -88,9 +88,9 @@ def plain(data: bytes) -> tuple[bytes, list[str]]:
     for line in io.TextIOWrapper(io.BytesIO(data), "latin-1", newline=""):
         match = _PREFIX.match(line)
         start = match.end() if match is not None and match[0].strip() else 0
-        if start:
-            quoted += ">" in line[:start].split("[", 1)[0].split("<", 1)[0]
-            timed += "[" in line[:start]
+        if start and match is not None:
+            quoted += match[1] != ""
+            timed += match[2] is not None
         out += line[start:].encode("latin-1")
     notes += [f"quoted mail, {lines(quoted)}"] if quoted else []
     notes += [f"times of a log, {lines(timed)}"] if timed else []
@@ -114,6 +114,8 @@ def _begins(data: bytes) -> bool:
 def _digits(text: str) -> Shown:
     """Lines of digits and nothing else, with whatever separates bytes: the first is one that a table begins with."""
     shown = Shown()
+    if not likely(text):
+        return shown
     digits: list[str] = []
     count = begun = 0
 
