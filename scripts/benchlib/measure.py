@@ -30,7 +30,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import above_el2, launch, load, migration, tables, trace
+from scripts.benchlib import above_el2, in_process, launch, load, migration, tables, trace
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
@@ -320,6 +320,12 @@ def main() -> int:
     parser.add_argument(
         "--hypervisor", action="store_true", help="only what --hypervisor costs: calls by HVC, and work above stage 2"
     )
+    parser.add_argument(
+        "--in-process",
+        action="store_true",
+        help="only what the backend's code needs for a call, without QEMU, beside one without the trace; "
+        "with --against beside that checkout's",
+    )
     options = parser.parse_args()
     if options.boot and options.quick:
         parser.error("--quick leaves out the boots, --boot all but the boots: give one of them")
@@ -328,7 +334,15 @@ def main() -> int:
     if options.against is not None:
         with checkout(options.against) as (name, tree):
             table = Table(("this", name[:10]))
-            measure_against(options.qemu, rounds, scale, (ROOT, tree), table)
+            if options.in_process:
+                in_process.measure((ROOT, tree), rounds, say, table.add, {})
+            else:
+                measure_against(options.qemu, rounds, scale, (ROOT, tree), table)
+        return finish(table, options.json)
+    if options.in_process:
+        with trace.without_ring() as tree:
+            table = Table(("with trace", "without"))
+            in_process.measure_trace((ROOT, tree), rounds, say, table.add)
         return finish(table, options.json)
     if options.trace:
         with trace.without_ring() as tree:

@@ -16,7 +16,7 @@ from qemu_sdei.trace.arguments import is_refusal, result_name
 from qemu_sdei.trace.decode import Decoder, clause_of
 from qemu_sdei.trace.meta import TraceMeta
 from qemu_sdei.trace.reading import open_trace
-from qemu_sdei.trace.ring import PLACE, Ring
+from qemu_sdei.trace.ring import Ring
 from qemu_sdei.trace.ring_reader import RingReader
 from qemu_sdei.trace.slots import CAUSES, MAX_TEXT, SLOT_WORDS, SLOTS_OFFSET, Header, Type, file_size
 from qemu_sdei.trace.trace_file import Recorder
@@ -173,10 +173,23 @@ def test_a_record_that_is_being_written_over_is_not_read_as_the_former_one(tmp_p
     ring = made(tmp_path / "ring")
     noted(ring, 64)
     reader = RingReader(tmp_path / "ring")
-    ring.entries[ring.serial & ring.mask][PLACE] = memoryview(bytes(128)).cast("Q")
+    ring.begin(0, memoryview(bytes(128)).cast("Q"))
     found = reader.take()
     assert [slot[0] >> 20 for slot in found] == list(range(2, 65))
     assert reader.missed == 1
+
+
+@pytest.mark.parametrize("kept", [0, 1, 63, 64, 65, 127, 128, 129, 300])
+def test_whoever_goes_on_with_a_ring_keeps_what_is_there(kept: int, tmp_path: Path) -> None:
+    """Wherever the backend before was: at the ring's end, at a boundary of its parts, amid one."""
+    noted(made(tmp_path / "ring", 128), kept)
+    ring = made(tmp_path / "ring", 128)
+    assert ring.serial == kept
+    noted(ring, 40, kept)
+    with open_trace(tmp_path / "ring") as reading:
+        found = [record["why"] for record in reading.records() if record["type"] == "reject"]
+    # Of a full ring the oldest record is not read: a writer could be at its slot.
+    assert found == [f"number {n}" for n in range(max(kept + 40 - 127, 0), kept + 40)]
 
 
 def test_what_the_backend_was_at_when_it_died_is_there(tmp_path: Path) -> None:

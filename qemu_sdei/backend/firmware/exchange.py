@@ -54,6 +54,8 @@ class Exchange:
         self._attention = core.dispatcher.attention
         self._dispatch: Dispatch = core.dispatcher.dispatch
         self._dispatch_last: Dispatch = core.dispatcher.dispatch
+        self._otherwise = False
+        """`_dispatch` is not the core's own."""
         self._claims = core.dispatcher.interrupts
         self._ownership = core.ownership
         self._answer = core.answer
@@ -61,10 +63,9 @@ class Exchange:
         self._steps: dict[int, tuple[Steps, int]] = {}
         """Services that wait for micro-operations: generator and number of operations asked for."""
 
-    def call(
-        self, pe: int, frame: memoryview, regs: memoryview, handler: Handler | None, outcome: bool = False
-    ) -> None:
-        """Answer an SMC whose handler has been looked up; None: nobody serves this function.
+    def call(self, pe: int, frame: memoryview, regs: memoryview, handler: Handler | None, outcome: bool = False) -> int:
+        """Answer an SMC whose handler has been looked up; None: nobody serves this function. Returns the answer's
+        FLAGS: to read them from the frame costs more than the rest of what the trace has to do with them.
 
         `outcome`: the handler may not be run twice; `Observer.record` is told its result before anything follows from
         it.
@@ -72,7 +73,7 @@ class Exchange:
         if self._power[pe] is not _ON:
             self._observer.reject(pe, f"call {frame[Word.FUNCTION]:#x} from a PE that is off")
             park(frame)
-            return
+            return PARK
         answer = self._answer
         answer.frame = frame
         if handler is None:
@@ -89,7 +90,7 @@ class Exchange:
             if result is None:
                 if answer.ops or self._dispatcher.resume is not None:
                     self.finish(pe, frame, regs)
-                    return
+                    return frame[1]
             elif isinstance(result, int):
                 regs[2] = result & 0xFFFF_FFFF_FFFF_FFFF
             elif isinstance(result, tuple):
@@ -98,20 +99,23 @@ class Exchange:
                 _store(regs, result)
             else:
                 self.advance(pe, frame, regs, result, None)
-                return
+                return frame[1]
         if answer.flags or self._claims:
             self.finish(pe, frame, regs)
-            return
+            return frame[1]
         # As in `finish`, for the ordinary answer.
         frame[1] = 0  # Word.FLAGS
         if self._attention[pe] and self._dispatch(pe, regs, frame[self._sctlr], frame[14]) is not None:
             self.delivered += 1
+            return frame[1] if self._otherwise else 0
+        return 0
 
     def deliver_by(self, ordinary: Dispatch, last: Dispatch) -> None:
         """Have other functions deliver than the core's own. `ordinary`: behind a call whose answer is else complete: it
         has to put into the frame what goes with the delivery. `last`: what it leaves in the answer goes along.
         """
         self._dispatch, self._dispatch_last = ordinary, last
+        self._otherwise = ordinary != self._dispatcher.dispatch
 
     def finish(self, pe: int, frame: memoryview, regs: memoryview) -> None:
         """The call is done: deliver what has become deliverable, and carry out what was asked for besides."""

@@ -62,20 +62,33 @@ class EventLog:
         method. The first one that comes of a call goes into the call's slot, which saves a record.
         """
         ring, clock, listeners, tell = self.ring, self.clock, self.listeners, self._tell
-        fold, keep, seen = ring.fold, ring.keep, self.times
-        of_cause = {
-            name: ([number << 24 | old << 16 for old in range(8)], seen.times_of(name))
-            for number, name in enumerate(CAUSES, 1)
-        }
+        keep, seen = ring.keep, self.times
+        of_cause: dict[str, dict[int, tuple[list[int], list[int] | None]]] = {cause: {} for cause in CAUSES}
+        """Of each cause and event that there was: the words of a transition by the old state, and where its time goes.
+        To shift and combine numbers of more than 30 bits costs twice as much as to look one up.
+        """
+
+        def first(event: int, cause: str) -> tuple[list[int], list[int] | None]:
+            number = CAUSES.index(cause) + 1
+            times = seen.times_of(cause)
+            found = (
+                [event << 32 | number << 24 | old << 16 for old in range(8)],
+                None if times is None else times[event],
+            )
+            of_cause[cause][event] = found
+            return found
 
         def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
-            codes, times = of_cause[cause]
-            if fold.word:
-                keep(Type.TRANSITION, pe if pe >= 0 else None, event << 32 | codes[old])
+            try:
+                words, times = of_cause[cause][event]
+            except KeyError:
+                words, times = first(event, cause)
+            if ring.word:
+                keep(Type.TRANSITION, pe if pe >= 0 else None, words[old])
             else:
-                fold.word = event << 32 | codes[old]
+                ring.word = words[old]
             if times is not None:
-                times[event][pe] = seen.now
+                times[pe] = seen.now
             if listeners:
                 kind = _KINDS.get(cause, "transition")
                 fields = {"event": event, "from": old, "to": new, "cause": cause}

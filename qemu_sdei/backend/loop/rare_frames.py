@@ -13,8 +13,7 @@ from qemu_sdei.backend.loop.looks import Looks
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
-from qemu_sdei.trace.ring import PLACE
-from qemu_sdei.trace.slots import POSTED
+from qemu_sdei.trace.slots import DONE, IGNORED, POSTED
 
 
 class RareFrames:
@@ -40,15 +39,14 @@ class RareFrames:
         self._on_reset = on_reset
         self._heads = [frame[layout.HEAD] for frame in guest.window.frames]
         self._posted = [frame[POSTED] for frame in guest.window.frames]
+        self._done = [frame[DONE] for frame in guest.window.frames]
 
     def frame(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
         """Answer one, and keep it in the ring; False: it is left alone."""
-        ring = self._ring
         seen = self._log.look()
-        ring.serial = serial = ring.serial + 1
-        ring.entries[serial - 1 & ring.mask][PLACE] = self._posted[pe]
+        begun = self._ring.begin(pe, self._posted[pe])
         taken = self._answer(pe, s, frame, kind)
-        ring.frame(serial, pe, frame, seen, ignored=not taken)
+        self._ring.finish(begun, self._done[pe], frame[Word.FLAGS] if taken else IGNORED, seen)
         return taken
 
     def _answer(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:

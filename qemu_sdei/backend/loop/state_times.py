@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 Times = defaultdict[int, list[int]]
-"""Event -> a time for each PE, and one for what has no PE (-1); 0: never. A list is made when it is first asked for."""
+"""Event -> a time for each PE, and one for what has no PE (-1); 0: never. A list is made when it is first asked for, and
+stays the same object.
+"""
 _ENTERED: Final = "DISPATCH"
 _ENDED: Final = "COMPLETE"
 
@@ -54,8 +56,8 @@ class StateTimes:
 
     def forget(self) -> None:
         """The states are others now, by no transition: they were replaced."""
-        self.entered.clear()
-        self.changed.clear()
+        for times in (*self.entered.values(), *self.changed.values()):
+            times[:] = [0] * len(times)  # the lists stay the same objects, see `EventLog.transition_hook`
 
     def event(self, number: int, pe: int | None, *, running: bool) -> int | None:
         """Since when an event's instance is in its state: on `pe`, or of a shared event (None). `running`: its handler

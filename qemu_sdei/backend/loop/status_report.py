@@ -69,7 +69,7 @@ def _last_calls(ring: Ring, wanted: set[int]) -> dict[int, str | None]:
     """The call that each of these vCPUs has posted last, as far as the ring tells; None: it was another frame."""
     found: dict[int, str | None] = {}
     for serial in range(ring.serial, max(ring.serial - ring.slots, 0), -1):
-        slot = ring.entries[serial - 1 & ring.mask]
+        slot = ring.slot(serial)
         tag = slot[At.TAG]
         pe = tag >> 8 & 0xFFF
         if tag & 0xFF in _FRAMES and pe in wanted and pe not in found:
