@@ -88,8 +88,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line's parser."""
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line's parser. `only`: that of a command line which begins with this subcommand; what the
+    others need is not read in.
+    """
     parser = Parser(
         prog="qemu-sdei",
         description="Firmware services (SDEI, PSCI, SMCCC) for Arm guests on stock QEMU, and events from the host.",
@@ -97,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qemu-sdei {__version__}")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, parser_class=Parser)
-    for name in COMMANDS:
+    for name in COMMANDS if only is None else (only,):
         import_module(f"qemu_sdei.cli.{name.replace('-', '_')}_command").register(subparsers)
     return parser
 
@@ -116,7 +118,8 @@ def _main(words: list[str]) -> int:
         split = words.index("--")
         words, command = words[:split], words[split + 1 :]
     try:
-        args, unknown = make_parser().parse_known_args(words)
+        named = words[0] if words and words[0] in COMMANDS else None
+        args, unknown = make_parser(named).parse_known_args(words)
         if unknown:
             _refuse(args.subcommand, unknown)
     except SystemExit as end:

@@ -43,7 +43,6 @@ _CHECKPOINT_SIZE: Final = 4 << 20
 _CHECKPOINT_AT_FIRST: Final = 64 << 10
 """Bytes that a slot really takes, until a checkpoint needs more: 20 vCPUs' or so."""
 _OPS_WORDS: Final = OP_WORDS * MAX_OPS
-_WHOLE: Final = slice(None)
 
 
 def _no_room(path: Path, error: OSError) -> UsageError:
@@ -121,11 +120,15 @@ class Journal:
         self._bytes = memoryview(self._map)
         words = self._bytes.cast("Q")
         self._header = words[:_HEADER_WORDS]
-        self._commit = words[_H.COUNT : _H.COUNT + 1]
+        self._counted = self._bytes[8 * _H.COUNT : 8 * _H.COUNT + 4].cast("I")
         records = (_HEADER_WORDS * 8 + 2 * _CHECKPOINT_SIZE) // 8
         self._tags = words[records : records + RECORDS]
-        bodies = records + RECORDS
-        self._bodies = [words[bodies + i * record_words : bodies + (i + 1) * record_words] for i in range(RECORDS)]
+        self._words = words[records + RECORDS : records + RECORDS + RECORDS * record_words]
+        first, length = 8 * (records + RECORDS), 8 * record_words
+        self._places = [slice(at, at + length) for at in range(first, first + RECORDS * length, length)]
+        """Where each record is in the file: to store by a slice of the mapping takes two thirds of the time that it
+        takes by a view.
+        """
         if self._header[_H.MAGIC] == 0:
             self._header[_H.MAGIC] = MAGIC
         if self._header[_H.MAGIC] != MAGIC:
@@ -137,16 +140,22 @@ class Journal:
         self.count = count & 0xFFFF_FFFF if count >> 32 == self._header[_H.GENERATION] else 0
         if self.count > RECORDS:
             raise ProtocolError(f"journal {path} claims {self.count} records of {RECORDS}")
+        if self.count == 0:
+            self._header[_H.COUNT] = self._epoch  # whoever began this generation may have been killed before it did
 
-    def append(self, kind: int, cpu: int, seq: int, head: memoryview) -> None:
+    def _body(self, at: int) -> memoryview:
+        return self._words[at * HEAD_WORDS : (at + 1) * HEAD_WORDS]
+
+    def append(self, kind: int, cpu: int, seq: int, head: memoryview) -> int:
         """Keep one record: the head of a frame, HEAD_WORDS. It counts from the moment of the last store here, and not
-        before.
+        before: that is of half a word, because the other half is the generation, and small numbers cost less. Returns
+        `count`.
         """
         at = self.count
-        self._bodies[at][_WHOLE] = head
-        self._tags[at] = seq << 16 | kind << 12 | cpu
-        self.count = at = at + 1
-        self._commit[0] = self._epoch | at
+        self._map[self._places[at]] = head
+        self._tags[at] = seq << 16 | (kind << 12 | cpu)
+        self.count = self._counted[0] = at = at + 1
+        return at
 
     def append_ops(self, cpu: int, seq: int, head: memoryview, ops: memoryview) -> None:
         """Keep a frame that brings the results of micro-operations. They stand in records before it; all count at
@@ -155,7 +164,7 @@ class Journal:
         at = self.count
         for start in range(0, _OPS_WORDS, HEAD_WORDS):
             part = ops[start : start + HEAD_WORDS]
-            self._bodies[at][: len(part)] = part
+            self._body(at)[: len(part)] = part
             self._tags[at] = Record.OPS << 12
             at += 1
         self.count = at
@@ -164,25 +173,24 @@ class Journal:
     def trigger(self, event: int, pe: int | None) -> None:
         """Keep a trigger."""
         at = self.count
-        body = self._bodies[at]
+        body = self._body(at)
         body[0] = event
         body[1] = 0 if pe is None else pe + 1
         self._tags[at] = Record.TRIGGER << 12
-        self.count = at = at + 1
-        self._commit[0] = self._epoch | at
+        self.count = self._counted[0] = at + 1
 
     def notice(self, words: Sequence[int]) -> None:
         """Keep a notice: number, kind (0: it is withdrawn), PE + 1, value, wish."""
         at = self.count
-        self._bodies[at][: len(words)] = memoryview(array("Q", words))
+        self._body(at)[: len(words)] = memoryview(array("Q", words))
         self._tags[at] = Record.NOTICE << 12
-        self.count = at = at + 1
-        self._commit[0] = self._epoch | at
+        self.count = self._counted[0] = at + 1
 
     def records(self) -> Iterator[tuple[int, int, int, memoryview, list[int] | None]]:
         """(kind, cpu, sequence number, head, micro-operations if it has any) of each record since the checkpoint."""
         ops: list[int] = []
-        for body, tag in zip(self._bodies[: self.count], self._tags, strict=False):
+        for at, tag in enumerate(self._tags[: self.count]):
+            body = self._body(at)
             kind = tag >> 12 & 0xF
             if kind == Record.OPS:
                 ops += body.tolist()
@@ -210,7 +218,7 @@ class Journal:
         self._header[_H.LENGTH0 + 2 * slot] = len(data)
         self._header[_H.CRC0 + 2 * slot] = zlib.crc32(data, generation & 0xFFFF_FFFF)
         self._header[_H.GENERATION] = generation
-        self._epoch = generation << 32
+        self._header[_H.COUNT] = self._epoch = generation << 32
         self.count = 0
 
     def load(self) -> dict[str, Any] | None:

@@ -65,7 +65,9 @@ class PollLoop:
         self._counted = counted
         self._answers = answers
         self._tick = tick
-        self._fence = threading.Lock()
+        fence = threading.Lock()
+        fence.acquire()
+        self._fence = fence.release, fence.acquire
         self._spin = _SPIN_MIN
 
     def run(self) -> None:
@@ -73,6 +75,7 @@ class PollLoop:
         seq, seen, poll_word = self._window.seq, self._seen, self._window.header
         cpus = range(self._window.nr_cpus)
         descriptors, kicked, sched_yield = self._descriptors, self._kicks.on_the_way, os.sched_yield
+        release, acquire = self._fence
         look, late, hooks, answers = self._log.look, self._late, self._hooks, self._answers
         if descriptors.paused:
             descriptors.wait_while_paused()
@@ -113,8 +116,8 @@ class PollLoop:
             # Nothing came: stop watching, and look once more, because a frame may have been posted by somebody who
             # still saw us watch.
             poll_word[Header.POLL] = 0
-            with self._fence:  # a locked instruction: the store above is visible before the load below
-                pass
+            release()  # a locked instruction: the store above is visible before the load below
+            acquire()  # (one that is free is taken and given back: twice as much)
             if seq != seen:
                 poll_word[Header.POLL] = 1
                 continue

@@ -258,8 +258,10 @@ class Server:
             return False
         last[pe] = s
         if frame[8] == 2:  # Word.KIND, Kind.SMC
-            entry = self._entries.get(frame[10])  # Word.FUNCTION
-            handler, mode, constant, counts = entry if entry is not None else self._entry(frame[10])
+            try:
+                handler, mode, constant, counts = self._entries[frame[10]]  # Word.FUNCTION
+            except KeyError:
+                handler, mode, constant, counts = self._entry(frame[10])
             counts[pe] += 1
             if constant is not None:
                 frame[18] = constant  # Word.X0
@@ -278,8 +280,8 @@ class Server:
             # What is kept is what cannot be done twice. Where an event is due, even a call that only asks, or that
             # nobody serves, ends with a delivery.
             if mode == 1 or mode == 4 or (mode != 2 and self._attention[pe]):
-                self._keep(1, pe, s, self._heads[pe])
-                if self.journal.count >= FULL:
+                kept = self._keep(1, pe, s, self._heads[pe])
+                if kept >= FULL:
                     self._full = True
             flags = self._call(pe, frame, self._contexts[pe], handler, mode == 2)
             part[outcome] = self._done[pe]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 Times = defaultdict[int, list[int]]
-"""Event -> a time for each PE, and one for what has no PE (-1); 0: never. A list is made when it is first asked for, and
-stays the same object.
+"""Event -> a time for each PE, and one for what has no PE (-1); 0: never. A list is made when it is first asked for,
+and stays the same object.
 """
 _ENTERED: Final = "DISPATCH"
 _ENDED: Final = "COMPLETE"
