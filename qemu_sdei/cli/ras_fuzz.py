@@ -278,7 +278,7 @@ def _say_finding(number: int, finding: Finding, results: Results) -> None:
     if path is not None:
         say(f"    qemu-sdei ras fuzz NAME --replay {shlex.quote(str(path))}")
         record = path.with_suffix(".record.json")
-        say(f"    qemu-sdei ras inject NAME --json {shlex.quote(str(record))} {edits}".rstrip())
+        say(f"    qemu-sdei ras inject NAME --record {shlex.quote(str(record))} {edits}".rstrip())
 
 
 def _write(path: str, results: Results, campaign: Campaign) -> None:

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         help="make it wrong: FIELD=VALUE, overflow, truncate, ...",
     )
     add = group("records from elsewhere, in place of sections")
-    add("--json", metavar="FILE", help="libcper's JSON of one; - is standard input")
+    add("--record", metavar="FILE", help="libcper's JSON of one; - is standard input")
     add("--base64", metavar="TEXT", help="a status block as QEMU's inject-ghes-v2-error takes it, or @FILE")
     add(
         "--replay",
@@ -96,7 +96,8 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--no-wait", action="store_true", help="do not wait until the guest has dealt with it")
     add("--force", action="store_true", help="also what is wrong, and over a report that was not read")
     add("--dry-run", action="store_true", help="print the record and its bytes, and report nothing")
-    add("--json-output", action="store_true", help="say what happened as JSON")
+    add("--json", action="store_true", help="print one JSON object, for programs")
+    add("--json-output", action="store_true", help="former word for --json")
     add = group("what is expected (exit code 1 if it does not come)")
     add("--expect-log", metavar="RE", action="append", help="a line of the kernel's log")
     add(
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "dry_run", False) and not asks:
         # Nothing of the guest is needed.
         everything = ras_making.varied(made, args, kinds, address=getattr(args, "address", None), ram=None)
-        ras_reporting.show(everything, json_output=getattr(args, "json_output", False))
+        ras_reporting.show(everything, json_output=getattr(args, "json", False))
         return 0
     return ras_reporting.report(args, made, kinds)
 
@@ -155,7 +156,10 @@ def _said(args: argparse.Namespace) -> Said:
     from qemu_sdei.cli.ras_words import parse
 
     kinds = _kinds(args)
-    said = parse(args.words, args, kinds, PROG, add_general)
+    said = parse(_today(args.words), args, kinds, PROG, add_general)
+    if getattr(args, "json_output", False):
+        _warn("--json-output", "--json")
+        args.json = True
     limits = {"count": (1, MAX_COUNT), "vcpu": (0, 1 << 16), "rate": (0, math.inf), "timeout": (0, _DAY)}
     for name, (least, most) in limits.items():
         value = getattr(args, name, None)
@@ -166,6 +170,27 @@ def _said(args: argparse.Namespace) -> Said:
         if value is not None:
             setattr(args, name, _number(name, value, 0, 1 << 64, whole=True))
     return said
+
+
+def _today(words: list[str]) -> list[str]:
+    """Words without the former meaning of `--json`, which read a record and is `--record` now. To go with the next
+    release, and `--json-output` with it.
+    """
+    found: list[str] = []
+    for word in words:
+        old = word.startswith("--json=") or (found[-1:] == ["--json"] and (word == "-" or "." in word or "/" in word))
+        if not old:
+            found.append(word)
+            continue
+        _warn("--json FILE", "--record FILE")
+        if found[-1:] == ["--json"]:
+            found.pop()
+        found += ["--record", word.removeprefix("--json=")]
+    return found
+
+
+def _warn(former: str, today: str) -> None:
+    say(f"qemu-sdei: warning: {former} is {today} now; the former word goes with the next release", error=True)
 
 
 def _number(name: str, text: str, least: float, most: float, *, whole: bool) -> float | int:

@@ -26,12 +26,12 @@ Made = Block | bytes
 def blocks(said: Said, kinds: Kinds) -> list[Block]:
     """What is to be reported, each once, as it is said. Raises `UsageError`: it is nothing, or cannot be."""
     args = said.general
-    given = [name for name in ("json", "base64", "replay") if getattr(args, name, None) is not None]
+    given = [name for name in ("record", "base64", "replay") if getattr(args, name, None) is not None]
     if len(given) + bool(said.sections) != 1:
         raise UsageError(
-            "give the error once: a section (such as memory), --json FILE, --base64 TEXT or --replay LOG"
+            "give the error once: a section (such as memory), --record FILE, --base64 TEXT or --replay LOG"
             if given or said.sections
-            else "say which error: a section, such as memory, or --json FILE, --base64 TEXT or --replay LOG"
+            else "say which error: a section, such as memory, or --record FILE, --base64 TEXT or --replay LOG"
         )
     if not given:
         return [_of_sections(said)]
@@ -56,7 +56,7 @@ def _read(option: str, value: str, kinds: Kinds) -> list[Block]:
     else:
         path = value.removeprefix("@") if option == "base64" else value
         name, data = "standard input" if path == "-" else path, read_file(path, "error records")
-    if option == "json" and data.strip()[:1] not in (b"{", b"["):
+    if option == "record" and data.strip()[:1] not in (b"{", b"["):
         raise UsageError(f"{name}: it is no JSON of an error record")
     try:
         return [as_block(each) for each in read_records(data, kinds)]

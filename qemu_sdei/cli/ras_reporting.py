@@ -118,7 +118,7 @@ class Reporting:
         """Report all of it. Raises `SdeiError`."""
         began = told = time.monotonic()
         rate = self._option("rate")
-        quiet = self._option("quiet", False) or self._option("json_output", False) or not sys.stderr.isatty()
+        quiet = self._option("quiet", False) or self._option("json", False) or not sys.stderr.isatty()
         with Progress(quiet) as progress:
             for number, each in enumerate(made):
                 if rate is not None and (wait := began + number / rate - time.monotonic()) > 0:
@@ -153,7 +153,7 @@ def report(args: argparse.Namespace, made: list[Block], kinds: Kinds) -> int:
         # What cannot be is found before the guest is told of anything.
         everything = list(varied(made, args, kinds, address=address, ram=ras.ram))
         if getattr(args, "dry_run", False):
-            show(everything, json_output=getattr(args, "json_output", False))
+            show(everything, json_output=getattr(args, "json", False))
             return 0
         looks = bool(wanted) or (len(everything) == 1 and not getattr(args, "quiet", False) and not fatal)
         observer = ras.observing() if looks else None
@@ -165,7 +165,7 @@ def report(args: argparse.Namespace, made: list[Block], kinds: Kinds) -> int:
             if observer is None or observer.look().panic is None:
                 raise
         finally:
-            if one.reports and not getattr(args, "json_output", False) and not getattr(args, "quiet", False):
+            if one.reports and not getattr(args, "json", False) and not getattr(args, "quiet", False):
                 _tell(one, everything)
         observed = Observed()
         if observer is not None:
@@ -215,7 +215,7 @@ def _outcome(last: Report) -> str:
 
 
 def _tell_rest(args: argparse.Namespace, one: Reporting, wanted: list[Expectation], observed: Observed) -> None:
-    if getattr(args, "json_output", False):
+    if getattr(args, "json", False):
         print_json(_document(args, one, wanted, observed))
     elif not getattr(args, "quiet", False):
         for each in wanted:

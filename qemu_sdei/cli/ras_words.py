@@ -115,7 +115,7 @@ def _kind(part: list[str], kinds: Kinds, prog: str, add_general: Any) -> tuple[S
                 raise UsageError(f"{error} (see {prog} --help)") from None
         name, equals, _ = word.partition("=")
         at += 1 if equals else 1 + takes.get(name, 0)
-        # An option whose value may be left out: `--json` is not followed by a section's name.
+        # An option whose value may be left out: `--expect-panic` is not followed by a section's name.
     return None, part
 
 

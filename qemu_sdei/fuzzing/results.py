@@ -1,7 +1,7 @@
 """What a fuzzing run has come to: counts, findings, and where it goes on, in a directory if it is to be kept.
 
 campaign.json   seed, source, the next case, counts, over all runs
-finding-N.json  each finding; finding-N.record.json is its record, for `ras inject --json`
+finding-N.json  each finding; finding-N.record.json is its record, for `ras inject --record`
 state/          the guest as it was saved at the start
 """
 

@@ -119,7 +119,7 @@ def test_findings_are_told_and_kept(ran: Ran, toy: type[Target], tmp_path: Path)
     ]  # fmt: skip
     # The line for `ras inject` has the record, and what is wrong with it.
     line = next(line for line in out.splitlines() if "ras inject" in line)
-    assert re.search(r"ras inject NAME --json \S+finding-1\.record\.json --malform ", line)
+    assert re.search(r"ras inject NAME --record \S+finding-1\.record\.json --malform ", line)
 
     code, out, err = ran("ras", "fuzz", "a", "--replay", str(kept / "finding-1.json"), "-q")
     assert (code, err) == (1, "")

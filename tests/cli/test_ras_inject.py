@@ -47,7 +47,7 @@ def reported(guest: FakeGuest) -> Block:
 
 def dry(command: Command, *words: str) -> Block:
     """The record that these words make."""
-    done = command("ras", "inject", "g", *words, "--dry-run", "--json-output")
+    done = command("ras", "inject", "g", *words, "--dry-run", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return parse_block(bytes.fromhex(json.loads(done.stdout)["bytes"]))
 
@@ -115,11 +115,29 @@ def test_records_from_elsewhere_are_reported_as_they_are(command: Command, guest
     wanted = block([entry(Memory(physical_address=0x41E78000), "recoverable", fru_text="x")])
     file = tmp_path / "record.json"
     file.write_text(json.dumps(to_json(wanted)))
-    for words in (["--json", str(file)], ["--json", "-"], ["--base64", wanted.base64()], ["--replay", str(file)]):
+    for words in (["--record", str(file)], ["--record", "-"], ["--base64", wanted.base64()], ["--replay", str(file)]):
         guest.reports.clear()
         done = command("ras", "inject", "g", *words, input=file.read_text())
         assert done.returncode == 0, done.stderr
         assert reported(guest).pack() == wanted.pack()
+
+
+def test_the_former_words_work_and_warn(command: Command, guest: FakeGuest, tmp_path: Path) -> None:
+    wanted = block([entry(Memory(physical_address=0x41E78000), "recoverable")])
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(to_json(wanted)))
+    for words in (["--json", str(file)], [f"--json={file}"], ["--json", "-"]):
+        guest.reports.clear()
+        done = command("ras", "inject", "g", *words, input=file.read_text())
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith("qemu-sdei: warning: --json FILE is --record FILE now")
+        assert reported(guest).pack() == wanted.pack()
+    done = command("ras", "inject", "g", "--json", "memory", "--dry-run")
+    assert json.loads(done.stdout)["bytes"], "what follows is a section, and no file"
+    assert done.stderr == ""
+    done = command("ras", "inject", "g", "memory", "--dry-run", "--json-output")
+    assert json.loads(done.stdout)["bytes"]
+    assert "warning: --json-output is --json now" in done.stderr
 
 
 def test_a_log_is_replayed_record_by_record(command: Command, guest: FakeGuest, tmp_path: Path) -> None:
@@ -128,7 +146,7 @@ def test_a_log_is_replayed_record_by_record(command: Command, guest: FakeGuest, 
     log.write_text(json.dumps([to_json(each) for each in several]))
     assert command("ras", "inject", "g", "--replay", str(log)).returncode == 0
     assert [data for _, data, _ in guest.reports] == [each.pack() for each in several]
-    assert command("ras", "inject", "g", "--json", str(log)).returncode == 2
+    assert command("ras", "inject", "g", "--record", str(log)).returncode == 2
 
 
 def test_repeated_errors_are_at_addresses_that_differ(command: Command, guest: FakeGuest) -> None:
@@ -161,7 +179,7 @@ def test_what_came_is_exit_code_0_and_what_did_not_1(command: Command, guest: Fa
 
 def test_scripts_get_it_as_json(command: Command, guest: FakeGuest) -> None:
     guest.trace = [SIGNAL]
-    done = command("ras", "inject", "g", "memory", "--pid", "123", "--json-output", "--expect-sigbus", "123:4")
+    done = command("ras", "inject", "g", "memory", "--pid", "123", "--json", "--expect-sigbus", "123:4")
     document = json.loads(done.stdout)
     assert document["page"]["physical"] == 0x41E78000
     assert document["reports"][0]["outcome"] == "completed"
@@ -192,8 +210,8 @@ BAD: list[tuple[list[str], str]] = [
     (["memory", "--expect-trace", "x y"], "is no trace event"),
     (["memory", "--expect-offline"], "give one of them"),
     (["memory", "--source", "x"], "there is no error source 'x'"),
-    (["memory", "--json", "-"], "give the error once"),
-    (["--json", "-"], "it is no JSON of an error record"),
+    (["memory", "--record", "-"], "give the error once"),
+    (["--record", "-"], "it is no JSON of an error record"),
     (["--base64", "%%%"], "--base64"),
     (["--base64", base64.b64encode(b"abc").decode()], "--base64: offset 0x0"),
     (["--replay", "/nonexistent"], "error records /nonexistent cannot be read"),
@@ -218,7 +236,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 def test_unknown_fields_of_json_are_refused(command: Command, guest: FakeGuest) -> None:
     document = to_json(block([entry(Memory(node=1))]))
     document["sections"][0]["Memory"]["nosuch"] = 1
-    done = command("ras", "inject", "g", "--json", "-", input=json.dumps(document))
+    done = command("ras", "inject", "g", "--record", "-", input=json.dumps(document))
     assert done.returncode == 2
     assert "there is no 'nosuch' in a Memory Error Section" in done.stderr
     assert not guest.reports

@@ -179,7 +179,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _check_form(block: bytes) -> None:
-    # Imported here: 0.1 s of tables, and most guests never have an error.
+    # Imported here: 0.1 s of tables, and most guests have no error sources. Those that do have them from the start.
     from qemu_sdei.ras.block import parse_block
 
     try:
