@@ -54,6 +54,7 @@ def test_only_what_is_said_to_be_may_be_missing_or_is_open() -> None:
         name for part in subschemas() for name in part.get("properties", {}) if name not in part.get("required", [name])
     }
     assert optional == {
+        "bad_pages",
         "booting",
         "kernels",
         "misbehaviour",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,28 +10,42 @@ from typing import Any
 
 import pytest
 
+from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.loop.host_errors import LIMIT_NS
 from qemu_sdei.boot.area import AcpiArea
+from qemu_sdei.errors import ProtocolError
+from qemu_sdei.monitor import layout
 from qemu_sdei.ras.block import parse_block
 from qemu_sdei.ras.source import Notify, Source, numbered
 from tests.backend.controlled import SHARED, Backend, Peer
 from tests.backend.simulated import COUNTER_NS, RAM_BASE, RAM_SIZE, records
+from tests.backend.test_crash import Killed, _Kill, tracing
 from tests.backend.test_error_sources import Ram, place
 
 PAGE = RAM_BASE + 0x10_0000
 AREA = AcpiArea(RAM_BASE)
 MEMORY, SLOW = AREA.sources(numbered([Source(name="memory", event=SHARED), Source(name="slow", notify=Notify.POLLED)]))
 ROOT = Path(__file__).parents[2]
+PARTS = 12
+MACHINE = {"cpu": "max", "nr_cpus": 2, "ram_base": RAM_BASE, "ram_size": RAM_SIZE, "window": 0x4020_0000} | {
+    "window_version": layout.VERSION,
+    "virtualization": False,
+}
 
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Backend:
     backend = Backend(tmp_path)
     backend.boot()
+    prepare(backend)
+    return backend
+
+
+def prepare(backend: Backend) -> None:
+    backend.server.guest.machine = dict(MACHINE)
     place(backend.server.errors, Ram(backend), (MEMORY, SLOW))
     # A simulated guest has its tables at the start of RAM, and not below the window.
     backend.server.host_errors.usable = range(PAGE, backend.guest.window.base)
-    return backend
 
 
 def section(backend: Backend, placed: Any) -> Any:
@@ -112,6 +127,55 @@ def test_what_nobody_takes_is_given_up_and_said(backend: Backend, capfd: pytest.
     backend.enable(SHARED)
     backend.server.host_errors.tick()
     assert backend.guest.take_kicks() == []
+
+
+def test_what_waits_outlives_the_backend(tmp_path: Path) -> None:
+    """Killed anywhere between two reports: each page is told of, and no other."""
+    lines = 0
+    for part in range(-1, PARTS):
+        at = lines * part // PARTS  # the first one is not killed: it counts the lines
+        directory = tmp_path / str(part)
+        directory.mkdir()
+        kill = _Kill(at if lines else -1)
+        backend = Backend(directory)
+        backend.boot()
+        prepare(backend)
+        signalled(backend, size=3 * 4096)
+        seen = [section(backend, SLOW).section["physical_address"]]
+        try:
+            with tracing(kill):
+                backend.server.host_errors.tick()
+        except Killed:
+            backend.server = backend.guest.server()
+            prepare(backend)
+            backend.server.recover()
+        for _ in range(4):
+            if backend.server.errors.state(SLOW) != "free":
+                seen.append(section(backend, SLOW).section["physical_address"])
+            backend.server.host_errors.tick()
+        assert sorted(set(seen)) == [PAGE, PAGE + 0x1000, PAGE + 0x2000], at
+        assert len(seen) <= 4, "one was told twice at most"
+        assert not any(backend.server.journal.bad_pages), at
+        lines = lines or kill.lines
+        assert kill.over is (part >= 0)
+
+
+def test_what_waits_goes_along_with_the_guest(tmp_path: Path, backend: Backend) -> None:
+    signalled(backend, size=3 * 4096)
+    backend.server.pause()
+    document = json.loads(json.dumps(state_document.take(backend.server)))
+    assert document["bad_pages"] == [[PAGE + 0x1000, 2, 0]]
+    directory = tmp_path / "there"
+    directory.mkdir()
+    there = Backend(directory)
+    prepare(there)
+    state_document.restore(there.server, document)
+    assert there.server.host_errors.snapshot() == document["bad_pages"]
+    backend.server.host_errors.leave()
+    assert not any(backend.server.journal.bad_pages)
+    for wrong in ([PAGE + 1, 1, 0], [RAM_BASE, 1, 0], [backend.guest.window.base - 4096, 2, 0], [1 << 63, 1, 0]):
+        with pytest.raises(ProtocolError, match="bad_pages: "):
+            state_document.prepare(there.server, document | {"bad_pages": [wrong]})
 
 
 def test_while_the_guest_is_handed_over_its_ram_is_left_alone(backend: Backend) -> None:

@@ -14,7 +14,7 @@ from qemu_sdei.backend.firmware import gic, notices
 from qemu_sdei.backend.firmware.core import affinity
 from qemu_sdei.backend.firmware.external_abort import Wish
 from qemu_sdei.backend.firmware.firmware import STATE_VERSION
-from qemu_sdei.backend.loop import pending_injections
+from qemu_sdei.backend.loop import host_errors, pending_injections
 from qemu_sdei.config import MAX_RAM
 from qemu_sdei.json_schema import Schema, array, boolean, integer, only, record, ref, row, rows, text
 from qemu_sdei.monitor import layout
@@ -416,9 +416,15 @@ SCHEMA: Final[Schema] = {
             "cpus": _each_cpu(ref("cpu")),
             "firmware": ref("firmware"),
             "waiting": array(ref("waiter"), high=pending_injections.MAX),
+            "bad_pages": array(
+                row("[address, pages, touched]", ref("word"), integer(1, host_errors.MAX_PAGES), integer(0, 1)),
+                high=host_errors.MAX_WAITING,
+                about="pages of RAM that went bad at the host and wait to be reported to the guest",
+            ),
         },
         "What a backend knows of its guest. What this schema cannot express, and what it leaves open, stands in "
         "state-document.md.",
+        optional=("bad_pages",),
     ),
     "definitions": {**_WORDS, **_OUTSIDE, **_FIRMWARE, **_SDEI, **_GIC, **_MISBEHAVIOUR},
 }

@@ -262,6 +262,7 @@ class HandoverCommands:
             if waiter.reply is not None:
                 waiter.reply(waits if control else jsonline.refusal("state", here))
         self._server.notifier.leave()
+        self._server.host_errors.leave()
         for other in self._connections.all():
             if other is not client:
                 self._connections.send(other, {"moved": {"name": name, "control": control}})

@@ -81,6 +81,7 @@ def take(server: Server) -> Document:
         ],
         "firmware": firmware.snapshot(),
         "waiting": server.injections.snapshot(),
+        **({"bad_pages": pages} if (pages := server.host_errors.snapshot()) else {}),
     }
 
 
@@ -98,6 +99,7 @@ def prepare(server: Server, document: object) -> Document:
     except (ProtocolError, RecursionError) as error:
         raise ProtocolError(f"state document: {error}") from None
     document_rules.check(server.guest, top)
+    server.host_errors.check(top.get("bad_pages", []))
     counters = top["counters"]
     firmware.exchange.delivered = counters["delivered"]
     stored = ((int(function), counts) for function, counts in counters["calls"].items())
@@ -127,6 +129,7 @@ def restore(server: Server, document: object) -> None:
         # It boots, the backend before us has seen that; a snapshot may have been made with another monitor's proof.
         first[Word.PROOF] = boot.proof
     server.injections.restore(top["waiting"], window.nr_cpus)
+    server.host_errors.restore(top.get("bad_pages", []))
     server.injections.disappoint(*document_rules.outstanding(server.guest))
     server.take_over([cpu["answered"] for cpu in top["cpus"]])
 

@@ -9,11 +9,12 @@ written again, and nothing is done twice. When the journal is full, a checkpoint
 The file is a mapping in the run directory; it lives in the page cache, so it survives the process, which is what it
 is for. It is not meant to survive the machine.
 
-    header | checkpoint 0 | checkpoint 1 | records
+    header, bad pages | checkpoint 0 | checkpoint 1 | records
 
 A checkpoint takes effect by one 8-byte store (its slot, generation and length in one word would not fit, so: the
 generation word, whose parity names the slot). Records belong to a generation, so a new checkpoint empties the journal
-by the same store.
+by the same store. Pages that went bad at the host are no inputs of the firmware: they stand beside the header's words,
+whatever becomes of records and checkpoints.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ RECORDS: Final = 1024
 FULL: Final = RECORDS // 2
 OVERFLOW: Final = RECORDS - 8
 _HEADER_WORDS: Final = 512  # one page
+_BAD_PAGES: Final = slice(64, _HEADER_WORDS)
 _CHECKPOINT_SIZE: Final = 4 << 20
 _CHECKPOINT_AT_FIRST: Final = 64 << 10
 """Bytes that a slot really takes, until a checkpoint needs more: 20 vCPUs' or so."""
@@ -82,6 +84,8 @@ class Journal:
 
     Attributes:
         count: records since the last checkpoint. At FULL it is time for the next; at OVERFLOW it must be now.
+        bad_pages: words (format "Q", 448 of them) that keep what a backend that is killed has not reported yet
+            (`host_errors.py`), each written by one store; 0 where nothing is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,6 +124,7 @@ class Journal:
         self._bytes = memoryview(self._map)
         words = self._bytes.cast("Q")
         self._header = words[:_HEADER_WORDS]
+        self.bad_pages = words[_BAD_PAGES]
         self._counted = self._bytes[8 * _H.COUNT : 8 * _H.COUNT + 4].cast("I")
         records = (_HEADER_WORDS * 8 + 2 * _CHECKPOINT_SIZE) // 8
         self._tags = words[records : records + RECORDS]

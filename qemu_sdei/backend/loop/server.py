@@ -92,7 +92,7 @@ class Server:
         self.notifier = Notifier(self, guest, self.kicks, self.log, self.looks.sleeps)
         self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving, self.notifier)
         self.notifier.on_lost = self.errors.not_told
-        self.host_errors = HostErrors(window, self.errors, self.log, lambda: self.paused)
+        self.host_errors = HostErrors(window, self.errors, self.log, lambda: self.paused, journal.bad_pages)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
@@ -420,6 +420,7 @@ class Server:
         if found:
             self.kicks.repeat()
             self.errors.take_up()
+        self.host_errors.take_up()
         return found
 
     def status(self) -> dict[str, Any]:
