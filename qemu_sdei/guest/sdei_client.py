@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.errors import GuestError, ProtocolError
+from qemu_sdei.guest.sdei_where import Where, places
 from qemu_sdei.guest.shell import CommandResult
 from qemu_sdei.host.client_module import MODULE_PATH
 from qemu_sdei.trace.guest_clock import MARKS
@@ -194,7 +195,31 @@ class SdeiClient:
         """Have the next handler panic; or the next that has interrupted the handler of an interrupt."""
         self._command("panic irq" if in_interrupt else "panic")
 
+    def restart(self) -> None:
+        """Have the next handler restart the machine: SYSTEM_RESET in NMI context."""
+        self._command("restart")
+
     # CPUs
+
+    def backtrace(self) -> list[Where]:
+        """Where each online CPU is, by event 0: also one that has interrupts off. Event 0 must be enabled. Raises
+        `SdeiClientError`: a CPU does not answer within ten seconds, as one that has masked SDEI.
+        """
+        return places(self.shell(f"echo backtrace >{_PROC}/control && cat {_PROC}/backtrace").splitlines())
+
+    def watchdog(self, milliseconds: int, *, panic: bool = False) -> None:
+        """From now on a CPU that takes no interrupt for so long (16 to 10000) is a hard lockup: it is found by a timer
+        that is bound to an event, and with `panic` the kernel panics there.
+        """
+        self._command(f"watchdog {milliseconds}{' panic' if panic else ''}")
+
+    def watchdog_off(self) -> None:
+        """The end of `watchdog`; the timer's interrupt is the kernel's again."""
+        self._command("watchdog off")
+
+    def lockups(self) -> list[Where]:
+        """The newest lockup that the watchdog has found of each CPU."""
+        return places(self.shell(f"cat {_PROC}/lockups").splitlines())
 
     def signal(self, cpu: int) -> None:
         """EVENT_SIGNAL: event 0 to that CPU."""

@@ -110,3 +110,36 @@ def test_a_guest_that_is_not_started_has_no_client() -> None:
 
 def test_time_stamps_go() -> None:
     assert kernel_lines("[    1.500000] one\n[12345.678901] two\nthree") == ["one", "two", "three"]
+
+
+PLACES = """\
+watchdog event 0x40ff0000 interrupt 30 panic 0
+cpu 1 ticks 23 lockups 1
+lockup cpu 1 time 31 pc 0xffffa0f0fe32b668 pstate 0x800000c5 pid 38 comm kworker/1:1 name
+  lr 0xffffa0f0c81aa4cc spin+0x44/0x68 [sdei_test]
+  0xffffa0f0fd5992fc ktime_get_mono_fast_ns+0x4c/0xc8
+  0xffffa0f0c81aa4cc spin+0x44/0x68 [sdei_test]
+"""
+
+
+def test_places_as_objects() -> None:
+    typed, guest = client(lockups=PLACES, backtrace=PLACES.replace("lockup cpu", "backtrace cpu") + "silent cpu 0\n")
+    (found,) = typed.lockups()
+    assert (found.cpu, found.pid, found.comm, found.irqs_masked) == (1, 38, "kworker/1:1 name", True)
+    assert found.stack == ("ktime_get_mono_fast_ns+0x4c/0xc8", "spin+0x44/0x68 [sdei_test]")
+    assert found.lr == found.stack[1]
+    assert typed.backtrace() == [found]
+    typed.watchdog(500, panic=True)
+    assert guest.commands[-1] == "echo watchdog 500 panic >/proc/sdei_test/control"
+
+
+@pytest.mark.parametrize("line", ["lockup cpu x", "backtrace cpu 1 time 3 pc 0x1 pstate 0x5 pid 1", "lockup "])
+def test_places_of_another_form_are_refused(line: str) -> None:
+    typed, _ = client(lockups=line)
+    with pytest.raises(ProtocolError, match="not of its form"):
+        typed.lockups()
+
+
+def test_names_from_the_guest_are_printable() -> None:
+    typed, _ = client(lockups=PLACES.replace("name", "\x1b[2Jname"))
+    assert "\x1b" not in typed.lockups()[0].comm

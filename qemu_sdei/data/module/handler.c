@@ -10,6 +10,7 @@
 #include <linux/mm.h>
 #include <linux/panic.h>
 #include <linux/ptrace.h>
+#include <linux/reboot.h>
 #include <linux/smp.h>
 #include <linux/timekeeping.h>
 
@@ -23,6 +24,7 @@ struct cpu_counters __percpu *counters;
 struct ring __percpu *rings;
 u64 run_ns;
 enum panic_when panic_when;
+bool restart_next;
 atomic64_t dumps_suppressed = ATOMIC64_INIT(0);
 static atomic64_t dump_second = ATOMIC64_INIT(0);
 static atomic_t dumps_this_second = ATOMIC_INIT(0);
@@ -86,6 +88,7 @@ int on_event(u32 event, struct pt_regs *regs, void *parameter)
 	smp_store_release(&place->state, 2 * (u64)(u32)position + 2);
 	if (dump)
 		dump_soon();
+	where_on_event(regs, now);
 
 	if (!event)
 		stop_if_hanging(regs);
@@ -93,6 +96,8 @@ int on_event(u32 event, struct pt_regs *regs, void *parameter)
 	if (READ_ONCE(panic_when) == PANIC_NEXT ||
 	    (READ_ONCE(panic_when) == PANIC_IN_IRQ && gic_read_rpr() != NO_PRIORITY))
 		panic("SDEI TEST: in the handler of event 0x%x", event);
+	if (READ_ONCE(restart_next))
+		emergency_restart();
 	while (ktime_get_mono_fast_ns() < end)
 		cpu_relax();
 	WRITE_ONCE(counter->returned, counter->returned + 1);

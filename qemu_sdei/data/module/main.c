@@ -62,7 +62,8 @@ static int __init find_kernel_functions(void)
 	if (find(&kernel.call, "invoke_sdei_fn") && find(&kernel.event_register, "sdei_event_register") &&
 	    find(&kernel.event_unregister, "sdei_event_unregister") && find(&kernel.event_enable, "sdei_event_enable") &&
 	    find(&kernel.event_disable, "sdei_event_disable") &&
-	    find(&kernel.event_context, "sdei_api_event_context") && find(&kernel.cpu_logical_map, "cpu_logical_map"))
+	    find(&kernel.event_context, "sdei_api_event_context") && find(&kernel.cpu_logical_map, "cpu_logical_map") &&
+	    find(&kernel.save_stack, "stack_trace_save_regs"))
 		return 0;
 	return -ENOENT;
 }
@@ -122,11 +123,13 @@ static int __init register_list(void)
 static void stop(void)
 {
 	mutex_lock(&events_lock);
+	watchdog_exit();
 	unregister_all();
 	mutex_unlock(&events_lock);
 	dump_stop();
 	crash_stop();
 	cpus_stop();
+	where_stop();
 	handler_stop();
 }
 
@@ -145,7 +148,8 @@ static int __init sdei_init(void)
 		SDEI_VERSION_MINOR(sdei_version), SDEI_VERSION_VENDOR(sdei_version));
 
 	nr_records = roundup_pow_of_two(clamp(nr_records, 1U, (unsigned int)MAX_RECORDS));
-	err = handler_start() ?: dump_start() ?: cpus_start() ?: crash_start() ?: register_list() ?: proc_start();
+	err = handler_start() ?: dump_start() ?: cpus_start() ?: where_start() ?: watchdog_init() ?: crash_start() ?:
+		register_list() ?: proc_start();
 	if (err)
 		stop();
 	return err;

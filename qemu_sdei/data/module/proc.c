@@ -137,6 +137,17 @@ static int run_event_command(const char *verb, u32 event)
 	return -EINVAL;
 }
 
+static int run_watchdog(const char *ms, const char *what)
+{
+	u64 value;
+
+	if (!strcmp(ms, "off") && !what)
+		return watchdog_stop();
+	if (kstrtou64(ms, 0, &value) || (what && strcmp(what, "panic")))
+		return -EINVAL;
+	return watchdog_start(value, what);
+}
+
 static int run_command(char *line)
 {
 	char *words[3] = { NULL }, *word;
@@ -160,6 +171,14 @@ static int run_command(char *line)
 		WRITE_ONCE(panic_when, n == 1 ? PANIC_NEXT : PANIC_IN_IRQ);
 		return 0;
 	}
+	if (!strcmp(words[0], "restart") && n == 1) {
+		WRITE_ONCE(restart_next, true);
+		return 0;
+	}
+	if (!strcmp(words[0], "backtrace") && n == 1)
+		return backtrace_all();
+	if (!strcmp(words[0], "watchdog") && n >= 2)
+		return run_watchdog(words[1], words[2]);
 	if ((!strcmp(words[0], "mask") || !strcmp(words[0], "unmask")) && n <= 2) {
 		if (n == 2)
 			err = parse_cpu(words[1], &cpu);
@@ -232,6 +251,8 @@ int proc_start(void)
 {
 	directory = proc_mkdir("sdei_test", NULL);
 	if (directory && proc_create_single("status", 0400, directory, status_show) &&
+	    proc_create_single("backtrace", 0400, directory, backtrace_show) &&
+	    proc_create_single("lockups", 0400, directory, lockups_show) &&
 	    proc_create("records", 0400, directory, &records_file) &&
 	    proc_create("control", 0600, directory, &control_file))
 		return 0;

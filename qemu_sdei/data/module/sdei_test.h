@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * What the parts of the module share. main.c: load and unload; events.c: registration; handler.c: what happens when an
- * event arrives; dump.c: printing it later; cpus.c: what is done to a CPU; crash.c: a crash while CPUs hang; proc.c: the
- * files for scripts.
+ * event arrives; dump.c: printing it later; cpus.c: what is done to a CPU; where.c: where each CPU is; watchdog.c: which
+ * one is locked up; crash.c: a crash while CPUs hang; proc.c: the files for scripts.
  */
 #ifndef SDEI_TEST_H
 #define SDEI_TEST_H
@@ -11,12 +11,14 @@
 #include <linux/atomic.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
+#include <linux/sched.h>
 #include <linux/types.h>
 
 #define MAX_EVENTS 32
 #define MAX_RECORDS 4096 /* per CPU */
 #define MAX_NS 10000000000ULL /* that a handler or a thread may spin: below the kernel's lockup and RCU stall limits */
 #define NR_REGS 31
+#define MAX_DEPTH 24 /* return addresses of a stack that are kept */
 #define NR_CONTEXT 18 /* EVENT_CONTEXT gives x0..x17, DEN0054 5.1.5 */
 
 /*
@@ -32,6 +34,7 @@ struct kernel_functions {
 	int (*call)(unsigned long function, unsigned long arg0, unsigned long arg1, unsigned long arg2,
 		    unsigned long arg3, unsigned long arg4, u64 *result);
 	u64 (*cpu_logical_map)(unsigned int cpu);
+	unsigned int (*save_stack)(struct pt_regs *regs, unsigned long *store, unsigned int size, unsigned int skip);
 	/* Only for a crash; NULL where the kernel has none. */
 	void (*crash_save_cpu)(struct pt_regs *regs, int cpu);
 	void (*set_cpu_online)(unsigned int cpu, bool online);
@@ -69,6 +72,17 @@ struct ring {
 	} *places;
 };
 
+/* Where a CPU was when an event interrupted it. */
+struct where {
+	int round; /* of the backtrace that it is for */
+	u64 time; /* ns since boot */
+	u64 pc, pstate, lr;
+	pid_t pid;
+	char comm[TASK_COMM_LEN];
+	unsigned int depth;
+	unsigned long stack[MAX_DEPTH]; /* innermost first; none of user space */
+};
+
 enum panic_when { PANIC_NEVER, PANIC_NEXT, PANIC_IN_IRQ };
 
 enum place_state { PLACE_COMPLETE, PLACE_BEING_WRITTEN, PLACE_REUSED };
@@ -91,6 +105,7 @@ extern struct cpu_counters __percpu *counters;
 extern struct ring __percpu *rings;
 extern u64 run_ns;
 extern enum panic_when panic_when;
+extern bool restart_next;
 extern atomic64_t dumps_suppressed;
 int handler_start(void);
 void handler_stop(void);
@@ -129,6 +144,23 @@ void crash_stop(void);
 int hang_cpu(int cpu, bool in_interrupt);
 int crash(const char *how);
 void stop_if_hanging(struct pt_regs *regs);
+
+/* where.c: 0 or a negative errno */
+struct seq_file;
+int where_start(void);
+void where_stop(void);
+void where_fill(struct where *where, struct pt_regs *regs, u64 now); /* in NMI context */
+void where_on_event(struct pt_regs *regs, u64 now); /* in NMI context */
+int backtrace_all(void);
+void where_show(struct seq_file *out, const char *what, int cpu, const struct where *where);
+int backtrace_show(struct seq_file *out, void *unused);
+
+/* watchdog.c: events_lock must be held; 0 or a negative errno */
+int watchdog_init(void);
+void watchdog_exit(void);
+int watchdog_start(u64 ms, bool and_panic);
+int watchdog_stop(void);
+int lockups_show(struct seq_file *out, void *unused);
 
 /* proc.c */
 int proc_start(void);

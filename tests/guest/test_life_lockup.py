@@ -1,0 +1,272 @@
+"""Lives on the crash path: a CPU that hangs with interrupts off is found and told of, an NMI ends a machine, and what
+the crash finds armed (an event whose interrupt is a level, and fires) is in nobody's way afterwards.
+
+What there is besides: a panic under events (`test_life_crash.py`), resets and CPUs that come and go (`test_power.py`),
+sleep (`test_suspend.py`), kexec and kdump (`test_kexec.py`, `test_vmcore.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qemu_sdei.errors import NotDeliveredError
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.sdei_client import MAX_NS, SdeiClient
+from qemu_sdei.guest.sdei_where import Where, places
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.ras import Memory
+from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.vmcore.dump import Dump
+from tests.guest.client import KO, Client, module_for
+from tests.guest.guests import until
+from tests.guest.test_kexec import IMAGE, prepare
+from tests.guest.test_power import KNOWN, TROUBLE
+
+pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux"), pytest.mark.timeout(240)]
+
+CPUS = 3
+BARKS_MS = 400
+BOUND = 0x4000_0000
+"""Numbers of bound events begin here (DEN0054 4.4)."""
+CONTROL = "/proc/sdei_test/control"
+SERIES = [pytest.param("6.1", marks=pytest.mark.slow), "6.12"]
+SLOW = [pytest.param(series, marks=pytest.mark.slow) for series in ("6.1", "6.12")]
+
+
+def in_the_loop(where: Where, cpu: int) -> bool:
+    """Whether it is that CPU in the module's loop with interrupts off."""
+    loop = any(line.startswith("spin+") and line.endswith("[sdei_test]") for line in (where.lr, *where.stack))
+    return where.cpu == cpu and where.irqs_masked and loop and where.comm.startswith("kworker/")
+
+
+def ticks(client: SdeiClient) -> list[int]:
+    """How often the bound timer of each CPU has come."""
+    lines = client.shell("cat /proc/sdei_test/lockups").splitlines()
+    return [int(line.split()[3]) for line in lines if line.startswith("cpu ")]
+
+
+def while_locked_up(client: SdeiClient, cpu: int) -> tuple[Where, list[Where], str]:
+    """The lockup of a CPU as it is found, where all CPUs are then, and the log; in one command, as the loop may be over
+    soon on a busy host.
+    """
+    text = client.shell(
+        f"echo irqs-off {cpu} {MAX_NS} >{CONTROL}; cd /proc/sdei_test; until grep -q ^lockup lockups; do :; done; "
+        "echo backtrace >control; cat lockups; echo ----; cat backtrace; echo ----; dmesg; cd"
+    )
+    lockups, backtrace, log = text.split("----\n")
+    (found,) = places(lockups.splitlines())
+    return found, places(backtrace.splitlines()), log
+
+
+def check_clean(guest: Guest, client: SdeiClient) -> None:
+    """The kernel that runs now finds a firmware that remembers no event, and can bind the timer anew on all CPUs."""
+    assert not any(i["registered"] for event in guest.status()["events"] for i in event["instances"])
+    client.load([0], verbose=0)
+    client.watchdog(BARKS_MS)
+    until("the timers of all CPUs come", lambda: len(ticks(client)) == CPUS and all(ticks(client)), 60)
+    for vcpu in range(CPUS):
+        assert guest.inject(0, vcpu, wait=True, timeout=30).outcome == "completed"
+    assert client.lockups() == []
+    client.watchdog_off()
+    log = client.shell("dmesg")
+    assert KNOWN in log or not TROUBLE.search(log), log
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_a_hard_lockup_is_told_of_and_panics_into_a_dump(series: str, tmp_path: Path) -> None:
+    options = GuestOptions(
+        series=series, smp=CPUS, client=True, kdump=True, vmcore=tmp_path / "core", stall_timeout=120
+    )
+    with Guest(options) as guest:
+        guest.run("dmesg -n 1")
+        client = guest.sdei_client([0], verbose=0)
+        client.watchdog(BARKS_MS)
+        found, everyone, log = while_locked_up(client, 2)
+        assert in_the_loop(found, 2), found
+        assert f"SDEI TEST: hard lockup on CPU 2: {found.stack[0]}" in log
+        assert [where.cpu for where in everyone] == list(range(CPUS))
+        assert in_the_loop(everyone[2], 2), everyone[2]
+        assert any(line.startswith("backtrace_all+") for where in everyone for line in where.stack), "who asked"
+        triggers = [record for record in guest.trace(4000) if record["type"] == "trigger" and record.get("pe") == 2]
+        assert any(record["event"] >= BOUND for record in triggers), "the trace has the timer's event"
+        client.watchdog_off()
+
+        client.watchdog(BARKS_MS, panic=True)
+        guest.write(f"echo irqs-off 1 {MAX_NS} >{CONTROL}\r")
+        core = guest.wait_vmcore(60)
+    crash = Dump.read(core.path).crash
+    assert crash is not None
+    assert crash.cpu == 1
+    assert crash.message.startswith("SDEI TEST: hard lockup on CPU 1: ")
+
+
+def restart_in_an_nmi(guest: Guest, client: SdeiClient) -> None:
+    client.restart()
+    guest.inject(0, 1)
+
+
+def panic_in_an_nmi(guest: Guest, client: SdeiClient) -> None:
+    client.panic()
+    guest.inject(0, 1)
+
+
+def warm_reboot(guest: Guest, client: SdeiClient) -> None:
+    guest.write("reboot\r")
+
+
+@pytest.mark.parametrize(
+    ("series", "end", "append", "call"),
+    [
+        ("6.12", restart_in_an_nmi, "", "SYSTEM_RESET"),
+        pytest.param("6.1", restart_in_an_nmi, "", "SYSTEM_RESET", marks=pytest.mark.slow),
+        pytest.param("6.12", panic_in_an_nmi, "panic=1", "SYSTEM_RESET", marks=pytest.mark.slow),
+        pytest.param("6.1", panic_in_an_nmi, "panic=1", "SYSTEM_RESET", marks=pytest.mark.slow),
+        pytest.param("6.12", warm_reboot, "reboot=warm", "SYSTEM_RESET2", marks=pytest.mark.slow),
+        pytest.param("6.1", warm_reboot, "reboot=warm", "SYSTEM_RESET2", marks=pytest.mark.slow),
+    ],
+)
+def test_a_reset_with_bound_timers_that_fire(
+    series: str, end: Callable[[Guest, SdeiClient], None], append: str, call: str
+) -> None:
+    options = GuestOptions(series=series, smp=CPUS, client=True, append=append, on_panic="continue")
+    with Guest(options) as guest:
+        guest.run("dmesg -n 1")
+        client = guest.sdei_client([0, 0x100, 0x200], verbose=0)
+        client.watchdog(BARKS_MS)
+        until("the timers of all CPUs come", lambda: all(ticks(client)), 60)
+        end(guest, client)
+        until("the guest resets itself", lambda: guest.resets, 90)
+        assert [(reset["guest"], reset["reason"]) for reset in guest.resets] == [(True, "guest-reset")]
+        guest.wait_shell()
+        guest.run("dmesg -n 1")
+        status = guest.status()
+        assert (status["epoch"], status["kernels"]) == (2, 1)
+        assert sum(pe["calls"].get(call, 0) for pe in status["pes"]) == 1
+        check_clean(guest, client)
+
+
+@pytest.mark.parametrize("series", SLOW)
+def test_kexec_while_bound_timers_fire(series: str) -> None:
+    """Nobody stops the timers: their lines are up while the next kernel begins."""
+    image = DebianCache().kernel(series).image
+    files = {KO: module_for(series), IMAGE: image}
+    with Guest(GuestOptions(series=series, smp=CPUS, files=files)) as guest:
+        guest.run("dmesg -n 1")
+        prepare(Client(guest), image)
+        client = SdeiClient(guest.run, KO)
+        client.load([0, 0x100, 0x200], verbose=0)
+        client.watchdog(BARKS_MS)
+        until("the timers of all CPUs come", lambda: all(ticks(client)), 60)
+        before = guest.console_text.end
+        guest.write("kexec\r")
+        until("the next kernel begins", lambda: guest.status()["kernels"] == 2, 90)
+        guest.console_text.search("qemu-sdei:[0-9a-f]+:shell", before, 120)
+        guest.run("dmesg -n 1")
+        assert guest.resets == []
+        check_clean(guest, client)
+
+
+@pytest.mark.parametrize("series", SLOW)
+@pytest.mark.parametrize("state", ["freeze", "mem"])
+def test_sleep_while_bound_timers_fire(series: str, state: str) -> None:
+    """The timers wake nobody who sleeps, and watch on afterwards."""
+    with Guest(GuestOptions(series=series, smp=CPUS, client=True)) as guest:
+        guest.run("dmesg -n 1")
+        client = guest.sdei_client([0], verbose=0)
+        client.watchdog(BARKS_MS)
+        until("the timers of all CPUs come", lambda: all(ticks(client)), 60)
+        client.shell(f"echo +2 >/sys/class/rtc/rtc0/wakealarm; echo {state} >/sys/power/state")
+        before = ticks(client)
+        until("they come again", lambda: all(now > then for now, then in zip(ticks(client), before, strict=True)), 60)
+        client.irqs_off(0, 3_000_000_000)
+        until("a lockup of the CPU that slept last", client.lockups)
+        assert in_the_loop(client.lockups()[0], 0)
+        client.watchdog_off()
+
+
+@pytest.mark.parametrize("series", SLOW)
+def test_cpus_come_and_go_while_nmis_are_sent(series: str) -> None:
+    """By event 0 and by the watchdog's, while the timers fire: each that is accepted is handled."""
+    given = {"software": 0, "watchdog": 0}
+    refused: set[str] = set()
+    stop = threading.Event()
+
+    def storm(guest: Guest) -> None:
+        for number in iter(int, 1):
+            if stop.wait(0.005):
+                return
+            way = list(given)[number % 2]
+            try:
+                guest.nmi(given[way] % CPUS, by=way)
+                given[way] += 1
+            except NotDeliveredError as error:
+                refused.add(str(error))
+
+    with Guest(GuestOptions(series=series, smp=CPUS, client=True)) as guest:
+        guest.run("dmesg -n 1")
+        client = guest.sdei_client([0], verbose=0)
+        client.watchdog(BARKS_MS)
+        thread = threading.Thread(target=storm, args=(guest,))
+        thread.start()
+        try:
+            for _ in range(3):
+                for cpu in range(1, CPUS):
+                    online = f"/sys/devices/system/cpu/cpu{cpu}/online"
+                    client.shell(f"echo 0 >{online} && echo 1 >{online}")
+        finally:
+            stop.set()
+            thread.join(60)
+        assert given["software"] > 0, refused
+        before = ticks(client)
+        until("all are watched", lambda: all(now > then for now, then in zip(ticks(client), before, strict=True)), 60)
+        client.watchdog_off()
+        counts = client.counts()
+        assert all(entry.count == entry.returned for entry in counts)
+        for vcpu in range(CPUS):
+            assert guest.inject(0, vcpu, wait=True, timeout=30).outcome == "completed"
+        log = client.shell("dmesg")
+        assert KNOWN in log or not TROUBLE.search(log), log
+
+
+@pytest.mark.parametrize("series", SLOW)
+@pytest.mark.parametrize("moment", ["the crash is on its way", "the capture kernel runs"])
+def test_an_error_comes_during_kdump(series: str, moment: str, tmp_path: Path) -> None:
+    """A corrected one: whoever takes it, and if nobody does, the dump comes here."""
+    told: list[str] = []
+
+    def errors(guest: Guest) -> None:
+        wanted = 1 if moment == "the crash is on its way" else 2
+        until("the moment", lambda: guest.console_text.panicked or guest.status()["kernels"] > 1, 90)
+        until("the kernel", lambda: guest.status()["kernels"] >= wanted, 90)
+        for _ in range(50):
+            with contextlib.suppress(Exception):
+                if guest.power_off is not None:
+                    return
+                report = guest.ras.inject(Memory(), observe=False, wait=False, force=True, timeout=2)
+                told.append(str(report))
+            if stop.wait(0.1):
+                return
+
+    stop = threading.Event()
+    options = GuestOptions(
+        series=series, smp=2, ras=True, kdump=True, vmcore=tmp_path / "core", stall_timeout=120, kdump_cpus=2
+    )
+    with Guest(options) as guest:
+        guest.run("dmesg -n 1")
+        thread = threading.Thread(target=errors, args=(guest,))
+        thread.start()
+        try:
+            guest.write("echo c >/proc/sysrq-trigger\r")
+            core = guest.wait_vmcore(90)
+        finally:
+            stop.set()
+            thread.join(60)
+    assert told, "no error was written"
+    crash = Dump.read(core.path).crash
+    assert crash is not None
+    assert crash.message == "sysrq triggered crash"
