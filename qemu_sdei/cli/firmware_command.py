@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
+from qemu_sdei.cli.symbol_options import add_symbol_options, sources_of
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--profile", metavar="P", help="have this profile: a name of --list, or a file (.toml)")
     parser.add_argument("--list", action="store_true", help="the profiles that come with the program")
     parser.add_argument("--show", metavar="P", help="the rules of a profile, checked, and what it reproduces")
+    add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -63,18 +65,26 @@ def run(args: argparse.Namespace) -> int:
         _show(firmware_profile.load(args.show), args.json)
         return 0
     profile = None if args.profile is None else firmware_profile.load(args.profile)
+    rules = []
     for text in args.set:  # what is wrong with it is known without a guest
         try:
-            Rule.of_text(text)
+            rules.append(Rule.of_text(text))
         except UsageError as error:
             raise UsageError(f"--set {text!r}: {error}") from None
     from qemu_sdei import rundir
     from qemu_sdei.guest.control_client import ControlClient
 
     guest = rundir.find(args.name)
+    if any(rule.unplaced for rule in (*rules, *(() if profile is None else profile.rules))):
+        from qemu_sdei.symbols import call_sites
+
+        sources = sources_of(args, guest)
+        kernels = [] if sources is None else sources.kernels
+        rules = call_sites.placed_rules(rules, kernels)
+        profile = None if profile is None else call_sites.placed(profile, kernels)
     with ControlClient(guest.control, identity=guest.identity) as client:
         client.hello()
-        found = client.firmware(profile=profile, clear=args.clear, rules=args.set)
+        found = client.firmware(profile=profile, clear=args.clear, rules=[rule.text for rule in rules])
     if args.json:
         print_json(found)
     else:

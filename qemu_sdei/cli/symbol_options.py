@@ -12,6 +12,7 @@ from qemu_sdei.errors import SdeiError
 
 if TYPE_CHECKING:
     from qemu_sdei.rundir import Running
+    from qemu_sdei.symbols.sources import Sources
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
 
@@ -46,11 +47,20 @@ def symbols_of(
     Raises:
         UsageError: a file cannot be read, or has no symbols.
     """
-    from qemu_sdei.host import own_kernels
-    from qemu_sdei.symbols.sources import Sources, image_build_id, load, load_image
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
     tell = tell or (lambda sentence: say(f"qemu-sdei: symbols: {sentence}", error=True))
+    sources = sources_of(args, guest)
+    return None if sources is None else Symbolizer(sources, force=args.symbols_force, tell=tell)
+
+
+def sources_of(args: argparse.Namespace, guest: Running | None = None) -> Sources | None:
+    """What the options of `add_symbol_options` name, or a running guest's kernel; None: nothing. Raises `UsageError`
+    as `symbols_of`.
+    """
+    from qemu_sdei.host import own_kernels
+    from qemu_sdei.symbols.sources import Sources, image_build_id, load, load_image
+
     words = args.symbols
     if "none" in words or (not words and guest is None):
         return None
@@ -62,26 +72,22 @@ def symbols_of(
     else:
         better = None if image is None else own_kernels.vmlinux_of(image)
         if better is not None:
-            return Symbolizer(load([str(better)]), force=args.symbols_force, tell=tell)
+            return load([str(better)])
         kernel = None if image is None else load_image(image)
         if kernel is None:
             return None
         sources = Sources([kernel])
-    return Symbolizer(sources, force=args.symbols_force, tell=tell)
+    return sources
 
 
 def _kernel_of(guest: Running) -> Path | None:
     """The kernel that a guest was booted with; None: a program of ours, or nobody knows."""
     from qemu_sdei import untrusted_files
-    from qemu_sdei.boot.config import BUILTIN
     from qemu_sdei.config import MAX_CONFIG, GuestConfig
-    from qemu_sdei.paths import resolved
+    from qemu_sdei.symbols.sources import booted_file
 
     try:
         config = GuestConfig.from_json(untrusted_files.read(guest.path / "guest.json", MAX_CONFIG))
-        path = config.boot.get("kernel")
-        if not isinstance(path, str) or path.startswith(BUILTIN):
-            return None
-        return resolved(path)
+        return booted_file(config.boot)
     except SdeiError:
         return None

@@ -43,6 +43,7 @@ from qemu_sdei.migration.retry import longest
 from qemu_sdei.rundir import find
 from qemu_sdei.saving import saved_trust
 from qemu_sdei.saving.saved import Saved
+from qemu_sdei.symbols.sources import booted_file
 from qemu_sdei.vm import silence
 from qemu_sdei.vm.description import Description
 from qemu_sdei.vm.event_loop import EventLoop
@@ -92,6 +93,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._beginning: Beginning = beginning or Boot()
         self._migration: LocalMigration | None = None
         self._ras: GuestRas | None = None
+        self._firmware: GuestFirmware | None = None
         self._one_closes = threading.RLock()
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
@@ -361,7 +363,9 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         """What its firmware does wrong on purpose, to look at and to change:
         `guest.firmware.on("CPU_OFF").nth(1).returns("DENIED")`, `guest.firmware.clear()`.
         """
-        return GuestFirmware(self._ask)
+        if self._firmware is None:
+            self._firmware = GuestFirmware(self._ask, lambda: booted_file(self.placement.config.boot))
+        return self._firmware
 
     def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
         """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to

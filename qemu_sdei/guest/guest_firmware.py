@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.profiles.firmware_profile import FirmwareProfile, load
 from qemu_sdei.profiles.rule import Rule
+from qemu_sdei.symbols.call_sites import placed, placed_rules
+from qemu_sdei.symbols.sources import Kernel
 
 T = TypeVar("T")
 Value = bool | int | str | Sequence[int | str]
@@ -17,9 +19,32 @@ Value = bool | int | str | Sequence[int | str]
 class GuestFirmware:
     """The firmware profile of one running guest. Each change acts at once."""
 
-    def __init__(self, ask: Callable[[Callable[[ControlClient], dict[str, Any]]], dict[str, Any]]) -> None:
-        """`ask` puts a question to the guest's backend."""
+    def __init__(
+        self,
+        ask: Callable[[Callable[[ControlClient], dict[str, Any]]], dict[str, Any]],
+        kernel: Callable[[], Path | None] = lambda: None,
+    ) -> None:
+        """`ask` puts a question to the guest's backend; `kernel` says which file the guest was booted with."""
         self._ask = ask
+        self._kernel = kernel
+        self._kernels: list[Kernel] | None = None
+
+    def symbols(self, *files: str | Path) -> None:
+        """Where functions are that rules name (`pc="psci_cpu_off"`), from now on: files and directories as `--symbols`
+        has them. Without it they are looked for in the kernel that the guest was booted with. Raises `UsageError`.
+        """
+        from qemu_sdei.symbols.sources import load as load_symbols
+
+        self._kernels = load_symbols(str(file) for file in files).kernels
+
+    def _known(self) -> list[Kernel]:
+        if self._kernels is None:
+            from qemu_sdei.symbols.sources import load_image
+
+            image = self._kernel()
+            found = None if image is None else load_image(image)
+            self._kernels = [] if found is None else [found]
+        return self._kernels
 
     def on(self, what: str, **conditions: Value) -> RuleInTheMaking:
         """Begin a rule. `what`: a function's name or id, or another occasion; `conditions` as `when` has them."""
@@ -27,12 +52,17 @@ class GuestFirmware:
 
     def add(self, *rules: str | Rule) -> dict[str, Any]:
         """More rules, as text. Returns `status`. Raises `UsageError`: one cannot be; none is added then."""
-        texts = [Rule.of_text(rule).text if isinstance(rule, str) else rule.text for rule in rules]
+        made = [Rule.of_text(rule) if isinstance(rule, str) else rule for rule in rules]
+        if any(rule.unplaced for rule in made):
+            made = placed_rules(made, self._known())
+        texts = [rule.text for rule in made]
         return self._ask(lambda control: control.firmware(rules=texts))
 
     def use(self, profile: str | Path | FirmwareProfile) -> dict[str, Any]:
         """Have this profile in place of what there is: a name, a TOML file, or the profile. Returns `status`."""
         wanted = profile if isinstance(profile, FirmwareProfile) else load(profile)
+        if any(rule.unplaced for rule in wanted.rules):
+            wanted = placed(wanted, self._known())
         return self._ask(lambda control: control.firmware(profile=wanted))
 
     def clear(self) -> dict[str, Any]:
@@ -55,6 +85,10 @@ class RuleInTheMaking:
         """More conditions; `target_power="off"` is `target-power=off`."""
         self._words |= {word.replace("_", "-"): _value(value) for word, value in conditions.items()}
         return self
+
+    def where(self, *, pc: str | int | None = None, caller: str | int | None = None) -> RuleInTheMaking:
+        """From which place: function, address or range of addresses of the call (`pc`), and of who called (x30)."""
+        return self.when(**{word: value for word, value in (("pc", pc), ("caller", caller)) if value is not None})
 
     def nth(self, which: int | str) -> RuleInTheMaking:
         """Which of the times: 1, "2..5", "3..", "every:10"."""

@@ -12,7 +12,9 @@ from typing import Any, Final, Protocol
 from qemu_sdei.errors import ProtocolError
 from qemu_sdei.profiles import values
 from qemu_sdei.profiles.rule import Rule
+from qemu_sdei.profiles.sites import Sites, distance_of
 from qemu_sdei.profiles.vocabulary import STATES, Occasion
+from qemu_sdei.services.function_names import NAMES
 
 _MAX_COUNT: Final = (1 << 63) - 1
 
@@ -58,6 +60,7 @@ class Moment:
         target: the vCPU that the call names; None: none.
         named: the call has an argument that names a vCPU.
         pc: where it was called, or what is interrupted.
+        caller: its register x30.
         by: who triggers.
     """
 
@@ -70,6 +73,7 @@ class Moment:
     named: bool = False
     pc: int = 0
     by: str = ""
+    caller: int = 0
 
 
 class Matcher:
@@ -87,6 +91,10 @@ class Matcher:
         """(rule, vCPU or -1) -> how often all else held."""
         self._calls: dict[int, list[int]] = {}
         self._others: dict[tuple[Occasion, bool], list[int]] = {}
+        sites = [site for rule in self._rules for found in rule.sites.values() for site in found]
+        self._anchors = list(dict.fromkeys(site.anchor for site in sites if site.anchor is not None))
+        self._distance: int | None = None
+        """By how much the guest's kernel lies elsewhere than its file says; None: no call has told it yet."""
         for index, rule in enumerate(self._rules):
             for function in rule.functions:
                 self._calls.setdefault(function, []).append(index)
@@ -95,8 +103,13 @@ class Matcher:
 
     @property
     def functions(self) -> frozenset[int]:
-        """Ids of the functions that a rule is about."""
-        return frozenset(self._calls)
+        """Ids of the functions that a rule is about, or that tell where the guest's kernel is."""
+        return frozenset(self._calls) | (frozenset(NAMES) if self._anchors else frozenset())
+
+    @property
+    def asks_callers(self) -> bool:
+        """Whether a rule asks who called."""
+        return any("caller" in rule.values for rule in self._rules)
 
     def at(self, occasion: Occasion) -> bool:
         """Whether a rule is about an occasion other than a call."""
@@ -107,6 +120,7 @@ class Matcher:
         priorities, which are asked by themselves.
         """
         found = []
+        self._distance = self._distance_at(moment)
         for index in self._about(moment, priorities):
             rule = self._rules[index]
             if self._holds(rule, moment):
@@ -135,6 +149,7 @@ class Matcher:
         known = names_of(self._rules)
         self.marks = {mark for mark in other.marks if mark[0] in known}
         self._counts = {key: count for key, count in other._counts.items() if key[0] < rules}
+        self._distance = other._distance if self._anchors == other._anchors else None
 
     def _about(self, moment: Moment, priorities: bool = False) -> Iterable[int]:
         if moment.occasion is Occasion.CALL:
@@ -145,20 +160,34 @@ class Matcher:
         each = rule.values.get("each-vcpu", False) and moment.vcpu is not None
         return index, moment.vcpu if each and moment.vcpu is not None else -1
 
+    def _distance_at(self, moment: Moment) -> int | None:
+        if moment.occasion is Occasion.CALL:
+            for anchor in self._anchors:
+                found = distance_of(moment.pc, anchor)
+                if found is not None:
+                    return found
+        return self._distance
+
+    def _at_site(self, address: int, wanted: Sites, moment: Moment) -> bool:
+        distance = self._distance_at(moment)
+        return any(site.has(address, distance) for site in wanted)
+
     def _holds(self, rule: Rule, moment: Moment) -> bool:
         return all(_ASK[word](self, value, moment) for word, value in rule.values.items() if word in _ASK)
 
     # ---- what is remembered ------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """The machine was reset: marks are gone. Times are counted on."""
+        """The machine was reset: marks are gone, and the next kernel lies elsewhere. Times are counted on."""
         self.marks.clear()
+        self._distance = None
 
     def snapshot(self) -> dict[str, Any]:
         """Counts and marks, JSON-able."""
         return {
             "counts": [[rule, vcpu, count] for (rule, vcpu), count in sorted(self._counts.items())],
             "marks": [list(mark) for mark in sorted(self.marks)],
+            **({} if self._distance is None else {"distance": self._distance}),
         }
 
     def restore(self, state: Mapping[str, Any], vcpus: int) -> None:
@@ -177,9 +206,12 @@ class Matcher:
                 if name not in known or not _is(vcpu, 0, vcpus - 1):
                     raise ValueError("a mark that no rule makes")
                 marks.add((name, vcpu))
+            distance = state.get("distance")
+            if distance is not None and not (_is(distance, -_MAX_COUNT, 1 << 64) and self._anchors):
+                raise ValueError("a distance that no rule asks for")
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"firmware profile: {error}") from None
-        self._counts, self.marks = counts, marks
+        self._counts, self.marks, self._distance = counts, marks, distance
 
     def acted(self) -> list[int]:
         """Of each rule, how often it has acted."""
@@ -243,7 +275,8 @@ _ASK: Final[dict[str, Callable[[Matcher, Any, Moment], bool]]] = {
     "target": _target,
     "event": lambda _, wanted, moment: _in(moment.event, wanted),
     **{f"x{n}": _argument(n) for n in range(1, 6)},
-    "pc": lambda _, wanted, moment: values.within(moment.pc, wanted),
+    "pc": lambda matcher, wanted, moment: matcher._at_site(moment.pc, wanted, moment),
+    "caller": lambda matcher, wanted, moment: matcher._at_site(moment.caller, wanted, moment),
     "handler": lambda matcher, wanted, moment: moment.vcpu is not None and bool(matcher._handlers(moment)) is wanted,
     "running": Matcher._running,
     "masked": _of_vcpu(lambda matcher, vcpu: matcher._scene.masked(vcpu)),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.profiles import values
+from qemu_sdei.profiles import sites, values
+from qemu_sdei.profiles.sites import Site, Sites
 from qemu_sdei.profiles.vocabulary import (
     EVENT_ARGUMENT,
     EXCLUDED,
@@ -18,12 +19,13 @@ from qemu_sdei.profiles.vocabulary import (
     OF_ACTION,
     OF_CONDITION,
     TARGET_ARGUMENT,
+    Kind,
     Occasion,
 )
 from qemu_sdei.services.function_names import NAMES, function_name
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 
-MAX_TEXT: Final = 400
+MAX_TEXT: Final = 800
 MAX_WHY: Final = 400
 _SMC64: Final = 0x4000_0000
 _IDS: Final[dict[str, tuple[int, ...]]] = {}
@@ -73,6 +75,29 @@ class Rule:
     def does(self) -> str:
         """What it does, in the words of the rule."""
         return " ".join(word for word in self.text.split()[1:] if word.partition("=")[0] in OF_ACTION)
+
+    @property
+    def sites(self) -> dict[str, Sites]:
+        """Of each condition that asks for places in the guest's code, these."""
+        return {word: value for word, value in self.conditions.items() if OF_CONDITION[word].kind is Kind.SITES}
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Functions that it names, and of which nobody has said where they are."""
+        return [site.name for found in self.sites.values() for site in found if site.unplaced]
+
+    def placed(self, place: Callable[[str], Iterable[Site]]) -> Rule:
+        """The same with the places of functions that it names: those that `place` gives for a name.
+
+        Raises:
+            UsageError: `place` does, or the rule becomes too long.
+        """
+        words = self.text.split()
+        for word, wanted in self.sites.items():
+            found = [place(site.name) if site.unplaced else (site,) for site in wanted]
+            text = ",".join(sites.written(site) for some in found for site in some)
+            words = [f"{word}={text}" if old.startswith(f"{word}=") else old for old in words]
+        return Rule.of_text(" ".join(words), self.why)
 
     @classmethod
     def of_text(cls, text: str, why: str = "") -> Rule:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.profiles import sites
 from qemu_sdei.profiles.vocabulary import LISTS, Kind, choices_of
 from qemu_sdei.sdei.constants import CODE_NAMES
 from qemu_sdei.services.psci import Code
@@ -186,6 +187,7 @@ _READERS: Final[dict[Kind, Callable[[str, str], Any]]] = {
     Kind.VCPUS: ranges,
     Kind.TARGETS: _targets,
     Kind.NUMBERS: ranges,
+    Kind.SITES: lambda text, _: sites.read(text, number),
     Kind.NTH: _nth,
     Kind.WORDS: _words,
     Kind.NAME: _name,

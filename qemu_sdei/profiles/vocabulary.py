@@ -29,6 +29,7 @@ class Kind(Enum):
     VCPUS = "vCPUs: `1`, `0,2..3`"
     TARGETS = "vCPUs, or `none`: the affinity names no vCPU"
     NUMBERS = "numbers and ranges: `0`, `0x100..0x1ff,1019`"
+    SITES = "addresses, ranges, and functions by name: `0x40080000..0x400800ff`, `psci_cpu_off`"
     NTH = "`3`, `2..5`, `4..`, or `every:10`"
     WORDS = "words"
     NAME = "a name of your own: a-z, 0-9, -"
@@ -86,8 +87,10 @@ CONDITIONS: Final = (
               "triggered or delivered; of EVENT_COMPLETE, EVENT_COMPLETE_AND_RESUME and EVENT_CONTEXT that of the "
               "innermost handler"),
     *(Condition(f"x{n}", K.NUMBERS, (W.CALL,), f"argument register x{n}, 64 bits") for n in range(1, 6)),
-    Condition("pc", K.NUMBERS, (W.CALL, W.DELIVERY), "the call site: address of the instruction behind the SMC; of a "
+    Condition("pc", K.SITES, (W.CALL, W.DELIVERY), "the call site: address of the instruction behind the SMC; of a "
               "delivery what it interrupts"),
+    Condition("caller", K.SITES, (W.CALL,), "the link register at the call (x30): where the function returns to that "
+              "has the SMC in it"),
     Condition("handler", K.YES, _AT_A_VCPU, "an SDEI handler runs on the vCPU"),
     Condition("running", K.NUMBERS, (W.CALL, W.DELIVERY, W.KERNEL), "the innermost handler is that of this event "
               "(at a delivery: before it)"),

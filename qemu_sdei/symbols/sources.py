@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from qemu_sdei import compressed, paths, untrusted_files
+from qemu_sdei.boot.config import BUILTIN
 from qemu_sdei.boot.image import KernelImage
 from qemu_sdei.errors import UsageError
 from qemu_sdei.symbols import elf, image_symbols, kaslr, listings, notes
@@ -105,6 +106,12 @@ def load(given: Iterable[str]) -> Sources:
         else:
             _load_file(sources, path, int(at[2], 16) if at else None)
     return sources
+
+
+def booted_file(boot: Mapping[str, Any]) -> Path | None:
+    """The file of the kernel in a guest's boot configuration; None: a program of ours, or none."""
+    kernel = boot.get("kernel")
+    return None if not isinstance(kernel, str) or kernel.startswith(BUILTIN) else paths.resolved(kernel)
 
 
 def load_image(path: Path) -> Kernel | None:

@@ -154,6 +154,21 @@ class SymbolTable:
         at = bisect_right(self._starts, address) - 1
         return address, self._sizes[at] or self._room(at)
 
+    def ranges_of(self, name: str) -> list[tuple[int, int]]:
+        """Address and size (bytes) of each function `name`: files have static ones of the same name. A look at all."""
+        found = [
+            (self._starts[at], self._sizes[at] or self._room(at))
+            for at, known in enumerate(self._names)
+            if known == name
+        ]
+        one = None if found else self.range_of(name)
+        return found if one is None else [one]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of each function the name that is kept for it."""
+        return self._names
+
     def address_of(self, name: str) -> int | None:
         """Where the function `name` begins; None: there is none."""
         if name not in self._aliases:

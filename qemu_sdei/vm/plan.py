@@ -32,6 +32,7 @@ from qemu_sdei.vm.options import (
 from qemu_sdei.vm.qemu_command import HELPER_CARD
 
 if TYPE_CHECKING:
+    from qemu_sdei.profiles.firmware_profile import FirmwareProfile
     from qemu_sdei.sdei.machine_description import MachineDescription
 
 _MIB: Final = 1 << 20
@@ -355,6 +356,21 @@ def check_kernel(path: str | Path) -> Path:
     return file
 
 
+def _placed(profile: FirmwareProfile, plan: Plan) -> FirmwareProfile:
+    """The functions that its rules name are those of the kernel that is booted. Raises `UsageError`."""
+    from qemu_sdei.symbols import call_sites
+    from qemu_sdei.symbols.sources import booted_file, load_image
+
+    kernel = booted_file(plan.boot_json(None))
+    found = None if kernel is None else load_image(kernel)
+    if found is None:
+        raise UsageError(
+            f"firmware profile {profile.name} names functions, and this kernel's file has no symbols in it: set the "
+            "profile when the guest runs, by `qemu-sdei firmware --profile FILE --symbols FILE`"
+        )
+    return call_sites.placed(profile, [found])
+
+
 def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | None = None) -> GuestConfig:
     """The `guest.json` for `plan`. Raises `UsageError` when what is to be booted cannot be."""
     options = plan.options
@@ -367,6 +383,8 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         from qemu_sdei.profiles import firmware_profile
 
         profile = firmware_profile.load(options.firmware)
+        if any(rule.unplaced for rule in profile.rules):
+            profile = _placed(profile, plan)
         misbehaves = profile.document() if profile.misbehaves else {}
     config = GuestConfig(
         name=name,

@@ -14,7 +14,8 @@ from qemu_sdei.conformance import Outcome, run
 from qemu_sdei.errors import NotDeliveredError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
-from tests.guest.guests import LIMIT, until
+from tests.guest.guests import LIMIT, check_nothing_left, until
+from tests.guest.remote import Receiving
 
 pytestmark = [
     pytest.mark.guest,
@@ -80,6 +81,81 @@ def test_rules_that_come_and_go(tmp_path: Path) -> None:
         kinds = [record["type"] for record in guest.trace(200)]
         assert kinds.count("misbehaved") >= 2
         assert "firmware" in kinds
+
+
+@pytest.mark.timeout(120)
+def test_a_profile_goes_along_to_another_host(runtime: Path, tmp_path: Path) -> None:
+    """The state document carries it: its file is not there, and the next backend there has it too."""
+    file = tmp_path / "board.toml"
+    file.write_text('[[rule]]\non = "delivery"\nevent = 0\nvcpu = 1\nnth = "2..3"\nloses = "event"\n')
+    options = GuestOptions(
+        name="a", kernel="builtin:bench", append="mode=idle smp=2", memory="128M", firmware=file
+    )
+
+    def lost(guest: Guest) -> None:
+        with pytest.raises(NotDeliveredError, match=r"misbehaves on purpose \(firmware profile board\)"):
+            guest.inject(0, 1, wait=True, timeout=0.5)
+
+    with Guest(options) as source, Receiving(name="b") as there:
+        source.expect("idle: ready")
+        assert source.inject(0, 1, wait=True, timeout=LIMIT).outcome == "completed"
+        file.unlink()
+        source.migrate_to(there.to)
+        guest = there.guest
+        assert guest.firmware.status()["profile"] == "board"
+        lost(guest)
+        before = guest.backend_pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        until("another backend", lambda: guest.backend_pid not in (None, before))
+        lost(guest)
+        assert guest.inject(0, 1, wait=True, timeout=LIMIT).outcome == "completed"
+        assert [rule["acted"] for rule in guest.firmware.status()["rules"]] == [2]
+        assert guest.explain().picture.misbehaves.startswith("profile board; rule 1 acted")
+        with Receiving(name="c") as last:
+            guest.migrate_to(last.to)
+            last.guest.firmware.clear()
+            assert last.guest.firmware.status()["profile"] == "spec"
+    check_nothing_left(runtime)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_functions_by_name_in_linux(series: str) -> None:
+    """Wherever the kernel lies (KASLR), also after a reboot: who called, and what an event interrupts."""
+    with Guest(GuestOptions(series=series, smp=2, client=True)) as guest:
+        guest.run("dmesg -n 1")
+        firmware = guest.firmware
+        firmware.on("CPU_ON").where(caller="sdei_smccc_smc").returns("DENIED")
+        firmware.on("CPU_ON").where(caller="__invoke_psci_fn_smc", pc="__arm_smccc_smc").nth("every:2").returns("DENIED")
+        firmware.on("delivery", event=0).where(pc="cpu_do_idle").loses_event()
+        with pytest.raises(UsageError, match=r"has no function cpu_do_idel \(did you mean"):
+            firmware.on("delivery").where(pc="cpu_do_idel").loses_event()
+        for boot in (1, 2):
+            client = guest.sdei_client([0], verbose=0)
+            online = "/sys/devices/system/cpu/cpu1/online"
+            assert guest.run(f"echo 0 >{online}; echo 1 >{online}").status == int(boot == 1)
+            assert guest.run(f"echo 1 >{online}").status in (0, 1)
+            acted = [rule["acted"] for rule in firmware.status()["rules"]]
+            assert acted[0] == 0
+            assert acted[1] > 0
+            before = acted[2]
+            client.irqs_off(1, 2_000_000_000)
+            guest.inject(0, 1)
+            until("it is handled", lambda client=client: client.count(0, 1))  # type: ignore[misc]
+            assert client.count(0, 1) == 1
+            if boot == 1:
+                until("an idle CPU loses it", lambda: _inject(guest) and firmware.status()["rules"][2]["acted"] > before)
+                guest.write("reboot -f\r")
+                until("the guest resets itself", lambda: guest.resets, 60)
+                guest.wait_shell()
+                guest.run("dmesg -n 1")
+
+
+def _inject(guest: Guest) -> bool:
+    guest.inject(0, 1)
+    return True
 
 
 LINUX = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.profiles import firmware_profile
 from qemu_sdei.profiles.firmware_profile import FirmwareProfile, load
-from qemu_sdei.profiles.rule import Rule
+from qemu_sdei.profiles.rule import MAX_TEXT, Rule
 from qemu_sdei.profiles.values import Nth
 from qemu_sdei.profiles.vocabulary import ACTIONS, CONDITIONS, OCCASIONS, Occasion
 from qemu_sdei.sdei.constants import Function
@@ -100,7 +100,7 @@ def test_times(text: str, times: list[int]) -> None:
         ("trigger by=nobody loses=event", "none of host, interrupt"),
         ("EVENT_SIGNAL x1=5..1 returns=0", "ends before it begins"),
         ("EVENT_SIGNAL x1=08 returns=0", "no number"),
-        ("EVENT_SIGNAL " + "x" * 500, "one line of at most"),
+        ("EVENT_SIGNAL " + "x" * MAX_TEXT, "one line of at most"),
         ("EVENT_SIGNAL returns=\x1b", "plain characters"),
         ("", "is no function"),
         ("EVENT_STATUS deaf=no", "deaf=no"),

@@ -380,6 +380,11 @@ _MISBEHAVIOUR: Final = {
                 high=MAX_RULES * (MAX_CPUS + 1),
             ),
             "marks": array(row("[mark, PE]", text(), ref("pe")), high=2 * MAX_RULES * MAX_CPUS),
+            "distance": integer(
+                -(1 << 63),
+                1 << 64,
+                "bytes from where its file has the guest's kernel to where it is; not there: not known",
+            ),
             "deaf": {**_VCPUS, "description": "take no interrupt and no event"},
             "held": {**_VCPUS, "description": "take no interrupt until their handlers complete"},
             "stuck": {**_VCPUS, "description": "stay in EL3"},
@@ -397,6 +402,7 @@ _MISBEHAVIOUR: Final = {
             "kept_shared": array(ref("shared_event"), about="shared events that outlive a reset of the machine"),
         },
         "what the firmware does wrong on purpose; not there: nothing",
+        optional=("distance",),
     ),
 }
 

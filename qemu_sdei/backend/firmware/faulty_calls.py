@@ -10,7 +10,7 @@ from qemu_sdei.backend.firmware.call_table import Handler
 from qemu_sdei.backend.firmware.core import Core
 from qemu_sdei.backend.firmware.fault_state import FaultState
 from qemu_sdei.backend.firmware.profile_scene import ProfileScene
-from qemu_sdei.monitor.layout import SysReg
+from qemu_sdei.monitor.layout import SysReg, Word
 from qemu_sdei.monitor.ops import write_sysreg
 from qemu_sdei.profiles.matching import Moment
 from qemu_sdei.sdei import faults
@@ -48,7 +48,8 @@ class FaultyCalls:
         return partial(self._call, function, handler)
 
     def _call(self, function: int, handler: Handler, pe: int, regs: memoryview) -> Any:
-        moment = self._scene.call(function, pe, regs)
+        frame = self._answer.frame
+        moment = self._scene.call(function, pe, regs, 0 if frame is None else frame[Word.X30])
         actions = self._act(moment)
         if actions.get("never") == "instead":
             self._state.stick(pe)

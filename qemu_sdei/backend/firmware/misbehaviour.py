@@ -89,6 +89,11 @@ class Misbehaviour:
             own = [function for function in rule.functions if self._calls.users_own(function)]
             if own and len(own) == len(rule.functions):
                 raise UsageError(f"rule {number}: a service of your own answers this function: have it misbehave there")
+            if rule.unplaced:
+                raise UsageError(
+                    f"rule {number}: nobody has said where the function {rule.unplaced[0]} is: give addresses, or "
+                    "--symbols to the command that sets the rule"
+                )
             if rule.values.get("to", 0) >= vcpus:
                 raise UsageError(f"rule {number}: to={rule.values['to']}: this guest has vCPU 0..{vcpus - 1}")
 
@@ -132,9 +137,14 @@ class Misbehaviour:
         if moment.target is not None and "marks-target" in values:
             marks.add((values["marks-target"], moment.target))
 
-    def late_ns(self, pe: int, function: int, regs: memoryview, ahead: Any) -> tuple[int, tuple[int, ...]]:
-        """See `Matcher.late_ns`, for a call that was posted and not handled."""
-        return self._matcher.late_ns(self._scene.call(function, pe, regs), ahead)
+    def late_ns(self, pe: int, function: int, regs: memoryview, caller: int, ahead: Any) -> tuple[int, tuple[int, ...]]:
+        """See `Matcher.late_ns`, for a call that was posted and not handled; `caller`: its x30."""
+        return self._matcher.late_ns(self._scene.call(function, pe, regs, caller), ahead)
+
+    @property
+    def asks_callers(self) -> bool:
+        """Whether a rule asks who called: the journal keeps x30 then."""
+        return self._matcher.asks_callers
 
     @property
     def has_late(self) -> bool:

@@ -59,10 +59,10 @@ class ProfileScene:
         """See `Scene`."""
         return self._machine.kernels
 
-    def call(self, function: int, pe: int, regs: memoryview) -> Moment:
-        """What a call is about. `regs`: its context."""
+    def call(self, function: int, pe: int, regs: memoryview, caller: int) -> Moment:
+        """What a call is about. `regs`: its context; `caller`: its x30."""
         name = function_name(function)
-        moment = Moment(Occasion.CALL, pe, function, regs[X0 : X0 + 6].tolist(), pc=regs[PC])
+        moment = Moment(Occasion.CALL, pe, function, regs[X0 : X0 + 6].tolist(), pc=regs[PC], caller=caller)
         argument = TARGET_ARGUMENT.get(name)
         if argument is not None:
             affinity = moment.x[argument] & (AFFINITY_MASK if function & _SMC64 else AFFINITY_MASK & W_MASK)

@@ -66,6 +66,8 @@ class Record(IntEnum):
     """The host wants the guest to notice something, or no longer: body words 0..4 are the notice's (`notices.py`), with
     PE + 1; of one that is withdrawn the second is 0.
     """
+    CALLER = 6
+    """Body word 0: x30 of the call in the record that follows, which a rule of a firmware profile asks for."""
 
 
 class _H(IntEnum):
@@ -174,6 +176,13 @@ class Journal:
             at += 1
         self.count = at
         self.append(Record.INPUT, cpu, seq, head)
+
+    def append_with_caller(self, kind: int, cpu: int, seq: int, head: memoryview, caller: int) -> None:
+        """As `append`, with the x30 of a call before it; both count at once."""
+        self._bodies[self.count][0] = caller
+        self._tags[self.count] = Record.CALLER << 12 | cpu
+        self.count += 1
+        self.append(kind, cpu, seq, head)
 
     def trigger(self, event: int, pe: int | None) -> None:
         """Keep a trigger."""

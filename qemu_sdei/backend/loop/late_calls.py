@@ -44,7 +44,7 @@ class LateCalls:
             return False
         function = frame[Word.FUNCTION] & FUNCTION_MASK
         regs = self._guest.window.contexts[pe]
-        late, rules = self._guest.firmware.misbehaviour.late_ns(pe, function, regs, self._ahead)
+        late, rules = self._guest.firmware.misbehaviour.late_ns(pe, function, regs, frame[Word.X30], self._ahead)
         if not late:
             return False
         self._waiting[pe] = _Late(s, self._clock() + late, rules)

@@ -110,6 +110,9 @@ def replay(
         if pe >= nr_cpus:
             raise ProtocolError(f"journal: record of CPU {pe}")
         frame = scratch[pe]
+        if kind == Record.CALLER:
+            frame[Word.X30] = body[0]
+            continue
         frame[layout.HEAD] = body
         if ops is not None:
             for word, value in enumerate(ops, Word.OPS):
