@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         from qemu_sdei.symbols import call_sites
 
         sources = sources_of(args, guest)
-        kernels = [] if sources is None else sources.kernels
+        kernels = [] if sources is None else call_sites.kernels_of(sources, force=args.symbols_force)
         rules = call_sites.placed_rules(rules, kernels)
         profile = None if profile is None else call_sites.placed(profile, kernels)
     with ControlClient(guest.control, identity=guest.identity) as client:

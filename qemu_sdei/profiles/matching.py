@@ -93,8 +93,10 @@ class Matcher:
         self._others: dict[tuple[Occasion, bool], list[int]] = {}
         sites = [site for rule in self._rules for found in rule.sites.values() for site in found]
         self._anchors = list(dict.fromkeys(site.anchor for site in sites if site.anchor is not None))
-        self._distance: int | None = None
-        """By how much the guest's kernel lies elsewhere than its file says; None: no call has told it yet."""
+        self._kernel: tuple[int, int] | None = None
+        """Which of the anchors the guest's kernel has, and by how much it lies elsewhere than its file says; None: no
+        call has told it yet.
+        """
         for index, rule in enumerate(self._rules):
             for function in rule.functions:
                 self._calls.setdefault(function, []).append(index)
@@ -120,7 +122,7 @@ class Matcher:
         priorities, which are asked by themselves.
         """
         found = []
-        self._distance = self._distance_at(moment)
+        self._kernel = self._kernel_at(moment)
         for index in self._about(moment, priorities):
             rule = self._rules[index]
             if self._holds(rule, moment):
@@ -149,7 +151,7 @@ class Matcher:
         known = names_of(self._rules)
         self.marks = {mark for mark in other.marks if mark[0] in known}
         self._counts = {key: count for key, count in other._counts.items() if key[0] < rules}
-        self._distance = other._distance if self._anchors == other._anchors else None
+        self._kernel = other._kernel if self._anchors == other._anchors else None
 
     def _about(self, moment: Moment, priorities: bool = False) -> Iterable[int]:
         if moment.occasion is Occasion.CALL:
@@ -160,17 +162,18 @@ class Matcher:
         each = rule.values.get("each-vcpu", False) and moment.vcpu is not None
         return index, moment.vcpu if each and moment.vcpu is not None else -1
 
-    def _distance_at(self, moment: Moment) -> int | None:
+    def _kernel_at(self, moment: Moment) -> tuple[int, int] | None:
         if moment.occasion is Occasion.CALL:
-            for anchor in self._anchors:
-                found = distance_of(moment.pc, anchor)
-                if found is not None:
-                    return found
-        return self._distance
+            for number, anchor in enumerate(self._anchors):
+                distance = distance_of(moment.pc, anchor)
+                if distance is not None:
+                    return number, distance
+        return self._kernel
 
     def _at_site(self, address: int, wanted: Sites, moment: Moment) -> bool:
-        distance = self._distance_at(moment)
-        return any(site.has(address, distance) for site in wanted)
+        kernel = self._kernel_at(moment)
+        anchor, distance = (None, None) if kernel is None else (self._anchors[kernel[0]], kernel[1])
+        return any(site.has(address, distance if site.anchor == anchor else None) for site in wanted)
 
     def _holds(self, rule: Rule, moment: Moment) -> bool:
         return all(_ASK[word](self, value, moment) for word, value in rule.values.items() if word in _ASK)
@@ -180,14 +183,14 @@ class Matcher:
     def reset(self) -> None:
         """The machine was reset: marks are gone, and the next kernel lies elsewhere. Times are counted on."""
         self.marks.clear()
-        self._distance = None
+        self._kernel = None
 
     def snapshot(self) -> dict[str, Any]:
         """Counts and marks, JSON-able."""
         return {
             "counts": [[rule, vcpu, count] for (rule, vcpu), count in sorted(self._counts.items())],
             "marks": [list(mark) for mark in sorted(self.marks)],
-            **({} if self._distance is None else {"distance": self._distance}),
+            **({} if self._kernel is None else {"kernel": list(self._kernel)}),
         }
 
     def restore(self, state: Mapping[str, Any], vcpus: int) -> None:
@@ -206,12 +209,14 @@ class Matcher:
                 if name not in known or not _is(vcpu, 0, vcpus - 1):
                     raise ValueError("a mark that no rule makes")
                 marks.add((name, vcpu))
-            distance = state.get("distance")
-            if distance is not None and not (_is(distance, -_MAX_COUNT, 1 << 64) and self._anchors):
-                raise ValueError("a distance that no rule asks for")
+            kernel = tuple(state["kernel"]) if "kernel" in state else None
+            if kernel is not None:
+                number, distance = kernel
+                if not _is(number, 0, len(self._anchors) - 1) or not _is(distance, -_MAX_COUNT, 1 << 64):
+                    raise ValueError("a kernel's place that no rule asks for")
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"firmware profile: {error}") from None
-        self._counts, self.marks, self._distance = counts, marks, distance
+        self._counts, self.marks, self._kernel = counts, marks, kernel
 
     def acted(self) -> list[int]:
         """Of each rule, how often it has acted."""

@@ -16,10 +16,22 @@ from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.profiles.rule import Rule
 from qemu_sdei.profiles.sites import Site
 from qemu_sdei.symbols.kaslr import SMC
-from qemu_sdei.symbols.sources import Kernel
+from qemu_sdei.symbols.sources import Kernel, Sources
 
 _MOST: Final = 8
 """Functions of one name in one kernel that are looked for."""
+
+
+def kernels_of(sources: Sources, *, force: bool = False) -> list[Kernel]:
+    """Those of the guest's build, where that is known. Raises `UsageError`: there are others only, and no `force`."""
+    ours = sources.build_id
+    fit = [kernel for kernel in sources.kernels if force or ours is None or kernel.build_id in (None, ours)]
+    if sources.kernels and not fit:
+        raise UsageError(
+            f"{sources.kernels[0].source} is of another build than the guest's kernel: its addresses would be wrong; "
+            "--symbols-force uses it all the same"
+        )
+    return fit
 
 
 def placed(profile: FirmwareProfile, kernels: Sequence[Kernel]) -> FirmwareProfile:
@@ -47,14 +59,17 @@ def _places(name: str, kernels: Sequence[Kernel]) -> list[Site]:
             f"where the function {name} is cannot be said without symbols of the guest's kernel: give --symbols, such "
             "as its vmlinux or a copy of its System.map, or an address"
         )
-    found = [_site(name, there, kernel) for kernel in kernels for there in kernel.table.ranges_of(name)]
-    if not found:
+    for kernel in kernels:
+        found = [_site(name, there, kernel) for there in kernel.table.ranges_of(name)]
+        if found:
+            break
+    else:
         names = [known for kernel in kernels for known in kernel.table.names]
         near = difflib.get_close_matches(name, names, 2)
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise UsageError(f"{kernels[0].source} has no function {name}{meant}")
     if len(found) > _MOST:
-        raise UsageError(f"{kernels[0].source} has {len(found)} functions {name}: give the address of the one you mean")
+        raise UsageError(f"{kernel.source} has {len(found)} functions {name}: give the address of the one you mean")
     return found
 
 

@@ -65,7 +65,7 @@ def test_what_is_interrupted_is_known_by_calls_before_it(tmp_path: Path) -> None
             machine.call(0, Function.EVENT_COMPLETE, 0)
     machine.guest.reset(0)
     machine.go(0)
-    assert "distance" not in taken(machine.server)["firmware"]["misbehaviour"], "the next kernel lies elsewhere"
+    assert "kernel" not in taken(machine.server)["firmware"]["misbehaviour"], "the next kernel lies elsewhere"
 
 
 def test_who_called_outlives_the_backend_and_a_journey(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_who_called_outlives_the_backend_and_a_journey(tmp_path: Path) -> None:
     before = machine.server.firmware.misbehaviour.snapshot()
     machine.again()
     assert machine.server.firmware.misbehaviour.snapshot() == before
-    assert before["distance"] == 0x10_0000
+    assert before["kernel"] == [0, 0x10_0000]
     machine.moves(tmp_path / "there")
     assert machine.server.firmware.misbehaviour.snapshot() == before
     assert [ask(at) for at in (0x3000, 0x2010, 0x2010)] == [0, DENIED, 0]
@@ -112,9 +112,9 @@ def test_a_name_that_nobody_has_looked_up_is_refused(tmp_path: Path) -> None:
     assert not machine.server.firmware.misbehaviour.active
 
 
-@pytest.mark.parametrize("distance", [1 << 65, "0", True, -(1 << 64)])
-def test_a_distance_that_cannot_be_is_a_damaged_document(tmp_path: Path, distance: object) -> None:
+@pytest.mark.parametrize("kernel", [[0, 1 << 65], [1, 0], [0, "0"], [0, True], [0], 5, [-1, 0], None])
+def test_a_place_that_cannot_be_is_a_damaged_document(tmp_path: Path, kernel: object) -> None:
     machine = Machine(tmp_path, f"EVENT_STATUS caller={WANTED} returns=DENIED")
-    state = machine.server.firmware.misbehaviour.snapshot() | {"distance": distance}
-    with pytest.raises(ProtocolError, match="a distance"):
+    state = machine.server.firmware.misbehaviour.snapshot() | {"kernel": kernel}
+    with pytest.raises(ProtocolError, match="firmware profile: "):
         machine.server.firmware.misbehaviour.restore(state)

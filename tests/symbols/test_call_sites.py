@@ -7,9 +7,9 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.profiles.rule import Rule
-from qemu_sdei.symbols.call_sites import placed, placed_rules
+from qemu_sdei.symbols.call_sites import kernels_of, placed, placed_rules
 from qemu_sdei.symbols.kaslr import SMC
-from qemu_sdei.symbols.sources import Kernel
+from qemu_sdei.symbols.sources import Kernel, Sources
 from qemu_sdei.symbols.symbol_table import GLOBAL, LOCAL, Entry, SymbolTable
 
 BASE = 0xFFFF_8000_0800_0000
@@ -71,3 +71,13 @@ def test_one_that_is_not_found_is_one_line(name: str, entries: list[Entry] | Non
     with pytest.raises(UsageError, match=expected) as caught:
         text(f"CPU_OFF pc={name} returns=0", *kernels)
     assert "\n" not in str(caught.value)
+
+
+def test_symbols_of_another_build_are_not_used() -> None:
+    table = SymbolTable(LINUX)
+    ours, theirs, unknown = (Kernel(name, table, build) for name, build in (("a", "aa"), ("b", "bb"), ("c", None)))
+    assert kernels_of(Sources([theirs, ours, unknown], build_id="aa")) == [ours, unknown]
+    assert kernels_of(Sources([theirs])) == [theirs], "whose the guest's is, nobody knows"
+    with pytest.raises(UsageError, match="b is of another build"):
+        kernels_of(Sources([theirs], build_id="aa"))
+    assert kernels_of(Sources([theirs], build_id="aa"), force=True) == [theirs]

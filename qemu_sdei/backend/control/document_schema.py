@@ -380,10 +380,11 @@ _MISBEHAVIOUR: Final = {
                 high=MAX_RULES * (MAX_CPUS + 1),
             ),
             "marks": array(row("[mark, PE]", text(), ref("pe")), high=2 * MAX_RULES * MAX_CPUS),
-            "distance": integer(
-                -(1 << 63),
-                1 << 64,
-                "bytes from where its file has the guest's kernel to where it is; not there: not known",
+            "kernel": row(
+                "[which of the kernels that rules name functions of, from 0, bytes from where its file has it]",
+                integer(0, 16 * MAX_RULES),
+                integer(-(1 << 63), 1 << 64),
+                about="where the guest's kernel is; not there: not known",
             ),
             "deaf": {**_VCPUS, "description": "take no interrupt and no event"},
             "held": {**_VCPUS, "description": "take no interrupt until their handlers complete"},
@@ -402,7 +403,7 @@ _MISBEHAVIOUR: Final = {
             "kept_shared": array(ref("shared_event"), about="shared events that outlive a reset of the machine"),
         },
         "what the firmware does wrong on purpose; not there: nothing",
-        optional=("distance",),
+        optional=("kernel",),
     ),
 }
 

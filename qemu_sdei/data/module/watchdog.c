@@ -10,6 +10,7 @@
 #include <linux/math64.h>
 #include <linux/panic.h>
 #include <linux/printk.h>
+#include <linux/ptrace.h>
 #include <linux/seq_file.h>
 #include <linux/timekeeping.h>
 
@@ -68,20 +69,25 @@ static void locked_up(struct watch *watch, struct pt_regs *regs)
 }
 NOKPROBE_SYMBOL(locked_up);
 
-/* In NMI context. The timer's line is a level: it is armed anew before the handler completes. */
+/*
+ * In NMI context. The timer's line is a level: it is armed anew before the handler completes, at its end, as the next
+ * tick goes before each interrupt.
+ */
 static int on_tick(u32 number, struct pt_regs *regs, void *unused)
 {
 	struct watch *watch = this_cpu_ptr(watches);
 
-	arm();
 	WRITE_ONCE(watch->ticks, watch->ticks + 1);
 	if (READ_ONCE(watch->fed)) {
 		WRITE_ONCE(watch->fed, false);
 		watch->missed = 0;
 		irq_work_queue(&watch->irq);
+	} else if (interrupts_enabled(regs)) {
+		watch->missed = 0;
 	} else if (++watch->missed == TICKS) {
 		locked_up(watch, regs);
 	}
+	arm();
 	return 0;
 }
 NOKPROBE_SYMBOL(on_tick);
