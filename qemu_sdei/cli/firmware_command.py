@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 
 _WIDTH: Final = 80
+_PLACES: Final = re.compile("@[0-9a-fx.~]+")
+"""Behind a function's name: where it is. --json has them."""
 
 
 def register(subparsers: Any) -> None:
@@ -134,7 +137,11 @@ def _report(name: str, found: dict[str, Any], verbose: int) -> None:
         if found[word]:
             say(f"  vCPUs that {what}: {', '.join(map(str, found[word]))}")
     if rules:
-        print_table("Rules", ["rule", "acted", "what"], ([n, r["acted"], r["rule"]] for n, r in enumerate(rules, 1)))
+        print_table(
+            "Rules",
+            ["rule", "acted", "what"],
+            ([n, r["acted"], _PLACES.sub("", r["rule"])] for n, r in enumerate(rules, 1)),
+        )
     if verbose:
         for number, rule in enumerate(rules, 1):
             if rule["why"]:

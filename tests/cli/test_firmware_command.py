@@ -108,3 +108,54 @@ def test_what_is_asked_of_a_guest(command: Command, backend: Backend) -> None:
     wrong = command("firmware", "g")
     assert wrong.returncode == 1
     assert len(wrong.stderr.splitlines()) == 1
+
+
+MAP = """\
+ffff800008000100 T __arm_smccc_smc
+ffff800008000140 t psci_cpu_off
+ffff800008000180 T next
+ffff8000080001c0 T start_kernel
+"""
+
+
+def test_functions_by_name(command: Command, backend: Backend, tmp_path: Path) -> None:
+    """What the backend is told has their places; people are shown the names."""
+    asked: list[dict[str, Any]] = []
+    placed = (
+        "CPU_OFF caller=psci_cpu_off@0xffff800008000140..0xffff80000800017f~0xffff800008000100..0xffff80000800013f "
+        "returns=DENIED"
+    )
+    states: dict[str, list[int]] = {"deaf": [], "stuck": [], "held": []}
+
+    def answer(request: dict[str, Any]) -> bytes:
+        if request["cmd"] == "hello":
+            return result(request, protocol=1, pid=1, name="g", nr_cpus=2, epoch=1, identity=backend.identity)
+        asked.append(request)
+        rules = [{"rule": placed, "why": "", "acted": 0}]
+        return result(request, profile="own", summary="", rules=rules, **states)
+
+    backend.answer = answer
+    symbols = tmp_path / "System.map"
+    symbols.write_text(MAP)
+    rule = "CPU_OFF caller=psci_cpu_off returns=DENIED"
+    shown = command("firmware", "g", "--set", rule, "--symbols", str(symbols))
+    assert shown.returncode == 0, shown.stderr
+    assert asked[0]["set"] == [placed]
+    assert rule in shown.stdout
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[rule]]\non = "CPU_OFF"\ncaller = "psci_cpu_off"\nreturns = "DENIED"\n')
+    assert command("firmware", "g", "--profile", str(mine), "--symbols", str(symbols)).returncode == 0
+    assert [each["rule"] for each in asked[1]["profile"]["rules"]] == [placed]
+    for words, why in (
+        (
+            ("--set", "CPU_OFF caller=psci_cpu_of returns=DENIED", "--symbols", str(symbols)),
+            "did you mean psci_cpu_off",
+        ),
+        (("--set", rule), "give --symbols"),
+        (("--profile", str(mine)), "give --symbols"),
+    ):
+        refused = command("firmware", "g", *words)
+        assert refused.returncode == 2
+        assert why in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    assert len(asked) == 2
