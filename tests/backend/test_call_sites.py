@@ -10,8 +10,8 @@ from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.monitor.layout import Word
 from qemu_sdei.sdei.constants import DENIED, Function
 from tests.backend.handed_over import taken
+from tests.backend.misbehaving import Machine
 from tests.backend.simulated import serve
-from tests.backend.test_misbehaviour import Machine
 
 FILE = 0xFFFF_8000_0800_0000
 """Where the kernel's file has it."""

@@ -27,7 +27,7 @@ def _all_above_el2() -> None:
     def made(self: GuestOptions, **words: Any) -> None:
         make(self, **words | {"hypervisor": not words.get("virtualization", False)})
 
-    GuestOptions.__init__ = made  # type: ignore[method-assign, assignment]
+    GuestOptions.__init__ = made  # type: ignore[method-assign]
 
 
 if os.environ.get("QEMU_SDEI_HYPERVISOR"):

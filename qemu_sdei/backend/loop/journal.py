@@ -177,12 +177,12 @@ class Journal:
         self.count = at
         self.append(Record.INPUT, cpu, seq, head)
 
-    def append_with_caller(self, kind: int, cpu: int, seq: int, head: memoryview, caller: int) -> None:
+    def append_with_caller(self, kind: int, cpu: int, seq: int, head: memoryview, caller: int) -> int:
         """As `append`, with the x30 of a call before it; both count at once."""
-        self._bodies[self.count][0] = caller
+        self._body(self.count)[0] = caller
         self._tags[self.count] = Record.CALLER << 12 | cpu
         self.count += 1
-        self.append(kind, cpu, seq, head)
+        return self.append(kind, cpu, seq, head)
 
     def trigger(self, event: int, pe: int | None) -> None:
         """Keep a trigger."""

@@ -113,7 +113,7 @@ class Server:
         self._frames = window.frames
         self._contexts = window.contexts
         self._heads = [frame[layout.HEAD] for frame in window.frames]
-        self._keep: Callable[[int, int, int, memoryview], None] = journal.append
+        self._keep: Callable[[int, int, int, memoryview], int] = journal.append
         self._ring = ring
         self._places = ring.places
         self._sparse = self._sparsely = False
@@ -402,9 +402,9 @@ class Server:
         self.checkpoint()
         self._tell_profile(always=True)
 
-    def _keep_with_caller(self, kind: int, pe: int, s: int, head: memoryview) -> None:
+    def _keep_with_caller(self, kind: int, pe: int, s: int, head: memoryview) -> int:
         """In place of `Journal.append` for calls, where a rule asks who called."""
-        self.journal.append_with_caller(kind, pe, s, head, self._frames[pe][Word.X30])
+        return self.journal.append_with_caller(kind, pe, s, head, self._frames[pe][Word.X30])
 
     def _tell_profile(self, *, always: bool = False) -> None:
         """A profile is never in use without a word of it."""
