@@ -173,7 +173,9 @@ def test_a_build_that_fails_says_why_in_one_line(
     assert "going on with 7.3.4-1-" in capsys.readouterr().err
 
 
-def test_what_cannot_be_had_is_one_line(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_had_is_one_line(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     setting.publish()
 
     def refused(*words: str) -> str:
@@ -187,6 +189,9 @@ def test_what_cannot_be_had_is_one_line(setting: Setting, capsys: pytest.Capture
     assert "give a suite of Debian's" in refused("--suite", "../\033x")
     assert "package lists (nowhere) cannot be had" in refused("--suite", "nowhere")
     assert "give 1 to 1024" in refused("--jobs", "0")
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", f"{setting.cache}/a b")
+        assert "make takes no space or special character" in refused()
     shutil.rmtree(setting.archive.directory)
     shutil.rmtree(setting.cache)
     assert "package lists (stable) cannot be had" in refused()

@@ -165,6 +165,7 @@ def check(qemu: Path | None = None) -> list[Finding]:
     findings += [
         _tool("apt-get", "downloads Debian's kernel and busybox", "without it give --kernel IMAGE and --busybox FILE"),
         _kernels(),
+        _own_kernels(),
         _busybox(),
         _compiler(),
         _tool("dtc", "a second opinion on device trees, in the tests", "apt-get install device-tree-compiler"),
@@ -271,6 +272,19 @@ def _kernels() -> Finding:
         "in the cache, for use without a network",
         "the first run gets one",
         "there is no apt-get to download one: give --kernel IMAGE",
+    )
+
+
+def _own_kernels() -> Finding:
+    from qemu_sdei.host import own_kernels
+
+    found = ", ".join(f"{kernel.description.series} ({kernel.description.release})" for kernel in own_kernels.built())
+    return Finding(
+        "crash-path kernel",
+        found or None,
+        False,
+        "Linux with SDEI NMI, AGDI and EDAC, for --series own-7.3",
+        "scripts/crash-kernel builds it",
     )
 
 

@@ -85,6 +85,8 @@ def _run(args: argparse.Namespace) -> int:
     if known is not None and not args.update:
         return _say_built(known, "built already")
     folder = cache_directory() / own_kernels.FOLDER
+    if re.search(r"[\s:#$%*?\\'\"]", str(folder)):
+        raise UsageError(f"make takes no space or special character in {folder}: set XDG_CACHE_HOME")
     folder.mkdir(parents=True, exist_ok=True)
     lock = try_lock(folder / "lock")
     if lock is None:
@@ -142,6 +144,8 @@ def _build(args: argparse.Namespace, series: str, wanted: dict[str, str], folder
         ),
     )
     shutil.rmtree(part)
+    for other in folder.glob(f"*{PART}"):
+        shown.step(f"of a build that was not finished is left: {other} (rm -r, if nobody goes on with it)")
     return _say_built(own_kernels.kernel(series), f"built in {duration((time.monotonic() - began) * 1e9)}")
 
 
@@ -206,8 +210,8 @@ def _version_of(compiler: str) -> str:
 
 
 def _say_built(kernel: OwnKernel, how: str) -> int:
-    print(f"{kernel.description.release} is {how}: {kernel.directory}", flush=True)
-    print(f"qemu-sdei run --series {kernel.description.series}", flush=True)
+    print(printable(f"{kernel.description.release} is {how}: {kernel.directory}", None), flush=True)
+    print(printable(f"qemu-sdei run --series {kernel.description.series}"), flush=True)
     return 0
 
 

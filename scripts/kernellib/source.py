@@ -55,12 +55,13 @@ class Sources:
             UsageError: the suite has none (the message says what it has), or its lists cannot be had.
         """
         try:
-            self._apt.update(Apt.LISTS_AGE)
-            if version := self._apt.show(name(series)).get("Version"):
-                return version
-            self._apt.update(0)
-            if version := self._apt.show(name(series)).get("Version"):
-                return version
+            # What old lists lack may be there by now.
+            for age in (Apt.LISTS_AGE, 0):
+                is_new = self._apt.update(age)
+                if version := self._apt.show(name(series)).get("Version"):
+                    return version
+                if is_new:
+                    break
             have = [found[1] for each in self._apt.names("linux-source-") if (found := _SERIES.fullmatch(each))]
         except UsageError as error:
             raise UsageError(plain(error)) from None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.host import own_kernels
+from qemu_sdei.host import environment, own_kernels
 from qemu_sdei.host.unpack import Unpacked, sha256, write_sums
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import prepare
@@ -82,6 +82,15 @@ def test_one_that_is_being_built_or_deleted_is_none(cache: Path) -> None:
     (add(cache, "half") / "Image").unlink()
     (cache / "lock").touch()
     assert own_kernels.built() == []
+
+
+def test_doctor_says_which_there_are(cache: Path) -> None:
+    def said() -> str | None:
+        return next(found.found for found in environment.check() if found.name == "crash-path kernel")
+
+    assert said() is None
+    add(cache, "here")
+    assert said() == "own-7.3 (7.3.4-crash)"
 
 
 def test_a_damaged_image_is_refused_with_what_to_delete(cache: Path) -> None:
