@@ -75,7 +75,7 @@ class DebianCache:
             UsageError: it is not here and cannot be had; the message says why and what to do.
         """
         if series is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", series):
-            raise UsageError(f"kernel series {series!r}: give two numbers, such as 6.1, or own-7.3")
+            raise UsageError(f"kernel series {series!r}: give two numbers, such as 6.1")
         if not refresh and (found := self._sound_kernel(series)):
             return found
         with self._locked():

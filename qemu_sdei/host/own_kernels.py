@@ -104,6 +104,8 @@ def kernel(series: str) -> OwnKernel:
     Raises:
         UsageError: it is not built, and the message says how it is; or it is damaged.
     """
+    if not is_own(series):
+        raise UsageError(f"kernel series {printable(series)}: behind {PREFIX} give two numbers, such as own-7.3")
     found = find(series)
     if found is None:
         raise UsageError(not_built(series))

@@ -46,7 +46,7 @@ def find(
                 "the client module is built for Debian's kernels: with --kernel name its file, --client FILE"
             )
         return LinuxKernel(Path(file))
-    if options.series is not None and own_kernels.is_own(options.series):
+    if options.series is not None and options.series.startswith(own_kernels.PREFIX):
         if options.net or options.forwards:
             raise UsageError(f"kernel {options.series} is built without a network: leave out --net and --forward")
         own = own_kernels.kernel(options.series)

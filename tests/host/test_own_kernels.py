@@ -115,7 +115,7 @@ def test_an_image_elsewhere_has_no_vmlinux(cache: Path, tmp_path: Path) -> None:
         (GuestOptions(series="own-7.3"), "own-7.3 is not built: scripts/crash-kernel builds it"),
         (GuestOptions(series="own-7.4", kdump="own-7.3"), "own-7.3 is not built (here: own-7.4)"),
         (GuestOptions(series="own-7.3", net=True), "without a network: leave out --net"),
-        (GuestOptions(series="own-7"), "give two numbers, such as 6.1, or own-7.3"),
+        (GuestOptions(series="own-7"), "kernel series own-7: behind own- give two numbers, such as own-7.3"),
     ],
 )
 def test_a_guest_that_asks_for_one_that_is_not_here_is_refused(cache: Path, options: GuestOptions, what: str) -> None:
