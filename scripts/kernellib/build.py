@@ -44,8 +44,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(args)
     except UsageError as error:
+        following.clear()
         print(f"crash-kernel: {printable(error, None)}", file=sys.stderr)
     except OSError as error:
+        following.clear()
         print(f"crash-kernel: {printable(error.filename or 'the cache')}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
         print(

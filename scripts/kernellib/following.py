@@ -31,14 +31,15 @@ class Shown:
 
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()
+        self._between = 0.2 if self._tty else _EVERY
         self._next = 0.0
         self._begun = time.monotonic()
 
     def step(self, text: str) -> None:
         """Something new begins."""
         self._begun = time.monotonic()
-        self._next = self._begun + _EVERY
-        self._clear()
+        self._next = self._begun + self._between
+        clear()
         print(f"==> {printable(text)}", file=sys.stderr, flush=True)
 
     def moved(self, text: str) -> None:
@@ -46,17 +47,19 @@ class Shown:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + (0.2 if self._tty else _EVERY)
+        self._next = now + self._between
         line = f"    {printable(text)}, {duration((now - self._begun) * 1e9)}"
         if self._tty:
-            self._clear()
+            clear()
             print(line, end="\r", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def _clear(self) -> None:
-        if self._tty:
-            print("\033[K", end="", file=sys.stderr)
+
+def clear() -> None:
+    """Take the line that changes off the terminal, for another one."""
+    if sys.stderr.isatty():
+        print("\033[K", end="", file=sys.stderr)
 
 
 def run(
@@ -85,9 +88,8 @@ def run(
     """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     telling: list[str] = []
-    with log.open("ab") as written:
+    with log.open("ab", buffering=0) as written:  # so that who looks into it sees where it is
         written.write(f"$ {' '.join(command)}\n".encode())
-        written.flush()
         try:
             process = subprocess.Popen(
                 command, cwd=directory, env={**kept, "LC_ALL": "C", **environment}, stdin=subprocess.DEVNULL,
