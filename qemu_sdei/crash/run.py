@@ -23,6 +23,9 @@ from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.profiles.firmware_profile import load
 
+_END: Final = 60.0
+_TICK: Final = 0.2
+"""Seconds for guests to end, and between two looks whether they have."""
 _BOOT: Final = 10
 """Times as long as a stage a boot may take, until the guest is saved."""
 
@@ -139,8 +142,16 @@ class _Runner:
                 # Ctrl-C, or a fault of ours: what runs is ended, what waits is not begun.
                 self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-                origins.close_all()
+                self._end([future for future in left if not future.done()])
                 raise
+
+    @staticmethod
+    def _end(running: list[Future[Verdict]]) -> None:
+        """End the guests of cells that run, also one that is only just made."""
+        limit = time.monotonic() + _END
+        while running and time.monotonic() < limit:
+            origins.close_all()
+            running = list(wait(running, timeout=_TICK).not_done)
 
     def _one(self, cell: Cell, origin: Path) -> Verdict:
         if self._stopped.is_set():
