@@ -87,7 +87,7 @@ def test_what_cannot_be_is_said_at_once(world: World) -> None:
     assert list(world.directory.iterdir()) == []
 
 
-def test_an_interrupted_run_ends_its_guests_and_begins_no_other(world: World) -> None:
+def test_an_interrupted_run_ends_its_guests_and_begins_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.waits = True
 
     class StopError(BaseException):
@@ -102,8 +102,8 @@ def test_an_interrupted_run_ends_its_guests_and_begins_no_other(world: World) ->
     def wait(futures: Any, **options: Any) -> Any:
         return next(calls, futures_wait)(futures, **options)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
-        patch.setattr("qemu_sdei.crash.run.wait", wait)
+    monkeypatch.setattr("qemu_sdei.crash.run.wait", wait)
+    with pytest.raises(StopError):
         running.run(Plan(AXES, jobs=1))
     assert sum(world.crashed.values()) == 1
     assert world.ended.is_set()
