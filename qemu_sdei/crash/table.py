@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from qemu_sdei.crash.cells import Capture
 from qemu_sdei.crash.verdict import Result
 from qemu_sdei.explain.words import numbers
+from qemu_sdei.guest.kdump_stages import Stage
 
 Document = Mapping[str, Any]
 STYLES: Final = {
@@ -19,14 +21,6 @@ STYLES: Final = {
     Result.MISSING: "dim",
 }
 """Colours of rich."""
-MARKS: Final = {
-    Result.DUMPED: "all CPUs",
-    Result.FEWER: "",
-    Result.WEDGED: "hangs",
-    Result.UNEXPLAINED: "no vmcore",
-    Result.FAILED: "not run",
-    Result.MISSING: "not built",
-}
 UNSTEADY: Final = "unsteady: "
 """Before a cell that disagrees with itself."""
 
@@ -69,13 +63,26 @@ def _shown(cell: Document, document: Document, notes: list[str]) -> Shown:
     if cell["reason"] is not None and (result in (Result.UNEXPLAINED, Result.FAILED) or not lines):
         lines.insert(0, str(cell["reason"]))
     numbers = tuple(_number(line, notes) for line in dict.fromkeys(lines))
-    words = MARKS[result]
-    if result is Result.FEWER:
-        words = f"{len(cell['vcpus'])} of {document['vcpus']} CPUs" if cell["vcpus"] else "CPUs missing"
-    if result.judged:
-        words += f", {cell['stage']} {cell['seconds']:.1f} s"
     marks = "".join(f" [{number}]" for number in numbers)
-    return Shown(("" if cell["agrees"] else UNSTEADY) + words + marks, result, numbers)
+    return Shown(("" if cell["agrees"] else UNSTEADY) + _words(cell, document, result) + marks, result, numbers)
+
+
+def _words(cell: Document, document: Document, result: Result) -> str:
+    """What a cell has come to, in a few words."""
+    if result is Result.WEDGED:
+        return f"hangs after {cell['stage']}"
+    if result is Result.UNEXPLAINED:
+        return f"no vmcore, after {cell['stage']}"
+    if result not in (Result.DUMPED, Result.FEWER):
+        return str(result.value)
+    words = ["dump"]
+    if result is Result.FEWER:
+        words.append(f"{len(cell['vcpus'])} of {document['vcpus']} CPUs" if cell["vcpus"] else "CPUs missing")
+    elif cell["capture"] == Capture.SMP.value:
+        words.append("all CPUs")
+    if cell["stage"] != Stage.OFF.value:
+        words.append(f"nothing after {cell['stage']}")
+    return f"{', '.join(words)}, {cell['seconds']:.1f} s"
 
 
 def _number(line: str, notes: list[str]) -> int:
