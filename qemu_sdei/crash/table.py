@@ -37,7 +37,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of firmware, for each kernel and capture kernel; a column for each ending."""
+    """Rows of firmware, for each kernel and capture kernel; a column for each ending, with "-" for what was not run."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[tuple[str, ...], tuple[Shown, ...]], ...]
@@ -53,7 +53,8 @@ def table(document: Document) -> Table:
     for cell in document["cells"]:
         key = (str(cell["kernel"]), str(cell["capture"]), str(cell["firmware"]))
         rows.setdefault(key, {})[str(cell["ending"])] = _shown(cell, document, notes)
-    whole = tuple((key, tuple(row[name] for name in endings)) for key, row in rows.items())
+    none = Shown("-", Result.MISSING)
+    whole = tuple((key, tuple(row.get(name, none) for name in endings)) for key, row in rows.items())
     return Table(("kernel", "capture", "firmware", *endings), whole, tuple(notes))
 
 
