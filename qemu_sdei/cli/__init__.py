@@ -10,15 +10,17 @@ import argparse
 import os
 import sys
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from qemu_sdei import __version__
+from qemu_sdei.cli.examples import epilog
 from qemu_sdei.cli.output import messages_wanted, say
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.cli.signals import Terminated, catching_signals
 from qemu_sdei.cli.streams import OutputError, abandon_output, open_standard_files
+from qemu_sdei.cli.usage import ALIASES, Parser, TopParser, did_you_mean
 from qemu_sdei.errors import SdeiError, UsageError
-from qemu_sdei.printable import message_lines, printable
+from qemu_sdei.printable import message_lines
 
 COMMANDS: Final = (
     "run",
@@ -62,45 +64,20 @@ TRACEBACK: Final = "QEMU_SDEI_TRACEBACK"
 """Environment variable: whoever looks for a fault of ours sees where it is."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the whole usage in front of it.
-
-    One that takes a name, or a command below it (`trace NAME`, `trace diff A B`), goes by its first word.
-    """
-
-    _below = False
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does it."""
-        commands = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
-        self._below = bool(args) and any(args[0] in action.choices for action in commands)
-        return super().parse_known_args(args, namespace)
-
-    def _get_positional_actions(self) -> list[argparse.Action]:
-        found = super()._get_positional_actions()
-        commands: list[argparse.Action] = [one for one in found if isinstance(one, argparse._SubParsersAction)]
-        if len(commands) in (0, len(found)):
-            return found
-        return commands if self._below else [one for one in found if one not in commands]
-
-    def error(self, message: str) -> NoReturn:
-        """Print `message` and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
-
-
-def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+def make_parser(only: str | None = None) -> TopParser:
     """The whole command line's parser. `only`: that of a command line which begins with this subcommand; what the
     others need is not read in.
     """
-    parser = Parser(
+    parser = TopParser(
         prog="qemu-sdei",
         description="Firmware services (SDEI, PSCI, SMCCC) for Arm guests on stock QEMU, and events from the host.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"qemu-sdei {__version__}")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS if only is None else (only,):
         import_module(f"qemu_sdei.cli.{name.replace('-', '_')}_command").register(subparsers)
+    for name, command in subparsers.choices.items():
+        command.epilog = epilog(name)
     return parser
 
 
@@ -117,11 +94,13 @@ def _main(words: list[str]) -> int:
         # Everything behind it is the guest's: argparse must not look at it.
         split = words.index("--")
         words, command = words[:split], words[split + 1 :]
+    if words and words[0] in ALIASES:
+        words = [ALIASES[words[0]], *words[1:]]
+    parser = make_parser(words[0] if words and words[0] in COMMANDS else None)
     try:
-        named = words[0] if words and words[0] in COMMANDS else None
-        args, unknown = make_parser(named).parse_known_args(words)
+        args, unknown = parser.parse_known_args(words)
         if unknown:
-            _refuse(args.subcommand, unknown)
+            _refuse(parser, args.subcommand, words, unknown)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
     args.guest_command = command
@@ -133,13 +112,14 @@ def _main(words: list[str]) -> int:
         return int(args.run(args))
 
 
-def _refuse(subcommand: str, unknown: list[str]) -> NoReturn:
-    """As argparse itself does it, but with the name of the subcommand whose help is wanted now."""
-    parser = Parser(prog=f"qemu-sdei {subcommand}")
+def _refuse(parser: Parser, subcommand: str, words: list[str], unknown: list[str]) -> NoReturn:
+    """As argparse itself does it, but with the name of the subcommand whose help is wanted now, and what was meant."""
     hint = ""
-    if subcommand == "run" and not unknown[0].startswith("-"):
+    if unknown[0].startswith("-"):
+        hint = did_you_mean(unknown[0].partition("=")[0], parser.options(words))
+    elif subcommand == "run":
         hint = f"; for a command in the guest: run [options] -- {' '.join(unknown)}"
-    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    Parser(prog=f"qemu-sdei {subcommand}").error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
 def _guarded(words: list[str]) -> int:

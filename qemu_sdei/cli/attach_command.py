@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import Progress, add_verbosity
 from qemu_sdei.cli.run_command import interact
 
@@ -17,17 +18,18 @@ def register(subparsers: Any) -> None:
         description="A guest goes on when the process that runs it is killed (kill -9). Become its owner, and connect "
         "the terminal to its console, as `run` does: Ctrl-] ends the guest. What it printed last is shown first.",
     )
-    parser.add_argument("guest", metavar="NAME", help="name of the guest (`qemu-sdei list` says which have no owner)")
+    add_guest(parser)
     add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    from qemu_sdei import rundir
     from qemu_sdei.guest.guest import Guest
 
     with Progress(args.quiet) as progress:
-        guest = Guest.adopt(args.guest, progress=progress)
+        guest = Guest.adopt(args.guest or rundir.find(None).name, progress=progress)
         try:
             return interact(guest, args, progress)
         finally:

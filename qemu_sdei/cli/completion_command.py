@@ -20,7 +20,7 @@ _KINDS: Final = {
 """What an option's or argument's value is, by its metavar."""
 # tcsh: shtab has no way to call a function there.
 _GUEST: Final = {"bash": "_qemu_sdei_guests", "zsh": "_qemu_sdei_guests", "tcsh": ""}
-_NAMES: Final = 'qemu-sdei list 2>/dev/null | sed -n "1!s/ .*//p"'
+_NAMES: Final = "qemu-sdei list -q 2>/dev/null"
 _PREAMBLE: Final = {
     "bash": f"""
 _qemu_sdei_guests() {{

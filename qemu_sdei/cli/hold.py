@@ -31,7 +31,7 @@ def add_hold(parser: argparse.ArgumentParser, verb: str) -> None:
 def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
     """The hold point that was asked for, `guest` being the running one. Raises `UsageError`."""
     from qemu_sdei.backend.loop.hold_points import OF_VCPU
-    from qemu_sdei.cli.inject_command import event_number
+    from qemu_sdei.guest import event_targets
     from qemu_sdei.guest.control_client import ControlClient
     from qemu_sdei.migration.options import Hold
 
@@ -44,5 +44,5 @@ def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
     if args.hold in OF_VCPU and args.event == _EVENT:
         return Hold(args.hold, vcpu=args.vcpu, timeout=args.timeout)
     with ControlClient(guest.control, identity=guest.identity) as client:
-        event = event_number(args.event, client)
+        event = event_targets.number(client, args.event)
     return Hold(args.hold, event, args.vcpu, args.timeout)

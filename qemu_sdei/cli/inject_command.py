@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
-from qemu_sdei.errors import SdeiError, UsageError
+from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +36,17 @@ def register(subparsers: Any) -> None:
         "completed it and print the latency, stage by stage, with the error of each (docs/howto/latency.md). An event "
         "that cannot be delivered is an error that says why.",
     )
-    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
+    add_guest(parser, "name", directory=True)
     parser.add_argument("--event", required=True, metavar="E", help="number (0x100) or name of the event")
-    parser.add_argument("--vcpu", type=int, required=True, metavar="N", help="vCPU, from 0")
+    parser.add_argument(
+        "--vcpu", type=int, metavar="N", help="vCPU, from 0; of a shared event the one that is preferred (default: any)"
+    )
+    parser.add_argument(
+        "--when-registered",
+        type=float,
+        metavar="S",
+        help="first wait until the guest has registered and enabled the event, S seconds at most",
+    )
     parser.add_argument("--count", type=int, default=1, metavar="C", help="how many times (default: 1)")
     parser.add_argument("--rate", type=float, metavar="R", help="at most R a second (default: as fast as it goes)")
     parser.add_argument("--wait", action="store_true", help="wait for each event's completion by the guest's handler")
@@ -57,20 +66,29 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--timeout must be more than 0 seconds")
     if args.histogram and not args.wait:
         raise UsageError("--histogram shows latencies, which are known with --wait only")
-    if args.vcpu < 0:
+    if args.when_registered is not None and not 0 < args.when_registered < math.inf:
+        raise UsageError("--when-registered must be more than 0 seconds")
+    if args.vcpu is not None and args.vcpu < 0:
         raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
     from qemu_sdei import rundir
+    from qemu_sdei.guest import event_targets
     from qemu_sdei.guest.control_client import ControlClient
 
     guest = rundir.find(args.name)
+    args.name = guest.name
     with ControlClient(guest.control, identity=guest.identity) as client:
         client.hello()
-        event = event_number(args.event, client)
+        event = event_targets.number(client, args.event)
+        if args.when_registered is not None:
+            with Progress(args.quiet or args.json) as progress:
+                event_targets.wait_until_listens(client, event, args.vcpu, args.when_registered, tell=progress)
         began = time.monotonic()
         results: list[Injection] = []
         latencies = _latencies(guest.path, event) if args.wait else None
         try:
             _inject(client, event, args, results, latencies)
+        except NotDeliveredError as error:
+            raise NotDeliveredError(f"{error}{event_targets.why_not(client, event, guest.path)}") from None
         finally:
             elapsed = time.monotonic() - began
             # What was done before an error, or before Ctrl-C, is told too.
@@ -100,13 +118,6 @@ def _distributions(latencies: RingLatencies | None, results: list[Injection]) ->
     return latencies.found if latencies.found.outcomes["completed"] else None
 
 
-def event_number(text: str, client: ControlClient) -> int:
-    """The number of the event that `text` is the number or the name of. Raises `UsageError`."""
-    if text[:1].isdecimal():
-        return number_of(text, {})
-    return number_of(text, {int(event["event"]): str(event["name"]) for event in client.status()["events"]})
-
-
 def number_of(text: str, events: Mapping[int, str]) -> int:
     """The number of the event that `text` is the number or the name of, among `events`. Raises `UsageError`."""
     try:
@@ -130,7 +141,7 @@ def _inject(
     # For somebody who looks on only: a line a second would be too much of it in a log.
     with Progress(args.quiet or args.json or not sys.stderr.isatty()) as progress:
         if args.wait:
-            progress(f"waiting for the handler of event {event:#x} on vCPU {args.vcpu}")
+            progress(f"waiting for the handler of {_what(event, args.vcpu)}")
         for number in range(args.count):
             if args.rate is not None:
                 wait = began + number / args.rate - time.monotonic()
@@ -142,6 +153,10 @@ def _inject(
             if (now := time.monotonic()) - told >= 1:
                 told = now
                 progress(f"{number + 1} of {args.count} injected")
+
+
+def _what(event: int, vcpu: int | None) -> str:
+    return f"event {event:#x}" + ("" if vcpu is None else f" on vCPU {vcpu}")
 
 
 def percentiles(values: Sequence[int]) -> dict[str, float]:
@@ -188,7 +203,7 @@ def _report(
         return
     if args.quiet:
         return
-    what = f"event {event:#x} on vCPU {args.vcpu}"
+    what = _what(event, args.vcpu)
     if len(results) == 1:
         if latencies:
             entry, complete = latencies["entry"]["min"], latencies["complete"]["min"]

@@ -19,7 +19,8 @@ def register(subparsers: Any) -> None:
         "list",
         help="list running guests",
         description="List the guests of this user that run now, and remove what guests left that were killed. A guest "
-        "whose owner was killed goes on: `attach` takes it over, `stop` ends it.",
+        "whose owner was killed goes on: `attach` takes it over, `stop` ends it. With -q only names, a line each. "
+        "`ps` and `ls` are the same command.",
     )
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     guests = [_describe(guest) for guest in rundir.running()]
     if args.json:
         print_json({"guests": guests})
+    elif args.quiet:
+        say(*(g["name"] for g in guests))
     elif guests:
         print_table(
             "",
@@ -45,22 +48,27 @@ def run(args: argparse.Namespace) -> int:
                     g["cpu"],
                     _boots(g["epoch"], g["kernels"]),
                     g["backend_pid"] or "-",
-                    g["kernel"] or "starts, or waits for a guest to arrive",
+                    _kernel(g["kernel"]),
                 ]
                 for g in guests
             ),
         )
         without = [g["name"] for g in guests if not g["owned"]]
-        if without and not args.quiet:
+        if without:
             say(f"without an owner: `qemu-sdei attach {without[0]}` takes it over, `stop {without[0]}` ends it")
         for guest in guests:
-            if rundir.deserted(Path(guest["directory"])) and not args.quiet:
+            if rundir.deserted(Path(guest["directory"])):
                 say(f"{guest['name']} has no backend either: its next call waits until it is attached")
-            if guest["stopped"] and not args.quiet:
+            if guest["stopped"]:
                 say(f"{guest['name']} does not answer: {guest['stopped']}")
-    elif not args.quiet:
+    else:
         say("no guest is running")
     return 0
+
+
+def _kernel(path: str | None) -> str:
+    """Its name without the directory: `--json` has all of it, and a row is to fit into 80 columns."""
+    return path.rpartition("/")[2] if path else "starts, or waits for a guest to arrive"
 
 
 def _boots(epoch: int | None, kernels: int | None) -> str | int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.errors import UsageError
 
@@ -29,7 +30,7 @@ def register(subparsers: Any) -> None:
         "event 0, or the event of a bound watchdog, whichever the guest has registered and enabled first of these, and "
         "says which. Where it has none, says which kernel option would bring one, and returns 1 (docs/howto/nmi.md).",
     )
-    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
+    add_guest(parser, "name", directory=True)
     parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU that is to take it, from 0 (default: any)")
     parser.add_argument("--by", choices=_WAYS, help="by this, and nothing else")
     add_verbosity(parser, json_output=True, messages=True)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         client.hello()
         found = give(client, args.vcpu, args.by)
     if args.json:
-        print_json({"guest": args.name, **asdict(found)})
+        print_json({"guest": guest.name, **asdict(found)})
     elif not args.quiet:
         say(_line(found))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json
 from qemu_sdei.errors import UsageError
 
@@ -27,7 +28,7 @@ def register(subparsers: Any) -> None:
     """Add both subcommands."""
     for name, help_text, description in _COMMANDS:
         parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help_text, description=description)
-        parser.add_argument("name", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
+        add_guest(parser, "name")
         add_verbosity(parser, json_output=True, messages=True)
         parser.set_defaults(run=run, pause=name == "pause")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def register(subparsers: Any) -> None:
         "block is, whether the last report was read and acknowledged, and whether one can be made now. With -v also "
         "where in guest RAM they are.",
     )
-    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
+    add_guest(parser, "name", directory=True)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 
@@ -30,13 +31,14 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.guest.ras_access import of_running
 
-    with of_running(rundir.find(args.name), console=False) as ras:
+    guest = rundir.find(args.name)
+    with of_running(guest, console=False) as ras:
         sources = ras.sources()
     if args.json:
-        print_json({"guest": args.name, "sources": [each.document for each in sources]})
+        print_json({"guest": guest.name, "sources": [each.document for each in sources]})
         return 0
     if not sources:
-        say(f"guest {args.name!r} has no error sources: start it with --ras")
+        say(f"guest {guest.name!r} has no error sources: start it with --ras")
         return 0
     print_table(
         "",

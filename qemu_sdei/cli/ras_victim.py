@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 
 
@@ -16,7 +17,7 @@ def register(subparsers: Any) -> None:
         description="Start a process in a running guest of --ras that has one page, touches it again and again, and "
         "says which SIGBUS came of it. Prints its process id, and the address of its page, for `ras inject --pid`.",
     )
-    parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`)")
+    add_guest(parser, "name")
     parser.add_argument("--early", action="store_true", help="it wants to be told at once (PR_MCE_KILL_EARLY)")
     parser.add_argument("--still", action="store_true", help="it does not touch its page any more")
     parser.add_argument("--file", metavar="PATH", help="a shared page of this file, in place of anonymous memory")
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     guest = rundir.find(args.name)
     victim = Victim.start(Helper(guest.path, guest.name).run, early=args.early, still=args.still, file=args.file)
     if args.json:
-        print_json({"guest": args.name, "pid": victim.pid, "virtual": victim.virtual, "report": victim.report})
+        print_json({"guest": guest.name, "pid": victim.pid, "virtual": victim.virtual, "report": victim.report})
     else:
         say(f"process {victim.pid}, page at {victim.virtual:#x}; what it says is in the guest's {victim.report}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table
 from qemu_sdei.errors import UsageError
 
@@ -19,7 +20,7 @@ def register(subparsers: Any) -> None:
         "64-bit words in memory order, separated by commas; zeros at the end may be left out. All that is set is "
         "written at once, and refused if it cannot be. A bitmap is written before the guest runs (`run --paused`).",
     )
-    parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
+    add_guest(parser)
     parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="which vCPU (default: 0)")
     parser.add_argument("--get", action="append", default=[], metavar="ID", help="only this one; id or name")
     parser.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="write a register first")

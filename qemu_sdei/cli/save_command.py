@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from qemu_sdei import paths
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.hold import add_hold, hold_of
 from qemu_sdei.cli.move_progress import Shown
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, say
@@ -22,7 +23,7 @@ def register(subparsers: Any) -> None:
         description="Write the running guest NAME with RAM, devices and firmware state into the new directory DIR. It "
         "stands still meanwhile, and goes on afterwards. `qemu-sdei restore` has it back, as often as you like.",
     )
-    parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
+    add_guest(parser)
     parser.add_argument("directory", metavar="DIR", help="directory to make")
     parser.add_argument("--end", action="store_true", help="end the guest when it is saved")
     add_hold(parser, "save")

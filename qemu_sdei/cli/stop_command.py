@@ -25,7 +25,9 @@ def register(subparsers: Any) -> None:
         description="End guests at once, as pulling the plug does (disk images stay consistent for QEMU, not for the "
         "guest), and leave nothing of them. The terminal or script that owns one is told.",
     )
-    parser.add_argument("guests", metavar="NAME", nargs="*", help="names of guests (see `qemu-sdei list`)")
+    parser.add_argument(
+        "guests", metavar="NAME", nargs="*", help="guests (see `qemu-sdei list`); without one, the only one that runs"
+    )
     parser.add_argument("--ownerless", action="store_true", help="all guests whose owner was killed")
     add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
@@ -35,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
 
-    if not args.guests and not args.ownerless:
-        raise UsageError("which guest? Give its name, or --ownerless for all whose owner was killed")
-    wanted = [rundir.find(name) for name in args.guests]
+    wanted = [rundir.find(name) for name in args.guests or ([] if args.ownerless else [None])]
     if args.ownerless:
         names = {guest.name for guest in wanted}
         wanted += [guest for guest in rundir.running() if not guest.owned and guest.name not in names]

@@ -28,7 +28,8 @@ class Injection:
     """What became of an injected event."""
 
     event: int
-    vcpu: int
+    vcpu: int | None
+    """The one that was asked for; None: any."""
     outcome: str
     """`queued`: pending or being delivered; `merged`: it was pending already; `completed`: the handler completed it."""
     reason: str | None = None
@@ -192,21 +193,23 @@ class ControlClient:
         """Give the guest an NMI: see `qemu_sdei.guest.nmi`."""
         return self.request("nmi", {"vcpu": vcpu, "by": by}, timeout=2 * self.timeout)
 
-    def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
-        """Trigger `event` on `vcpu`; with `wait`, return when its handler completed, `timeout` seconds at most.
+    def inject(self, event: int, vcpu: int | None = None, *, wait: bool = False, timeout: float = 5.0) -> Injection:
+        """Trigger `event` on `vcpu` (None: a shared event, on any); with `wait`, return when its handler completed,
+        `timeout` seconds at most.
 
         Raises:
             UsageError: there is no such event or vCPU.
             NotDeliveredError: it cannot be delivered, or was not within `timeout`; the message says why.
         """
         target = {"event": event, "vcpu": vcpu}
+        where = "" if vcpu is None else f" on vCPU {vcpu}"
         if wait:
             try:
                 result = self.request("inject", {**target, "wait": True}, timeout=timeout)
             except GuestTimeoutError:
                 reason = self.request("why", target, again=True).get("reason") or "its handler has not completed"
                 raise NotDeliveredError(
-                    f"event {event:#x} on vCPU {vcpu} was not completed within {timeout:g} s: {reason}{self._reason()}"
+                    f"event {event:#x}{where} was not completed within {timeout:g} s: {reason}{self._reason()}"
                 ) from None
         else:
             result = self.request("inject", {**target, "wait": False})

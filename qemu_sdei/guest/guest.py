@@ -321,14 +321,37 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
 
     # Firmware
 
-    def inject(self, event: int, vcpu: int, *, wait: bool = False, timeout: float = 5.0) -> Injection:
-        """Trigger SDEI event `event` on vCPU `vcpu`; with `wait`, return when its handler completed.
+    def inject(
+        self,
+        event: int | str,
+        vcpu: int | None = None,
+        *,
+        wait: bool = False,
+        timeout: float = 5.0,
+        when_registered: float | None = None,
+    ) -> Injection:
+        """Trigger an SDEI event; with `wait`, return when its handler completed.
+
+        Args:
+            event: number, or name as the machine description has it, such as `ghes`.
+            vcpu: that of a private event; None: a shared one, on any.
+            wait: for the handler, `timeout` seconds at most.
+            timeout: see `wait`.
+            when_registered: first wait until the guest has registered and enabled it, so many seconds at most.
 
         Raises:
             UsageError: no such event or vCPU. `NotDeliveredError`: it is not delivered; the message says why.
             LostGuestError: the guest has ended.
         """
-        return self._ask(lambda control: control.inject(event, vcpu, wait=wait, timeout=timeout))
+        from qemu_sdei.guest import event_targets
+
+        def ask(control: ControlClient) -> Injection:
+            number = event_targets.number(control, event)
+            if when_registered is not None:
+                event_targets.wait_until_listens(control, number, vcpu, when_registered)
+            return control.inject(number, vcpu, wait=wait, timeout=timeout)
+
+        return self._ask(ask)
 
     def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> Nmi:
         """Give it an NMI, by AGDI, event 0 or a bound watchdog: whichever it has registered and enabled first of these.

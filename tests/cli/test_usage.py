@@ -1,0 +1,81 @@
+"""What the command line says of itself."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from qemu_sdei.cli import COMMANDS, make_parser
+from qemu_sdei.cli.examples import EXAMPLES
+from tests.cli.conftest import Command
+
+EACH = [(name, example) for name, examples in EXAMPLES.items() for example in examples]
+
+
+def test_help_has_each_command_once_in_80_columns(command: Command) -> None:
+    text = command("--help").out
+    assert max(map(len, text.splitlines())) <= 80
+    for name in COMMANDS:
+        assert sum(line.split()[:1] == [name] for line in text.splitlines() if line.startswith("  ")) == 1, name
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_command_s_help_has_two_examples(command: Command, name: str) -> None:
+    assert name in COMMANDS
+    text = command(name, "--help").out
+    assert max(map(len, text.splitlines())) <= 90
+    examples = text.partition("examples:")[2].split("\n")[1:]
+    assert sum(line.startswith(f"  qemu-sdei {name}") for line in examples) == 2
+
+
+@pytest.mark.parametrize(("name", "example"), EACH, ids=[example for _, example in EACH])
+def test_each_example_is_one_that_the_command_takes(name: str, example: str) -> None:
+    words = shlex.split(example)
+    words = words[: words.index("--")] if "--" in words else words
+    args, unknown = make_parser().parse_known_args(words)
+    assert (args.subcommand, unknown) == (name, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["injct"], "there is no command 'injct'; did you mean 'inject'?"),
+        (["xyzzy"], "there is no command 'xyzzy'; `qemu-sdei --help` lists them"),
+        (["tables", "chek", "x"], "there is no command 'chek'; did you mean 'check'?"),
+        (["status", "--wach"], "unrecognized arguments: --wach; did you mean '--watch'?"),
+        (["tables", "check", "--seperate", "x"], "did you mean '--separate'?"),
+        (["tables", "--format", "acpidmp"], "there is no choice 'acpidmp'; did you mean 'acpidump'?"),
+    ],
+)
+def test_what_was_meant(command: Command, words: list[str], said: str) -> None:
+    result = command(*words)
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["status", "--js"], ["inject", "box", "--eve", "1"], ["tables", "check", "--sep", "x"]]
+)
+def test_no_option_is_abbreviated(command: Command, words: list[str]) -> None:
+    """An abbreviation that works today means something else when there is one more option."""
+    result = command(*words)
+    assert result.code == 2
+
+
+@pytest.mark.parametrize("name", ["list", "ps", "ls"])
+def test_list_has_three_names(command: Command, name: str) -> None:
+    assert (command(name).code, command(name).out) == (0, "no guest is running\n")
+    assert (command(name, "-q").code, command(name, "-q").out) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["inject", "--event", "1"], ["nmi"], ["regs"], ["save", "somewhere"], ["attach"], ["stop"], ["ras", "sources"]],
+    ids=" ".join,
+)
+def test_without_a_name_the_only_guest_is_meant(command: Command, words: list[str]) -> None:
+    result = command(*words)
+    assert result.code == 2
+    assert "no guest is running" in result.err
