@@ -87,7 +87,7 @@ def test_an_abort(command: Command, backend: Backend) -> None:
     ("words", "what"),
     [
         (["nmi", "g", "--vcpu", "-1"], "vCPU -1 does not exist"),
-        (["nmi", "g", "--by", "smoke"], "invalid choice: 'smoke'"),
+        (["nmi", "g", "--by", "smoke"], "there is no choice 'smoke'"),
         (["ras", "host-error", "g"], "--address"),
         (["ras", "host-error", "g", "--address", "x"], "--address 'x' is no number"),
         (["ras", "host-error", "g", "--address", "0x1" + 16 * "0"], "no number of 64 bits"),
