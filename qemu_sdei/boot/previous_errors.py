@@ -34,16 +34,17 @@ class Stage:
         self._memory = ram[address - ram_base : address - ram_base + size]
         self._size = size
 
-    def keep(self, block: bytes, epoch: int) -> None:
-        """Keep an error of this boot of the machine, if there is room."""
+    def keep(self, block: bytes, epoch: int) -> bool:
+        """Keep an error of this boot of the machine, if there is room. Returns whether there was."""
         used = self._used(epoch)
         end = used + _WORD + len(block)
         if _FIRST + end > self._size:
-            return
+            return False
         at = _FIRST + used
         self._put(at, len(block))
         self._memory[at + _WORD : at + _WORD + len(block)] = block
         self._use(end, epoch)
+        return True
 
     def forget(self, block: bytes, epoch: int) -> None:
         """An error of this boot that was kept is none after all: the newest one of these bytes."""

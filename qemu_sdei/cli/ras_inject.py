@@ -93,6 +93,7 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--count", metavar="C", help="how many times; each at the next page, because Linux drops equal ones")
     add("--rate", metavar="R", help="at most R a second (default: as fast as they are dealt with)")
     add("--random", metavar="SEED", help="each at a random page of RAM; the same ones for the same seed")
+    add("--next-boot", action="store_true", help="tell nobody: the BERT of the guest's next boot has it")
     add("--no-wait", action="store_true", help="do not wait until the guest has dealt with it")
     add("--force", action="store_true", help="also what is wrong, and over a report that was not read")
     add("--dry-run", action="store_true", help="print the record and its bytes, and report nothing")
@@ -140,6 +141,8 @@ def run(args: argparse.Namespace) -> int:
         everything = ras_making.varied(made, args, kinds, address=getattr(args, "address", None), ram=None)
         ras_reporting.show(everything, json_output=getattr(args, "json", False))
         return 0
+    if getattr(args, "next_boot", False):
+        return ras_reporting.keep(args, made, kinds)
     return ras_reporting.report(args, made, kinds)
 
 

@@ -34,7 +34,7 @@ _REPORT: Final = ("source", "outcome", "bytes", "vcpu", "event", "entry_ns", "co
 def show(made: Iterable[Made], *, json_output: bool) -> None:
     """Print records and their bytes."""
     for number, each in enumerate(made):
-        data = each if isinstance(each, bytes) else each.pack()
+        data = _packed(each)
         if json_output:
             document = None if isinstance(each, bytes) else to_json(each)
             print_json({"record": document, "bytes": data.hex()})
@@ -139,6 +139,35 @@ class Reporting:
                     told = now
                     progress(f"{number + 1} reported")
         self.seconds = time.monotonic() - began
+
+
+_NOT_WITH_NEXT_BOOT: Final = (
+    "source", "vcpu", "rate", "no_wait", "force", "malform",
+    "expect_log", "expect_trace", "expect_sigbus", "expect_panic", "expect_offline",
+)  # fmt: skip
+
+
+def keep(args: argparse.Namespace, made: list[Block], kinds: Kinds) -> int:
+    """Have the guest's next boot tell of these errors. Returns the exit code."""
+    for name in _NOT_WITH_NEXT_BOOT:
+        if getattr(args, name, None) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is of errors that are reported now: leave out --next-boot")
+    with of_running(rundir.find(args.name), console=False) as ras:
+        address = Reporting(args, ras).place()
+        everything = list(varied(made, args, kinds, address=address, ram=ras.ram))
+        for each in everything:
+            assert isinstance(each, Block), "nothing is malformed"
+            ras.keep_for_next_boot(each)
+    if getattr(args, "json", False):
+        print_json({"guest": args.name, "kept": [len(each) for each in map(_packed, everything)]})
+    elif not getattr(args, "quiet", False):
+        for each in everything:
+            say(f"{_summary(each)}: kept for the BERT of the next boot")
+    return 0
+
+
+def _packed(made: Made) -> bytes:
+    return made if isinstance(made, bytes) else made.pack()
 
 
 def report(args: argparse.Namespace, made: list[Block], kinds: Kinds) -> int:

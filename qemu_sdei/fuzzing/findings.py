@@ -93,7 +93,7 @@ class Finding:
         )
 
     def write(self, path: Path) -> Path:
-        """Write it, and beside it the record alone, for `ras inject --record`. Returns that file. Raises `UsageError`."""
+        """Write it, beside it the record alone, for `ras inject --record`. Returns that file. Raises `UsageError`."""
         record = to_json(parse_block(self.case.case().block))
         beside = path.with_suffix(".record.json")
         write_json(path, {"format": FORMAT, "version": VERSION, **codec.to_data(self), "record": record})

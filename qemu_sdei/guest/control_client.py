@@ -231,6 +231,18 @@ class ControlClient:
             raise ProtocolError("the backend's answer to ras_sources is not of the protocol's form")
         return sources
 
+    def ras_keep(self, block: bytes) -> dict[str, Any]:
+        """Have the BERT of the guest's next boot tell of an error; now nobody is told of it.
+
+        Args:
+            block: a generic error status block, as `qemu_sdei.ras.block` makes it.
+
+        Raises:
+            UsageError: that is none, the guest has no BERT, or no room in it.
+            NotDeliveredError: the guest has not booted yet, or its RAM is still arriving.
+        """
+        return self.request("ras_keep", {"block": base64.b64encode(block).decode("ascii")})
+
     def ras_report(
         self,
         source: str,

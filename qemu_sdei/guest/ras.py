@@ -55,6 +55,9 @@ class RasControl(Protocol):
     ) -> dict[str, Any]:
         """Write a status block and notify the guest."""
 
+    def ras_keep(self, block: bytes) -> dict[str, Any]:
+        """Keep a status block for the BERT of the next boot."""
+
     def memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> dict[str, Any]:
         """Tell of a page that is bad at the host."""
 
@@ -261,6 +264,15 @@ class GuestRas:
             if report.state == _FREE:
                 report.outcome = "completed"
         return report
+
+    def keep_for_next_boot(self, block: Block) -> None:
+        """Have the BERT of the next boot tell of an error, as firmware writes down what its watchdog or its BMC says of
+        a kernel that ended; this kernel is not told.
+
+        Raises:
+            UsageError: this guest has no BERT, or no room in it. `NotDeliveredError`: it has not booted yet.
+        """
+        self._access.control().ras_keep(block.pack())
 
     def host_memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> HostError:
         """Tell it of a page of its RAM that has gone bad at the host, as the backend does when the host's kernel says

@@ -247,13 +247,15 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         ("event", "ticket", "why"),
     ),
     "ras": (
-        "A hardware error was reported to the guest (`ras_report`)",
+        "A hardware error was reported to the guest (`ras_report`), or kept for its next boot (`ras_keep`)",
         {
-            "source": text("name of the error source"),
-            "notify": _one_of("sdei", "sea", "interrupt", "external", "polled", about="how the guest is told"),
+            "source": text("name of the error source; of one that is kept BERT"),
+            "notify": _one_of(
+                "sdei", "sea", "interrupt", "external", "polled", "next-boot", about="how the guest is told"
+            ),
             "bytes": integer(0, about="of the status block"),
             "severity": integer(0, 0xFFFFFFFF, "of that block: 0 recoverable, 1 fatal, 2 corrected, 3 informational"),
-            "outcome": _one_of("reported", "refused"),
+            "outcome": _one_of("reported", "kept", "refused"),
             "why": _or_null(text(), "why it was refused"),
         },
         ("why",),

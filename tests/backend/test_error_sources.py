@@ -248,6 +248,22 @@ def test_a_guest_that_writes_over_its_registers_moves_nothing(backend: Backend, 
         check(each)
 
 
+def test_an_error_for_the_next_boot_is_kept_and_told_to_nobody(backend: Backend, peer: Peer, ram: Ram) -> None:
+    errors = backend.server.errors
+    data = error(severity="fatal")
+    assert peer.result(cmd="ras_keep", block=b64(data)) == {"bytes": len(data)}
+    assert errors.stage is not None
+    assert errors.stage.kept(1) == [data]
+    assert {errors.state(each) for each in PLACED} == {"free"}
+    assert backend.guest.take_kicks() == []
+    assert peer.error(cmd="ras_keep", block=b64(b"x" * 20))[0] == "usage"
+    while (answer := peer.ask(cmd="ras_keep", block=b64(data)))["ok"]:
+        assert len(errors.stage.kept(1)) < 1000
+    assert (answer["error"]["kind"], "too many errors wait" in answer["error"]["message"]) == ("usage", True)
+    errors.stage = None
+    assert "has no BERT" in peer.error(cmd="ras_keep", block=b64(data))[1]
+
+
 def test_before_the_first_boot_and_while_ram_arrives_nothing_is_touched(tmp_path: Path) -> None:
     backend = Backend(tmp_path)
     errors = backend.server.errors

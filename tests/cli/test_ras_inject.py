@@ -122,6 +122,18 @@ def test_records_from_elsewhere_are_reported_as_they_are(command: Command, guest
         assert reported(guest).pack() == wanted.pack()
 
 
+def test_the_next_boot_is_told_and_nobody_now(command: Command, guest: FakeGuest) -> None:
+    words = ("ras", "inject", "g", "firmware", "--severity", "fatal", "--next-boot")
+    done = command(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "firmware, fatal, 124 bytes: kept for the BERT of the next boot\n"
+    assert json.loads(command(*words, "--json", "--count", "2").stdout) == {"guest": "g", "kept": [124, 124]}
+    assert [parse_block(data).severity for data in guest.kept] == [1, 1, 1]
+    assert not guest.reports
+    done = command(*words, "--expect-panic")
+    assert (done.returncode, "leave out --next-boot" in done.stderr) == (2, True)
+
+
 def test_the_former_words_work_and_warn(command: Command, guest: FakeGuest, tmp_path: Path) -> None:
     wanted = block([entry(Memory(physical_address=0x41E78000), "recoverable")])
     file = tmp_path / "record.json"

@@ -14,7 +14,7 @@ from qemu_sdei.cli import main
 from qemu_sdei.errors import NotDeliveredError, UsageError
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest import Guest
-from qemu_sdei.ras import Memory
+from qemu_sdei.ras import Firmware, Memory
 from qemu_sdei.ras.block import block
 from qemu_sdei.ras.entry import entry
 from qemu_sdei.vm.options import GuestOptions
@@ -155,6 +155,8 @@ def test_errors_reach_linux_by_each_source_and_the_next_boot_hears_of_a_fatal_on
         assert client.ras_report("memory", error(0x5200_0000), wait=True, timeout=30)["outcome"] == "completed"
         assert {each["name"] for each in guest.status()["sources"]} == set(HEST_IDS)
 
+        # This one the kernel is not told of: as if a watchdog had said that it hangs.
+        client.ras_keep(block([entry(Firmware(firmware_error_record_type=2), "fatal", fru_text="watchdog")]).pack())
         client.ras_report("memory", error(0x4100_0000, "fatal"))
         until("the guest panics and is reset", lambda: guest.resets)
         guest.wait_shell()
@@ -162,5 +164,6 @@ def test_errors_reach_linux_by_each_source_and_the_next_boot_hears_of_a_fatal_on
         log = guest.run("dmesg").output
         assert "BERT: Error records from previous boot:" in log
         assert "physical_address: 0x0000000041000000" in log
+        assert "fru_text: watchdog" in log
         assert "physical_address: 0x0000000042000000" not in log, "that was before the first boot"
         assert client.ras_report("memory", error(0x5300_0000), wait=True, timeout=30)["outcome"] == "completed"

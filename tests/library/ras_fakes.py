@@ -38,6 +38,7 @@ class FakeGuest:
     sources: list[dict[str, Any]] = field(default_factory=lambda: [source()])
     answer: dict[str, Any] = field(default_factory=lambda: {"outcome": "completed", "vcpu": 0, "complete_ns": 800_000})
     reports: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
     asked: list[tuple[str, int | None, dict[str, Any]]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     pages: dict[int, int] = field(default_factory=lambda: {STACK_PAGE: 0x41E78})
@@ -54,6 +55,10 @@ class FakeGuest:
 
     def ras_sources(self) -> list[dict[str, Any]]:
         return self.sources
+
+    def ras_keep(self, block: bytes) -> dict[str, Any]:
+        self.kept.append(block)
+        return {"bytes": len(block)}
 
     def ras_report(self, source: str, block: bytes, **how: Any) -> dict[str, Any]:
         self.reports.append((source, block, how))

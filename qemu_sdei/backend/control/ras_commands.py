@@ -30,7 +30,7 @@ _MAX_ADDRESS: Final = (1 << 64) - 1
 
 
 class RasCommands:
-    """The commands `ras_sources` and `ras_report`.
+    """The commands `ras_sources`, `ras_report` and `ras_keep`.
 
     Attributes:
         commands: by name.
@@ -82,6 +82,19 @@ class RasCommands:
             return self._report_now(client, message, placed, block, vcpu, address)
 
         return self._when_looked([] if line is None else [line], client, message, report)
+
+    @handles(
+        "ras_keep",
+        Field("block", ": a generic error status block in base64"),
+        result="`bytes`. Nobody is told: the BERT of the next boot has it, as that of a platform whose firmware hears "
+        "of an error from its watchdog or its BMC",
+        changes=True,
+    )
+    def _keep(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        block = _bytes(_text(message, "block"))
+        _check_form(block)
+        self._server.errors.keep(block)
+        return {"bytes": len(block)}
 
     def _report_now(
         self,

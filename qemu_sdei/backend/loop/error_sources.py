@@ -317,6 +317,27 @@ class ErrorSources:
         self._log.note("ras", pe, **details, outcome="reported")
         return pe
 
+    def keep(self, block: bytes) -> None:
+        """Keep an error for the BERT of the next boot, and tell nobody of it.
+
+        Args:
+            block: a generic error status block.
+
+        Raises:
+            UsageError: this guest has no BERT, or no room in it.
+            NotDeliveredError: its RAM may not be written now.
+        """
+        if self.stage is None:
+            raise UsageError("this guest's next boot has no BERT: it was not started with --ras or --acpi")
+        if (closed := self.why_closed()) is not None:
+            raise NotDeliveredError(closed)
+        if not self.stage.keep(block, self._guest.firmware.machine.epoch):
+            raise UsageError(f"no room for {len(block)} bytes: too many errors wait for the next boot already")
+        severity = int.from_bytes(block[_SEVERITY : _SEVERITY + 4], "little")
+        self._log.note(
+            "ras", None, source="BERT", notify="next-boot", bytes=len(block), severity=severity, outcome="kept"
+        )
+
     def _write(self, placed: ErrorSource, block: bytes) -> None:
         start = placed.block - self._guest.window.ram_base
         ram = self._guest.window.ram

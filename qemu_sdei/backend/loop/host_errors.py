@@ -265,7 +265,7 @@ class HostErrors:
     def _tell(
         self, page: int, placed: ErrorSource | None, vcpu: int | None, *, touched: bool, then: Then | None = None
     ) -> tuple[Reported, bool]:
-        """Report a page by a source that can. Returns how, and whether `then` is called later with what became of it."""
+        """Report a page by a source that can. Returns how, and whether `then` will be told what became of it."""
         block = _block(page)
         order = (Notify.SEA, *_ORDER) if touched else _ORDER
         if placed is not None:
