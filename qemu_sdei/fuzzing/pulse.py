@@ -34,8 +34,8 @@ cat kprobe_profile
 """printk.devkmsg: Linux takes ten lines of a program in five seconds otherwise. A function of which the compiler made
 another one has a suffix.
 """
-_READY: Final = 60.0
-_LONGEST: Final = 120.0
+_READY: Final = 240.0
+_LONGEST: Final = 600.0
 
 
 @dataclass(frozen=True)

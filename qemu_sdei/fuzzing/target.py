@@ -28,8 +28,8 @@ RAM: Final = 0x4000_0000
 _QUIET: Final = 1.5
 """Seconds of silence after which a guest that panics has said all."""
 _LAST_WORDS: Final = 8.0
-_PATIENCE: Final = 120.0
-"""Seconds for what is done once."""
+_PATIENCE: Final = 600.0
+"""Seconds for what is done once: it takes two, and minutes on a host that has no time."""
 _LATE: Final = 0.7
 """Seconds for work that the kernel has put off, where one case is looked at alone."""
 _EARLY: Final = 0.2
@@ -136,7 +136,7 @@ class Target:
             self.unlimited = lift(guest) > 0
             self._pulse = Pulse.start(guest)
             self._progress("saving the guest")
-            guest.save(self._room / "state")
+            guest.save(self._room / "state", timeout=_PATIENCE)
         self.restore(count=False)
 
     def restore(self, *, count: bool = True) -> None:
