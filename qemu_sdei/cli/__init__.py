@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 it went wrong, 2 the user's input cannot be (one line says
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from importlib import import_module
