@@ -25,6 +25,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
+@pytest.hookimpl(trylast=True)  # when those that are not run are left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where processes share the tests, see `tests.order`. It is the same in each of them."""
     if hasattr(config, "workerinput"):
