@@ -85,7 +85,13 @@ def check_clean(guest: Guest, client: SdeiClient) -> None:
 @pytest.mark.parametrize("series", SERIES)
 def test_a_hard_lockup_is_told_of_and_panics_into_a_dump(series: str, tmp_path: Path) -> None:
     options = GuestOptions(
-        series=series, smp=CPUS, client=True, kdump=True, vmcore=tmp_path / "core", stall_timeout=120
+        series=series,
+        smp=CPUS,
+        client=True,
+        kdump=True,
+        kdump_timeout=400,
+        vmcore=tmp_path / "core",
+        stall_timeout=120,
     )
     with Guest(options) as guest:
         guest.run("dmesg -n 1")
@@ -103,7 +109,7 @@ def test_a_hard_lockup_is_told_of_and_panics_into_a_dump(series: str, tmp_path: 
 
         client.watchdog(BARKS_MS, panic=True)
         guest.write(f"echo irqs-off 1 {MAX_NS} >{CONTROL}\r")
-        core = guest.wait_vmcore(60)
+        core = guest.wait_vmcore(120)
     crash = Dump.read(core.path).crash
     assert crash is not None
     assert crash.cpu == 1
@@ -256,7 +262,14 @@ def test_an_error_comes_during_kdump(series: str, moment: str, tmp_path: Path) -
     in_crash = moment == "the crash is on its way"
     stop = threading.Event()
     options = GuestOptions(
-        series=series, smp=2, ras=True, kdump=True, vmcore=tmp_path / "core", stall_timeout=120, kdump_cpus=2
+        series=series,
+        smp=2,
+        ras=True,
+        kdump=True,
+        kdump_cpus=2,
+        kdump_timeout=400,
+        vmcore=tmp_path / "core",
+        stall_timeout=120,
     )
     with Guest(options) as guest:
         guest.run("dmesg -n 1")
