@@ -30,6 +30,9 @@ EMITTED: dict[str, Table] = {
     ),
 }
 
+LOST = {"MADT": {160}}
+"""Offsets at which an older iasl may write what it does not know as zero: "online capable" of a GICC (ACPI 6.5)."""
+
 
 @pytest.mark.parametrize("name", EMITTED)
 def test_iasl_disassembles_and_compiles_to_the_same_bytes(name: str) -> None:
@@ -40,7 +43,8 @@ def test_iasl_disassembles_and_compiles_to_the_same_bytes(name: str) -> None:
     assert text.complaints == ()
     again = iasl.compile(text.text)
     assert again.data is not None, again.messages
-    assert differences(data, again.data, start=0 if name == "FACS" else 36) == []
+    found = differences(data, again.data, start=0 if name == "FACS" else 36)
+    assert {each.offset for each in found} <= LOST.get(name, set())
     assert len(again.data) == len(data)
 
 
