@@ -183,24 +183,6 @@ def test_kexec_while_bound_timers_fire(series: str) -> None:
 
 
 @pytest.mark.parametrize("series", SLOW)
-@pytest.mark.parametrize("state", ["freeze", "mem"])
-def test_sleep_while_bound_timers_fire(series: str, state: str) -> None:
-    """The timers wake nobody who sleeps, and watch on afterwards."""
-    with Guest(GuestOptions(series=series, smp=CPUS, client=True)) as guest:
-        guest.run("dmesg -n 1")
-        client = guest.sdei_client([0], verbose=0)
-        client.watchdog(BARKS_MS)
-        until("the timers of all CPUs come", lambda: all(ticks(client)), 60)
-        client.shell(f"echo +2 >/sys/class/rtc/rtc0/wakealarm; echo {state} >/sys/power/state")
-        before = ticks(client)
-        until("they come again", lambda: all(now > then for now, then in zip(ticks(client), before, strict=True)), 60)
-        client.irqs_off(0, 3_000_000_000)
-        until("a lockup of the CPU that slept last", client.lockups)
-        assert in_the_loop(client.lockups()[0], 0)
-        client.watchdog_off()
-
-
-@pytest.mark.parametrize("series", SLOW)
 def test_cpus_come_and_go_while_nmis_are_sent(series: str) -> None:
     """By event 0 and by the watchdog's, while the timers fire: each that is accepted is handled."""
     given = {"software": 0, "watchdog": 0}
