@@ -222,7 +222,7 @@ def test_a_subcommand_is_what_its_list_says(copy: Copy) -> None:
     command = ("-m", "qemu_sdei")
     assert copy.run(*command, "greet", "--whom", "you") == "hello, you\n"
     overview = copy.run(*command, "--help")
-    assert re.search(r"regs .*\n +greet +say hello\n +list ", overview)
+    assert re.search(r"\n +greet +say hello\n", overview)
     assert "who is there" in copy.run(*command, "greet", "--help")
     assert "--whom" in copy.run(*command, "completion", "bash")
     copy.run("scripts/docgen.py")

@@ -56,6 +56,7 @@ def test_only_what_is_said_to_be_may_be_missing_or_is_open() -> None:
     assert optional == {
         "bad_pages",
         "booting",
+        "kernel",
         "kernels",
         "misbehaviour",
         "notices",

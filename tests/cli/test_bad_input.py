@@ -79,7 +79,7 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
         ("inject nobody --vcpu 0 --event 0 --rate 0", ["--rate"]),
         ("inject nobody --vcpu 0 --event 0 --timeout nan", ["--timeout"]),
         ("inject nobody --vcpu 0 --event 0 --histogram", ["--histogram", "--wait"]),
-        ("inject nobody --event 0", ["--vcpu"]),
+        ("inject nobody --event 0", ["nobody"]),
         ("status nobody", ["nobody"]),
         ("migrate nobody", ["nobody", "none is running"]),
         ("migrate nobody a/b", ["'a/b'"]),
@@ -99,7 +99,7 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
         ("backend --dir /nonexistent", ["guest.json", "qemu-args"]),
         ("qemu-args --dir /proc/x --kernel /nonexistent", ["/nonexistent"]),
         ("completion ksh", ["ksh"]),
-        ("frobnicate", ["frobnicate", "selftest"]),
+        ("frobnicate", ["frobnicate", "qemu-sdei --help"]),
         ("", ["COMMAND"]),
     ],
 )
