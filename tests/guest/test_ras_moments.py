@@ -192,16 +192,12 @@ def test_over_and_under_other_handlers(world: World) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_linux_drops_equal_ones_and_prints_few(world: World) -> None:
-    """Its cache and its limits: those that differ are all traced, whatever is printed."""
+def test_linux_prints_few_and_deals_with_all(world: World) -> None:
+    """It prints two in five seconds: those that differ are all traced, whatever is printed."""
     guest = world.guest
     guest.run("dmesg -c >/dev/null")
     for _ in range(20):
         world.report("v2-normal")
-    number, data = world.error()
-    for _ in range(5):
-        guest.client().ras_report("v2-normal", data, wait=True, timeout=LIMIT)
-    world.sent.append(number)
     world.settled()
     printed = guest.run("dmesg").output.count("Hardware error from APEI")
     assert 0 < printed < 20
