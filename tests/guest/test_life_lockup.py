@@ -7,24 +7,17 @@ sleep (`test_suspend.py`), kexec and kdump (`test_kexec.py`, `test_vmcore.py`).
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qemu_sdei.errors import NotDeliveredError, SdeiError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.guest.sdei_client import MAX_NS, SdeiClient
 from qemu_sdei.guest.sdei_where import Where, places
-from qemu_sdei.host.debian import DebianCache
-from qemu_sdei.ras import Memory
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vmcore.dump import Dump
-from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
-from tests.guest.test_kexec import IMAGE, prepare
 from tests.guest.test_power import KNOWN, TROUBLE
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux"), pytest.mark.timeout(240)]
@@ -35,7 +28,6 @@ BOUND = 0x4000_0000
 """Numbers of bound events begin here (DEN0054 4.4)."""
 CONTROL = "/proc/sdei_test/control"
 SERIES = [pytest.param("6.1", marks=pytest.mark.slow), "6.12"]
-SLOW = [pytest.param(series, marks=pytest.mark.slow) for series in ("6.1", "6.12")]
 
 
 def in_the_loop(where: Where, cpu: int) -> bool:
@@ -159,111 +151,3 @@ def test_a_reset_with_bound_timers_that_fire(
         assert (status["epoch"], status["kernels"]) == (2, 1)
         assert sum(pe["calls"].get(call, 0) for pe in status["pes"]) == 1
         check_clean(guest, client)
-
-
-@pytest.mark.parametrize("series", SLOW)
-def test_kexec_while_bound_timers_fire(series: str) -> None:
-    """Nobody stops the timers: their lines are up while the next kernel begins."""
-    image = DebianCache().kernel(series).image
-    files = {KO: module_for(series), IMAGE: image}
-    with Guest(GuestOptions(series=series, smp=CPUS, files=files)) as guest:
-        guest.run("dmesg -n 1")
-        prepare(Client(guest), image)
-        client = SdeiClient(guest.run, KO)
-        client.load([0, 0x100, 0x200], verbose=0)
-        client.watchdog(BARKS_MS)
-        until("the timers of all CPUs come", lambda: all(ticks(client)), 60)
-        before = guest.console_text.end
-        guest.write("kexec\r")
-        until("the next kernel begins", lambda: guest.status()["kernels"] == 2, 90)
-        guest.console_text.search("qemu-sdei:[0-9a-f]+:shell", before, 120)
-        guest.run("dmesg -n 1")
-        assert guest.resets == []
-        check_clean(guest, client)
-
-
-@pytest.mark.parametrize("series", SLOW)
-def test_cpus_come_and_go_while_nmis_are_sent(series: str) -> None:
-    """By event 0 and by the watchdog's, while the timers fire: each that is accepted is handled."""
-    given = {"software": 0, "watchdog": 0}
-    refused: set[str] = set()
-    stop = threading.Event()
-
-    def storm(guest: Guest) -> None:
-        for number in iter(int, 1):
-            if stop.wait(0.005):
-                return
-            way = list(given)[number % 2]
-            try:
-                guest.nmi(given[way] % CPUS, by=way)
-                given[way] += 1
-            except NotDeliveredError as error:
-                refused.add(str(error))
-
-    with Guest(GuestOptions(series=series, smp=CPUS, client=True)) as guest:
-        guest.run("dmesg -n 1")
-        client = guest.sdei_client([0], verbose=0)
-        client.watchdog(BARKS_MS)
-        thread = threading.Thread(target=storm, args=(guest,))
-        thread.start()
-        try:
-            for _ in range(3):
-                for cpu in range(1, CPUS):
-                    online = f"/sys/devices/system/cpu/cpu{cpu}/online"
-                    client.shell(f"echo 0 >{online} && echo 1 >{online}")
-        finally:
-            stop.set()
-            thread.join(60)
-        assert given["software"] > 0, refused
-        before = ticks(client)
-        until("all are watched", lambda: all(now > then for now, then in zip(ticks(client), before, strict=True)), 60)
-        client.watchdog_off()
-        counts = client.counts()
-        assert all(entry.count == entry.returned for entry in counts)
-        for vcpu in range(CPUS):
-            assert guest.inject(0, vcpu, wait=True, timeout=30).outcome == "completed"
-        log = client.shell("dmesg")
-        assert KNOWN in log or not TROUBLE.search(log), log
-
-
-@pytest.mark.parametrize("series", SLOW)
-@pytest.mark.parametrize("moment", ["the crash is on its way", "the capture kernel runs"])
-def test_an_error_comes_during_kdump(series: str, moment: str, tmp_path: Path) -> None:
-    """Corrected ones, from the command that crashes until the capture kernel begins, or from then on: whoever takes
-    them, and if nobody does, the dump comes here.
-    """
-    told: list[str] = []
-
-    def errors(guest: Guest) -> None:
-        while not stop.wait(0.05) and len(told) < 200:
-            with contextlib.suppress(SdeiError):  # a host that is busy, a guest that has ended
-                kernels = guest.status()["kernels"]
-                if kernels == (1 if in_crash else 2):
-                    told.append(guest.ras.inject(Memory(), observe=False, wait=False, force=True).source)
-
-    in_crash = moment == "the crash is on its way"
-    stop = threading.Event()
-    options = GuestOptions(
-        series=series,
-        smp=2,
-        ras=True,
-        kdump=True,
-        kdump_cpus=2,
-        kdump_timeout=400,
-        vmcore=tmp_path / "core",
-        stall_timeout=120,
-    )
-    with Guest(options) as guest:
-        guest.run("dmesg -n 1")
-        thread = threading.Thread(target=errors, args=(guest,))
-        thread.start()
-        try:
-            guest.write("echo c >/proc/sysrq-trigger\r")
-            core = guest.wait_vmcore(90)
-        finally:
-            stop.set()
-            thread.join(60)
-    assert told, "no error was written"
-    crash = Dump.read(core.path).crash
-    assert crash is not None
-    assert crash.message == "sysrq triggered crash"
