@@ -20,6 +20,7 @@ ALLOWED = {
     "qemu_sdei/cli/top_watch.py": "a look is shown with its time of day",
     "qemu_sdei/ras/timestamps.py": "a time stamp of a record is read and written, none is asked for",
     "qemu_sdei/pytest_plugin/starting.py": "the time is set in a guest",
+    "qemu_sdei/crash/run.py": "a report says on which day it was made",
     "qemu_sdei/backend/__main__.py": "a trace says at what time of day it began",
 }
 WALL = {
