@@ -66,6 +66,8 @@ class Setting:
                 ("Makefile", MAKEFILE.format(needs=needs)),
                 ("drivers/gpu/drm/large.h", "not unpacked"),
                 ("drivers/gpu/Kconfig", "unpacked"),
+                ("arch/arm64/boot/dts/board.dts", "not unpacked"),
+                ("drivers/of/empty_root.dts", "unpacked: it is built in"),
             ):
                 member = tarfile.TarInfo(f"linux-source-7.3/{name}")
                 member.size = len(text)
@@ -166,8 +168,13 @@ def test_a_build_that_fails_says_why_in_one_line(
     assert run() == 2
     assert what in capsys.readouterr().err.splitlines()[-1]
     assert setting.built() == []
-    # It goes on with the sources that are there.
-    makefile = next((setting.cache / own_kernels.FOLDER).glob("*.part")) / "source/Makefile"
+    # It goes on with the sources that are there: all but what no virtual machine has.
+    source = next((setting.cache / own_kernels.FOLDER).glob("*.part")) / "source"
+    there = {str(path.relative_to(source)) for path in source.rglob("*.*") if path.is_file()}
+    assert {"drivers/of/empty_root.dts", ".config"} <= there
+    assert not {"drivers/gpu/drm/large.h", "arch/arm64/boot/dts/board.dts"} & there
+    assert (source / "drivers/gpu/Kconfig").is_file()
+    makefile = source / "Makefile"
     makefile.write_text(MAKEFILE.format(needs=""))
     assert run() == 0
     assert "going on with 7.3.4-1-" in capsys.readouterr().err
