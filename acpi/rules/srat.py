@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from acpi.rules.registry import rules_for
 from acpi.rules.report import Report
-from acpi.tables.srat import ENABLED, GiccAffinity, MemoryAffinity, Srat
+from acpi.tables.srat import ENABLED, HOT_PLUGGABLE, GiccAffinity, MemoryAffinity, Srat
 
 
 @rules_for(Srat)
@@ -35,7 +35,10 @@ def check(report: Report, table: Srat) -> None:
 
 
 def _memory(report: Report, table: Srat) -> None:
-    ranges: list[tuple[int, int, int]] = []
+    """What is in a hot-pluggable range, such as a non-volatile DIMM that is there from the start, has a structure of its
+    own: only ranges that are both of that kind, or both not, exclude each other.
+    """
+    ranges: dict[bool, list[tuple[int, int, int]]] = {False: [], True: []}
     for number, each in _enabled(table):
         name = f"memory_affinity[{number}]"
         if not each.size:
@@ -43,13 +46,14 @@ def _memory(report: Report, table: Srat) -> None:
         elif each.base + each.size > 1 << 64:
             report.error(f"{name}.size", f"from {each.base:#x} on it goes beyond 64 bits")
         else:
-            ranges.append((each.base, each.base + each.size, number))
-    end, last = 0, 0
-    for start, stop, number in sorted(ranges):
-        if start < end:
-            report.error(f"memory_affinity[{number}].base", f"{start:#x} is in memory_affinity[{last}] already")
-        if stop > end:
-            end, last = stop, number
+            ranges[bool(each.flags & HOT_PLUGGABLE)].append((each.base, each.base + each.size, number))
+    for found in ranges.values():
+        end, last = 0, 0
+        for start, stop, number in sorted(found):
+            if start < end:
+                report.error(f"memory_affinity[{number}].base", f"{start:#x} is in memory_affinity[{last}] already")
+            if stop > end:
+                end, last = stop, number
 
 
 def _enabled(table: Srat) -> Iterator[tuple[int, MemoryAffinity]]:

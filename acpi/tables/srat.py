@@ -12,6 +12,7 @@ from acpi.tables import structures
 from acpi.tables.structures import Structure
 
 ENABLED: Final = 1 << 0
+HOT_PLUGGABLE: Final = 1 << 1
 _CPU: Final = flags({0: "enabled"})
 _MEMORY: Final = flags({0: "enabled", 1: "hot pluggable", 2: "non-volatile"})
 _INITIATOR: Final = flags({0: "enabled", 1: "architectural transactions"})

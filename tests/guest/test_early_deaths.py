@@ -31,19 +31,23 @@ if died < {deaths}:
     with count.open("ab") as file:
         file.write(b"x")
 
-    class NoSocket:
-        def __init__(self, server, *_):
-            self.left, self.frame = {frames}, server.frame
-            server.frame = self.count
+    left, frame = {frames}, backend.Server.frame
 
-        def count(self, pe, s):
-            if not self.left:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self.left -= 1
-            return self.frame(pe, s)
+    def counted(self, pe, s):
+        global left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return frame(self, pe, s)
+
+    class NoSocket:
+        def __init__(self, *_):
+            pass
 
         def close(self):
             pass
+
+    backend.Server.frame = counted
 
     backend.Control = NoSocket
 sys.exit(backend.main(sys.argv[3:]))
