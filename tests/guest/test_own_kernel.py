@@ -77,7 +77,7 @@ def test_a_backtrace_comes_from_vcpus_with_interrupts_off() -> None:
 
 
 def test_a_vcpu_with_interrupts_off_is_stopped_by_event_0() -> None:
-    with Guest(LINUX) as guest:
+    with Guest(replace(LINUX, on_panic="continue")) as guest:
         with_module(guest)
         before = guest.console_text.end
         with pytest.raises(GuestPanicError, match="sysrq triggered crash"):
