@@ -35,8 +35,8 @@ def check(report: Report, table: Srat) -> None:
 
 
 def _memory(report: Report, table: Srat) -> None:
-    """What is in a hot-pluggable range, such as a non-volatile DIMM that is there from the start, has a structure of its
-    own: only ranges that are both of that kind, or both not, exclude each other.
+    """What is in a hot-pluggable range, such as a non-volatile DIMM that is there from the start, has a structure of
+    its own: only ranges that are both of that kind, or both not, exclude each other.
     """
     ranges: dict[bool, list[tuple[int, int, int]]] = {False: [], True: []}
     for number, each in _enabled(table):
