@@ -11,6 +11,7 @@ from qemu_sdei.cli import main
 from qemu_sdei.errors import ExpectationError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.guest.ras_observing import Signal
+from qemu_sdei.host import own_kernels
 from qemu_sdei.ras import kinds
 from tests.guest import linux_ras, rasdaemon
 from tests.guest.guests import until
@@ -18,6 +19,7 @@ from tests.guest.linux_ras import Case, Outcome
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
 
+OWN = "own-7.3"
 LIMIT = "60"
 """Seconds for each step of a command: for one that hangs, and not for a busy host."""
 MEMORY = kinds.Memory(memory_error_type="Multi-bit ECC")
@@ -98,7 +100,14 @@ def test_a_fatal_error_is_a_panic_that_is_expected(tmp_path: Path, capsys: pytes
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
+@pytest.mark.parametrize(
+    "series",
+    [
+        "6.1",
+        "6.12",
+        pytest.param(OWN, marks=pytest.mark.skipif(own_kernels.find(OWN) is None, reason=own_kernels.not_built(OWN))),
+    ],
+)
 def test_all_cases(series: str, tmp_path: Path) -> None:
     wrong = {}
     with Guest(linux_ras.options(series, tmp_path / "events.toml")) as guest:

@@ -5,9 +5,14 @@
 #include <linux/irqflags.h>
 #include <linux/smp.h>
 #include <linux/timekeeping.h>
+#include <linux/version.h>
 #include <linux/workqueue.h>
 
 #include "sdei_test.h"
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#define WQ_PERCPU 0 /* what a queue is without it; kernels since then warn of one that says nothing */
+#endif
 
 #define FN_EVENT_SIGNAL SDEI_1_0_FN(0x0f) /* the kernel's header has no name for it */
 
@@ -109,7 +114,7 @@ int cpus_start(void)
 	int cpu;
 
 	/* CPU_INTENSIVE: other work of that CPU goes on when the interrupts come back. */
-	queue = alloc_workqueue("sdei_test", WQ_CPU_INTENSIVE, 0);
+	queue = alloc_workqueue("sdei_test", WQ_CPU_INTENSIVE | WQ_PERCPU, 0);
 	spinners = alloc_percpu(struct spinner);
 	if (!queue || !spinners)
 		return -ENOMEM;
