@@ -64,6 +64,7 @@ def test_guests_of_one_saved_state_are_not_the_same(pytester: pytest.Pytester, r
     _run(pytester).assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_a_failure_tells_of_its_guest_and_keeps_it(pytester: pytest.Pytester, runtime: Path) -> None:
     pytester.makepyfile(
         """
