@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -87,13 +88,20 @@ def release_of(plan: Plan) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
-def _not_configured(name: str, plan: Plan) -> str | None:
-    from pathlib import Path
+def config_of(kernel: Path) -> Path | None:
+    """The configuration of a kernel's file: `config-RELEASE` beside Debian's `vmlinuz-RELEASE`, `config` or `.config`
+    beside it, or that of the build tree in which it is `arch/arm64/boot/Image`. None: there is none.
+    """
+    release = kernel.name.partition("-")[2]
+    found = [kernel.with_name(name) for name in (f"config-{release}", "config", ".config")]
+    if kernel.parts[-4:-1] == ("arch", "arm64", "boot"):
+        found.append(kernel.parents[3] / ".config")
+    return next((path for path in found if path.is_file()), None)
 
-    text = None
-    for path in (Path(plan.kernel).parent / "config", Path(plan.kernel).parent / ".config"):
-        if path.is_file():
-            text = path.read_text(errors="replace")
-    if text is None:
+
+def _not_configured(name: str, plan: Plan) -> str | None:
+    path = config_of(Path(plan.kernel))
+    if path is None:
         return f"{name} is needed, and nobody knows how the kernel is configured: there is no config beside it"
+    text = path.read_text(errors="replace")
     return None if re.search(rf"^{re.escape(name)}=[ym]", text, re.MULTILINE) else f"the kernel has no {name}"

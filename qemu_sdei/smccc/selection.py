@@ -96,10 +96,10 @@ BY_WORD: Final = {register.word: register for register in REGISTERS}
 
 
 class RefusedError(UsageError):
-    """A register cannot be written, or is not there.
+    """A register, or a rule of the SMCCC filter, cannot be written, or is not there.
 
     Attributes:
-        errno: what KVM_SET_ONE_REG gives: ENOENT, EINVAL or EBUSY.
+        errno: what KVM gives: ENOENT, EINVAL or EBUSY of KVM_SET_ONE_REG; EINVAL, EBUSY or EEXIST of the filter.
     """
 
     def __init__(self, errno: int, text: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from qemu_sdei.backend.control import state_document
 from qemu_sdei.backend.firmware.firmware import Firmware
+from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.sdei.constants import Function as Sdei
 from qemu_sdei.services.trng import RND64, Function
@@ -22,14 +23,17 @@ X0 = 3
 NOT_SUPPORTED = (1 << 64) - 1
 
 
-def _ask(guest: SimulatedGuest, server: object, function: int, argument: int = 0) -> int:
+def _ask(guest: SimulatedGuest, server: Server, function: int, argument: int = 0) -> int:
     guest.smc(0, function, argument)
-    serve(server)  # type: ignore[arg-type]
+    serve(server)
     return guest.take(0)[X0]
 
 
-def _booted(guest: SimulatedGuest) -> object:
+def _booted(guest: SimulatedGuest, bitmap: int | None = None) -> Server:
+    """A backend whose guest was reset; `bitmap` was written to STD_BMAP before."""
     server = guest.server()
+    if bitmap is not None:
+        server.select_services({STD: bitmap})
     guest.reset(0)
     serve(server)
     guest.take(0)
@@ -46,11 +50,7 @@ def test_a_guest_finds_all_there_are(tmp_path: Path) -> None:
 
 def test_what_is_withheld_is_not_supported_wherever_a_guest_looks(tmp_path: Path) -> None:
     guest = SimulatedGuest(1, tmp_path)
-    server = guest.server()
-    server.select_services({STD: 2})
-    guest.reset(0)
-    serve(server)
-    guest.take(0)
+    server = _booted(guest, 2)
     for function in (*Function, RND64):
         assert _ask(guest, server, function, 8) == NOT_SUPPORTED
         assert _ask(guest, server, SMCCC_ARCH_FEATURES, function) == NOT_SUPPORTED
@@ -59,11 +59,7 @@ def test_what_is_withheld_is_not_supported_wherever_a_guest_looks(tmp_path: Path
 
 def test_sdei_can_be_withheld_too(tmp_path: Path) -> None:
     guest = SimulatedGuest(1, tmp_path)
-    server = guest.server()
-    server.select_services({STD: 1})
-    guest.reset(0)
-    serve(server)
-    guest.take(0)
+    server = _booted(guest, 1)
     for function in Sdei:
         assert _ask(guest, server, function) == NOT_SUPPORTED
     assert _ask(guest, server, Function.VERSION) == 1 << 16
@@ -71,11 +67,7 @@ def test_sdei_can_be_withheld_too(tmp_path: Path) -> None:
 
 def test_a_selection_outlives_the_backend_and_no_other_can_be_made_then(tmp_path: Path) -> None:
     guest = SimulatedGuest(1, tmp_path)
-    server = guest.server()
-    server.select_services({STD: 2})
-    guest.reset(0)
-    serve(server)
-    guest.take(0)
+    _booted(guest, 2)
     other = guest.server()
     other.recover()
     assert _ask(guest, other, RND64, 8) == NOT_SUPPORTED
@@ -95,10 +87,7 @@ def test_a_guest_of_a_program_without_a_selection_goes_on_without_the_services_t
     tmp_path: Path,
 ) -> None:
     guest = SimulatedGuest(1, tmp_path)
-    server = guest.server()
-    guest.reset(0)
-    serve(server)
-    guest.take(0)
+    server = _booted(guest)
     server.guest.machine = machine(1)
     document = state_document.take(server)
     document["services"].remove("trng")
@@ -134,7 +123,7 @@ def test_what_the_guest_was_given_is_given_again_after_the_backend_was_killed(tm
     guest.smc(0, RND64, 192)
     frame = guest.window.frames[0]
     before = frame.tolist()
-    serve(server)  # type: ignore[arg-type]
+    serve(server)
     given = guest.take(0)
     for index, word in enumerate(before):
         frame[index] = word

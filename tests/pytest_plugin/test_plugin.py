@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.pytest_plugin.cache import GuestCache, key_of
+from qemu_sdei.pytest_plugin.needs import config_of
 from qemu_sdei.vm.options import GuestOptions
 
 pytest_plugins = ["pytester"]
@@ -161,3 +162,22 @@ def test_a_guest_that_was_not_made_to_its_end_is_not_there(tmp_path: Path) -> No
         make()
     assert cache.find("a") is None
     assert not [found for found in tmp_path.rglob("*") if found.is_dir() and found.name.startswith(".a")]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "config"),
+    [
+        ("vmlinuz-6.1.0-57-arm64", "config-6.1.0-57-arm64"),
+        ("Image", ".config"),
+        ("Image", "config"),
+        ("arch/arm64/boot/Image", ".config"),
+    ],
+)
+def test_a_kernels_configuration_is_found_where_it_lies(tmp_path: Path, kernel: str, config: str) -> None:
+    file = tmp_path / kernel
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    tmp_path.joinpath("config-6.12").touch()
+    assert config_of(file) is None
+    tmp_path.joinpath(config).touch()
+    assert config_of(file) == tmp_path / config
