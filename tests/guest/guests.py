@@ -150,6 +150,15 @@ def until(what: str, condition: object, limit: float = LIMIT) -> None:
         time.sleep(0.02)
 
 
+def unused_page(number: int) -> int:
+    """Physical address of a page that no process of a booted Linux guest has, each in a block of its own.
+
+    A kernel that takes a free page out of use splits its block and gives away the rest of it first: the pages beside
+    it are the next process's.
+    """
+    return 0x4A00_0000 + number * (4 << 20)
+
+
 def left(runtime: Path) -> list[str]:
     """Files below the runtime directory, but for the lock of the base directory."""
     return sorted(

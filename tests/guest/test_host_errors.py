@@ -11,12 +11,12 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
-from tests.guest.guests import until
+from tests.guest.guests import until, unused_page
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
 
 ROOT = Path(__file__).parents[2]
-SIGNALLED, ASKED = 0x4A00_0000, 0x4A01_0000
+SIGNALLED, ASKED, ASKED_AGAIN = map(unused_page, range(3))
 SERVICE = f"""
 import re, signal, sys
 from pathlib import Path
@@ -71,5 +71,5 @@ def test_the_guest_takes_the_page_out_of_use(tmp_path: Path) -> None:
             starts = guest.backend_starts
             os.kill(guest.backend_pid, signal.SIGKILL)
             until("another backend", lambda: guest.backend_starts > starts)
-            assert control.memory_error(ASKED + 0x1000)["outcome"] == "queued"
+            assert control.memory_error(ASKED_AGAIN)["outcome"] == "queued"
             until("a page of the next backend's", lambda: corrupted() == 12)

@@ -14,7 +14,7 @@ from qemu_sdei.ras import Memory
 from qemu_sdei.ras.block import block
 from qemu_sdei.ras.entry import entry
 from qemu_sdei.vm.options import GuestOptions
-from tests.guest.guests import until
+from tests.guest.guests import until, unused_page
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
 
@@ -73,13 +73,12 @@ def test_linux_takes_each_of_them(series: str, tmp_path: Path) -> None:
             ]  # fmt: skip
             guest.run(f"({SPIN}) & echo $! >/tmp/pid")
             for number, name in enumerate(("line", "slow", "abort")):
-                page = 0x4A00_0000 + number * 0x1000
-                told = control.ras_report(name, memory_error(page), wait=True, timeout=20)
+                told = control.ras_report(name, memory_error(unused_page(number)), wait=True, timeout=20)
                 assert told["outcome"] == "queued"
                 until(f"{name}: read and acknowledged", lambda: state(control, name)["state"] == "free")  # noqa: B023
             log = guest.run("dmesg").output
             for number in range(3):
-                assert f"Memory failure: {0x4A000 + number:#x}" in log
+                assert f"Memory failure: {unused_page(number) >> 12:#x}" in log
             assert "Source: 1" in log, "the interrupt's"
             assert guest.run("kill -0 $(cat /tmp/pid)").status == 0, "APEI has claimed the abort"
             assert "abort" not in guest.run("dmesg | grep -i abort").output
