@@ -10,29 +10,24 @@ with Guest(GuestOptions(smp=2)) as guest:
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from qemu_sdei import rundir as files
 from qemu_sdei import stopped
-from qemu_sdei.errors import GuestTimeoutError, LostGuestError, SdeiError
-from qemu_sdei.guest import exit_hooks, machine_control
+from qemu_sdei.errors import GuestTimeoutError, SdeiError
+from qemu_sdei.guest import exit_hooks
 from qemu_sdei.guest.adoption import check
-from qemu_sdei.guest.control_client import ControlClient, Injection
+from qemu_sdei.guest.guest_backend import GuestBackend
 from qemu_sdei.guest.guest_console import GuestConsole
-from qemu_sdei.guest.guest_firmware import GuestFirmware
+from qemu_sdei.guest.guest_machine import GuestMachine
 from qemu_sdei.guest.guest_remote import RemoteGuest
 from qemu_sdei.guest.guest_snapshots import GuestSnapshots
 from qemu_sdei.guest.kdump_stages import Kdump
 from qemu_sdei.guest.kdump_watch import Listener, wait_vmcore
 from qemu_sdei.guest.local_migration import LocalMigration
-from qemu_sdei.guest.placement import Placement
 from qemu_sdei.guest.receive import WAIT, Arrival, ArrivalEvent, Listening, no_event
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.start import CLOSE_LIMIT, Beginning, Boot, TakeOver
@@ -43,7 +38,6 @@ from qemu_sdei.migration.retry import longest
 from qemu_sdei.rundir import find
 from qemu_sdei.saving import saved_trust
 from qemu_sdei.saving.saved import Saved
-from qemu_sdei.symbols.sources import booted_file
 from qemu_sdei.vm import silence
 from qemu_sdei.vm.description import Description
 from qemu_sdei.vm.event_loop import EventLoop
@@ -51,12 +45,7 @@ from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.qemu_exit import PowerOff
 
 if TYPE_CHECKING:
-    from qemu_sdei.explain.explanation import Explanation
-    from qemu_sdei.guest.nmi import Nmi
     from qemu_sdei.guest.ras import GuestRas
-    from qemu_sdei.symbols.symbolizer import Symbolizer
-
-T = TypeVar("T")
 
 _QMP_TIMEOUT: Final = 30.0
 """Seconds for the machine to be reset; a command has limits of its own (`qmp.py`)."""
@@ -68,7 +57,7 @@ _MIGRATION_EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
 
 
-class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
+class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGuest):
     """A guest from `start` to `close`; `with` does both.
 
     Methods may be called from any one thread. Every wait has a limit, and ends early when the guest panics
@@ -93,7 +82,6 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         self._beginning: Beginning = beginning or Boot()
         self._migration: LocalMigration | None = None
         self._ras: GuestRas | None = None
-        self._firmware: GuestFirmware | None = None
         self._one_closes = threading.RLock()
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
@@ -253,11 +241,6 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         return None if directory is None else directory.path
 
     @property
-    def placement(self) -> Placement:
-        """Where it is now: run directory, plan, RAM, processes. Raises `SdeiError`: it is not started."""
-        return self._record.here
-
-    @property
     def here(self) -> bool:
         """It runs here: it was started, or has arrived, although `start` may not have returned yet."""
         return self._record.placement is not None or self._beginning.here
@@ -319,131 +302,6 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         if self._record.placement is not None:
             self._record.placement.supervisor.attach(sink)
 
-    # Firmware
-
-    def inject(
-        self,
-        event: int | str,
-        vcpu: int | None = None,
-        *,
-        wait: bool = False,
-        timeout: float = 5.0,
-        when_registered: float | None = None,
-    ) -> Injection:
-        """Trigger an SDEI event; with `wait`, return when its handler completed.
-
-        Args:
-            event: number, or name as the machine description has it, such as `ghes`.
-            vcpu: that of a private event; None: a shared one, on any.
-            wait: for the handler, `timeout` seconds at most.
-            timeout: see `wait`.
-            when_registered: first wait until the guest has registered and enabled it, so many seconds at most.
-
-        Raises:
-            UsageError: no such event or vCPU. `NotDeliveredError`: it is not delivered; the message says why.
-            LostGuestError: the guest has ended.
-        """
-        from qemu_sdei.guest import event_targets
-
-        def ask(control: ControlClient) -> Injection:
-            number = event_targets.number(control, event)
-            if when_registered is not None:
-                event_targets.wait_until_listens(control, number, vcpu, when_registered)
-            return control.inject(number, vcpu, wait=wait, timeout=timeout)
-
-        return self._ask(ask)
-
-    def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> Nmi:
-        """Give it an NMI, by AGDI, event 0 or a bound watchdog: whichever it has registered and enabled first of these.
-
-        Args:
-            vcpu: which one is to take it, where that can be chosen; None: any.
-            by: one of `qemu_sdei.guest.nmi.WAYS`, to have no other tried.
-
-        Raises:
-            NotDeliveredError: nothing of it takes one; the message says which kernel option would bring a handler.
-            UsageError: there is no such vCPU or way. `LostGuestError`: it has ended.
-        """
-        from qemu_sdei.guest.nmi import give
-
-        return self._ask(lambda control: give(control, vcpu, by))
-
-    def status(self) -> dict[str, Any]:
-        """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
-        return self._ask(ControlClient.status)
-
-    @property
-    def ras(self) -> GuestRas:
-        """Hardware errors for it: `guest.ras.inject(Memory(...), severity="recoverable", pid=...)`."""
-        if self._ras is None:
-            from qemu_sdei.guest.ras_access import of_guest
-
-            self._ras = of_guest(self, self._control)
-        return self._ras
-
-    @property
-    def firmware(self) -> GuestFirmware:
-        """What its firmware does wrong on purpose, to look at and to change:
-        `guest.firmware.on("CPU_OFF").nth(1).returns("DENIED")`, `guest.firmware.clear()`.
-        """
-        if self._firmware is None:
-            self._firmware = GuestFirmware(self._ask, lambda: booted_file(self.placement.config.boot))
-        return self._firmware
-
-    def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
-        """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to
-        do, as `qemu-sdei explain` says. Also when it hangs, or its backend does: in some 5 s at most.
-
-        `symbolizer`: names for addresses (`qemu_sdei.symbols`).
-        """
-        from qemu_sdei.explain.explanation import explain
-        from qemu_sdei.guest.picture_taking import take_picture, with_names
-
-        directory = self.placement.directory
-        here = files.Running(directory.name, directory.path, os.getpid(), identity=files.identity(directory.path))
-        picture = take_picture(here, ended=self.power_off is not None)
-        return explain(picture if symbolizer is None else with_names(picture, symbolizer))
-
-    def trace(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest trace records of the backend, oldest first."""
-        return self._ask(lambda control: control.trace(limit))
-
-    def _kernels(self) -> int | None:
-        try:
-            found = self._control().hello().get("kernels")
-        except SdeiError:
-            return None
-        return found if isinstance(found, int) else None
-
-    def client(self) -> ControlClient:
-        """A connection of its own to the backend's control socket, for another thread or for events."""
-        known = self._control().identity
-        return ControlClient(self.placement.directory / files.CONTROL, identity=known)
-
-    def _control(self) -> ControlClient:
-        here = self.placement
-        with self.console_text.changed:
-            over = here.supervisor.power_off
-        if over is not None and over.returncode:
-            self.console_text.raise_if_over(self.console_text.end, "the backend's answer")
-        if over is not None:
-            raise LostGuestError(f"the guest has ended ({over.reason})")
-        return here.client
-
-    def _ask(self, question: Callable[[ControlClient], T]) -> T:
-        """Ask the backend. The end of a guest is told by what is known of it, and not by its socket that is gone."""
-        control = self._control()
-        try:
-            return question(control)
-        except LostGuestError:
-            if not control.path.parent.is_dir():
-                console = self.console_text
-                with console.changed:
-                    console.changed.wait_for(lambda: console.closed, _END_TOLD)
-                    if console.closed:
-                        console.raise_if_over(console.end, "the backend's answer")
-            raise
-
     # Migration
 
     def _moves(self) -> LocalMigration:
@@ -485,42 +343,7 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
         once = timeout + starting + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
         return self.loop.call(self._moves().migrate(name, options, report), longest(options, once))
 
-    # Machine
-
-    def qmp(self, command: str, **arguments: object) -> Any:
-        """Execute a QMP command and return what it returns. An underscore in a name stands for QMP's hyphen.
-
-        Raises `GuestError` with QEMU's words, `LostGuestError` when QEMU is gone.
-        """
-        words = {name.replace("_", "-"): value for name, value in arguments.items()}
-        return self.loop.call(self.placement.supervisor.execute(command, words), silence.longest(_QMP_TIMEOUT))
-
-    def wait_resumed(self, timeout: float | None = None) -> None:
-        """Wait until the vCPUs of a guest run that was started paused (`GuestOptions.paused`): until somebody resumes
-        it, by `qemu-sdei resume` or by `qmp("cont")`. Returns at once where it was not.
-
-        Args:
-            timeout: seconds; None: no limit.
-
-        Raises `GuestTimeoutError`, and as `qmp`.
-        """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while self.qmp("query-status")["status"] == machine_control.UNSTARTED:
-            if time.monotonic() > deadline:
-                raise self.console_text.timeout_error(f"nobody resumed the paused guest within {timeout:g} s")
-            time.sleep(_RESUMED_LOOK)
-
-    def reset(self) -> None:
-        """Press the machine's reset button (QMP `system_reset`); the guest knows nothing of it before.
-
-        Returns when the machine was reset. Raises as `qmp`, and `GuestTimeoutError`.
-        """
-        boots = self.reset_count
-        self.qmp("system_reset")
-        with self.console_text.changed:
-            done = self.console_text.changed.wait_for(lambda: self.reset_count != boots, _QMP_TIMEOUT)
-        if not done:
-            raise self.console_text.timeout_error(f"the machine was not reset within {_QMP_TIMEOUT:g} s")
+    # Its end, and hardware errors
 
     def poweroff(self, timeout: float = 30.0) -> PowerOff:
         """Have the guest power itself off by its shell where it has one, else end QEMU; wait for it."""
@@ -548,39 +371,11 @@ class Guest(GuestConsole, GuestSnapshots, RemoteGuest):
             self._kdump = wait_vmcore(self, self._record, timeout, listener or Listener())
         return self._kdump
 
-    def wait_off(self, timeout: float = 60.0) -> PowerOff:
-        """Wait until QEMU has ended, and say why it did.
-
-        Raises:
-            GuestTimeoutError: not within `timeout` seconds. `GuestPanicError`: the guest panicked and hangs.
-            LostGuestError: QEMU ended by an error or a signal.
-        """
-        deadline = time.monotonic() + timeout
-        with self.console_text.changed:
-            # Looked up each time: the guest may migrate meanwhile.
-            while (off := self.placement.supervisor.power_off) is None:
-                if self.console_text.panicked:
-                    self.console_text.raise_if_over(0, "the guest to power off")
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise self.console_text.timeout_error(f"the guest did not power off within {timeout:g} s")
-                self.console_text.changed.wait(min(left, 0.5))
-            if off.returncode != 0:
-                self.console_text.raise_if_over(self.console_text.end, "the guest to power off")
-            return off
-
     @property
-    def power_off(self) -> PowerOff | None:
-        """How QEMU ended; None while it runs."""
-        return self.placement.supervisor.power_off
+    def ras(self) -> GuestRas:
+        """Hardware errors for it: `guest.ras.inject(Memory(...), severity="recoverable", pid=...)`."""
+        if self._ras is None:
+            from qemu_sdei.guest.ras_access import of_guest
 
-    @property
-    def resets(self) -> list[dict[str, Any]]:
-        """QMP's RESET events, the newest 256: {guest, reason, position (of the console then)}."""
-        with self.console_text.changed:
-            return self.placement.supervisor.resets.newest()
-
-    @property
-    def reset_count(self) -> int:
-        """How often the machine was reset, by the guest or from outside, since its first boot."""
-        return self.placement.supervisor.resets.count
+            self._ras = of_guest(self, self._control)
+        return self._ras

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.guest import shell
+from qemu_sdei.guest.guest_part import GuestPart
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.sdei_client import SdeiClient
 from qemu_sdei.guest.shell import CommandResult
-from qemu_sdei.vm.console import LIMIT, Console
+from qemu_sdei.vm.console import LIMIT
 from qemu_sdei.vm.kernel_messages import Panic
-from qemu_sdei.vm.options import GuestOptions
 
 _SLICE: Final = 0.5
 _LOOK: Final = 0.3
@@ -30,11 +30,11 @@ class _ResetError(Exception):
     """A reset came while a command was waited for, or another kernel."""
 
 
-class GuestConsole(ABC):
+class GuestConsole(GuestPart, ABC):
     """The console side of a `Guest`."""
 
     def __init__(self, record: GuestRecord) -> None:
-        self._record = record
+        super().__init__(record)
         self._cursor = 0
         """Number of the boot whose shell was told not to echo."""
         self._shell_boot = -1
@@ -46,16 +46,6 @@ class GuestConsole(ABC):
         self._dismissed = -1
         self._looked = 0.0
         """Newest claimed boot on the console that is settled, and when the firmware was asked of one."""
-
-    @property
-    def options(self) -> GuestOptions:
-        """What it was asked to be."""
-        return self._record.options
-
-    @property
-    def console_text(self) -> Console:
-        """The console's text, with what can be waited for."""
-        return self._record.console
 
     @abstractmethod
     def write(self, text: str | bytes) -> None:

@@ -1,0 +1,147 @@
+"""`Guest` and its firmware: what its backend is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from qemu_sdei import rundir as files
+from qemu_sdei.errors import LostGuestError, SdeiError
+from qemu_sdei.guest.control_client import ControlClient, Injection
+from qemu_sdei.guest.guest_firmware import GuestFirmware
+from qemu_sdei.guest.guest_part import GuestPart
+from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.symbols.sources import booted_file
+
+if TYPE_CHECKING:
+    from qemu_sdei.explain.explanation import Explanation
+    from qemu_sdei.guest.nmi import Nmi
+    from qemu_sdei.symbols.symbolizer import Symbolizer
+
+T = TypeVar("T")
+
+_END_TOLD: Final = 10.0
+"""Seconds from when the run directory is gone until its guest's end is known."""
+
+
+class GuestBackend(GuestPart):
+    """The firmware side of a `Guest`."""
+
+    def __init__(self, record: GuestRecord) -> None:
+        super().__init__(record)
+        self._firmware: GuestFirmware | None = None
+
+    def inject(
+        self,
+        event: int | str,
+        vcpu: int | None = None,
+        *,
+        wait: bool = False,
+        timeout: float = 5.0,
+        when_registered: float | None = None,
+    ) -> Injection:
+        """Trigger an SDEI event; with `wait`, return when its handler completed.
+
+        Args:
+            event: number, or name as the machine description has it, such as `ghes`.
+            vcpu: that of a private event; None: a shared one, on any.
+            wait: for the handler, `timeout` seconds at most.
+            timeout: see `wait`.
+            when_registered: first wait until the guest has registered and enabled it, so many seconds at most.
+
+        Raises:
+            UsageError: no such event or vCPU. `NotDeliveredError`: it is not delivered; the message says why.
+            LostGuestError: the guest has ended.
+        """
+        from qemu_sdei.guest import event_targets
+
+        def ask(control: ControlClient) -> Injection:
+            number = event_targets.number(control, event)
+            if when_registered is not None:
+                event_targets.wait_until_listens(control, number, vcpu, when_registered)
+            return control.inject(number, vcpu, wait=wait, timeout=timeout)
+
+        return self._ask(ask)
+
+    def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> Nmi:
+        """Give it an NMI, by AGDI, event 0 or a bound watchdog: whichever it has registered and enabled first of these.
+
+        Args:
+            vcpu: which one is to take it, where that can be chosen; None: any.
+            by: one of `qemu_sdei.guest.nmi.WAYS`, to have no other tried.
+
+        Raises:
+            NotDeliveredError: nothing of it takes one; the message says which kernel option would bring a handler.
+            UsageError: there is no such vCPU or way. `LostGuestError`: it has ended.
+        """
+        from qemu_sdei.guest.nmi import give
+
+        return self._ask(lambda control: give(control, vcpu, by))
+
+    def status(self) -> dict[str, Any]:
+        """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
+        return self._ask(ControlClient.status)
+
+    @property
+    def firmware(self) -> GuestFirmware:
+        """What its firmware does wrong on purpose, to look at and to change:
+        `guest.firmware.on("CPU_OFF").nth(1).returns("DENIED")`, `guest.firmware.clear()`.
+        """
+        if self._firmware is None:
+            self._firmware = GuestFirmware(self._ask, lambda: booted_file(self.placement.config.boot))
+        return self._firmware
+
+    def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
+        """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to
+        do, as `qemu-sdei explain` says. Also when it hangs, or its backend does: in some 5 s at most.
+
+        `symbolizer`: names for addresses (`qemu_sdei.symbols`).
+        """
+        from qemu_sdei.explain.explanation import explain
+        from qemu_sdei.guest.picture_taking import take_picture, with_names
+
+        directory = self.placement.directory
+        here = files.Running(directory.name, directory.path, os.getpid(), identity=files.identity(directory.path))
+        picture = take_picture(here, ended=self.placement.supervisor.power_off is not None)
+        return explain(picture if symbolizer is None else with_names(picture, symbolizer))
+
+    def trace(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest trace records of the backend, oldest first."""
+        return self._ask(lambda control: control.trace(limit))
+
+    def _kernels(self) -> int | None:
+        try:
+            found = self._control().hello().get("kernels")
+        except SdeiError:
+            return None
+        return found if isinstance(found, int) else None
+
+    def client(self) -> ControlClient:
+        """A connection of its own to the backend's control socket, for another thread or for events."""
+        known = self._control().identity
+        return ControlClient(self.placement.directory / files.CONTROL, identity=known)
+
+    def _control(self) -> ControlClient:
+        here = self.placement
+        with self.console_text.changed:
+            over = here.supervisor.power_off
+        if over is not None and over.returncode:
+            self.console_text.raise_if_over(self.console_text.end, "the backend's answer")
+        if over is not None:
+            raise LostGuestError(f"the guest has ended ({over.reason})")
+        return here.client
+
+    def _ask(self, question: Callable[[ControlClient], T]) -> T:
+        """Ask the backend. The end of a guest is told by what is known of it, and not by its socket that is gone."""
+        control = self._control()
+        try:
+            return question(control)
+        except LostGuestError:
+            if not control.path.parent.is_dir():
+                console = self.console_text
+                with console.changed:
+                    console.changed.wait_for(lambda: console.closed, _END_TOLD)
+                    if console.closed:
+                        console.raise_if_over(console.end, "the backend's answer")
+            raise
