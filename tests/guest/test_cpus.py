@@ -75,6 +75,7 @@ def test_cpu_model_boots_and_takes_events(cpu: str, series: str) -> None:
         check_events(client, 2)
 
 
+@pytest.mark.slow  # what the firmware does at EL2 is a run of the conformance guest
 @pytest.mark.timeout(300)
 def test_linux_at_el2_with_vhe_takes_events_there() -> None:
     """With `virtualization=on` the client of SDEI is EL2: registrations, entry and completion are all there."""

@@ -75,17 +75,8 @@ def check_clean(guest: Guest, client: SdeiClient) -> None:
 
 
 @pytest.mark.parametrize("series", SERIES)
-def test_a_hard_lockup_is_told_of_and_panics_into_a_dump(series: str, tmp_path: Path) -> None:
-    options = GuestOptions(
-        series=series,
-        smp=CPUS,
-        client=True,
-        kdump=True,
-        kdump_timeout=400,
-        vmcore=tmp_path / "core",
-        stall_timeout=120,
-    )
-    with Guest(options) as guest:
+def test_a_hard_lockup_is_told_of(series: str) -> None:
+    with Guest(GuestOptions(series=series, smp=CPUS, client=True)) as guest:
         guest.run("dmesg -n 1")
         client = guest.sdei_client([0], verbose=0)
         client.watchdog(BARKS_MS)
@@ -99,6 +90,22 @@ def test_a_hard_lockup_is_told_of_and_panics_into_a_dump(series: str, tmp_path: 
         assert any(record["event"] >= BOUND for record in triggers), "the trace has the timer's event"
         client.watchdog_off()
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_a_hard_lockup_panics_into_a_dump(series: str, tmp_path: Path) -> None:
+    options = GuestOptions(
+        series=series,
+        smp=CPUS,
+        client=True,
+        kdump=True,
+        kdump_timeout=400,
+        vmcore=tmp_path / "core",
+        stall_timeout=120,
+    )
+    with Guest(options) as guest:
+        guest.run("dmesg -n 1")
+        client = guest.sdei_client([0], verbose=0)
         client.watchdog(BARKS_MS, panic=True)
         guest.write(f"echo irqs-off 1 {MAX_NS} >{CONTROL}\r")
         core = guest.wait_vmcore(120)
@@ -122,15 +129,16 @@ def warm_reboot(guest: Guest, client: SdeiClient) -> None:
     guest.write("reboot\r")
 
 
+@pytest.mark.slow  # resets with events registered: test_power.py
 @pytest.mark.parametrize(
     ("series", "end", "append", "call"),
     [
         ("6.12", restart_in_an_nmi, "", "SYSTEM_RESET"),
-        pytest.param("6.1", restart_in_an_nmi, "", "SYSTEM_RESET", marks=pytest.mark.slow),
-        pytest.param("6.12", panic_in_an_nmi, "panic=1", "SYSTEM_RESET", marks=pytest.mark.slow),
-        pytest.param("6.1", panic_in_an_nmi, "panic=1", "SYSTEM_RESET", marks=pytest.mark.slow),
-        pytest.param("6.12", warm_reboot, "reboot=warm", "SYSTEM_RESET2", marks=pytest.mark.slow),
-        pytest.param("6.1", warm_reboot, "reboot=warm", "SYSTEM_RESET2", marks=pytest.mark.slow),
+        ("6.1", restart_in_an_nmi, "", "SYSTEM_RESET"),
+        ("6.12", panic_in_an_nmi, "panic=1", "SYSTEM_RESET"),
+        ("6.1", panic_in_an_nmi, "panic=1", "SYSTEM_RESET"),
+        ("6.12", warm_reboot, "reboot=warm", "SYSTEM_RESET2"),
+        ("6.1", warm_reboot, "reboot=warm", "SYSTEM_RESET2"),
     ],
 )
 def test_a_reset_with_bound_timers_that_fire(

@@ -27,6 +27,7 @@ def test_the_example_of_the_page(pytester: pytest.Pytester, runtime: Path) -> No
     check_nothing_left(runtime)
 
 
+@pytest.mark.slow  # the page's example has guests of a saved state too
 def test_guests_of_one_saved_state_are_not_the_same(pytester: pytest.Pytester, runtime: Path) -> None:
     """Clock and random numbers are their own; a fault of one test's firmware is not there in the next."""
     pytester.makepyfile(

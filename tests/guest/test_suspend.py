@@ -57,8 +57,9 @@ def test_events_survive_sleep(series: str) -> None:
         assert client.shell("cat /sys/devices/system/cpu/online").strip() == "0-1"
 
 
+@pytest.mark.slow  # sleep by itself is a scenario of the conformance guest
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("disturb", ["migrate", pytest.param("backend", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("disturb", ["migrate", "backend"])
 def test_a_guest_that_sleeps_sleeps_on(disturb: str) -> None:
     """A guest in SYSTEM_SUSPEND is woken by its clock, neither by a migration nor by another backend; and it is then as
     it was.
