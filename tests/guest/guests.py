@@ -30,6 +30,12 @@ LIMIT = 30.0
 """Seconds that something which happens at once may take on a machine that is busy."""
 
 
+NO_CALLS_OF_ITS_OWN = ("std=sdei",)
+"""Services of a Linux that calls only when a test has it do so: it asks TRNG at any moment, on any CPU. Whoever writes
+into the frame of a CPU that waits for an answer has that CPU hang.
+"""
+
+
 @functools.cache
 def postcopy_works() -> bool:
     """Whether the QEMU on PATH is one that does not lose pages by postcopy. It is started to find out."""

@@ -24,7 +24,7 @@ from qemu_sdei.monitor.layout import Header, Kind, Word
 from qemu_sdei.rundir import MONITOR
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import until
+from tests.guest.guests import NO_CALLS_OF_ITS_OWN, until
 from tests.guest.load import EventLoad
 from tests.guest.test_attacks import Victim
 
@@ -76,7 +76,9 @@ def bystander() -> Iterator[Guest]:
 
 @pytest.fixture(scope="module")
 def linux(bystander: Guest) -> Iterator[Guest]:
-    options = GuestOptions(series="6.1", smp=CPUS, memory=MEMORY, files={KO: module_for("6.1")})
+    options = GuestOptions(
+        series="6.1", smp=CPUS, memory=MEMORY, files={KO: module_for("6.1")}, selection=NO_CALLS_OF_ITS_OWN
+    )
     with Guest(options) as guest:
         yield guest
 

@@ -11,7 +11,7 @@ from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import MAX_OPS, OP_WORDS, SCRATCH_OFFSET, Kind, Word
 from qemu_sdei.vm.options import GuestOptions
-from tests.guest.guests import until
+from tests.guest.guests import NO_CALLS_OF_ITS_OWN, until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
 
@@ -22,7 +22,7 @@ DESCRIPTOR = 16
 
 @pytest.fixture
 def guest() -> Guest:
-    return Guest(GuestOptions(series="6.1", boot="acpi", smp=2))
+    return Guest(GuestOptions(series="6.1", boot="acpi", smp=2, selection=NO_CALLS_OF_ITS_OWN))
 
 
 def poke(guest: Guest, words: dict[int, int]) -> str:
