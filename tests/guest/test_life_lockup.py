@@ -159,3 +159,30 @@ def test_a_reset_with_bound_timers_that_fire(
         assert (status["epoch"], status["kernels"]) == (2, 1)
         assert sum(pe["calls"].get(call, 0) for pe in status["pes"]) == 1
         check_clean(guest, client)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_cpus_that_go_and_come_are_watched_again(series: str) -> None:
+    """Linux unregisters a CPU's private events as it goes and registers them as it comes back: the bound timer too."""
+    with Guest(GuestOptions(series=series, smp=CPUS, client=True)) as guest:
+        guest.run("dmesg -n 1")
+        client = guest.sdei_client([0], verbose=0)
+        client.watchdog(BARKS_MS)
+        for cpu in (1, 2, 1):
+            path = f"/sys/devices/system/cpu/cpu{cpu}/online"
+            assert guest.run(f"echo 0 >{path}", 60).status == 0
+            for other in range(CPUS):
+                if other != cpu:
+                    assert guest.inject(0, other, wait=True, timeout=30).outcome == "completed"
+            assert guest.run(f"echo 1 >{path}", 60).status == 0
+            before = ticks(client)
+            until(
+                "the timers of all CPUs come",
+                lambda before=before: len(now := ticks(client)) == CPUS and all(map(int.__gt__, now, before)),
+                60,
+            )
+        assert client.lockups() == []
+        client.watchdog_off()
+        log = client.shell("dmesg")
+        assert KNOWN in log or not TROUBLE.search(log), log
