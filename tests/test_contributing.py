@@ -104,7 +104,7 @@ from typing import Any
 
 def register(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser: argparse.ArgumentParser = subparsers.add_parser("greet", help="say hello", description="Say hello.")
+    parser: argparse.ArgumentParser = subparsers.add_parser("greet", description="Say hello.")
     parser.add_argument("--whom", default="world", help="who is there (default: world)")
     parser.set_defaults(run=run)
 
@@ -213,10 +213,11 @@ def test_it_is_no_table_that_is_known_here() -> None:
 
 
 def test_a_subcommand_is_what_its_list_says(copy: Copy) -> None:
-    commands = copy.directory / "qemu_sdei/cli/__init__.py"
+    commands = copy.directory / "qemu_sdei/cli/commands.py"
     copy.write("qemu_sdei/cli/greet_command.py", COMMAND)
+    before = '        "list": '
     copy.write(
-        "qemu_sdei/cli/__init__.py", commands.read_text().replace('    "list",\n', '    "greet",\n    "list",\n')
+        "qemu_sdei/cli/commands.py", commands.read_text().replace(before, f'        "greet": "say hello",\n{before}')
     )
     assert copy.touched == {path.replace("NAME", "greet") for path in listed("A subcommand")}
     command = ("-m", "qemu_sdei")

@@ -8,73 +8,45 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Final, NoReturn
 
 from qemu_sdei import __version__
+from qemu_sdei.cli.commands import ALIASES, COMMANDS, module_of
 from qemu_sdei.cli.examples import epilog
 from qemu_sdei.cli.output import messages_wanted, say
 from qemu_sdei.cli.screen import screened
 from qemu_sdei.cli.signals import Terminated, catching_signals
 from qemu_sdei.cli.streams import OutputError, abandon_output, open_standard_files
-from qemu_sdei.cli.usage import ALIASES, Parser, TopParser, did_you_mean
+from qemu_sdei.cli.usage import Commands, Parser, TopParser, did_you_mean
 from qemu_sdei.errors import SdeiError, UsageError
 from qemu_sdei.printable import message_lines
-
-COMMANDS: Final = (
-    "run",
-    "selftest",
-    "conformance",
-    "compare",
-    "demo",
-    "inject",
-    "ras",
-    "nmi",
-    "firmware",
-    "status",
-    "top",
-    "events",
-    "trace",
-    "explain",
-    "migrate",
-    "receive",
-    "save",
-    "restore",
-    "snapshot",
-    "report",
-    "pause",
-    "regs",
-    "list",
-    "attach",
-    "stop",
-    "doctor",
-    "dt",
-    "tables",
-    "cper",
-    "vmcore",
-    "crash",
-    "qemu-args",
-    "backend",
-    "completion",
-)
-
 
 TRACEBACK: Final = "QEMU_SDEI_TRACEBACK"
 """Environment variable: whoever looks for a fault of ours sees where it is."""
 
 
-def make_parser(only: str | None = None) -> TopParser:
-    """The whole command line's parser. `only`: that of a command line which begins with this subcommand; what the
-    others need is not read in.
+def make_parser(wanted: Iterable[str] = COMMANDS) -> TopParser:
+    """The command line's parser: the `wanted` commands whole, of the others only names and lines of help. What those
+    need is not read in.
     """
     parser = TopParser(
         prog="qemu-sdei",
         description="Firmware services (SDEI, PSCI, SMCCC) for Arm guests on stock QEMU, and events from the host.",
     )
     parser.add_argument("--version", action="version", version=f"qemu-sdei {__version__}")
-    subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True, parser_class=Parser)
-    for name in COMMANDS if only is None else (only,):
-        import_module(f"qemu_sdei.cli.{name.replace('-', '_')}_command").register(subparsers)
+    subparsers = parser.add_subparsers(
+        dest="subcommand", metavar="COMMAND", required=True, parser_class=Parser, action=Commands
+    )
+    modules = {module_of(name) for name in wanted}
+    for name in COMMANDS:
+        if name in subparsers.choices:
+            continue
+        if module_of(name) in modules:
+            import_module(module_of(name)).register(subparsers)
+        else:
+            subparsers.add_parser(name)
     for name, command in subparsers.choices.items():
         command.epilog = epilog(name)
     return parser
@@ -95,7 +67,7 @@ def _main(words: list[str]) -> int:
         words, command = words[:split], words[split + 1 :]
     if words and words[0] in ALIASES:
         words = [ALIASES[words[0]], *words[1:]]
-    parser = make_parser(words[0] if words and words[0] in COMMANDS else None)
+    parser = make_parser(words[:1])
     try:
         args, unknown = parser.parse_known_args(words)
         if unknown:

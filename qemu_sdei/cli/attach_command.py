@@ -14,7 +14,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "attach",
-        help="take over a guest whose owner was killed",
         description="A guest goes on when the process that runs it is killed (kill -9). Become its owner, and connect "
         "the terminal to its console, as `run` does: Ctrl-] ends the guest. What it printed last is shown first.",
     )

@@ -35,7 +35,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "backend",
-        help="serve a QEMU of your own",
         description="Serve the firmware of a QEMU that was started with the options of `qemu-sdei qemu-args`. Waits "
         "for it, serves it, waits for the next one; Ctrl-C ends it.",
     )

@@ -30,7 +30,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compare",
-        help="compare another firmware with ours, by generated calls and the conformance suite",
         description="Run generated sequences of calls, and the conformance suite, on our firmware and on another one; "
         "report where they part: the first divergent call, both answers, the clause, in as few calls as show it. Exit "
         "code 0 if nothing differs but what may, 1 if something does. docs/howto/compare-firmwares.md explains it.",

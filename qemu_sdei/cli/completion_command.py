@@ -39,7 +39,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "completion",
-        help="print shell completion",
         description='Print a completion script. For bash: eval "$(qemu-sdei completion bash)"; for zsh the same, '
         "behind compinit.",
     )

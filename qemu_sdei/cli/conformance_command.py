@@ -26,7 +26,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "conformance",
-        help="go through the rules of SDEI with a bare-metal guest",
         description="Run the conformance suite on the Python firmware and print a table of its scenarios; of those "
         "that failed, what was expected, what came, and the calls and trace before it. Exit code 0 if and only if none "
         "failed. docs/reference/conformance.md lists the scenarios, and says how to run them on other firmware and how "

@@ -25,7 +25,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "cper",
-        help="read error records (CPER) from anywhere, and write them in another form",
         description="Error records as UEFI 2.10 appendix N and ACPI 6.5 18.3.2.7.1 describe them: from a BMC's log, an "
         "ERST, a BERT or QEMU's error injection.",
     )

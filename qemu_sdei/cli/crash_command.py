@@ -28,7 +28,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "crash",
-        help="crash guests on purpose, and compare what comes of it",
         description="Crash guests on purpose, and compare what comes of it.",
     )
     below = parser.add_subparsers(dest="crash", metavar="COMMAND", required=True)

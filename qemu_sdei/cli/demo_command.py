@@ -46,7 +46,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
-        help="boot Debian's stock kernel, migrate it and inject an event that it handles",
         description="Run the embedded selftest; boot Debian's stock arm64 kernel by ACPI with 6 vCPUs on the Python "
         "firmware, migrate it to another QEMU, inject an SDEI event there, show it handled, power off. Exit code 0 "
         "when all of it worked.",

@@ -17,7 +17,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor",
-        help="say what is missing on this machine, and what to do",
         description="Look for everything that guests, tests and builds use, write to the places that guests write to, "
         "and run a small guest. Exit code 0 when guests can run.",
     )

@@ -21,7 +21,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "dt",
-        help="print the firmware's device-tree nodes, or merge them into a DTB",
         description="Print /firmware/sdei and /psci as an overlay; with --dtb, write that tree with the nodes in it. "
         "Nodes that are there are found by what they are, wherever they stand, and set right. A tree that has them "
         "already comes out as it is.",

@@ -31,7 +31,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "events",
-        help="show what happens in a running guest: events, power, resets",
         description="Show what happened to events (triggered, delivered, completed, registered, not delivered and "
         "why), to vCPUs and to the machine, one line each; with --follow also what happens from now on, until the "
         "guest ends.",

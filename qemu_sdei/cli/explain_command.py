@@ -22,7 +22,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "explain",
-        help="say what is the matter with a running guest, also one that hangs",
         description="Say which vCPU holds which event in which state and since when, why each pending event is not "
         "delivered and what the kernel has to do next, what was refused lately and by which rule, and where each vCPU "
         "is. Situations that are known from the field are named. It works for a guest that hangs too, and where its "

@@ -23,7 +23,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "firmware",
-        help="have a running guest's firmware misbehave on purpose, and say what it does",
         description="Without an option: say which firmware profile a running guest has, how often each rule acted, and "
         "which vCPUs are deaf or stuck by it. --profile, --clear and --set change it at once (in this order); what has "
         "become of a vCPU stays until it is powered off or the machine is reset. What rules can say: "

@@ -31,7 +31,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "inject",
-        help="inject an SDEI event into a running guest",
         description="Trigger an SDEI event on a vCPU of a running guest. With --wait, return when the guest's handler "
         "completed it and print the latency, stage by stage, with the error of each (docs/howto/latency.md). An event "
         "that cannot be delivered is an error that says why.",

@@ -17,7 +17,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "list",
-        help="list running guests",
         description="List the guests of this user that run now, and remove what guests left that were killed. A guest "
         "whose owner was killed goes on: `attach` takes it over, `stop` ends it. With -q only names, a line each. "
         "`ps` and `ls` are the same command.",

@@ -19,7 +19,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "migrate",
-        help="move a running guest to a new QEMU and backend, here or on another host",
         description="Move the running guest SRC to a new QEMU with a new backend on this host, where its name is DEST. "
         "It is set up from SRC's own configuration, and belongs to the same terminal or script as before. With --to it "
         "goes to another host. When something fails, or at Ctrl-C, the guest goes on as SRC.",

@@ -25,7 +25,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "nmi",
-        help="give a running guest an NMI: have it panic, or dump its state",
         description="What `virsh inject-nmi` is on x86: signals AGDI (the request for a diagnostic dump and reset), "
         "event 0, or the event of a bound watchdog, whichever the guest has registered and enabled first of these, and "
         "says which. Where it has none, says which kernel option would bring one, and returns 1 (docs/howto/nmi.md).",

@@ -12,13 +12,11 @@ from qemu_sdei.errors import UsageError
 _COMMANDS = (
     (
         "pause",
-        "stop a guest's vCPUs",
         "Stop the vCPUs of a running guest; time does not pass in it meanwhile. Its firmware answers `status`, `regs` "
         "and the like, and what is injected waits. `qemu-sdei resume` has it run again.",
     ),
     (
         "resume",
-        "have a paused guest run again",
         "Have the vCPUs of a guest run again that was paused, or that was started by `run --paused`.",
     ),
 )
@@ -26,8 +24,8 @@ _COMMANDS = (
 
 def register(subparsers: Any) -> None:
     """Add both subcommands."""
-    for name, help_text, description in _COMMANDS:
-        parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help_text, description=description)
+    for name, description in _COMMANDS:
+        parser: argparse.ArgumentParser = subparsers.add_parser(name, description=description)
         add_guest(parser, "name")
         add_verbosity(parser, json_output=True, messages=True)
         parser.set_defaults(run=run, pause=name == "pause")

@@ -24,7 +24,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "qemu-args",
-        help="print the QEMU options for a QEMU or libvirt of your own",
         description="Write a directory with the EL3 monitor and the guest's description, and print the options that a "
         "QEMU of your own needs beside its disks and networks. `qemu-sdei backend --dir DIR` then serves it.",
     )

@@ -21,7 +21,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "ras",
-        help="report hardware errors to a running guest, and see what its kernel makes of them",
         description="Report hardware errors (CPER records) to a running guest by its error sources, as firmware "
         "does, and see what its kernel makes of them.",
     )

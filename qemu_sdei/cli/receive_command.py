@@ -22,7 +22,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "receive",
-        help="wait for a guest from another host",
         description="Wait for the guest that `qemu-sdei migrate GUEST --to ...` sends here, and connect the terminal "
         "to its console. Without --listen only this user reaches it: by --to ssh://THIS-HOST/NAME, or --to unix:PATH.",
     )

@@ -14,7 +14,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "regs",
-        help="SDEI state and services as KVM's registers",
         description="Print the SDEI state of a vCPU of a running guest as the pseudo firmware registers of KVM's SDEI "
         "series (v7), and KVM's bitmaps of the services that the guest finds; or write them. A value is one or more "
         "64-bit words in memory order, separated by commas; zeros at the end may be left out. All that is set is "

@@ -25,7 +25,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "report",
-        help="write a trace as one page for a browser",
         description="Write a trace as one self-contained HTML page: a timeline of all vCPUs, the records with a "
         "search, the guest's console, latencies, the state diagram with what was visited, what was refused and by "
         "which clause. The page needs no network.",

@@ -14,7 +14,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "restore",
-        help="go on with a saved guest",
         description="Go on with the guest that `qemu-sdei save` wrote into DIR, and connect the terminal to its "
         "console. DIR says which programs, drives and shares of this host the guest uses: without --trust none.",
     )

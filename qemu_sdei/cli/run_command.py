@@ -34,7 +34,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
-        help="boot a guest: with a command, a script, or its console",
         usage="%(prog)s [options] [-- COMMAND ...]",
         description="Boot an arm64 kernel on the Python firmware. With a COMMAND, run it in the guest, print "
         "its output and return its exit status (255: the guest panicked, see --on-panic); without one, connect the "

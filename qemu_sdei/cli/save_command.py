@@ -19,7 +19,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "save",
-        help="write a running guest into a directory",
         description="Write the running guest NAME with RAM, devices and firmware state into the new directory DIR. It "
         "stands still meanwhile, and goes on afterwards. `qemu-sdei restore` has it back, as often as you like.",
     )

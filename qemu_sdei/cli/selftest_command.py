@@ -22,7 +22,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "selftest",
-        help="check the firmware with the embedded bare-metal guest",
         description="Run the embedded bare-metal guest on the Python firmware and show its transcript. "
         "Exit code 0 if and only if it ends with `Result: OK`.",
     )

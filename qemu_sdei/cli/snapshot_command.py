@@ -17,7 +17,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "snapshot",
-        help="save a running guest in a disk image, or go back to that",
         description="Save the running guest NAME, with RAM, devices, disks and firmware state, as the snapshot TAG in "
         "a qcow2 image of its own (`run --snapshots FILE`, or a disk that is one); or have it be as it was then. It "
         "stands still meanwhile, and goes on afterwards.",

@@ -28,7 +28,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "status",
-        help="show vCPUs, events and call counts of a running guest",
         description="Show how long the guest runs and by which processes; per vCPU power, SDEI mask, handlers that run "
         "and where it was last; per event what is registered, enabled, running and pending (with -v also what is not "
         "registered), since when, what became of its triggers, and why one that is pending is not delivered; and how "

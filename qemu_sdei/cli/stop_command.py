@@ -21,7 +21,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "stop",
-        help="end running guests, with an owner or without",
         description="End guests at once, as pulling the plug does (disk images stay consistent for QEMU, not for the "
         "guest), and leave nothing of them. The terminal or script that owns one is told.",
     )

@@ -25,7 +25,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "tables",
-        help="write ACPI tables for firmware builds; check, show and compare tables from anywhere",
         usage="%(prog)s [options] | %(prog)s check|show|diff FILE ...",
         description="Make the ACPI tables that announce the firmware: SDEI, HEST (--ghes), AGDI (--agdi), BERT "
         "(--bert), an SSDT (--osc) and a FADT with its PSCI flags set (--fadt). With --machine, or options "

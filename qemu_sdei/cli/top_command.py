@@ -31,7 +31,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "top",
-        help="watch a running guest: vCPUs, events, rates, latencies, what happens",
         description="A live view of a running guest: the state of each event on each vCPU, power, calls and events a "
         "second, latencies, and what happens. Keys choose a vCPU and an event, inject it, pause the guest; ? lists "
         "them. Where standard input or output is no terminal, it looks twice and prints that once.",

@@ -38,7 +38,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "trace",
-        help="show what happened between a guest and its firmware",
         usage="%(prog)s [NAME|FILE] [options] | %(prog)s diff A B [options]",
         description="Show each call, event, change of state, power change and injection of a guest that runs (the "
         "newest 8192, also if it hangs or its backend is dead), or of a file of `run --trace`. `trace diff` compares "

@@ -7,21 +7,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
+from qemu_sdei.cli.commands import ALIASES, GROUPS, SENTENCES
 from qemu_sdei.printable import printable
 
-GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "run": ("run", "restore", "selftest", "conformance", "compare", "demo", "doctor"),
-    "look": ("list", "status", "top", "events", "trace", "explain", "report", "regs", "cper", "vmcore"),
-    "act": ("inject", "ras", "nmi", "firmware", "crash", "pause", "resume", "stop", "attach"),
-    "move": ("migrate", "receive", "save", "snapshot"),
-    "tables": ("tables", "dt"),
-    "your own QEMU, your shell": ("qemu-args", "backend", "completion"),
-}
-"""The commands by what they are for. One that is in none of these is shown as the last."""
-ALIASES: Final[Mapping[str, str]] = {"ps": "list", "ls": "list"}
 _CLOSE: Final = 0.6
 _COLUMNS: Final = 80
 
@@ -90,34 +81,32 @@ class Formatter(argparse.HelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
+class Commands(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """The subcommands; a line of help that they do not bring themselves is the one of the table."""
+
+    def add_parser(self, name: str, **words: Any) -> Any:
+        """As argparse does it."""
+        words.setdefault("help", SENTENCES.get(name, ""))
+        return super().add_parser(name, **words)
+
+
 class TopParser(Parser):
     """The parser of the whole command line: its help has the commands in groups."""
 
     def format_help(self) -> str:
         """Usage, commands by group with a line each, options."""
         commands = next(action for action in self._actions if isinstance(action, argparse._SubParsersAction))
-        helps = {str(action.dest): action.help or "" for action in commands._choices_actions}
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, [action for action in self._actions if action is not commands], [])
         formatter.add_text(self.description)
         lines = [formatter.format_help().replace("\n\n", " COMMAND ...\n\n", 1)]
-        for group, names in grouped(helps).items():
+        for group, members in GROUPS.items():
             lines.append(f"{group}:")
-            lines += [f"  {name:<13}{_short(helps[name])}" for name in names]
+            lines += [f"  {name:<13}{_short(sentence)}" for name, sentence in members.items()]
             lines.append("")
         same = ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items())
         lines += [f"{same}. `qemu-sdei COMMAND --help` has options and examples,", "`qemu-sdei --version` the version."]
         return "\n".join(lines) + "\n"
-
-
-def grouped(names: Iterable[str]) -> dict[str, list[str]]:
-    """Commands by group, in the order of `GROUPS`."""
-    there = list(names)
-    found = {group: [name for name in members if name in there] for group, members in GROUPS.items()}
-    placed = {name for members in found.values() for name in members}
-    if rest := [name for name in there if name not in placed]:
-        found["more"] = rest
-    return found
 
 
 def _short(text: str) -> str:

@@ -20,7 +20,6 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "vmcore",
-        help="say what is in a crash dump: who panicked, registers, kernel log",
         description="Say what is in a crash dump of an arm64 kernel (an ELF vmcore, from `run --kdump` or from "
         "anywhere): which kernel, who panicked, each CPU's registers, the end of the kernel log. No debug information "
         "is needed.",

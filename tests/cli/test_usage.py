@@ -7,7 +7,8 @@ import shlex
 
 import pytest
 
-from qemu_sdei.cli import COMMANDS, make_parser
+from qemu_sdei.cli import make_parser
+from qemu_sdei.cli.commands import COMMANDS, SENTENCES
 from qemu_sdei.cli.examples import EXAMPLES
 from tests.cli.conftest import Command
 
@@ -17,6 +18,12 @@ def test_help_has_each_command_once_in_80_columns(command: Command) -> None:
     assert max(map(len, text.splitlines())) <= 80
     for name in COMMANDS:
         assert sum(line.split()[:1] == [name] for line in text.splitlines() if line.startswith("  ")) == 1, name
+
+
+def test_the_lines_of_help_are_those_of_the_commands() -> None:
+    """`--help` does not read the commands in: what the reference prints of each is the same line."""
+    (commands,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    assert {action.dest: action.help for action in commands._choices_actions} == SENTENCES
 
 
 def test_each_command_s_help_has_two_examples_that_it_takes() -> None:
