@@ -14,13 +14,14 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, with any Python
 
-from scripts.docgenlib import acpi_tables, command_line, filled_pages, frame_window, moving, schemas  # noqa: E402
+from scripts.docgenlib import acpi_tables, command_line, filled_pages, frame_window, library, moving, schemas  # noqa: E402
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/cli.md": command_line.cli,
     "docs/reference/frame-window.md": frame_window.window,
     "docs/reference/conformance.md": filled_pages.conformance,
     "docs/reference/guest-places.md": moving.places,
+    "docs/reference/library.md": library.library,
     "docs/reference/migration-failures.md": moving.migration,
     "docs/reference/acpi-tables.md": acpi_tables.acpi_tables,
     "docs/reference/control-protocol.md": filled_pages.control,

@@ -170,6 +170,20 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        """Its state, from what is known here: nobody is asked, so that it says it of a guest that hangs, too."""
+        count = f"{self.options.smp} vCPU{'s' if self.options.smp > 1 else ''}"
+        placement = self._record.placement
+        if placement is None:
+            return f"<Guest: {'not started' if not self.loop.started else 'not here'}, {count}>"
+        if (off := placement.supervisor.power_off) is not None:
+            state = f"ended ({off.reason})"
+        elif not self.loop.running:
+            state = "closed"
+        else:
+            state = "panicked" if self.console_text.panicked else "running"
+        return f"<Guest {placement.directory.name!r}: {state}, {count}, {placement.directory.path}>"
+
     # Life
 
     def start(self) -> None:

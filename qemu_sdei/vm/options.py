@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from qemu_sdei import paths
 from qemu_sdei.smccc import selection
+from qemu_sdei.vm.option_types import check_types
 
 BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
@@ -123,7 +124,11 @@ _NOWHERE: Final = _option(Goes.NOWHERE)
 
 @dataclass(frozen=True, kw_only=True)
 class GuestOptions:
-    """A guest as a user describes it. Everything has a default: Debian's stock kernel on 2 vCPUs."""
+    """A guest as a user describes it. Everything has a default: Debian's stock kernel on 2 vCPUs.
+
+    Raises:
+        UsageError: a value is of another type than is declared here.
+    """
 
     kernel: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_kernel))
     """arm64 Image (also compressed), `builtin:NAME` for a bare-metal guest of ours, `flat:FILE` for a binary that is
@@ -156,6 +161,7 @@ class GuestOptions:
     append: str = field(default="", metadata=_SAVED)
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = field(default=2, metadata=_EVERYWHERE)
+    """How many vCPUs."""
     topology: str = field(default="", metadata=_EVERYWHERE)
     """How the vCPUs lie, in the words of QEMU's `-smp`: "sockets=2,cores=3,threads=1". "" leaves it to QEMU."""
     memory: str | int = field(default="1G", metadata=_SAVED)
@@ -166,6 +172,7 @@ class GuestOptions:
     more for each GiB and vCPU. None: if RAM times vCPUs is no more than 2 GiB, and `memory` is no int.
     """
     cpu: str = field(default="cortex-a72", metadata=_EVERYWHERE)
+    """CPU model, as QEMU's `-cpu` names it."""
     command: Sequence[str] | None = field(default=None, metadata=_NOWHERE)
     """Run this in the guest in place of a shell, then power off."""
     files: Mapping[str, Path] = field(default_factory=dict, metadata=_option(Goes.NOWHERE, roots=_files))
@@ -235,6 +242,7 @@ class GuestOptions:
     memory_path: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
     """Directory for the RAM file; None: RAM without any file."""
     qemu: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
+    """The QEMU to start; None: qemu-system-aarch64 on PATH."""
     qemu_args: Sequence[str] = field(default=(), metadata=_EVERYWHERE)
     """Added to QEMU's command line."""
     reboot: bool | None = field(default=None, metadata=_SAVED)
@@ -282,6 +290,7 @@ class GuestOptions:
         return self.on_panic == CONTINUE or self.kdump is not False
 
     def __post_init__(self, profile: str | Path | None) -> None:
+        check_types(self)
         if self.selection and "sdei" not in selection.parse(self.selection).get("std", ("sdei",)):
             object.__setattr__(self, "sdei", False)
         if profile is not None:

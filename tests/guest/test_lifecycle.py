@@ -97,6 +97,7 @@ def test_cpus_go_and_come(guest: Guest) -> None:
 
 def test_qmp(guest: Guest) -> None:
     assert guest.qmp("query-status")["running"] is True
+    assert repr(guest).startswith(f"<Guest {guest.name!r}: running, {guest.options.smp} vCPU")
     with pytest.raises(GuestError, match="no_such"):
         guest.qmp("no_such")
 
@@ -185,6 +186,7 @@ def test_a_dead_qemu_is_told_at_once(runtime: os.PathLike[str]) -> None:
         assert "-machine" in error.value.command
         assert guest.power_off is not None
         assert guest.power_off.returncode == -signal.SIGKILL
+        assert f": ended ({guest.power_off.reason}), 2 vCPUs" in repr(guest)
 
 
 def test_a_dead_qemu_is_told_to_whoever_asks_the_firmware(runtime: os.PathLike[str]) -> None:

@@ -233,7 +233,7 @@ class Talker(GuestConsole):
     """A guest whose command prints on and on."""
 
     def __init__(self) -> None:
-        self.record = GuestRecord(GuestOptions(command="yes"))
+        self.record = GuestRecord(GuestOptions(command=["yes"]))
         self.record.placement = SimpleNamespace(plan=None)  # type: ignore[assignment]
         super().__init__(self.record)
 
