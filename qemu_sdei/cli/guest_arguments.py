@@ -97,7 +97,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kernel",
         metavar="K",
-        help="arm64 Image, or flat:FILE for a binary that is none (default: Debian's stock kernel)",
+        help="arm64 Image; flat:FILE for a binary that is none; builtin:NAME for a bare-metal guest of ours (bench, "
+        "compare, conformance, selftest) (default: Debian's stock kernel)",
     )
     group.add_argument(
         "--series",

@@ -16,6 +16,7 @@ from qemu_sdei.guest.guest_part import GuestPart
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.sdei_client import SdeiClient
 from qemu_sdei.guest.shell import CommandResult
+from qemu_sdei.host.client_module import MODULE_PATH
 from qemu_sdei.vm.console import LIMIT
 from qemu_sdei.vm.kernel_messages import Panic
 
@@ -234,7 +235,8 @@ class GuestConsole(GuestPart, ABC):
 
         Raises `SdeiError` if the guest has no module, `SdeiClientError` when it does not load, and as `run`.
         """
-        if self._record.plan.client is None:
+        # Where it was saved and goes on, nobody here knows any more what its initramfs had.
+        if self._record.plan.client is None and self.run(f"[ -e {MODULE_PATH} ]").status != 0:
             raise SdeiError("this guest has no client module: start it with GuestOptions(client=True), or --client")
         client = SdeiClient(self.run)
         client.load(events, verbose=verbose, records=records)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qemu_sdei.vm.options import GuestOptions
     from qemu_sdei.vm.plan import Plan
 
-_WORDS: Final = ("acpi", "dt", "ras", "shell", "linux")
+_WORDS: Final = ("acpi", "dt", "ras", "shell", "linux", "client")
 _FIELDS: Final = ("kernel", "config", "cpus")
 _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt,
@@ -50,7 +50,10 @@ def _lacks_word(word: str, plan: Plan) -> str | None:
         "ras": plan.options.ras,
         "shell": plan.own_initramfs,
         "linux": not plan.flat,
+        "client": plan.options.client is not False,
     }
+    if word == "client" and not there[word]:
+        return "no client module of this kernel: --sdei-client FILE"
     return None if there[word] else f"the guest has no {word}"
 
 

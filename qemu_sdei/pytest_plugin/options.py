@@ -50,6 +50,12 @@ OPTIONS: Final = (
     Option("firmware", "firmware profile: spec, tfa, ... or a file", "firmware", metavar="PROFILE", many=True),
     Option("initrd", "initramfs in place of our own", "initrd", metavar="FILE"),
     Option("qemu", "the qemu-system-aarch64 to use", "qemu", metavar="FILE"),
+    Option(
+        "client",
+        "client module of the kernel under test: docs/howto/client-module.md",
+        "client",
+        metavar="FILE",
+    ),
     Option("events", "events file of the machine", "events", metavar="FILE"),
     Option("cpu", "QEMU's CPU model", "cpu", metavar="MODEL"),
     Option("smp", "number of vCPUs", "smp", int, metavar="N"),

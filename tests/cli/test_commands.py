@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei import __version__
-from qemu_sdei.cli import make_parser
+from qemu_sdei.cli import completion_words, make_parser
 from qemu_sdei.cli.commands import COMMANDS
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.rundir import RunDirectory
@@ -154,6 +154,12 @@ echo "${{COMPREPLY[@]}}"
         ("qemu-sdei backend --dir", "/et", "/etc"),
         ("qemu-sdei completion", "", "bash zsh tcsh"),
         ("qemu-sdei status", "mi", "mine"),
+        ("qemu-sdei migrate --route", "", "shared copy live postcopy"),
+        ("qemu-sdei migrate --hold", "pend", "pending-masked"),
+        ("qemu-sdei inject --event", "gh", "ghes"),
+        ("qemu-sdei run --firmware", "gic", "gic-active"),
+        ("qemu-sdei run --series", "6.1", "6.1 6.12"),
+        ("qemu-sdei ras inject --severity", "re", "recoverable"),
     ],
 )
 def test_bash_completes(command: Command, runtime: Path, words: str, last: str, completed: str) -> None:
@@ -166,6 +172,14 @@ def test_bash_completes(command: Command, runtime: Path, words: str, last: str, 
     guest.remove()
     assert set(completed.split()) <= set(result.stdout.split())
     assert all(word.startswith(last) for word in result.stdout.split())
+
+
+def test_no_word_of_a_stranger_s_reaches_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of events and sources come along with a guest from another host, and shells expand words."""
+    names = ["$(touch /tmp/x)", "`id`", "a b", "\x1b[2J", "ghes", "a;b", "-rf"]
+    status = {"events": [{"name": name} for name in names], "sources": [{"name": name} for name in names]}
+    monkeypatch.setattr(completion_words, "_statuses", lambda: iter([status]))
+    assert completion_words.words("events") == completion_words.words("sources") == ["ghes"]
 
 
 def test_doctor_says_what_is_there(command: Command) -> None:

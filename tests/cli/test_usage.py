@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from qemu_sdei import blobs
 from qemu_sdei.cli import make_parser
 from qemu_sdei.cli.commands import COMMANDS, SENTENCES
 from qemu_sdei.cli.examples import EXAMPLES
@@ -24,6 +25,11 @@ def test_the_lines_of_help_are_those_of_the_commands() -> None:
     """`--help` does not read the commands in: what the reference prints of each is the same line."""
     (commands,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
     assert {action.dest: action.help for action in commands._choices_actions} == SENTENCES
+
+
+def test_the_guests_that_we_have_are_listed(command: Command) -> None:
+    text = " ".join(command("run", "--help").stdout.split())
+    assert f"({', '.join(blobs.guests())})" in text
 
 
 def test_each_command_s_help_has_two_examples_that_it_takes() -> None:

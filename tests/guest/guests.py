@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ LIMIT = 30.0
 """Seconds that something which happens at once may take on a machine that is busy."""
 
 
+_KERNEL_LINE = re.compile(r"^\[ *\d+\.\d{6}\] .*\n", re.MULTILINE)
 NO_CALLS_OF_ITS_OWN = ("std=sdei",)
 """Services of a Linux that calls only when a test has it do so: it asks TRNG at any moment, on any CPU. Whoever writes
 into the frame of a CPU that waits for an answer has that CPU hang.
@@ -154,6 +156,11 @@ def until(what: str, condition: object, limit: float = LIMIT) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"{what}: not within {limit} s"
         time.sleep(0.02)
+
+
+def plain(output: str) -> str:
+    """What a command printed, without kernel messages: on a busy host Linux complains of its timers at any moment."""
+    return _KERNEL_LINE.sub("", output)
 
 
 def unused_page(number: int) -> int:

@@ -19,7 +19,7 @@ from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
-from tests.guest.guests import Command, check_nothing_left, command, left, processes, until
+from tests.guest.guests import Command, check_nothing_left, command, left, plain, processes, until
 
 pytestmark = pytest.mark.guest
 
@@ -332,7 +332,7 @@ def test_linux_its_shell_and_what_it_printed_meanwhile(runtime: Path) -> None:
     until("it is in the log", lambda: b"words while nobody owned it" in log.read_bytes())
     with Guest.adopt("g") as guest:
         guest.expect("words while nobody owned it")
-        assert guest.run("pwd").output == "/tmp\n", "the same shell"
+        assert plain(guest.run("pwd").output) == "/tmp\n", "the same shell"
         guest.run("echo 0 >/sys/devices/system/cpu/cpu1/online")
         assert [vcpu["power"] for vcpu in guest.status()["pes"]] == ["on", "off"]
         assert guest.poweroff().guest

@@ -23,7 +23,7 @@ from qemu_sdei.migration.failure_points import UndecidedError
 from qemu_sdei.migration.remote_ram import Verifier
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, processes, storm_ended, until
+from tests.guest.guests import check_nothing_left, command, plain, processes, storm_ended, until
 from tests.guest.remote import Load, Receiving, Way, authority, certificate
 
 pytestmark = pytest.mark.guest
@@ -475,10 +475,10 @@ def test_linux(linux: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> N
                 assert guest.inject(0x100, cpu, wait=True, timeout=20).outcome == "completed"
             assert [client.count(cpu, 0x100) for cpu in (0, 1)] == [(1, 1), (1, 1)]
             assert not re.search(r"BUG|Oops|WARNING|Call trace|stall", client.shell("dmesg"))
-            assert guest.run("uname -m").output == "aarch64\n"
+            assert plain(guest.run("uname -m").output) == "aarch64\n"
             end = guest.console_text.end
             guest.reset()
             until("it boots again", lambda: "SDEI" in guest.console_text.since(end)[0], 100)
-            assert guest.run("uname -m").output == "aarch64\n"
+            assert plain(guest.run("uname -m").output) == "aarch64\n"
             assert guest.poweroff().guest
     check_nothing_left(runtime)

@@ -16,7 +16,7 @@ from qemu_sdei.errors import GuestError, SdeiError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
-from tests.guest.guests import check_nothing_left, command, storm_ended, until
+from tests.guest.guests import check_nothing_left, command, plain, storm_ended, until
 
 pytestmark = pytest.mark.guest
 
@@ -160,7 +160,7 @@ def test_linux(linux: Path, tmp_path: Path, runtime: Path) -> None:
         assert json.loads(saving.communicate(timeout=100)[0])["bytes"] > 1 << 20
         assert guest.wait_off(20).reason == "host-qmp-quit"
     with Guest.saved(tmp_path / "saved", name="b") as guest:
-        assert guest.run("cat /tmp/file").output == "kept\n"
+        assert plain(guest.run("cat /tmp/file").output) == "kept\n"
         assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
         assert Client(guest).count(1) == (1, 1)
         assert guest.poweroff().guest
