@@ -108,6 +108,7 @@ def serve(options: argparse.Namespace) -> int:
         ram=usable,
         at_reset=el2.at_reset() if el2 is not None else (),
         smc=RefusedSmc(config.smc) if config.smc != "served" else None,
+        hypervisor=config.hypervisor,
         selection=config.selection,
         smccc_filter=config.smccc_filter,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final, Protocol
 
+from qemu_sdei.services.kvm import Kvm
 from qemu_sdei.services.platform import Platform
 from qemu_sdei.services.psci import Psci
 from qemu_sdei.services.sdei import Sdei
@@ -16,14 +17,16 @@ from qemu_sdei.smccc.service import Service
 class BuiltIn(Protocol):
     """A subclass of `Service` that is made by the firmware."""
 
+    name: ClassVar[str]
     names: ClassVar[Mapping[int, str]]
+    since_state_2: ClassVar[bool]
 
     @classmethod
     def of(cls, platform: Platform) -> Service | None:
         """The service of the guest on `platform`; None: this guest has none."""
 
 
-SERVICES: Final[tuple[type[BuiltIn], ...]] = (ArchService, Psci, Sdei, Trng)
+SERVICES: Final[tuple[type[BuiltIn], ...]] = (ArchService, Psci, Sdei, Trng, Kvm)
 """A new one comes last: state documents list services in this order."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,16 @@ class PowerControl(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class CrossTime:
+    """One moment, by two clocks."""
+
+    wall_ns: int
+    """The host's real time: nanoseconds since 1970."""
+    counter: int
+    """The guest's physical counter (CNTPCT_EL0)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """The machine and the firmware that a built-in service is made for."""
 
@@ -57,3 +67,9 @@ class Platform:
     """Whether the guest finds SDEI."""
     entropy: Callable[[int], bytes] = os.urandom
     """Gives as many random bytes as it is asked for."""
+    hypervisor: bool = False
+    """The guest runs as under a hypervisor, and calls by HVC."""
+    id_registers: Callable[[], Mapping[str, int]] = dict
+    """ID registers by name, as CPU 0 came out of reset with them."""
+    cross_time: Callable[[], CrossTime | None] = lambda: None
+    """When the call that is being answered came; None: the monitor does not tell, or it is not now."""

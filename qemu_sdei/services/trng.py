@@ -53,6 +53,7 @@ class Trng(Service):
     ranges = (FunctionRange(Owner.STANDARD, 0x50, 0x5F),)
     journal = JournalMode.OUTCOME
     reads = frozenset((Function.VERSION, Function.FEATURES, Function.GET_UUID))
+    since_state_2 = True
     names: ClassVar[Mapping[int, str]] = {int(function): f"TRNG_{function.name}" for function in Function}
 
     @classmethod

@@ -84,8 +84,8 @@ REGISTERS: Final = (
         3,
         "vendor-hyp-2",
         (
-            Feature(0, "discover_impl_ver", frozenset((function_id(Owner.VENDOR_HYP, 0x40, 32),))),
-            Feature(1, "discover_impl_cpus", frozenset((function_id(Owner.VENDOR_HYP, 0x41, 32),))),
+            Feature(0, "discover_impl_ver", frozenset((function_id(Owner.VENDOR_HYP, 0x40, 64),))),
+            Feature(1, "discover_impl_cpus", frozenset((function_id(Owner.VENDOR_HYP, 0x41, 64),))),
         ),
         starts_empty=True,
     ),

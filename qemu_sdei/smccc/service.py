@@ -100,6 +100,9 @@ class Service:
     reads: ClassVar[frozenset[int]] = frozenset()
     """Function ids that only look: whatever `journal` says, they may be done again."""
 
+    since_state_2: ClassVar[bool] = False
+    """It came after guests which can still be here: their state documents do not have it, and they do not find it."""
+
     names: ClassVar[Mapping[int, str]] = {}
     """Function id (of an SMC32 call, where there is one) -> what `status` calls it; others are numbers there."""
 

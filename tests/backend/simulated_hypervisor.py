@@ -38,6 +38,7 @@ class HypervisorGuest(SimulatedGuest):
             ram=self.ram,
             at_reset=el2.at_reset(),
             smc=self.refused,
+            hypervisor=True,
         )
 
     def _server_of(self, bell: SilentDoorbell, firmware: Firmware, ring: Ring) -> Server:

@@ -26,6 +26,7 @@ from qemu_sdei.errors import BusyError, ProtocolError
 from qemu_sdei.json_schema import Check, MisfitError, compiled
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
+from qemu_sdei.services.built_in import SERVICES
 
 if TYPE_CHECKING:  # the command line checks documents as well, and starts faster without the whole backend
     from qemu_sdei.backend.loop.server import Server
@@ -155,7 +156,7 @@ def check(server: Server, document: object) -> Document:
     services = _services(server)
     lacking = [service for service in services if service not in top["services"]]
     # What can be withheld from a guest is withheld from one whose program did not have it.
-    if top["services"] != [s for s in services if s not in lacking] or not SINCE.issuperset(lacking):
+    if top["services"] != [s for s in services if s not in lacking] or not _since().issuperset(lacking):
         raise ProtocolError(
             f"state document: of a guest with other services: {_brief(top['services'])} there and {services} here"
         )
@@ -177,8 +178,9 @@ def _current(document: Document, version: int) -> Document:
     return document
 
 
-SINCE: Final = frozenset(("trng",))
-"""Services that came after guests which can still be here: those do not find them (see `Selection.before`)."""
+def _since() -> set[str]:
+    """Services that came after guests which can still be here: those do not find them (see `Selection.before`)."""
+    return {kind.name for kind in SERVICES if kind.since_state_2}
 
 
 def _services(server: Server) -> list[str]:

@@ -111,11 +111,14 @@ class Observer:
     Attributes:
         note: called with (name, PE, details...) for what a person would want to see.
         record: called with (PE, frame, x0...) when a service that may not be run twice has given its result.
+        wall: the host's real time in ns, of the moment at which the guest's counter stood at the first argument; the
+            second is the counter's frequency.
     """
 
     def __init__(self) -> None:
         self.note: Note | None = None
         self.record: Record | None = None
+        self.wall: Callable[[int, int], int] | None = None
 
     def tell(self, name: str, pe: int | None, **details: Any) -> None:
         """Something has happened."""

@@ -29,7 +29,7 @@ from qemu_sdei.backend.firmware.power_control import AnsweredPower
 from qemu_sdei.backend.firmware.power_states import PowerStates
 from qemu_sdei.backend.firmware.quirks import Quirks
 from qemu_sdei.errors import ProtocolError, UsageError
-from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word
+from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word, counter_of
 from qemu_sdei.monitor.ops import MicroOp, OpResult, decode, encode, write_sysreg
 from qemu_sdei.sdei.context import X0
 from qemu_sdei.sdei.dispatcher import Dispatcher
@@ -38,7 +38,7 @@ from qemu_sdei.sdei.interrupts import FIRST_SPI
 from qemu_sdei.sdei.machine_description import MachineDescription
 from qemu_sdei.sdei.pstate import CpuFeatures
 from qemu_sdei.services.built_in import services_of
-from qemu_sdei.services.platform import Platform
+from qemu_sdei.services.platform import CrossTime, Platform
 from qemu_sdei.services.psci import Power, Psci
 from qemu_sdei.services.sdei import Sdei
 from qemu_sdei.smccc import call_filter
@@ -85,13 +85,14 @@ class Firmware:
         at_reset: Sequence[MicroOp] = (),
         smc: RefusedSmc | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        hypervisor: bool = False,
         selection: Sequence[str] = (),
         smccc_filter: Sequence[str] = (),
     ) -> None:
         """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
         `at_reset`, `smc`: see `MachineFacts`.
-        `entropy`: gives as many random bytes as it is asked for. `selection`, `smccc_filter`: see
+        `entropy`: gives as many random bytes as it is asked for. `hypervisor`, `selection`, `smccc_filter`: see
         `GuestConfig`.
 
         Raises:
@@ -113,7 +114,18 @@ class Firmware:
         self.registry = Registry(CallFilter(call_filter.parse(smccc_filter)))
         self.serves_sdei = sdei
         power = AnsweredPower(core)
-        platform = Platform(self.machine.affinities, self.registry, self.dispatcher, power, ram, sdei, entropy)
+        platform = Platform(
+            self.machine.affinities,
+            self.registry,
+            self.dispatcher,
+            power,
+            ram,
+            sdei,
+            entropy,
+            hypervisor,
+            lambda: self.machine.id_registers,
+            self._cross_time,
+        )
         for service in services_of(platform):
             self.registry.register(service)
         for service in services:
@@ -231,6 +243,15 @@ class Firmware:
             f"FAR {frame[Word.FAR_EL3]:#x} pc {frame[Word.PC]:#x}; the CPU is parked",
         )
         self.power.stop_broken(pe, frame)
+
+    def _cross_time(self) -> CrossTime | None:
+        """When the call came that is being answered; None: the monitor does not tell, or this is a replay."""
+        frame, wall = self._answer.frame, self.observer.wall
+        hz = self.machine.id_registers.get("CNTFRQ_EL0", 0)
+        counter = None if frame is None else counter_of(frame, self.machine.monitor)
+        if wall is None or counter is None or not hz:
+            return None
+        return CrossTime(wall(counter, hz), counter)
 
     # ---- the host's side --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from qemu_sdei.backend.firmware.call_counts import MAX_FUNCTIONS, counter
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import recovery, status_report
 from qemu_sdei.backend.loop.counted_calls import CountedCalls
+from qemu_sdei.backend.loop.counter_clock import CounterClock
 from qemu_sdei.backend.loop.descriptors import Descriptors
 from qemu_sdei.backend.loop.error_sources import ErrorSources
 from qemu_sdei.backend.loop.event_log import EventLog
@@ -65,6 +66,7 @@ class Server:
         errors: its error sources.
         host_errors: pages of its RAM that go bad at the host.
         notifier: aborts and interrupts, for whoever makes them.
+        clock: how the guest's counter lies on the host's time.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Server:
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
+        self.clock = CounterClock()
         self.recorder: Recorder | None = None
         self._answer: AnswerFrame = self.frame
         self._answer_hooked: AnswerFrame = self.hooks.frame
@@ -155,6 +158,7 @@ class Server:
         """Hear from the firmware what happens, from now on: not in a recovery, where it has happened before."""
         self.firmware.observer.note = self.log.note
         self.firmware.observer.record = self._record_outcome
+        self.firmware.observer.wall = self.clock.wall
         self.firmware.dispatcher.on_transition = self.log.transition_hook()
         self.firmware.dispatcher.on_waiting = self._waits
         self.firmware.notices.on_came = self.notifier.came
@@ -165,6 +169,7 @@ class Server:
         """One that tells no counter leaves the host's clock to say when a call came. With others the first calls are
         stamped, so that it is soon known how the counter lies on that clock, and then few of them.
         """
+        self.clock.forget()
         self._sparsely = self.firmware.machine.monitor >= layout.COUNTER_SINCE
         self._sparse = False
         self._stamped_to = self._ring.tag + STAMP_EVERY * STEP
@@ -205,6 +210,7 @@ class Server:
 
     def resume(self) -> None:
         """Answer frames again."""
+        self.clock.forget()
         self.descriptors.paused = False
 
     def await_guest(self) -> None:
