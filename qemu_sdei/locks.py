@@ -135,8 +135,17 @@ def listening(path: Path, backlog: int = 1) -> socket.socket:
 
 def peer_uid(connection: socket.socket) -> int:
     """User id of the process at the other end of a unix socket, as of its connect() or listen() (SO_PEERCRED)."""
-    uid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-    return uid
+    return _peer(connection)[1]
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """Process id of the same. One that was given the socket by another process has not called listen() itself."""
+    return _peer(connection)[0]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid
 
 
 def may_ask(connection: socket.socket) -> bool:

@@ -21,6 +21,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/frame-window.md": frame_window.window,
     "docs/reference/conformance.md": filled_pages.conformance,
     "docs/reference/guest-places.md": moving.places,
+    "docs/reference/kvm-registers.md": filled_pages.kvm_registers,
     "docs/reference/library.md": library.library,
     "docs/reference/migration-failures.md": moving.migration,
     "docs/reference/acpi-tables.md": acpi_tables.acpi_tables,

@@ -15,6 +15,7 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from qemu_sdei.backend.loop.hypervisor_frames import HypervisorFrames
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.lifeline import Lifeline, abandoned
 from qemu_sdei.backend.loop.server import Server
+from qemu_sdei.backend.loop.vcpu_threads import VcpuThreads
 from qemu_sdei.backend.reset.choice import loader_for
 from qemu_sdei.backend.reset.el2_loader import El2Loader
 from qemu_sdei.boot.area import AcpiArea, Announced
@@ -108,6 +110,7 @@ def serve(options: argparse.Namespace) -> int:
         ram=usable,
         at_reset=el2.at_reset() if el2 is not None else (),
         smc=RefusedSmc(config.smc) if config.smc != "served" else None,
+        stolen_time=window.base + layout.PV_TIME_OFFSET,
         hypervisor=config.hypervisor,
         selection=config.selection,
         smccc_filter=config.smccc_filter,
@@ -125,6 +128,7 @@ def serve(options: argparse.Namespace) -> int:
     goes_on = ring.serial > 0
     frames = HypervisorFrames(window, serves_smc=config.smc == "served") if config.hypervisor else None
     server = Server(window, doorbell, firmware, journal, ring, hypervisor=frames)
+    server.stolen.threads = VcpuThreads(lambda: _qemu(directory, doorbell))
     _place_errors(server, config, profile, goes_on=goes_on)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
@@ -250,6 +254,15 @@ def _connect(directory: Path, options: argparse.Namespace) -> Doorbell:
         if abandoned(directory):
             rundir.remove_if_dead(directory)
         raise
+
+
+def _qemu(directory: Path, doorbell: Doorbell) -> Iterator[int]:
+    """Processes that may be the guest's QEMU."""
+    yield doorbell.server()
+    found = locks.holder(directory / rundir.QEMU_LOCK)
+    if found is not None:
+        os.close(found[1])
+        yield found[0]
 
 
 def _alone(directory: Path) -> int:

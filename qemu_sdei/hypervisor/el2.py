@@ -36,4 +36,5 @@ class El2:
         found = {vectors.address(self.window_base): vectors.image()}
         if self.stage2:
             found[stage2.root(self.window_base)] = stage2.tables(self.ram_base, self.window_base)
+            found[stage2.pages(self.window_base)] = stage2.page_table(self.window_base)
         return found

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from qemu_sdei.errors import GuestTimeoutError
+from qemu_sdei.locks import peer_pid
 
 _RETRY_S = 0.005
 
@@ -47,6 +48,10 @@ class Doorbell:
     def fileno(self) -> int:
         """For `select`: readable when the guest rang or QEMU went away."""
         return self._socket.fileno()
+
+    def server(self) -> int:
+        """Process id of QEMU, if it made its socket itself; else of who did."""
+        return peer_pid(self._socket)
 
     def ring(self) -> None:
         """Interrupt the guest. Raises nothing: a dead QEMU is noticed by `drain`."""

@@ -62,7 +62,14 @@ host writes it, and no monitor looks at it. Of other guests it is 0.
 """
 SCRATCH_OFFSET: Final = 0x12_0000
 """Neither side gives it a meaning: buffers for micro-operations (fw_cfg DMA)."""
-SCRATCH_SIZE: Final = 0xA_0000
+SCRATCH_SIZE: Final = 0x9_8000
+PV_TIME_OFFSET: Final = 0x1B_8000
+PV_TIME_STRIDE: Final = 0x40
+PV_TIME_SIZE: Final = MAX_CPUS * PV_TIME_STRIDE
+"""Host: a record of stolen time for each CPU (DEN0057 3.2.2), which the guest maps. The one part of the window that
+the guest is told of; stage 2 lets it read there, and nothing else. 0 where the guest has not asked for it. It has no
+version of its own: no monitor looks at it.
+"""
 READY_OFFSET: Final = 0x1C_0000
 READY_SIZE: Final = 0x200
 """For each CPU a table of answers that are ready before they are asked for. Host: its first word, VALID, is 0 while
@@ -284,6 +291,11 @@ def counter_of(frame: memoryview, version: int) -> int | None:
 def ready_offset(cpu: int) -> int:
     """Offset of CPU `cpu`'s table of ready answers from the start of the window, in bytes."""
     return READY_OFFSET + cpu * READY_SIZE
+
+
+def pv_time_offset(cpu: int) -> int:
+    """Offset of CPU `cpu`'s record of stolen time from the start of the window, in bytes."""
+    return PV_TIME_OFFSET + cpu * PV_TIME_STRIDE
 
 
 def frame_offset(cpu: int) -> int:

@@ -22,6 +22,7 @@ class Window:
         kick: u64[nr_cpus], written here.
         frames: one view of 128 words for each CPU.
         contexts: PC, PSTATE, X0..X17 of each frame (20 words).
+        pv_time: the record of stolen time of each CPU, two words: 0 (revision and attributes), and nanoseconds.
         kept: bytes for the state document of a snapshot, format "B".
         save: what the monitor is asked to save at each entry, from the next `announce` on.
     """
@@ -49,6 +50,7 @@ class Window:
         self.frames = [_sub(words, layout.frame_offset(cpu), layout.FRAME_WORDS) for cpu in range(nr_cpus)]
         self.contexts = [frame[layout.CONTEXT] for frame in self.frames]
         self.kept = self.ram[start + layout.KEPT_OFFSET : start + layout.KEPT_OFFSET + layout.KEPT_SIZE]
+        self.pv_time = [_sub(words, layout.pv_time_offset(cpu), 2) for cpu in range(nr_cpus)]
         self.save = Save(0)
         self._words = words
 
@@ -61,7 +63,8 @@ class Window:
 
     def close(self) -> None:
         """Unmap. The views die with it."""
-        for view in (*self.contexts, *self.frames, self.kick, self.seq, self.header, self._words, self.kept, self.ram):
+        parts = (*self.contexts, *self.frames, *self.pv_time)
+        for view in (*parts, self.kick, self.seq, self.header, self._words, self.kept, self.ram):
             view.release()
         self._map.close()
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Protocol
 from qemu_sdei.services.kvm import Kvm
 from qemu_sdei.services.platform import Platform
 from qemu_sdei.services.psci import Psci
+from qemu_sdei.services.pv_time import PvTime
 from qemu_sdei.services.sdei import Sdei
 from qemu_sdei.services.trng import Trng
 from qemu_sdei.smccc.arch import ArchService
@@ -26,7 +27,7 @@ class BuiltIn(Protocol):
         """The service of the guest on `platform`; None: this guest has none."""
 
 
-SERVICES: Final[tuple[type[BuiltIn], ...]] = (ArchService, Psci, Sdei, Trng, Kvm)
+SERVICES: Final[tuple[type[BuiltIn], ...]] = (ArchService, Psci, Sdei, Trng, PvTime, Kvm)
 """A new one comes last: state documents list services in this order."""
 
 

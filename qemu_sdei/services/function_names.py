@@ -31,10 +31,8 @@ NAMES: Final = {
     0x8000_3FFF: "SMCCC_ARCH_WORKAROUND_3",
     0x8000_7FFF: "SMCCC_ARCH_WORKAROUND_2",
     0x8000_8000: "SMCCC_ARCH_WORKAROUND_1",
-    # What a stock Linux looks for elsewhere: FF-A (DEN0077), PV time (DEN0057), OP-TEE.
+    # What a stock Linux looks for elsewhere: FF-A (DEN0077), OP-TEE.
     0x8400_0063: "FFA_VERSION",
-    0xC500_0020: "PV_TIME_FEATURES",
-    0xC500_0021: "PV_TIME_ST",
     0xBF00_FF01: "TRUSTED_OS_CALL_UID",
     **{function: name for service in SERVICES for function, name in service.names.items()},
 }

@@ -67,6 +67,8 @@ class Platform:
     """Whether the guest finds SDEI."""
     entropy: Callable[[int], bytes] = os.urandom
     """Gives as many random bytes as it is asked for."""
+    stolen_time: int | None = None
+    """Physical address of the first CPU's record of stolen time; None: there is no memory for them."""
     hypervisor: bool = False
     """The guest runs as under a hypervisor, and calls by HVC."""
     id_registers: Callable[[], Mapping[str, int]] = dict

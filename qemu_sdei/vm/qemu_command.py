@@ -76,6 +76,9 @@ def machine_arguments(
         + (",virtualization=on" if virtualization else "")
         # memory-backend: RAM is the object below, which the backend maps as well.
         + ",memory-backend=ram",
+        # debug-threads=on: the backend finds the vCPUs' threads by their names, and how long the host lets them wait.
+        "-name",
+        "debug-threads=on",
         "-cpu",
         cpu,
         "-smp",

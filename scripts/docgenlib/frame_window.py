@@ -46,6 +46,12 @@ def window() -> str:
         (layout.EL2_OFFSET, layout.EL2_SIZE, "what is at EL2 below a guest of `--hypervisor`; else 0", "host"),
         (layout.SCRATCH_OFFSET, layout.SCRATCH_SIZE, "scratch: buffers for micro-operations", "both"),
         (
+            layout.PV_TIME_OFFSET,
+            layout.PV_TIME_SIZE,
+            f"stolen time, a record of {layout.PV_TIME_STRIDE:#x} bytes a CPU: what PV_TIME_ST tells the guest of",
+            "host",
+        ),
+        (
             layout.READY_OFFSET,
             layout.MAX_CPUS * layout.READY_SIZE,
             f"answers that are ready, {layout.READY_SIZE:#x} bytes a CPU. The first word, VALID, is 0 while nothing "

@@ -85,6 +85,7 @@ class Firmware:
         at_reset: Sequence[MicroOp] = (),
         smc: RefusedSmc | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        stolen_time: int | None = None,
         hypervisor: bool = False,
         selection: Sequence[str] = (),
         smccc_filter: Sequence[str] = (),
@@ -92,8 +93,8 @@ class Firmware:
         """`sdei`: False for firmware without it: the function ids are NOT_SUPPORTED, and there are no events.
         `ram`: physical addresses of the guest's RAM, where it can run with its MMU off; None: anywhere.
         `at_reset`, `smc`: see `MachineFacts`.
-        `entropy`: gives as many random bytes as it is asked for. `hypervisor`, `selection`, `smccc_filter`: see
-        `GuestConfig`.
+        `entropy`: gives as many random bytes as it is asked for. `stolen_time`: see `Platform`. `hypervisor`,
+        `selection`, `smccc_filter`: see `GuestConfig`.
 
         Raises:
             UsageError: two services want the same functions, or there is no such service to be selected.
@@ -122,6 +123,7 @@ class Firmware:
             ram,
             sdei,
             entropy,
+            stolen_time,
             hypervisor,
             lambda: self.machine.id_registers,
             self._cross_time,
@@ -346,6 +348,9 @@ class Firmware:
             self.notices.restore(state.get("notices", []))
             self.misbehaviour.restore(state.get("misbehaviour"))
             for service in self._kept:
-                service.restore(state["services"][service.title])
+                if service.since_state_2 and service.title not in state["services"]:
+                    service.reset()
+                else:
+                    service.restore(state["services"][service.title])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ProtocolError(f"state document: {error!r}") from None

@@ -32,6 +32,7 @@ def last_state(directory: Path) -> dict[str, Any]:
         sdei=config.sdei,
         smc=RefusedSmc(config.smc) if config.smc != "served" else None,
         ram=range(config.ram_base, layout.window_base(config.ram_base, config.ram_size)),
+        stolen_time=layout.window_base(config.ram_base, config.ram_size) + layout.PV_TIME_OFFSET,
         hypervisor=config.hypervisor,
         selection=config.selection,
         smccc_filter=config.smccc_filter,

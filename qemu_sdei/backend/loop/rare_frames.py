@@ -77,7 +77,7 @@ class RareFrames:
         if kind == Kind.RESET and pe == 0:
             self._kicks.forget()
             self._looks.forget()
-            self._on_reset()  # its counter may be another one now
+            self._on_reset()
         if not boots:
             if kind == Kind.OPS:
                 self._journal.append_ops(pe, s, self._heads[pe], frame[layout.OPS])

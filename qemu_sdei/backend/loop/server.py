@@ -32,6 +32,7 @@ from qemu_sdei.backend.loop.pending_injections import PendingInjections
 from qemu_sdei.backend.loop.poll_loop import PollLoop
 from qemu_sdei.backend.loop.rare_frames import RareFrames
 from qemu_sdei.backend.loop.served_guest import ServedGuest
+from qemu_sdei.backend.loop.stolen_time import StolenTime
 from qemu_sdei.errors import BusyError, ProtocolError, SdeiError
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
@@ -41,6 +42,7 @@ from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import ANY_PE
 from qemu_sdei.services.function_names import UNKNOWN
+from qemu_sdei.services.pv_time import PvTime
 from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.trace.ring import STEP, Ring
 from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY
@@ -67,6 +69,7 @@ class Server:
         host_errors: pages of its RAM that go bad at the host.
         notifier: aborts and interrupts, for whoever makes them.
         clock: how the guest's counter lies on the host's time.
+        stolen: how long the host kept its vCPUs waiting.
     """
 
     def __init__(
@@ -99,6 +102,12 @@ class Server:
         self._checks = FrameChecks(guest, self.log)
         self._counted = CountedCalls(ring)
         self.clock = CounterClock()
+        self.stolen = StolenTime(
+            window,
+            next((service for service in firmware.registry if isinstance(service, PvTime)), None),
+            ring.clock,
+            lambda: self.descriptors.paused or firmware.boot.booting,
+        )
         self.recorder: Recorder | None = None
         self._answer: AnswerFrame = self.frame
         self._answer_hooked: AnswerFrame = self.hooks.frame
@@ -133,7 +142,7 @@ class Server:
         self._full = False
         """The journal is full."""
         self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
-        self._rare = RareFrames(guest, self.log, self._checks, self.kicks, self.looks, self._look_at_monitor)
+        self._rare = RareFrames(guest, self.log, self._checks, self.kicks, self.looks, self._machine_resets)
         self._polling = PollLoop(
             guest,
             self.descriptors,
@@ -174,6 +183,10 @@ class Server:
         self._sparse = False
         self._stamped_to = self._ring.tag + STAMP_EVERY * STEP
 
+    def _machine_resets(self) -> None:
+        self._look_at_monitor()  # its counter may be another one now
+        self.stolen.reset()
+
     def _waits(self, event: int, pe: int) -> None:
         """An event became pending that no PE takes now. `pe`: of a private event, else ANY_PE."""
         where = None if pe == ANY_PE else pe
@@ -191,7 +204,7 @@ class Server:
 
     def _tick(self) -> int:
         """Go on with what waits for time to pass. Returns after how many milliseconds this is to be called again."""
-        return min(self.notifier.tick(), self.host_errors.tick())
+        return min(self.notifier.tick(), self.host_errors.tick(), self.stolen.tick())
 
     # ---- paused ------------------------------------------------------------------------------------------------------
 
@@ -244,6 +257,7 @@ class Server:
         self.late.forget()
         self._tell_profile()
         self._look_at_monitor()
+        self.stolen.take_over()
         for pe, s in enumerate(answered):
             self._seen[pe] = s
         self.kicks.forget()
@@ -431,6 +445,7 @@ class Server:
         if found:
             self.kicks.repeat()
             self.errors.take_up()
+            self.stolen.take_up()
         self.host_errors.take_up()
         return found
 
