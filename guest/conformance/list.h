@@ -122,5 +122,5 @@ ELSEWHERE(92, "KVM's SDEI pseudo registers", "KVM7", "KVM's interface, not a gue
 ELSEWHERE(93, "KVM's CONTEXT register layout", "KVM7", "KVM's interface, not a guest's: unit test: tests/backend/test_kvm_regs.py")
 ELSEWHERE(94, "KVM's service bitmaps", "KVM, KVM7", "KVM's interface, not a guest's; what they switch off is NOT_SUPPORTED: unit test: tests/backend/test_no_sdei.py")
 ELSEWHERE(95, "TRNG", "KVM", "another service: unit test: tests/services/test_trng.py, tests/backend/test_selection.py")
-ELSEWHERE(96, "PV_TIME", "KVM, LNX", "another service, not offered: NOT_SUPPORTED: unit test: tests/backend/test_no_sdei.py")
-ELSEWHERE(97, "KVM's vendor services", "KVM", "another service, not offered: NOT_SUPPORTED: unit test: tests/backend/test_no_sdei.py")
+ELSEWHERE(96, "PV_TIME", "KVM, LNX", "another service: unit test: tests/services/test_pv_time.py; Linux guest test: tests/guest/test_kvm_services.py")
+ELSEWHERE(97, "KVM's vendor services", "KVM", "another service: unit test: tests/services/test_kvm.py; Linux guest test: tests/guest/test_kvm_services.py")

@@ -31,7 +31,9 @@ class Feature(NamedTuple):
     word: str
     """As users write it."""
     functions: frozenset[int]
-    """Function ids that go with it, in both widths."""
+    """Function ids that go with it."""
+    about: str
+    """What it is, for the reference."""
 
 
 class Register(NamedTuple):
@@ -62,12 +64,21 @@ REGISTERS: Final = (
         0,
         "std",
         (
-            Feature(0, "trng", _functions(Owner.STANDARD, 0x50, 0x5F)),
-            Feature(1, "sdei", _functions(Owner.STANDARD, 0x20, 0x3F)),
+            Feature(0, "trng", _functions(Owner.STANDARD, 0x50, 0x5F), "[random numbers](trng.md)"),
+            Feature(
+                1,
+                "sdei",
+                _functions(Owner.STANDARD, 0x20, 0x3F),
+                "[SDEI](sdei.md); the bit is that of KVM's SDEI series v7, upstream ends at bit 0",
+            ),
         ),
         features_as_ever=1 << 1,
     ),
-    Register(1, "std-hyp", (Feature(0, "pv_time", _functions(Owner.STANDARD_HYP, 0x20, 0x21)),)),
+    Register(
+        1,
+        "std-hyp",
+        (Feature(0, "pv_time", _functions(Owner.STANDARD_HYP, 0x20, 0x21), "[stolen time](pv-time.md)"),),
+    ),
     Register(
         2,
         "vendor-hyp",
@@ -76,16 +87,29 @@ REGISTERS: Final = (
                 0,
                 "func_feat",
                 frozenset((function_id(Owner.VENDOR_HYP, 0, 32), function_id(Owner.VENDOR_HYP, 0xFF01, 32))),
+                "[that this is KVM](kvm-services.md), and what there is of it",
             ),
-            Feature(1, "ptp", frozenset((function_id(Owner.VENDOR_HYP, 1, 32),))),
+            Feature(
+                1, "ptp", frozenset((function_id(Owner.VENDOR_HYP, 1, 32),)), "[cross timestamps](kvm-services.md)"
+            ),
         ),
     ),
     Register(
         3,
         "vendor-hyp-2",
         (
-            Feature(0, "discover_impl_ver", frozenset((function_id(Owner.VENDOR_HYP, 0x40, 64),))),
-            Feature(1, "discover_impl_cpus", frozenset((function_id(Owner.VENDOR_HYP, 0x41, 64),))),
+            Feature(
+                0,
+                "discover_impl_ver",
+                frozenset((function_id(Owner.VENDOR_HYP, 0x40, 64),)),
+                "[how many CPU implementations](kvm-services.md) the guest can meet",
+            ),
+            Feature(
+                1,
+                "discover_impl_cpus",
+                frozenset((function_id(Owner.VENDOR_HYP, 0x41, 64),)),
+                "which they are",
+            ),
         ),
         starts_empty=True,
     ),

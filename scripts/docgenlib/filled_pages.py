@@ -20,8 +20,13 @@ from qemu_sdei.crash import endings as crash_endings
 from qemu_sdei.crash import table as crash_table
 from qemu_sdei.profiles import profile_tables
 from qemu_sdei.ras import reference
+from qemu_sdei.services.function_names import NAMES
+from qemu_sdei.smccc import selection
 from qemu_sdei.trace import record_schema
 from scripts.docgenlib.page import ROOT, note
+
+_FEW = 6
+"""Functions up to which all are named."""
 
 
 def conformance() -> str:
@@ -121,3 +126,21 @@ def crash_matrix() -> str:
         text = text.replace(mark, words)
     head = note("docs/reference/crash-matrix.json (a run's `--json`) and docs/reference/crash-matrix.in")
     return f"# Crash matrix\n\n{head}\n\n{text}"
+
+
+def kvm_registers() -> str:
+    """KVM's pseudo registers: which services a guest finds from the tables, the rest from the `.in`."""
+    registers = ["| register | id | words | at the beginning |", "|---|---|---|---|"]
+    features = ["| register | bit | word | functions | what it is |", "|---|---|---|---|---|"]
+    for register in selection.REGISTERS:
+        words = ", ".join(f"{feature.bit} `{feature.word}`" for feature in register.features)
+        empty = "0" if register.starts_empty else "all there are"
+        registers.append(f"| `{register.name}` (`{register.word}`) | `{register.id:#x}` | {words} | {empty} |")
+        for feature in register.features:
+            named = [f"{NAMES[f]} `{f:#x}`" for f in sorted(feature.functions) if f in NAMES]
+            which = ", ".join(named) if len(named) <= _FEW else f"{named[0]} to {named[-1]}"
+            features.append(f"| `{register.name}` | {feature.bit} | `{feature.word}` | {which} | {feature.about} |")
+    text = (ROOT / "docs/reference/kvm-registers.in").read_text()
+    text = text.replace("@REGISTERS@", "\n".join(registers)).replace("@FEATURES@", "\n".join(features))
+    head = note("qemu_sdei/smccc/selection.py, qemu_sdei/services and docs/reference/kvm-registers.in")
+    return f"# KVM's pseudo registers\n\n{head}\n\n{text}"

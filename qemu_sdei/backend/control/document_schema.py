@@ -179,7 +179,7 @@ _FIRMWARE: Final = {
                 about="aborts and interrupts that wait for a CPU to make them",
             ),
             "services": {
-                "description": "state of users' services by name: theirs, and any JSON value",
+                "description": "state of services by name: theirs, and any JSON value",
                 "type": "object",
             },
             "misbehaviour": ref("misbehaviour"),
