@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Any
 
+from qemu_sdei import rundir as files
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
+from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.migration.destination_remote import RemoteDestination, RemoteResult
 from qemu_sdei.migration.failure_points import UndecidedError
@@ -17,6 +20,7 @@ from qemu_sdei.migration.retry import try_again
 from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.sequence import Sequence
 from qemu_sdei.migration.source import execute
+from qemu_sdei.smccc.selection import REGISTERS
 from qemu_sdei.vm import machine_type
 from qemu_sdei.vm.place import State
 from qemu_sdei.vm.supervisor import Supervisor
@@ -46,8 +50,9 @@ class RemoteMigration:
                 "type": await machine_type.running(source),
                 "version": ".".join(str(version[part]) for part in ("major", "minor", "micro")),
             }
+            selection = await asyncio.to_thread(_selection, source.path)
             offer = await asyncio.to_thread(
-                make_offer, record.options, here.plan, here.config, source.path, record.nonce, machine
+                make_offer, record.options, here.plan, here.config, source.path, record.nonce, machine, selection
             )
             result = await try_again(
                 lambda _early: self._depart(
@@ -110,6 +115,13 @@ class RemoteMigration:
         source.departed(where)
         with contextlib.suppress(SdeiError):
             await execute(source, "quit")
+
+
+def _selection(directory: Path) -> dict[str, int]:
+    """Which services the guest finds, as its backend says: value by word of the bitmap registers. Raises `SdeiError`."""
+    with ControlClient(directory / files.CONTROL, identity=files.identity(directory)) as client:
+        found = client.registers(0)
+    return {register.word: found[register.id][0] for register in REGISTERS if register.id in found}
 
 
 def request(data: dict[str, Any]) -> tuple[Address, MigrationOptions]:

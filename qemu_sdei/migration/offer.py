@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,9 +38,16 @@ class Offer:
 
 
 def make_offer(
-    options: GuestOptions, plan: Plan, config: GuestConfig, directory: Path, nonce: str, machine: dict[str, str]
+    options: GuestOptions,
+    plan: Plan,
+    config: GuestConfig,
+    directory: Path,
+    nonce: str,
+    machine: dict[str, str],
+    selection: Mapping[str, int] | None = None,
 ) -> Offer:
-    """Describe the guest of the run directory `directory`; `machine` is QEMU's `type` and `version`.
+    """Describe the guest of the run directory `directory`; `machine` is QEMU's `type` and `version`, `selection` says
+    which services it finds: value by word of the bitmap registers.
 
     Raises:
         UsageError: a file that it was started with cannot be read any more, or it has a disk for a vmcore here.
@@ -72,6 +80,7 @@ def make_offer(
         "shell": nonce if plan.own_initramfs else None,
         "config": json.loads(config.to_json()),
         "files": {role: describe(path) for role, path in found.items()},
+        **({} if selection is None else {"selection": dict(selection)}),
     }
     return Offer(facts, found)
 

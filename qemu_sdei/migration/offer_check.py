@@ -22,6 +22,7 @@ from qemu_sdei.backend.control import state_document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.host import memory
+from qemu_sdei.migration import offered_services
 from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, PROFILE, SERVICE, describe
 from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_link import clean
@@ -36,6 +37,8 @@ _KEYS: Final = {
     *("cmd", "name", "written_by", "document", "qemu", "machine", "options"),
     *("kernel", "flat", "append", "reboot", "shell", "config", "files"),
 }
+_SELECTION: Final = "selection"
+"""A source that is older does not say which services its guest finds."""
 _LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
 _SAME: Final = ("name", "ram_path", "events", "firmware", "services", "trace")
 """Fields of guest.json that differ between two hosts."""
@@ -96,7 +99,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
     Raises:
         SdeiError: the guest cannot be had here; the message says why.
     """
-    if offer.keys() != _KEYS:
+    if offer.keys() - {_SELECTION} != _KEYS:
         raise ProtocolError("the offer is not of the form that is known here: is the source a newer program?")
     version = offer["document"]
     if type(version) is not int or not 1 <= version <= state_document.VERSION:
@@ -113,6 +116,7 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
     if nonce is not None and (not isinstance(nonce, str) or re.fullmatch("[0-9a-f]{1,64}", nonce) is None):
         raise ProtocolError("the offer is not of the form that is known here")
     theirs = GuestConfig.from_data(offer["config"])
+    offered_services.check(offer.get(_SELECTION, {}), theirs)
     options = replace(options, memory=theirs.ram_size, pad_memory=False, start_timeout=own.start_timeout)
     options = replace(options, kernel=words["kernel"])
     allowed.check(options)

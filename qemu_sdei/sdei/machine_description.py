@@ -19,9 +19,11 @@ from qemu_sdei.sdei.constants import (
     W_MASK,
 )
 from qemu_sdei.sdei.events import EventDescription, EventType, Priority
+from qemu_sdei.smccc import selection
 
 MAX_FILE_SIZE: Final = 1 << 20
 MAX_NAME: Final = 64
+_MAX_WORDS: Final = 200
 
 _TYPES: Final = {"private": EventType.PRIVATE, "shared": EventType.SHARED}
 SIGNALS: Final = {"pend": False, "invalid": True}
@@ -54,6 +56,9 @@ class MachineDescription:
     sources: tuple[Source, ...] = ()
     """The error sources of the HEST: those that are described, then one for each event that is for `ghes` and named by
     none of them. All have an id.
+    """
+    selection: tuple[str, ...] = ()
+    """Which built-in services the guest finds, as `smccc.selection.parse` takes it; all there are of what is not named.
     """
     agdi_interrupt: int | None = None
     """INTID of the SPI by which AGDI asks for a diagnostic dump; None: only an event does, if one is for `agdi`."""
@@ -189,7 +194,7 @@ def _parse(data: bytes, source: str) -> MachineDescription:
 
 
 def _profile(document: dict[str, Any]) -> MachineDescription:
-    _keys(document, ("sdei", "slots", "agdi", "event", "source"), "top level")
+    _keys(document, ("sdei", "slots", "services", "agdi", "event", "source"), "top level")
     agdi = _table(document, "agdi")
     _keys(agdi, ("interrupt",), "[agdi]")
     sdei = _table(document, "sdei")
@@ -204,8 +209,20 @@ def _profile(document: dict[str, Any]) -> MachineDescription:
         vendor=_int(sdei.get("vendor", 0x4B564D), "[sdei] vendor"),
         slots=(_int(slots.get("private", 4), "[slots] private"), _int(slots.get("shared", 8), "[slots] shared")),
         strict_signal=_choice(sdei.get("signal", "pend"), SIGNALS, "[sdei] signal"),
+        selection=_selection(_table(document, "services")),
         agdi_interrupt=_int(agdi["interrupt"], "[agdi] interrupt") if "interrupt" in agdi else None,
     )
+
+
+def _selection(table: dict[str, Any]) -> tuple[str, ...]:
+    for register, features in table.items():
+        if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+            raise UsageError(f'[services] {register[:MAX_NAME]}: must be a list of words, such as ["trng"]')
+    words = tuple(f"{register}={','.join(features)}" for register, features in table.items())
+    if any(len(text) > _MAX_WORDS for text in words):
+        raise UsageError("[services]: a line is too long to be right")
+    selection.parse(words, "[services]")
+    return words
 
 
 def _event(entry: dict[str, Any], index: int) -> EventDescription:

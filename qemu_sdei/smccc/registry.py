@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
-from typing import Final, TypeVar
+from collections.abc import Callable, Collection, Generator, Iterator
+from typing import Final, Literal, TypeVar
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.smccc.call_filter import Action, CallFilter
@@ -20,9 +20,16 @@ _MAX_RESULTS: Final = X17 - X0 + 1
 class Registry:
     """The services of one guest."""
 
-    def __init__(self, call_filter: CallFilter | None = None) -> None:
-        """`call_filter`: what becomes of calls before a service sees them; None: they are all handled."""
+    def __init__(
+        self,
+        call_filter: CallFilter | None = None,
+        conduit: Callable[[], Literal["smc", "hvc"]] = lambda: "smc",
+    ) -> None:
+        """`call_filter`: what becomes of calls before a service sees them; None: they are all handled. `conduit`: by
+        which instruction the call came that is being answered.
+        """
         self._filter = call_filter or CallFilter()
+        self._conduit = conduit
         self.table: Final[dict[int, Handler]] = {}
         """Handlers of built-in services by function id (`W0 & FUNCTION_MASK`): for owners who cannot wait for `lookup`.
         """
@@ -72,7 +79,7 @@ class Registry:
         self._all.update(handlers)
         self.withhold(self._withheld)
         if type(service).call is not Service.call:
-            caller = _caller(service)
+            caller = _caller(service, self._conduit)
             self._callers += [(first, last, caller) for first, last, *_ in spans]
 
     def withhold(self, functions: Collection[int]) -> None:
@@ -140,16 +147,16 @@ class Registry:
         return len(self._services)
 
 
-def _caller(service: Service) -> Handler:
+def _caller(service: Service, conduit: Callable[[], Literal["smc", "hvc"]]) -> Handler:
     """`service.call` in the form of a handler."""
 
     def handler(pe: int, regs: Regs) -> tuple[int, ...] | Running:
         function = regs[X0] & FUNCTION_MASK
         args = regs[_X1:].tolist()
         if function & SMC64:
-            call = Call(pe, function, tuple(args), 64)
+            call = Call(pe, function, tuple(args), 64, conduit())
         else:
-            call = Call(pe, function, tuple([arg & _W_MASK for arg in args]), 32)
+            call = Call(pe, function, tuple([arg & _W_MASK for arg in args]), 32, conduit())
         result = service.call(call)
         if isinstance(result, Generator):
             return _finish(service, result)

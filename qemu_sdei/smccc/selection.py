@@ -255,8 +255,9 @@ def _by_id(number: int) -> Register:
     return register
 
 
-def parse(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def parse(words: Iterable[str], source: str = "--services") -> dict[str, tuple[str, ...]]:
     """What users write, such as "std=trng,sdei" or "vendor-hyp=" (none of it): register word → words of features.
+    `source`: where it stands, for messages.
 
     Raises:
         UsageError: an unknown word, or a register twice.
@@ -267,15 +268,15 @@ def parse(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
         register = BY_WORD.get(word)
         if register is None or not equals:
             raise UsageError(
-                f"--services {text}: write REGISTER=FEATURE,...; the registers are {', '.join(BY_WORD)}, "
+                f"{source} {text}: write REGISTER=FEATURE,...; the registers are {', '.join(BY_WORD)}, "
                 "and what is not named is withheld"
             )
         if word in found:
-            raise UsageError(f"--services: {word} is there twice")
+            raise UsageError(f"{source}: {word} is there twice")
         features = tuple(part for part in rest.split(",") if part)
         known = {feature.word for feature in register.features}
         for feature in features:
             if feature not in known:
-                raise UsageError(f"--services {text}: {word} has no {feature}; it has {', '.join(sorted(known))}")
+                raise UsageError(f"{source} {text}: {word} has no {feature}; it has {', '.join(sorted(known))}")
         found[word] = features
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.smccc.ids import LAST_OWNER, NUMBER_MASK, function_id
@@ -88,6 +88,8 @@ class Call(NamedTuple):
     """x1..x17; w1..w17 for an SMC32 call."""
     width: int
     """32 or 64."""
+    conduit: Literal["smc", "hvc"] = "smc"
+    """By which instruction it came."""
 
 
 class Service:

@@ -15,11 +15,12 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
-from qemu_sdei.smccc import call_filter, selection
-from qemu_sdei.vm import capture_kernel, linux_kernel
+from qemu_sdei.smccc import call_filter
+from qemu_sdei.vm import capture_kernel, elected_services, linux_kernel
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.devices import Devices, devices
+from qemu_sdei.vm.elected_services import elected
 from qemu_sdei.vm.options import (
     BUILTIN,
     CONTINUE,
@@ -165,8 +166,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
         if path is not None:
             readable_file(path, what)
     call_filter.parse(options.smccc_filter)
-    if not options.sdei and "sdei" in selection.parse(options.selection).get("std", ()):
-        raise UsageError("--no-sdei and --services with sdei contradict each other: leave one out")
+    elected_services.check(options)
     if options.firmware is not None:
         from qemu_sdei.profiles.firmware_profile import load
 
@@ -220,6 +220,9 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
     if flat and (options.initrd is not None or options.command is not None):
         raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
+    if options.events is not None:
+        readable_file(options.events, "events file")
+    options = elected(options)
     check_tables(options, flat)
     if options.on_panic not in (END, CONTINUE):
         raise UsageError(f"on_panic {options.on_panic!r} is not understood: give {END!r} or {CONTINUE!r}")
@@ -373,6 +376,7 @@ def _placed(profile: FirmwareProfile, plan: Plan) -> FirmwareProfile:
 
 def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | None = None) -> GuestConfig:
     """The `guest.json` for `plan`. Raises `UsageError` when what is to be booted cannot be."""
+    plan = replace(plan, options=elected(plan.options))
     options = plan.options
 
     def absolute(path: str | Path | None) -> str | None:

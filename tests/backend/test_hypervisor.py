@@ -12,6 +12,7 @@ from qemu_sdei.backend.firmware.core import RefusedSmc
 from qemu_sdei.hypervisor.el2 import El2
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Op, SysReg, Word
 from qemu_sdei.sdei.constants import Function
+from qemu_sdei.smccc import Call, FunctionRange, Owner, Service
 from tests.backend.simulated import EL1H, ENTRY, RAM_BASE, SYSREGS, SimulatedGuest, records, serve
 from tests.backend.simulated_hypervisor import HypervisorGuest
 from tests.backend.test_crash import World, _Kill, scenario
@@ -98,6 +99,30 @@ def test_an_smc_is_served_or_not_supported(tmp_path: Path, refused: RefusedSmc |
     guest.smc(0, Function.VERSION)  # by HVC
     serve(server)
     assert guest.take(0)[3] == VERSION
+
+
+class Told(Service):
+    """Says by which conduit it was called."""
+
+    ranges = (FunctionRange(Owner.OEM, 0, 0),)
+
+    def call(self, call: Call) -> int:
+        return 1 if call.conduit == "hvc" else 2
+
+
+def test_a_users_service_is_told_the_conduit(tmp_path: Path) -> None:
+    guest = HypervisorGuest(1, tmp_path)
+    server = guest.server((Told(),))
+    guest.reset(0)
+    serve(server)
+    guest.take(0)
+    guest.window.frames[0][Word.PSTATE] = EL1H
+    guest.smc(0, 0xC300_0000)  # by HVC
+    serve(server)
+    assert guest.take(0)[3] == 1
+    guest.smc_itself(0, 0xC300_0000)
+    serve(server)
+    assert guest.take(0)[3] == 2
 
 
 def test_an_undefined_smc_enters_the_guests_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,26 @@ def test_kernel_is_sent(tmp_path: Path) -> None:
     assert list(take(offer, tmp_path).needed) == ["kernel"]
 
 
+ALL = {"std": 3, "std-hyp": 1, "vendor-hyp": 0, "vendor-hyp-2": 0}
+
+
+def test_services_that_a_guest_finds_must_be_here(tmp_path: Path) -> None:
+    offer = offered(tmp_path / "there")
+    take(offer, tmp_path)  # an older source says nothing of it
+    for found in (ALL, ALL | {"std": 0}, {"std": 1}, {}):
+        take(offer | {"selection": found}, tmp_path)
+    above = offered(tmp_path / "above", hypervisor=True)
+    take(above | {"selection": ALL | {"vendor-hyp": 3, "vendor-hyp-2": 3}}, tmp_path)
+    for lacks, words in (
+        ({"vendor-hyp": 2}, "vendor-hyp=ptp"),
+        ({"std": 7}, "std=0x4"),
+        ({"std-hyp": 1 << 63}, "std-hyp=0x8000000000000000"),
+        ({"x\x1b[31m": 1}, "a register=0x1"),
+    ):
+        with pytest.raises(UsageError, match=f"services that the firmware here does not have: {words};"):
+            take(offer | {"selection": ALL | lacks}, tmp_path)
+
+
 def test_services_must_be_here(tmp_path: Path) -> None:
     service = tmp_path / "service.py"
     service.write_text(SERVICE)
@@ -190,6 +210,13 @@ def change(*path: str, value: object) -> Callable[[dict[str, Any]], None]:
         change("config", "sdei", value=False),
         change("config", "virtualization", value=True),
         change("machine", value=None),
+        change("selection", value=None),
+        change("selection", value=[]),
+        change("selection", value={"std": "3"}),
+        change("selection", value={"std": True}),
+        change("selection", value={"std": -1}),
+        change("selection", value={"std": 1 << 64}),
+        change("selection", value={str(number): 0 for number in range(100)}),
         change("machine", "window_version", value=99),
         change("files", value={}),
         change("files", "kernel", value={}),

@@ -34,6 +34,13 @@ def test_default() -> None:
     assert profile.find("nonesuch") is None
 
 
+def test_services(tmp_path: Path) -> None:
+    """Those that a guest finds, as `run --services` has them."""
+    assert load(tmp_path, ZERO).selection == ()
+    found = load(tmp_path, '[services]\nstd = ["trng", "sdei"]\nvendor-hyp = []\n' + ZERO).selection
+    assert found == ("std=trng,sdei", "vendor-hyp=")
+
+
 def test_load(tmp_path: Path) -> None:
     """Everything that can be written."""
     profile = load(
@@ -101,6 +108,12 @@ def test_load(tmp_path: Path) -> None:
         ("[slots]\nshared = -1\n" + ZERO, r"slots: shared is 0\.\.64"),
         (ZERO + '[[event]]\nnumber = 0x40ff0003\nname = "mine"\n', r"event 0x40ff0003 \(mine\): .* a slot"),
         (ZERO + '[[event]]\nnumber = 7\nname = "bound-shared-0"\n', "event 0x7: the name 'bound-shared-0' is that of"),
+        ("services = 3\n" + ZERO, r"services: must be a table"),
+        ("[services]\npsci = []\n" + ZERO, r"\[services\] psci=: write REGISTER"),
+        ('[services]\nstd = ["ptp"]\n' + ZERO, "std has no ptp; it has sdei, trng"),
+        ('[services]\nstd = "trng"\n' + ZERO, r"\[services\] std: must be a list of words"),
+        ("[services]\nstd = [1]\n" + ZERO, r"\[services\] std: must be a list of words"),
+        ("[services]\nstd = [" + '"trng",' * 99 + "]\n" + ZERO, "too long"),
         ("[sdei\n", "not valid TOML: .*line 1"),
         (b"\xff\xfe", "not UTF-8"),
         ("x = " + "[" * 100_000, "not valid TOML"),

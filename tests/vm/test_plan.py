@@ -27,6 +27,16 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
     assert len(monitor_image(plan)) > 1000
 
 
+def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: Path) -> None:
+    events = tmp_path / "events.toml"
+    zero = '[[event]]\nnumber = 0\nname = "zero"\nsignalable = true\n'
+    events.write_text(f'[services]\nstd = ["trng"]\nstd-hyp = []\n{zero}')
+    described = guest_config(prepare(replace(SELFTEST, events=events)), "guest", None)
+    assert (described.selection, described.sdei) == (("std=trng", "std-hyp="), False)
+    named = guest_config(prepare(replace(SELFTEST, events=events, selection=("std=sdei",))), "guest", None)
+    assert (set(named.selection), named.sdei) == ({"std=sdei", "std-hyp="}, True)
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
@@ -45,6 +55,9 @@ def test_the_embedded_guest_needs_nothing_else() -> None:
         (GuestOptions(sdei=False, ras=True), "leave out --no-sdei, or --ras"),
         (replace(SELFTEST, events="/nonexistent"), "events file /nonexistent cannot be read: no such file"),
         (replace(SELFTEST, services=["/nonexistent"]), "service /nonexistent"),
+        (replace(SELFTEST, selection=["vendor-hyp=ptp"]), "so they need --hypervisor"),
+        (replace(SELFTEST, selection=["vendor-hyp-2=discover_impl_ver"]), "so they need --hypervisor"),
+        (replace(SELFTEST, selection=["std=sdei"], sdei=False), "--no-sdei and --services with sdei contradict"),
         (replace(SELFTEST, qemu="/nonexistent"), "does not exist"),
         (replace(SELFTEST, append="x" * 5000), "command line"),
         (replace(SELFTEST, memory_path="/nonexistent"), "--memory-path"),

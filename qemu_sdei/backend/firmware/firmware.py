@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from qemu_sdei.backend.firmware import power_down
 from qemu_sdei.backend.firmware.call_table import OUTCOME, CallTable
@@ -29,6 +29,7 @@ from qemu_sdei.backend.firmware.power_control import AnsweredPower
 from qemu_sdei.backend.firmware.power_states import PowerStates
 from qemu_sdei.backend.firmware.quirks import Quirks
 from qemu_sdei.errors import ProtocolError, UsageError
+from qemu_sdei.hypervisor.entries import EC, HVC
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, SysReg, Word, counter_of
 from qemu_sdei.monitor.ops import MicroOp, OpResult, decode, encode, write_sysreg
 from qemu_sdei.sdei.context import X0
@@ -112,7 +113,7 @@ class Firmware:
         self.observer = Observer()
         self._answer = Answer()
         core = Core(self.machine, self.dispatcher, self.ownership, self._answer, self.observer, Quirks())
-        self.registry = Registry(CallFilter(call_filter.parse(smccc_filter)))
+        self.registry = Registry(CallFilter(call_filter.parse(smccc_filter)), self._conduit)
         self.serves_sdei = sdei
         power = AnsweredPower(core)
         platform = Platform(
@@ -245,6 +246,11 @@ class Firmware:
             f"FAR {frame[Word.FAR_EL3]:#x} pc {frame[Word.PC]:#x}; the CPU is parked",
         )
         self.power.stop_broken(pe, frame)
+
+    def _conduit(self) -> Literal["smc", "hvc"]:
+        """By which instruction the call came that is being answered."""
+        frame = self._answer.frame
+        return "hvc" if frame is not None and frame[Word.ESR_EL3] >> EC == HVC else "smc"
 
     def _cross_time(self) -> CrossTime | None:
         """When the call came that is being answered; None: the monitor does not tell, or this is a replay."""
