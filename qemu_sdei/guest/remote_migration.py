@@ -118,7 +118,10 @@ class RemoteMigration:
 
 
 def _selection(directory: Path) -> dict[str, int]:
-    """Which services the guest finds, as its backend says: value by word of the bitmap registers. Raises `SdeiError`."""
+    """Which services the guest finds, as its backend says: value of each bitmap register by its word.
+
+    Raises `SdeiError`.
+    """
     with ControlClient(directory / files.CONTROL, identity=files.identity(directory)) as client:
         found = client.registers(0)
     return {register.word: found[register.id][0] for register in REGISTERS if register.id in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from qemu_sdei.errors import GuestTimeoutError, UsageError
 from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.host.kernel_drivers import load_order
+from qemu_sdei.host.unpack import extract
 from qemu_sdei.rundir import find
 from qemu_sdei.smccc.selection import BY_WORD
 from qemu_sdei.vm.options import GuestOptions
@@ -31,11 +35,46 @@ def _registers(guest: Guest, values: dict[int, list[int]] | None = None) -> dict
         return client.registers(0, values)
 
 
-def test_linux_takes_its_random_numbers_from_the_firmware(runtime: Path) -> None:
-    with _linux(runtime) as guest:
+def _driver(folder: Path, series: str) -> dict[str, Path]:
+    """The kernel's driver of /dev/hwrng for TRNG with what it needs: path in the guest → file, in order."""
+    cache = DebianCache()
+    kernel = cache.kernel(series)
+    pattern = re.compile(r"\./(?:usr/)?lib/modules/[^/]+/kernel/drivers/char/hw_random/([^/]+\.ko(?:\.xz)?)")
+    extract(cache.download(kernel.package, kernel.version), pattern, folder / "modules")
+    found = {}
+    for number, (name, data) in enumerate(load_order(folder / "modules", ("arm_smccc_trng",))):
+        path = folder / f"{name}.ko"
+        path.write_bytes(data)
+        found[f"/lib/rng/{number}-{name}.ko"] = path
+    return found
+
+
+SERIES = ["6.1", pytest.param("6.12", marks=pytest.mark.slow)]
+LOAD = "for module in /lib/rng/*; do insmod $module; done"
+BYTES = "head -c 64 /dev/hwrng | wc -c"
+CURRENT = "cat /sys/class/misc/hw_random/rng_current"
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_linux_takes_its_random_numbers_from_the_firmware(runtime: Path, tmp_path: Path, series: str) -> None:
+    with _linux(runtime, series=series, files=_driver(tmp_path, series)) as guest:
         guest.wait_shell()
         assert f"[    0.000000] {BY_FIRMWARE}" in guest.console
         assert any(record.get("function") == "TRNG_RND" for record in guest.trace(1000))
+        assert guest.run(LOAD).status == 0
+        assert guest.run(CURRENT).output == "smccc_trng\n"
+        assert guest.run(BYTES).output == "64\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_without_trng_there_is_no_hwrng(runtime: Path, tmp_path: Path, series: str) -> None:
+    with _linux(runtime, series=series, selection=("std=sdei",), files=_driver(tmp_path, series)) as guest:
+        guest.wait_shell()
+        assert f"[    0.000000] {BY_FIRMWARE}" not in guest.console
+        assert guest.run(LOAD).status == 0
+        assert guest.run(CURRENT).output == "none\n"
+        assert guest.run(BYTES).output.endswith("0\n")
 
 
 def test_registers_that_are_written_before_it_runs_are_what_it_finds(runtime: Path) -> None:
