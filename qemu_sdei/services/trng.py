@@ -75,10 +75,6 @@ class Trng(Service):
             RND64: self._rnd64,
         }
 
-    def arch_features(self, function: int) -> int | None:
-        """SMCCC_ARCH_FEATURES of its functions: those that are there."""
-        return SUCCESS if function in self.handlers() else None
-
     def _version(self, pe: int, regs: Regs) -> int:
         return VERSION_1_0
 

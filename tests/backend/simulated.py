@@ -120,6 +120,8 @@ class SimulatedGuest:
         """The guest's counter: it goes on with each frame."""
         self.ram: range | None = None
         """Where the firmware takes it to be, see `Firmware`."""
+        self.filter: tuple[str, ...] = ()
+        """Rules of the firmware's SMCCC filter."""
         self.id_registers: dict[str, int] = {}
         """What CPUs show of their ID registers at their next reset; 0 if not named."""
 
@@ -137,7 +139,14 @@ class SimulatedGuest:
         return server
 
     def _firmware(self, services: tuple[Service, ...]) -> Firmware:
-        return Firmware(self.nr_cpus, boot=self.boot(), services=services, sdei=self.sdei, ram=self.ram)
+        return Firmware(
+            self.nr_cpus,
+            boot=self.boot(),
+            services=services,
+            sdei=self.sdei,
+            ram=self.ram,
+            smccc_filter=self.filter,
+        )
 
     def _server_of(self, bell: SilentDoorbell, firmware: Firmware, ring: Ring) -> Server:
         return Server(self.window, bell, firmware, Journal(self.journal_path), ring)  # type: ignore[arg-type]

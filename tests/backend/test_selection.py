@@ -11,8 +11,10 @@ from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.errors import ProtocolError, UsageError
 from qemu_sdei.sdei.constants import Function as Sdei
+from qemu_sdei.services.psci import Function as Psci
 from qemu_sdei.services.trng import RND64, Function
-from qemu_sdei.smccc.arch import SMCCC_ARCH_FEATURES
+from qemu_sdei.smccc.arch import SMCCC_ARCH_FEATURES, SMCCC_VERSION
+from qemu_sdei.smccc.call_filter import parse
 from qemu_sdei.smccc.selection import BY_WORD, RefusedError
 from tests.backend.handed_over import machine
 from tests.backend.simulated import SimulatedBoot, SimulatedGuest, serve
@@ -44,7 +46,8 @@ def test_a_guest_finds_all_there_are(tmp_path: Path) -> None:
     guest = SimulatedGuest(1, tmp_path)
     server = _booted(guest)
     assert _ask(guest, server, Function.VERSION) == 1 << 16
-    assert _ask(guest, server, SMCCC_ARCH_FEATURES, Function.VERSION) == 0
+    # As with KVM: TRNG_VERSION itself says that it is there.
+    assert _ask(guest, server, SMCCC_ARCH_FEATURES, Function.VERSION) == NOT_SUPPORTED
     assert _ask(guest, server, RND64, 192) == 0
 
 
@@ -74,6 +77,19 @@ def test_a_selection_outlives_the_backend_and_no_other_can_be_made_then(tmp_path
     other.select_services({STD: 2})
     with pytest.raises(RefusedError, match="the guest has run already"):
         other.select_services({STD: 3})
+
+
+@pytest.mark.parametrize(
+    "rule", ["deny:0x84000000", "deny:0x84000000+0x20", "forward:0xc4000000+0x40", "deny:0x84000000+0x1000000"]
+)
+def test_any_call_but_the_architectures_own_can_be_denied(tmp_path: Path, rule: str) -> None:
+    guest = SimulatedGuest(1, tmp_path)
+    guest.filter = (rule,)
+    server = _booted(guest)
+    (denied,) = parse((rule,))
+    for function in (Psci.PSCI_VERSION, Psci.CPU_ON, Sdei.VERSION, SMCCC_VERSION):
+        found = _ask(guest, server, function, 1)
+        assert (found == NOT_SUPPORTED) is (denied.first <= function <= denied.last)
 
 
 def test_two_registers_are_written_both_or_none() -> None:

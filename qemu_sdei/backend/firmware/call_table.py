@@ -120,8 +120,9 @@ class CallTable:
         asks.)
         """
         functions = [SMCCC_VERSION, PsciFunction.PSCI_VERSION]
-        if self._machine.client_el == 1 and SdeiFunction.VERSION in self.table:
+        if self._machine.client_el == 1:
             functions.append(SdeiFunction.VERSION)
         regs = new_regs()
         regs[PSTATE] = self._machine.client_el << 2 | 1
-        return {int(f): int(self.table[f][0](0, regs)) & _M64 for f in functions}
+        # The guest may be denied any of them.
+        return {int(f): int(self.table[f][0](0, regs)) & _M64 for f in functions if f in self.table}
