@@ -120,6 +120,10 @@ class SimulatedGuest:
         """The guest's counter: it goes on with each frame."""
         self.ram: range | None = None
         """Where the firmware takes it to be, see `Firmware`."""
+        self.hypervisor = False
+        """The firmware has KVM's own calls, by whichever conduit they come."""
+        self.stolen_time = False
+        """It has PV time."""
         self.filter: tuple[str, ...] = ()
         """Rules of the firmware's SMCCC filter."""
         self.id_registers: dict[str, int] = {}
@@ -138,9 +142,15 @@ class SimulatedGuest:
         server.begin()
         return server
 
+    def firmware(self) -> Firmware:
+        """What decides for it, from the beginning."""
+        return self._firmware(())
+
     def _firmware(self, services: tuple[Service, ...]) -> Firmware:
         return Firmware(
             self.nr_cpus,
+            hypervisor=self.hypervisor,
+            stolen_time=self.window.base + layout.PV_TIME_OFFSET if self.stolen_time else None,
             boot=self.boot(),
             services=services,
             sdei=self.sdei,

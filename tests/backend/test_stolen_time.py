@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.backend.control import state_document
-from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop.server import Server
 from qemu_sdei.backend.loop.stolen_time import FOREVER_MS, OFTEN_MS, SELDOM_MS
 from qemu_sdei.backend.loop.vcpu_threads import VcpuThreads
 from qemu_sdei.monitor import layout
 from qemu_sdei.services.pv_time import STRIDE, Function
-from qemu_sdei.smccc.service import Service
 from tests.backend.handed_over import machine
 from tests.backend.simulated import SimulatedGuest, serve
 
@@ -27,10 +25,8 @@ class Guest(SimulatedGuest):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(CPUS, directory)
+        self.stolen_time = True
         self.delays = {0: 5_000 * MS, 1: 9_000 * MS}
-
-    def _firmware(self, services: tuple[Service, ...]) -> Firmware:
-        return Firmware(CPUS, boot=self.boot(), stolen_time=self.window.base + layout.PV_TIME_OFFSET)
 
     def waited(self) -> dict[int, int]:
         return dict(self.delays)

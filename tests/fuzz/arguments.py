@@ -6,14 +6,21 @@ import random
 from typing import Final
 
 from qemu_sdei.backend.firmware.core import affinity
+from qemu_sdei.monitor import layout
 from qemu_sdei.sdei.constants import PRIVATE_SLOTS, SHARED_SLOTS
 from qemu_sdei.sdei.constants import Function as Sdei
+from qemu_sdei.services.kvm import UUID as KVM
+from qemu_sdei.services.kvm import Function as Kvm
 from qemu_sdei.services.psci import Function as Psci
+from qemu_sdei.services.pv_time import STRIDE
+from qemu_sdei.services.pv_time import Function as PvTime
 from qemu_sdei.services.trng import RND64, UUID
 from qemu_sdei.services.trng import Function as Trng
+from tests.backend.simulated import RAM_BASE, RAM_SIZE
 
 M64: Final = (1 << 64) - 1
 CPUS: Final = 4
+RECORDS: Final = layout.window_base(RAM_BASE, RAM_SIZE) + layout.PV_TIME_OFFSET
 SMC64: Final = 1 << 30
 EVENTS: Final = (0, 0x100, 0x101, 0x102, 0x103, 0x200, 0x201, 0x202, 0x324)
 SLOTS: Final = tuple(PRIVATE_SLOTS + n for n in range(4)) + tuple(SHARED_SLOTS + n for n in range(8))
@@ -58,6 +65,10 @@ ALLOWED: Final[dict[int, frozenset[int]]] = {
     Trng.GET_UUID: _u64(int.from_bytes(UUID.bytes[:4], "little")),
     Trng.RND: _u64(0, -2),
     RND64: _u64(0, -2),
+    PvTime.FEATURES: _u64(0, -1),
+    PvTime.ST: _u64(*(RECORDS + STRIDE * pe for pe in range(CPUS))),
+    Kvm.CALL_UID: _u64(int.from_bytes(KVM.bytes[:4], "little")),
+    Kvm.FEATURES: _u64(3),
 }
 """Results of an ordinary return, by function id. EVENT_CONTEXT's is checked against the context itself."""
 for _both in (Psci.CPU_SUSPEND, Psci.CPU_ON, Psci.AFFINITY_INFO, Psci.SYSTEM_SUSPEND, Psci.SYSTEM_RESET2):
@@ -81,7 +92,7 @@ _WEIGHTS: Final = {
     Psci.CPU_ON: 6,
     Psci.CPU_ON | SMC64: 6,
 }
-MORE_RESULTS: Final = frozenset((Trng.GET_UUID, Trng.RND, RND64))
+MORE_RESULTS: Final = frozenset((Trng.GET_UUID, Trng.RND, RND64, Kvm.CALL_UID, Kvm.FEATURES, Kvm.PTP))
 """Functions that answer in x1 to x3, too."""
 _NEVER: Final = frozenset((Psci.SYSTEM_OFF, Psci.SYSTEM_RESET, Psci.SYSTEM_RESET2, Psci.SYSTEM_RESET2 | SMC64))
 """Not in every table: a machine that is reset all the time gets nowhere."""
@@ -90,7 +101,15 @@ _NEVER: Final = frozenset((Psci.SYSTEM_OFF, Psci.SYSTEM_RESET, Psci.SYSTEM_RESET
 def functions(rng: random.Random) -> list[int]:
     """256 values of x0."""
     chosen = [int(f) for f in (*Sdei, *ALLOWED) for _ in range(_WEIGHTS.get(f, 2))]
-    chosen += [int(Psci.CPU_OFF), 0x8000_0000, 0x8000_0001, 0x8000_0002, 0x8000_3FFF]
+    chosen += [
+        int(Kvm.PTP),
+        int(Kvm.DISCOVER_IMPL_VER),
+        int(Psci.CPU_OFF),
+        0x8000_0000,
+        0x8000_0001,
+        0x8000_0002,
+        0x8000_3FFF,
+    ]
     if rng.random() < 0.9:
         chosen = [f for f in chosen if f not in _NEVER]
     else:
@@ -133,6 +152,7 @@ _FIRST: Final = {
     Trng.FEATURES: (*Trng, RND64),
     Trng.RND: (1, 32, 96, 97),
     RND64: (1, 64, 192, 193),
+    PvTime.FEATURES: (*PvTime, RND64),
 }
 """What makes sense as x1; for others it is an event."""
 _SECOND: Final = {

@@ -18,7 +18,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.monitor.layout import AnswerFlag, Kind, Word
 from qemu_sdei.sdei.constants import CODE_NAMES
@@ -26,7 +25,7 @@ from qemu_sdei.sdei.constants import Function as Sdei
 from qemu_sdei.sdei.transitions import STATES, STEP, Action
 from qemu_sdei.services.psci import Power
 from qemu_sdei.smccc.ids import FUNCTION_MASK
-from tests.backend.simulated import SimulatedBoot, SimulatedGuest
+from tests.backend.simulated import SimulatedGuest
 from tests.fuzz.arguments import ALLOWED, CPUS, EL1H, EVENTS, M64, MORE_RESULTS, SLOTS, calls, modes, pools
 from tests.fuzz.gic import ForgivingGic
 from tests.fuzz.invariants import any_armed, check_attention, scan
@@ -36,6 +35,7 @@ _RESTART_EVERY = 20_011
 _POOLS_EVERY = 5_000
 _SCAN_EVERY = 64
 _COMPLETE, _RESUME, _CONTEXT = Sdei.EVENT_COMPLETE, Sdei.EVENT_COMPLETE_AND_RESUME, Sdei.EVENT_CONTEXT
+COUNTER_HZ = 62_500_000
 _NO_CALL, _ANY_REGISTERS = -1, -2
 _HOSTILE_KINDS = (0, 6, 7, 9, 1 << 32, M64)
 
@@ -59,6 +59,8 @@ class Fuzzer:
         self.coverage: Counter[tuple[Any, Any]] = Counter()
         self._rng = random.Random(seed)
         self._guest = SimulatedGuest(CPUS, directory)
+        self._guest.hypervisor = self._guest.stolen_time = True
+        self._guest.id_registers = {"CNTFRQ_EL0": COUNTER_HZ}
         window = self._guest.window
         self._seq, self._frames, self._contexts = window.seq, window.frames, window.contexts
         self._raw = [context.cast("B") for context in window.contexts]
@@ -359,7 +361,7 @@ class Fuzzer:
 
     def _snapshot(self) -> None:
         state = self._firmware.snapshot()
-        other = Firmware(CPUS, boot=SimulatedBoot())
+        other = self._guest.firmware()
         other.restore(json.loads(json.dumps(state)))
         assert other.snapshot() == state, "snapshot, restore, snapshot"
         self.coverage["snapshot", 0] += 1
