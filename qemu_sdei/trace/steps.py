@@ -26,7 +26,10 @@ _MAX_RUN: Final = 10_000
 
 _ADDRESSES: Final = frozenset(("entry", "address", "argument", "context", "cookie"))
 _VALUES: Final = frozenset(
-    ("SDEI_EVENT_CONTEXT", "PSCI_STAT_RESIDENCY", "PSCI_STAT_COUNT", "TRNG_RND", "TRNG_GET_UUID", "NODE_HW_STATE")
+    (
+        *("SDEI_EVENT_CONTEXT", "PSCI_STAT_RESIDENCY", "PSCI_STAT_COUNT", "NODE_HW_STATE"),
+        *("TRNG_RND", "TRNG_GET_UUID", "VENDOR_HYP_KVM_PTP", "VENDOR_HYP_CALL_UID"),
+    )
 )
 _VALUE: Final = "a value"
 _CONTEXT: Final = "SDEI_EVENT_CONTEXT"

@@ -4,20 +4,22 @@ QEMU's counter runs at the pace of CLOCK_MONOTONIC, and stands while the guest i
 is constant from one stop to the next. A call tells it, too large by the time that the call took to come here: the least
 difference that was seen is the best.
 
-Nobody tells the backend when QEMU stops the guest. So what was seen counts for two spans of time at most, and where a
-difference is larger by far, the guest has stood still: then all begins anew.
+Nobody tells the backend when QEMU stops the guest. Where a difference is larger by far, or each of several is larger,
+the guest has stood still: then all begins anew.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-SPAN_NS: Final = 1_000_000_000
-"""What was seen counts in the span in which it was, and in the next."""
 JUMP_NS: Final = 20_000_000
 """A call that took longer than this to come is less likely than a stop of the guest."""
+LATE_NS: Final = 1_000_000
+FEW: Final = 8
+"""So many calls, one after the other, that each took longer than LATE_NS are less likely, too."""
 _SECOND: Final = 1_000_000_000
 
 
@@ -30,15 +32,14 @@ class CounterClock:
         """`monotonic`, `real`: the host's clocks, in nanoseconds."""
         self._monotonic = monotonic
         self._real = real
-        self._began = 0
         self._best: int | None = None
-        """The least difference of this span."""
-        self._before: int | None = None
-        """That of the span before."""
+        """The least difference."""
+        self._newest: deque[int] = deque(maxlen=FEW)
 
     def forget(self) -> None:
         """The guest stood still, or another one is served."""
-        self._best = self._before = None
+        self._best = None
+        self._newest.clear()
 
     def wall(self, counter: int, hz: int) -> int:
         """The host's real time, in nanoseconds since 1970, at the moment when the counter stood at `counter`.
@@ -51,16 +52,17 @@ class CounterClock:
         real = self._real()
         now = (first + self._monotonic()) // 2
         at = counter * _SECOND // hz
-        self._learn(now - at, now)
-        known = [each for each in (self._best, self._before) if each is not None]
-        return at + min(known) + real - now
+        return at + self._learn(now - at) + real - now
 
-    def _learn(self, difference: int, now: int) -> None:
-        known = [each for each in (self._best, self._before) if each is not None]
-        if known and difference - min(known) > JUMP_NS:
+    def _learn(self, difference: int) -> int:
+        """Take a difference in. Returns the best one."""
+        best = self._best
+        if best is not None and difference - best > JUMP_NS:
             self.forget()
-        spans = (now - self._began) // SPAN_NS
-        if spans:
-            self._before = self._best if spans == 1 else None
-            self._best, self._began = None, now
-        self._best = difference if self._best is None else min(self._best, difference)
+            best = None
+        self._newest.append(difference)
+        best = difference if best is None else min(best, difference)
+        if len(self._newest) == FEW and (least := min(self._newest)) - best > LATE_NS:
+            best = least
+        self._best = best
+        return best
