@@ -25,6 +25,7 @@ RANK = {
     "trace": 3,
     "explain": 4,
     "symbols": 4,
+    "uefi": 4,
     "vmcore": 5,
     "views": 5,
     "backend.firmware": 6,

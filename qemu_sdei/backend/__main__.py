@@ -40,6 +40,7 @@ from qemu_sdei.boot.previous_errors import Stage
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import GuestTimeoutError, ProtocolError, SdeiError, UsageError
 from qemu_sdei.hypervisor.el2 import El2
+from qemu_sdei.hypervisor.stage2 import Flash
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.image import proof_of, version_of
@@ -98,15 +99,18 @@ def serve(options: argparse.Namespace) -> int:
         raise SdeiError("no guest RAM: neither --ram-fd nor ram_path in guest.json")
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
     profile = description_of(config)
-    usable = range(config.ram_base, layout.window_base(config.ram_base, config.ram_size))
-    el2 = El2(config.ram_base, window.base, config.stage2) if config.hypervisor else None
+    boot = BootConfig.from_json(config.boot) if config.boot else None
+    flash = _flash(boot, window)
+    usable = range(config.ram_base, window.base if flash is None else flash.address)
+    el2 = El2(config.ram_base, window.base, config.stage2, flash) if config.hypervisor else None
+    loader = None if boot is None else loader_for(boot, window, Announced.of(profile))
     firmware = Firmware(
         config.nr_cpus,
         client_el=2 if config.virtualization else 1,
         profile=profile,
         sdei=config.sdei,
         services=services,
-        boot=_loader(config, window, Announced.of(profile), el2),
+        boot=loader if loader is None or el2 is None else El2Loader(loader, window, el2),
         ram=usable,
         at_reset=el2.at_reset() if el2 is not None else (),
         smc=RefusedSmc(config.smc) if config.smc != "served" else None,
@@ -129,6 +133,8 @@ def serve(options: argparse.Namespace) -> int:
     frames = HypervisorFrames(window, serves_smc=config.smc == "served") if config.hypervisor else None
     server = Server(window, doorbell, firmware, journal, ring, hypervisor=frames)
     server.stolen.threads = VcpuThreads(lambda: _qemu(directory, doorbell))
+    if boot is not None and boot.uefi is not None:
+        _emulate(server, boot, loader)
     _place_errors(server, config, profile, goes_on=goes_on)
     server.guest.machine = machine_of(config) | {"window_version": firmware.machine.monitor}
     lifeline = None
@@ -173,12 +179,24 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _loader(config: GuestConfig, window: Window, announced: Announced, el2: El2 | None) -> Boot | None:
-    """What fills guest RAM at a reset."""
-    if not config.boot:
+def _flash(boot: BootConfig | None, window: Window) -> Flash | None:
+    """The firmware that a guest finds at address 0; None: it has none of its own."""
+    if boot is None or boot.uefi is None:
         return None
-    loader = loader_for(BootConfig.from_json(config.boot), window, announced)
-    return loader if el2 is None else El2Loader(loader, window, el2)
+    address = boot.ram_base + boot.ram_size - boot.hidden_size
+    return Flash(address, window.base - address)
+
+
+def _emulate(server: Server, boot: BootConfig, loader: Boot | None) -> None:
+    """What is ours of the fw_cfg of a guest that boots by UEFI."""
+    # Imported here: most guests have none.
+    from qemu_sdei.backend.loop.device_frames import DeviceFrames
+    from qemu_sdei.backend.reset.uefi_loader import UefiLoader
+    from qemu_sdei.uefi.fw_cfg import GuestRam
+
+    assert isinstance(loader, UefiLoader)
+    ram = GuestRam(server.window.ram, boot.ram_base, boot.usable_size)
+    server.emulate(DeviceFrames(server.guest, server.log, loader.items, ram))
 
 
 def _meta(config: GuestConfig, firmware: Firmware, ring: Ring) -> dict[str, Any]:

@@ -12,10 +12,10 @@ def check(config: BootConfig) -> None:
     """Find what is wrong with files and memory before a guest is started; raises UsageError."""
     if config.kind == "linux":
         linux.check(config)
-    else:
+    elif config.kind == "flat":
         flat.check(config)
 
 
 def load(ram: memoryview, config: BootConfig) -> Entry:
-    """Load what `config` describes into `ram`: see `linux.load` and `flat.load`."""
+    """Load what `config` describes into `ram`: see `linux.load` and `flat.load`. Not where a UEFI comes first."""
     return linux.load(ram, config) if config.kind == "linux" else flat.load(ram, config)

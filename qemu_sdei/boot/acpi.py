@@ -112,7 +112,7 @@ def load(
     parts = linux.pieces(config)
     area = AcpiArea.of(config)
     sources = area.sources(announced.sources)
-    told = _boot_errors(ram, config, area, sources, added, epoch)
+    told = errors_to_tell(ram, config, sources, added, epoch)
     where, size = area.boot_errors
     tables = link(config, files, announced, added.tables, BootErrors(where, size) if told else None).tables
     start = align_up(tables.end, 64)
@@ -126,35 +126,43 @@ def load(
     address, size = area.tables
     if start + len(efi.data) > address + size:
         raise GuestError(f"QEMU's ACPI tables leave no room for the rest: they have {tables.end - address:#x} bytes")
-    if epoch == 1:
-        ram[area.staged_errors[0] - config.ram_base :][: area.staged_errors[1]] = bytes(area.staged_errors[1])
-    # All but what waits for the next boot: a boot that begins twice tells of the same errors.
-    ram[address - config.ram_base : area.staged_errors[0] - config.ram_base] = bytes(area.staged_errors[0] - address)
-    for where, data in (*tables.parts, (start, efi.data), *_status(sources), (area.boot_errors[0], told)):
+    ram[address - config.ram_base :][:size] = bytes(size)
+    reset_status(ram, config, sources, told, epoch)
+    for where, data in (*tables.parts, (start, efi.data)):
         ram[where - config.ram_base :][: len(data)] = data
     return parts.write(ram, config, tree)
 
 
-def _boot_errors(
-    ram: memoryview, config: BootConfig, area: AcpiArea, sources: Sequence[ErrorSource], added: Added, epoch: int
+def errors_to_tell(
+    ram: memoryview, config: BootConfig, sources: Sequence[ErrorSource], added: Added, epoch: int
 ) -> bytes:
     """The region of the BERT: what the boot before has left. Empty: nothing, or the user has a BERT of their own."""
     if any(table.startswith(b"BERT") for table in added.tables):
         return b""
     if epoch == 1:
         return added.errors
+    area = AcpiArea.of(config)
     errors = left_behind(Stage(ram, config.ram_base, area), ram, config.ram_base, sources, epoch)
     return region_of(errors, area.boot_errors[1])
 
 
-def _status(sources: tuple[ErrorSource, ...]) -> list[tuple[int, bytes]]:
-    """The status area of a machine that has just been reset: no error, and nothing that waits to be acknowledged."""
-    parts = []
+def reset_status(ram: memoryview, config: BootConfig, sources: Sequence[ErrorSource], told: bytes, epoch: int) -> None:
+    """Have the status area be that of a machine that has just been reset: no error, and nothing that waits to be
+    acknowledged. `told`: the region of the BERT.
+    """
+    area = AcpiArea.of(config)
+    start, staged = area.status[0], area.staged_errors
+    if epoch == 1:
+        ram[staged[0] - config.ram_base :][: staged[1]] = bytes(staged[1])
+    # All but what waits for the next boot: a boot that begins twice tells of the same errors.
+    ram[start - config.ram_base : staged[0] - config.ram_base] = bytes(staged[0] - start)
+    parts = [(area.boot_errors[0], told)]
     for source in sources:
         parts.append((source.address_register, source.block.to_bytes(8, "little")))
         if source.read_ack is not None:
             parts.append((source.read_ack, (1).to_bytes(8, "little")))
-    return parts
+    for where, data in parts:
+        ram[where - config.ram_base :][: len(data)] = data
 
 
 def _regions(config: BootConfig, area: AcpiArea, parts: linux.Pieces) -> list[Region]:

@@ -37,14 +37,17 @@ class Entry(NamedTuple):
 class BootConfig:
     """What to load into guest RAM at a RESET frame, and where that RAM is."""
 
-    kind: Literal["linux", "flat"]
+    kind: Literal["linux", "flat", "uefi"]
+    """"uefi": nothing is loaded but the firmware, which boots what it finds."""
     kernel: str
-    """Path of the kernel or binary, or `builtin:NAME` (flat only)."""
+    """Path of the kernel or binary, or `builtin:NAME` (flat only); empty with "uefi"."""
     initrd: str | None = None
     append: str = ""
     """The kernel command line."""
     tables: Literal["dt", "acpi"] = "dt"
     """What describes the machine to a Linux kernel."""
+    uefi: str | None = None
+    """Path of the UEFI image that is the guest's own firmware, and boots the kernel; None: the kernel is entered."""
     conduit: Literal["smc", "hvc"] = "smc"
     sdei: bool = True
     """Announce SDEI. (PSCI always is: without it there are no secondary CPUs and no power-off.)"""
@@ -52,7 +55,9 @@ class BootConfig:
     ram_size: int = 1 << 30
     """Bytes of RAM that QEMU has, the hidden part included."""
     hidden_size: int = 0x20_0000
-    """Bytes at the top of RAM that the guest is not told of: from `layout.window_base()` to the end of RAM."""
+    """Bytes at the top of RAM that the guest is not told of: from `layout.window_base()` to the end of RAM, and before
+    that the copy of its UEFI, if it has one.
+    """
     nr_cpus: int = 1
     acpi_tables: tuple[str, ...] = ()
     """A user's own tables for an ACPI boot, in base64: see `user_tables.py`."""
@@ -60,11 +65,13 @@ class BootConfig:
     """What a BERT tells the first boot, in base64."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linux", "flat"):
-            raise UsageError(f"boot kind {self.kind!r}: give 'linux' or 'flat'")
+        if self.kind not in ("linux", "flat", "uefi"):
+            raise UsageError(f"boot kind {self.kind!r}: give 'linux', 'flat' or 'uefi'")
+        if (self.kind == "uefi") > (self.uefi is not None) or (self.kind == "flat" and self.uefi is not None):
+            raise UsageError(f"boot kind {self.kind!r} and the UEFI image {self.uefi!r} cannot be together")
         if self.tables not in ("dt", "acpi"):
             raise UsageError(f"boot by {self.tables!r}: give 'dt' or 'acpi'")
-        if self.tables == "acpi" and self.kind != "linux":
+        if self.tables == "acpi" and self.kind == "flat":
             raise UsageError("ACPI is for Linux kernels: a bare-metal guest of ours has no use for it")
         if self.conduit not in ("smc", "hvc"):
             raise UsageError(f"conduit {self.conduit!r}: give 'smc' or 'hvc'")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qemu_sdei.cli.output import say
 from qemu_sdei.errors import UsageError
-from qemu_sdei.vm.options import BUILTIN, FLAT, SMC, GuestOptions
+from qemu_sdei.vm.options import BUILTIN, FLAT, NO_KERNEL, SMC, GuestOptions
 
 _LONGEST = 86400.0
 """Seconds: threads and event loops take no number that is much larger."""
@@ -98,7 +98,27 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         "--kernel",
         metavar="K",
         help="arm64 Image; flat:FILE for a binary that is none; builtin:NAME for a bare-metal guest of ours (bench, "
-        "compare, conformance, selftest) (default: Debian's stock kernel)",
+        "compare, conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
+    )
+    group.add_argument(
+        "--disk",
+        action="append",
+        default=[],
+        metavar="FILE[,OPTIONS]",
+        help="disk image that UEFI boots, with options of QEMU's -drive: as --uefi --kernel none --drive FILE; needs "
+        "--hypervisor",
+    )
+    group.add_argument(
+        "--uefi",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="UEFI boots the kernel, as the guest's own firmware, by ACPI unless --dt: Debian's, or this image for the "
+        "arm64 virt machine; needs --hypervisor",
+    )
+    group.add_argument(
+        "--uefi-vars", metavar="FILE", help="keep UEFI's variables there, made if it is not there (default: nowhere)"
     )
     group.add_argument(
         "--series",
@@ -124,7 +144,11 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     tables = group.add_mutually_exclusive_group()
     tables.add_argument("--acpi", dest="boot", action="store_const", const="acpi", default="auto", help="boot by ACPI")
     tables.add_argument(
-        "--dt", dest="boot", action="store_const", const="dt", help="boot by device tree (the default without --ras)"
+        "--dt",
+        dest="boot",
+        action="store_const",
+        const="dt",
+        help="boot by device tree (the default without --ras and UEFI)",
     )
     group.add_argument(
         "--ras", action="store_true", help="the guest takes hardware errors from the firmware: boots by ACPI"
@@ -306,9 +330,11 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         raise UsageError(f"--kdump-timeout must be more than 0 seconds, and {_LONGEST:g} at most")
     if not 0 < args.start_timeout <= _LONGEST:
         raise UsageError(f"--start-timeout must be more than 0 seconds, and {_LONGEST:g} at most")
-    return replace(
+    options = replace(
         machine_options(args),
         kernel=args.kernel,
+        uefi=args.uefi,
+        uefi_vars=args.uefi_vars,
         series=args.series,
         initrd=args.initrd,
         busybox=args.busybox,
@@ -339,11 +365,17 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         stall_timeout=args.boot_timeout,
         start_timeout=args.start_timeout,
     )
+    if not args.disk:
+        return options
+    from qemu_sdei.vm.uefi_boot import with_disks
+
+    return with_disks(options, args.disk)
 
 
 def _has_helper(args: argparse.Namespace) -> bool:
     """Whether the guest is to have the helper: where hardware errors are tried, and the initramfs is ours."""
-    bare = (args.kernel or "").startswith((BUILTIN, FLAT))
+    none = args.kernel == NO_KERNEL or (args.kernel is None and args.disk)
+    bare = none or (args.kernel or "").startswith((BUILTIN, FLAT))
     return bool(args.ras and args.initrd is None and args.root is None and not bare)
 
 

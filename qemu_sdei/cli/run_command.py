@@ -92,16 +92,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
+    from qemu_sdei.vm import uefi_boot
     from qemu_sdei.vm.capture_kernel import settled
     from qemu_sdei.vm.devices import devices
-    from qemu_sdei.vm.options import FLAT
+    from qemu_sdei.vm.options import FLAT, NO_KERNEL
     from qemu_sdei.vm.plan import check_kernel, check_machine, check_tables
     from qemu_sdei.vm.qemu_command import command_line, fd_wiring
 
     flat = str(options.kernel).startswith((BUILTIN, FLAT))
     options = settled(options, flat)
     check_tables(options, flat)
-    if options.kernel is not None and not flat:
+    uefi_boot.check_options(options, flat=flat)
+    uefi_boot.check_drives(options)
+    if options.kernel not in (None, NO_KERNEL) and not flat:
+        assert options.kernel is not None
         check_kernel(options.kernel)
     qemu, size = check_machine(options)
     monitor = rundir.base_path() / (options.name or "guest") / rundir.MONITOR

@@ -54,6 +54,8 @@ def make_offer(
     """
     if options.kdump is not False:
         raise UsageError("a guest with --kdump cannot go to another host: what its vmcore is written to is here")
+    if options.uefi is not False:
+        raise UsageError("a guest that boots by UEFI cannot go to another host: what its firmware reads is here")
     found: dict[str, Path] = {MONITOR: directory / files.MONITOR}
     kernel, initrd = str(config.boot.get("kernel")), config.boot.get("initrd")
     if not kernel.startswith(BUILTIN):

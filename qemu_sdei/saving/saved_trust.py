@@ -34,8 +34,9 @@ def wanted(options: GuestOptions, config: GuestConfig, *, initrd: bool) -> list[
         found.append(f"directory: {options.memory_path}, for a file with its RAM")
     kernel, own_initrd = str(config.boot.get("kernel")), config.boot.get("initrd")
     # Of anything but an arm64 kernel, which is looked at, a reset would tell the guest what is in it.
-    if config.boot.get("kind") != "linux" and not kernel.startswith(BUILTIN):
+    if config.boot.get("kind") == "flat" and not kernel.startswith(BUILTIN):
         found.append(f"file: {kernel}, which a reset loads into the guest")
+    found += [f"file: {options.uefi_vars}, for UEFI's variables"] if options.uefi_vars is not None else []
     if own_initrd is not None and not initrd:
         found.append(f"file: {own_initrd}, which a reset loads into the guest")
     return found

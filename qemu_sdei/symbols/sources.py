@@ -111,7 +111,9 @@ def load(given: Iterable[str]) -> Sources:
 def booted_file(boot: Mapping[str, Any]) -> Path | None:
     """The file of the kernel in a guest's boot configuration; None: a program of ours, or none."""
     kernel = boot.get("kernel")
-    return None if not isinstance(kernel, str) or kernel.startswith(BUILTIN) else paths.resolved(kernel)
+    if not isinstance(kernel, str) or not kernel or kernel.startswith(BUILTIN):  # "": UEFI boots what it finds
+        return None
+    return paths.resolved(kernel)
 
 
 def load_image(path: Path) -> Kernel | None:

@@ -16,8 +16,9 @@ from typing import Final
 from qemu_sdei import paths
 from qemu_sdei.boot import capture
 from qemu_sdei.errors import UsageError
+from qemu_sdei.uefi import variables
 from qemu_sdei.vm import qcow2
-from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.vm.options import NO_KERNEL, GuestOptions
 
 SNAPSHOTS: Final = "snapshots"
 """QEMU's name for the image that holds snapshots and is no disk of the guest."""
@@ -43,6 +44,8 @@ class Devices:
 
     forwards: tuple[str, ...] = ()
     """Forwarded ports, in the words of QEMU's `hostfwd_add`."""
+    variables: Path | None = None
+    """The file of UEFI's variables; see `create`."""
     vmcore: Path | None = None
     """What the disk for a crash dump is while it is one; see `create` and `discard`."""
 
@@ -63,6 +66,11 @@ class Devices:
                 qcow2.create(self.snapshots)
             except OSError as error:
                 raise UsageError(f"image for snapshots {self.snapshots} cannot be made: {error.strerror}") from None
+        if self.variables is not None:
+            try:
+                variables.create(self.variables)
+            except OSError as error:
+                raise UsageError(f"UEFI variables {self.variables} cannot be made: {error.strerror}") from None
         if self.vmcore is not None:
             try:
                 with self.vmcore.open("xb") as file:  # not one that somebody has made since it was looked for
@@ -81,7 +89,7 @@ def devices(options: GuestOptions) -> Devices:
     """Check what `options` says of devices. Raises `UsageError`."""
     arguments: list[str] = []
     for number, text in enumerate(options.drives):
-        arguments += _drive(number, text)
+        arguments += _drive(number, text, boots=options.kernel == NO_KERNEL)
     tags: list[str] = []
     for number, text in enumerate(options.shares):
         directory, tag = _share(text)
@@ -118,7 +126,12 @@ def devices(options: GuestOptions) -> Devices:
             "-device",
             f"virtio-blk-pci,drive=vmcore,serial={capture.SERIAL}",
         ]
-    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place, rules, part)
+    kept = None
+    if options.uefi_vars is not None:
+        kept = variables.check(options.uefi_vars)
+        # The second bank; what is in the first the machine hides from the guest.
+        arguments += ["-drive", f"if=pflash,unit=1,format=raw,file={_value(str(kept))}"]
+    return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place, rules, kept, part)
 
 
 def part_of(vmcore: str | Path) -> Path:
@@ -132,7 +145,8 @@ def _value(text: str) -> str:
     return text.replace(",", ",,")
 
 
-def _drive(number: int, text: str) -> list[str]:
+def _drive(number: int, text: str, *, boots: bool) -> list[str]:
+    """A disk. `boots`: UEFI is to try the disks in their order, before a network."""
     name, _, more = text.partition(",")
     file = paths.expand(name)
     try:
@@ -155,7 +169,8 @@ def _drive(number: int, text: str) -> list[str]:
         # To have QEMU guess lets a guest that writes a header into a raw image choose what it is opened as next time.
         words.append("format=qcow2" if magic == qcow2.MAGIC else "format=raw")
     options = ",".join([f"if=none,id=drive{number}", f"file={_value(str(file.absolute()))}", *words])
-    return ["-drive", options, "-device", f"virtio-blk-pci,drive=drive{number}"]
+    order = f",bootindex={number}" if boots else ""
+    return ["-drive", options, "-device", f"virtio-blk-pci,drive=drive{number}{order}"]
 
 
 def _snapshots(name: str | Path) -> tuple[Path, list[str]]:

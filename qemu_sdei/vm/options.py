@@ -21,6 +21,8 @@ from qemu_sdei.vm.option_types import check_types
 
 BUILTIN: Final = "builtin:"
 FLAT: Final = "flat:"
+NO_KERNEL: Final = "none"
+"""As `GuestOptions.kernel`: UEFI boots what it finds."""
 DIE_WITH_OWNER: Final = "QEMU_SDEI_DIE_WITH_OWNER"
 """Environment variable with the default of `GuestOptions.die_with_owner`."""
 END: Final = "end"
@@ -77,7 +79,7 @@ def _path(value: str | Path | None) -> str | None:
 
 def _kernel(value: str | Path | None) -> str | None:
     text = str(value)
-    if text.startswith(BUILTIN):
+    if text.startswith(BUILTIN) or text == NO_KERNEL:
         return text
     flat = FLAT if text.startswith(FLAT) else ""
     return None if value is None else f"{flat}{_path(text.removeprefix(flat))}"
@@ -132,7 +134,8 @@ class GuestOptions:
 
     kernel: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_kernel))
     """arm64 Image (also compressed), `builtin:NAME` for a bare-metal guest of ours, `flat:FILE` for a binary that is
-    entered at its first byte; None: Debian's stock kernel.
+    entered at its first byte, "none" for what `uefi` finds by itself: a disk, or its shell; None: Debian's stock
+    kernel.
     """
     series: str | None = field(default=None, metadata=_SAVED)
     """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. "own-7.3": the kernel that
@@ -143,7 +146,13 @@ class GuestOptions:
     busybox: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
     """Static arm64 busybox for our own initramfs; None: Debian's."""
     boot: Literal["auto", "acpi", "dt"] = field(default="auto", metadata=_EVERYWHERE)
-    """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras`, else a device tree."""
+    """What describes the machine to Linux: "dt", "acpi", or "auto": ACPI if `ras` or `uefi`, else a device tree."""
+    uefi: bool | str | Path = field(default=False, metadata=_option(Goes.SAVED, roots=_client))
+    """UEFI is the guest's own firmware, and boots the kernel: True: Debian's (EDK II), or an image for QEMU's arm64
+    `virt` machine. Only with `hypervisor`. It boots by ACPI then, unless `boot` is "dt".
+    """
+    uefi_vars: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
+    """File that keeps UEFI's variables, made if it is not there; None: they live as long as QEMU does."""
     ras: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""
     helper: bool = field(default=False, metadata=_EVERYWHERE)

@@ -16,7 +16,7 @@ from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.smccc import call_filter
-from qemu_sdei.vm import capture_kernel, elected_services, linux_kernel
+from qemu_sdei.vm import capture_kernel, elected_services, linux_kernel, uefi_boot
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.devices import Devices, devices
@@ -27,6 +27,7 @@ from qemu_sdei.vm.options import (
     DIE_WITH_OWNER,
     END,
     FLAT,
+    NO_KERNEL,
     SMC,
     GuestOptions,
 )
@@ -50,7 +51,7 @@ class Plan:
     qemu: Path
     ram_size: int
     kernel: str
-    """Absolute path, or `builtin:NAME`."""
+    """Absolute path, or `builtin:NAME`; empty: UEFI boots what it finds."""
     flat: bool
     """A bare-metal guest, which is no Linux."""
     initrd: Path | None
@@ -66,11 +67,14 @@ class Plan:
     capture: CaptureKernel | None = None
     """What runs when the kernel has panicked."""
     extras: AcpiExtras = field(default_factory=AcpiExtras)
+    uefi: str | None = None
+    """Absolute path of the UEFI image that boots it."""
 
     @property
     def acpi(self) -> bool:
         """Linux gets ACPI tables in place of a device tree."""
-        return self.options.boot == "acpi" or (self.options.boot == "auto" and self.options.ras)
+        wanted = self.options.ras or self.uefi is not None
+        return self.options.boot == "acpi" or (self.options.boot == "auto" and wanted)
 
     @property
     def die_with_owner(self) -> bool:
@@ -122,18 +126,19 @@ class Plan:
         """Bytes of RAM that the guest is told of."""
         from qemu_sdei.monitor.layout import window_base
 
-        return window_base(RAM_BASE, self.ram_size) - RAM_BASE
+        return window_base(RAM_BASE, self.ram_size) - uefi_boot.hidden(self.uefi) - RAM_BASE
 
     def boot_json(self, initrd: Path | None) -> dict[str, Any]:
         """The JSON form of the `BootConfig`, `initrd` being the file to load. Raises `UsageError`."""
         from qemu_sdei.boot.config import BootConfig
 
         return BootConfig(
-            kind="flat" if self.flat else "linux",
+            kind="flat" if self.flat else "linux" if self.kernel else "uefi",
             kernel=self.kernel,
             initrd=None if initrd is None else str(initrd),
             append=self.append,
             tables="acpi" if self.acpi else "dt",
+            uefi=self.uefi,
             conduit="hvc" if self.options.hypervisor else "smc",
             sdei=self.options.sdei,
             ram_base=RAM_BASE,
@@ -160,6 +165,7 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
         where = None if options.memory_path is None else Path(options.memory_path)
         padded = qemu.version < LOSES_NOTHING and memory.padded_by_default(options.memory, options.smp, where)
     size = memory.ram_size(options.memory, padded=padded)
+    uefi_boot.check_ram(options, size)
     if options.name is not None:
         check_name(options.name)
     for path, what in ((options.events, "events file"), *((service, "service") for service in options.services)):
@@ -224,6 +230,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         readable_file(options.events, "events file")
     options = elected(options)
     check_tables(options, flat)
+    uefi_boot.check_options(options, flat=flat)
+    bare = flat or options.kernel == NO_KERNEL
     if options.on_panic not in (END, CONTINUE):
         raise UsageError(f"on_panic {options.on_panic!r} is not understood: give {END!r} or {CONTINUE!r}")
     if options.command is not None and options.initrd is not None:
@@ -246,8 +254,9 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
             raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
         if options.helper:
             raise UsageError("the helper is a part of our own initramfs: leave out --root, or helper=True")
-    options = capture_kernel.settled(options, flat)
+    options = capture_kernel.settled(options, bare)
     attached = devices(options)
+    uefi_boot.check_drives(options)
     for path in options.files.values():
         readable_file(path, "file for the guest")
     kernel = None
@@ -255,6 +264,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         kernel = str(options.kernel)
         if kernel.startswith(FLAT):
             kernel = str(readable_file(kernel.removeprefix(FLAT), "guest binary"))
+    elif options.kernel == NO_KERNEL:
+        kernel = ""
     elif options.kernel is not None:
         kernel = str(check_kernel(options.kernel))
     initrd = None if options.initrd is None else readable_file(options.initrd, "initrd")
@@ -263,16 +274,16 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
 
     append = options.append
-    if not flat:
+    if not bare:
         # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
         words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
         append = " ".join(word for word in words if word)
     busybox = driver_folder = capture = None
     client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
-    if not flat:
-        from qemu_sdei.host.debian import DebianCache
+    from qemu_sdei.host.debian import DebianCache
 
-        cache = DebianCache(progress=progress)
+    cache = DebianCache(progress=progress)
+    if not bare:
         booted = linux_kernel.find(
             options,
             kernel,
@@ -302,6 +313,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         client=client,
         drivers=driver_folder,
         capture=capture,
+        uefi=uefi_boot.find_image(options, cache),
     )
     plan = replace(plan, extras=AcpiExtras.of(options, acpi=plan.acpi))
     plan.boot_json(initrd)  # so that a bad command line is known now
@@ -452,8 +464,7 @@ def monitor_image(plan: Plan) -> bytes:
 
 def check_boot(config: GuestConfig) -> None:
     """Raise `UsageError` when kernel and initrd are not what they should be, or do not fit into the guest's memory."""
-    from qemu_sdei.boot import flat, linux
+    from qemu_sdei import boot
     from qemu_sdei.boot.config import BootConfig
 
-    boot = BootConfig.from_json(config.boot)
-    (flat if boot.kind == "flat" else linux).check(boot)
+    boot.check(BootConfig.from_json(config.boot))

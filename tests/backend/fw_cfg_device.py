@@ -9,8 +9,8 @@ from pathlib import Path
 
 from acpi.linker import files_of
 from acpi.tables import Fadt, RawTable, Sdei
+from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.backend.reset.choice import loader_for
-from qemu_sdei.backend.reset.loader import Loader
 from qemu_sdei.boot.area import Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.monitor.layout import Kind, Word
@@ -91,7 +91,7 @@ class BootingMachine:
         self.device = FwCfgDevice(self.window, machine_files() if files is None else files)
         self.frame = self.window.frames[0]
 
-    def loader(self) -> Loader:
+    def loader(self) -> Boot:
         """A loader as a backend makes it when it starts."""
         return loader_for(self.config, self.window, Announced(numbered([Source(name="ghes", event=GHES)]), AGDI))
 
@@ -103,7 +103,7 @@ class BootingMachine:
             self.device.transfer(int.from_bytes(op.value.to_bytes(8, "little"), "big"))
         self.frame[Word.KIND] = Kind.OPS
 
-    def boot(self, loader: Callable[[], Loader] | None = None, again: bool = False, epoch: int = 0) -> int:
+    def boot(self, loader: Callable[[], Boot] | None = None, again: bool = False, epoch: int = 0) -> int:
         """All exchanges of a boot, each with the loader that `loader` gives. Returns how many there were."""
         epoch = epoch or (2 if again else 1)
         again = epoch > 1

@@ -13,7 +13,7 @@ from acpi.parse import parse
 from acpi.table import with_checksum
 from acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
 from acpi.verify import verify
-from qemu_sdei.backend.reset import acpi_loader
+from qemu_sdei.backend.reset import machine_files
 from qemu_sdei.boot.acpi import FILES, link, wanted_files
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
@@ -43,7 +43,7 @@ def test_real_tables_are_linked_and_keep_the_rules(cpus: int, extra: list[str], 
         qemu=Path(qemu), nr_cpus=cpus, ram_size=1 << 30, cpu="cortex-a72", virtualization=False, extra=extra,
     )  # fmt: skip
     for name in FILES:
-        assert len(files[name]) <= acpi_loader._SIZES.get(name, acpi_loader._SMALL)
+        assert len(files[name]) <= machine_files.SIZES.get(name, machine_files.SMALL)
     config = BootConfig("linux", "/k", tables="acpi", nr_cpus=cpus)
     assert wanted_files(files["etc/table-loader"]) == more
     linked = link(config, files, ANNOUNCED)

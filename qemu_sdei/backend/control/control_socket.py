@@ -107,7 +107,7 @@ class Control:
     def _hello(self, client: Client, message: dict[str, Any]) -> dict[str, Any]:
         firmware = self._server.firmware
         boot = {"epoch": firmware.machine.epoch, "kernels": firmware.machine.kernels}
-        boot["reports"] = self._server.errors.reports
+        boot["reports"] = self._server.reports
         return {"protocol": PROTOCOL, "pid": os.getpid(), **boot, **self._about}
 
     @handles(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from qemu_sdei.backend.loop import recovery
 from qemu_sdei.backend.loop.event_log import EventLog
@@ -15,9 +16,16 @@ from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.layout import Kind, Word
 from qemu_sdei.trace.slots import DONE, IGNORED, POSTED
 
+if TYPE_CHECKING:
+    from qemu_sdei.backend.loop.device_frames import DeviceFrames
+
 
 class RareFrames:
-    """Answers the frames of one guest that are no calls."""
+    """Answers the frames of one guest that are no calls.
+
+    Attributes:
+        device: what answers accesses to a device that is ours, if there is one. They are in neither journal nor ring.
+    """
 
     def __init__(
         self,
@@ -29,6 +37,7 @@ class RareFrames:
         on_reset: Callable[[], None],
     ) -> None:
         """`on_reset` is called when the machine was reset, before that frame is answered."""
+        self.device: DeviceFrames | None = None
         self._guest = guest
         self._journal = guest.journal
         self._log = log
@@ -43,6 +52,8 @@ class RareFrames:
 
     def frame(self, pe: int, s: int, frame: memoryview, kind: int) -> bool:
         """Answer one, and keep it in the ring; False: it is left alone."""
+        if self.device is not None and self.device.take(pe, s, frame):
+            return True
         seen = self._log.look()
         begun = self._ring.begin(pe, self._posted[pe])
         taken = self._answer(pe, s, frame, kind)

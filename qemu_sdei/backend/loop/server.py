@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.backend.firmware.call_counts import MAX_FUNCTIONS, counter
 from qemu_sdei.backend.firmware.firmware import Firmware
@@ -47,6 +47,9 @@ from qemu_sdei.smccc.ids import FUNCTION_MASK
 from qemu_sdei.trace.ring import STEP, Ring
 from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY
 from qemu_sdei.trace.trace_file import Recorder
+
+if TYPE_CHECKING:
+    from qemu_sdei.backend.loop.device_frames import DeviceFrames
 
 Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
 """Handler, journal mode, result if it is always the same, and how often each PE called."""
@@ -155,6 +158,18 @@ class Server:
             tick=self._tick,
         )
         self.descriptors.watch(doorbell.fileno(), self.rung)
+
+    def emulate(self, device: DeviceFrames) -> None:
+        """Have `device` answer the guest's accesses to it."""
+        self._rare.device = device
+
+    @property
+    def reports(self) -> int:
+        """How often this backend has written into RAM of a guest that runs: hardware errors, and what it reads of a
+        device.
+        """
+        device = self._rare.device
+        return self.errors.reports + (0 if device is None else device.written)
 
     def rung(self, events: int) -> None:
         """The doorbell's descriptor is ready: the guest has rung, or QEMU has gone."""
