@@ -3,8 +3,9 @@
 UEFI reads there what QEMU tells it of the machine: ACPI tables, a kernel, the order to boot in. Some of that is ours
 (`items.py`): an access that concerns such an item is answered here, and any other goes to QEMU's device as it is.
 
-Pure: what an access does is computed from a `State`, and the state after it is given back. So whoever asks twice gets
-the same answer twice.
+What an access does is computed from a `State`, and the state after it is given back. All that is written on the way is
+what a DMA descriptor wants to have read; that a descriptor is done is written by `complete`. So whoever asks twice
+before that gets the same answer twice.
 
 Interface: QEMU's docs/specs/fw_cfg, memory-mapped. Its registers are big-endian; the data register gives bytes in
 their order.
@@ -48,8 +49,10 @@ class Reply:
     """Of a load: what is loaded."""
     forward: tuple[int, int, int] | None = None
     """The access goes to QEMU's device: address, size in bytes, value to store. A load's value is what comes back."""
-    wrote: int = 0
-    """Bytes of guest RAM that were written."""
+    descriptor: int = 0
+    """Physical address of the DMA descriptor that is done; 0: none was."""
+    outcome: int = 0
+    """What its control becomes."""
     refused: str = ""
     """Why nothing was done, for the trace."""
 
@@ -110,20 +113,24 @@ class FwCfgDevice:
             state = state._replace(selector=control >> 16, offset=0)
         memory = self._ram.part(target, length) if control & (_READ | _WRITE) else None
         if control & (_READ | _WRITE) and memory is None:
-            descriptor[:4] = struct.pack(">I", _ERROR)
-            return Reply(state, refused=f"DMA of {length} bytes to {target:#x} by fw_cfg, which is not the guest's RAM")
+            why = f"DMA of {length} bytes to {target:#x} by fw_cfg, which is not the guest's RAM"
+            return Reply(state, descriptor=address, outcome=_ERROR, refused=why)
         if state.selector not in self._items:
             return Reply(state, forward=(DMA, 8, _swapped(address, 8)))
-        done, wrote = 0, 0
+        outcome = 0
         if control & _READ and memory is not None:
             self._read(state, memory)
-            state, wrote = state._replace(offset=state.offset + length), length
         elif control & _WRITE:
-            done = _ERROR
-        elif control & _SKIP:
-            state = state._replace(offset=state.offset + length)
-        descriptor[:4] = struct.pack(">I", done)
-        return Reply(state._replace(offset=min(state.offset, _M32)), wrote=wrote + 4)
+            outcome = _ERROR
+        if control & (_READ | _SKIP):
+            state = state._replace(offset=min(state.offset + length, _M32))
+        return Reply(state, descriptor=address, outcome=outcome)
+
+    def complete(self, reply: Reply) -> None:
+        """Tell the guest that its descriptor is done; as often as one likes."""
+        descriptor = self._ram.part(reply.descriptor, _DESCRIPTOR.size) if reply.descriptor else None
+        if descriptor is not None:
+            descriptor[:4] = struct.pack(">I", reply.outcome)
 
     def _read(self, state: State, memory: memoryview) -> None:
         item = memoryview(self._items[state.selector])[state.offset : state.offset + len(memory)]

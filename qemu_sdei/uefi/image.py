@@ -30,13 +30,11 @@ def load(path: str) -> bytes:
     """
     data = read_file(path, "UEFI image")
     if len(data) > FLASH_SIZE:
-        raise UsageError(
-            f"{path}: {len(data)} bytes are no UEFI image, which has {FLASH_SIZE >> 20} MiB at most: {_WHAT}"
-        )
+        raise UsageError(f"UEFI image {path}: {len(data)} bytes; it has {FLASH_SIZE >> 20} MiB at most: {_WHAT}")
     if _VOLUME not in data[:_LOOK]:
-        raise UsageError(f"{path}: this is no UEFI image, as there is no firmware volume in it: {_WHAT}")
+        raise UsageError(f"UEFI image {path}: it is none, as there is no firmware volume in it: {_WHAT}")
     if (other := _other_machine(data)) is not None:
-        raise UsageError(f"{path}: this UEFI image is for {other}, not for arm64: {_WHAT}")
+        raise UsageError(f"UEFI image {path}: it is for {other}, not for arm64: {_WHAT}")
     used = len(data.rstrip(b"\0"))
     return data[:used].ljust((used + BLOCK - 1) & -BLOCK, b"\0")
 

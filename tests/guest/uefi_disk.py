@@ -29,7 +29,9 @@ def grub(cache: DebianCache, work: Path) -> Path:
     """Debian's GRUB for arm64, signed."""
     deb = cache.package("grub-efi-arm64-signed")
     name = "grubaa64.efi.signed"
-    return extract(deb, re.compile(rf"\./usr/lib/grub/arm64-efi-signed/({re.escape(name)})"), work, last=name)[name].path
+    return extract(deb, re.compile(rf"\./usr/lib/grub/arm64-efi-signed/({re.escape(name)})"), work, last=name)[
+        name
+    ].path
 
 
 def fill_system_partition(image: Path, offset: int, files: dict[str, Path]) -> None:

@@ -22,38 +22,38 @@ SIZES = [64 << 20, GIB, GIB + 8192, 2 * GIB, 2 * GIB + (2 << 20), 11 * GIB, 12 *
 class Walker:
     """Reads tables as the architecture has it (Arm ARM D8.2)."""
 
-    def __init__(self, ram_size: int) -> None:
+    def __init__(self, ram_size: int, flash: int = 0) -> None:
+        """`flash`: bytes of a firmware of the guest's own."""
         self.window = layout.window_base(RAM_BASE, ram_size)
+        self.end = self.window - flash
         self.root = stage2.root(self.window)
-        self.data = stage2.tables(RAM_BASE, self.window)
+        self.data = stage2.tables(RAM_BASE, self.window, stage2.Flash(self.end, flash) if flash else None)
         self.pages = stage2.page_table(self.window)
+        self.writable = self.executable = True
+        """Whether the place of the last walk may be written, and fetched from."""
 
     def _entry(self, table: int, index: int) -> int:
+        if table == stage2.pages(self.window):
+            return int(struct.unpack_from("<Q", self.pages, 8 * index)[0])
         return int(struct.unpack_from("<Q", self.data, table - self.root + 8 * index)[0])
 
     def walk(self, address: int) -> int | None:
         """Where an address leads to; None: to a fault."""
         assert address < 1 << stage2.ADDRESS_BITS
         table = self.root
-        for shift, entries in ((30, 1024), (21, 512)):
+        for shift, entries in ((30, 1024), (21, 512), (12, 512)):
             entry = self._entry(table, address >> shift & entries - 1)
             table = entry & 0xFF_FFFF_F000
             if not entry & 1:
                 return None
-            if not entry & 2:
+            if not entry & 2 or shift == 12:
                 size = 1 << shift
+                assert shift > 12 or entry & 2, "a page"
                 assert entry >> 10 & 1, "the access flag"
-                assert entry >> 6 & 3 == 3, "read and write"
+                assert entry >> 6 & 1, "read"
+                self.writable, self.executable = bool(entry >> 7 & 1), not entry >> 54 & 1
                 return table & -size | address & size - 1
-        assert table == stage2.pages(self.window), f"{address:#x}: the walk goes on below level 2"
-        entry = int(struct.unpack_from("<Q", self.pages, 8 * (address >> 12 & 511))[0])
-        if not entry & 1:
-            return None
-        assert entry & 2
-        assert entry >> 10 & 1, "the access flag"
-        assert entry >> 6 & 3 == 1, "read only"
-        assert entry >> 54 & 1, "no instructions"
-        return entry & 0xFF_FFFF_F000 | address & 0xFFF
+        raise AssertionError(f"{address:#x}: the walk goes on below level 3")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -63,6 +63,7 @@ def test_what_is_the_guests_is_where_it_was(size: int) -> None:
     ram = [RAM_BASE, walker.window - 1, (RAM_BASE + walker.window) // 2, walker.window - (2 << 20)]
     for address in (*inside, *ram):
         assert walker.walk(address) == address, hex(address)
+        assert walker.writable
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -73,6 +74,9 @@ def test_the_hidden_ram_is_not_there(size: int) -> None:
     for address in hidden:
         shown = address - walker.window in RECORDS
         assert walker.walk(address) == (address if shown else None), hex(address)
+        if shown:
+            assert not walker.writable
+            assert not walker.executable
     assert walker.walk(RAM_BASE + size - 1) is None
 
 
@@ -85,6 +89,30 @@ def test_the_tables_lie_in_the_hidden_ram_and_in_their_room(size: int) -> None:
     assert stage2.pages(walker.window) + len(walker.pages) <= walker.root
     assert walker.root + len(walker.data) <= start + layout.EL2_SIZE
     assert start + layout.EL2_SIZE <= RAM_BASE + size
+
+
+FIRMWARE = 6 << 20
+FW_CFG = 0x0902_0000
+
+
+@pytest.mark.parametrize("size", [128 << 20, GIB, 12 * GIB + 8192, 255 * GIB])
+def test_a_firmware_of_the_guests_own_is_at_0_and_hidden_where_it_lies(size: int) -> None:
+    walker = Walker(size, FIRMWARE)
+    for offset in (0, 0x1000, FIRMWARE - 1):
+        assert walker.walk(offset) == walker.end + offset
+        assert not walker.writable
+        assert walker.walk(walker.end + offset) is None
+    for address in (FIRMWARE, (64 << 20) - 1, walker.window, RAM_BASE + size - 1):
+        assert walker.walk(address) is None, hex(address)
+    for address in (64 << 20, 0x0800_0000, FW_CFG - 1, FW_CFG + 0x1000, RAM_BASE, walker.end - 1, 0x40_1000_0000):
+        assert walker.walk(address) == address, hex(address)
+        assert walker.writable
+    for address in (FW_CFG, FW_CFG + 16, FW_CFG + 0xFFF):
+        assert walker.walk(address) is None, "fw_cfg is answered by the backend"
+    for offset in RECORDS:
+        assert walker.walk(walker.window + offset) == walker.window + offset, "records of stolen time"
+    state = walker.window + layout.EL2_OFFSET + stage2.DEVICE_STATE
+    assert walker.root + len(walker.data) <= state <= walker.window + layout.EL2_OFFSET + layout.EL2_SIZE - 0x1000
 
 
 @given(

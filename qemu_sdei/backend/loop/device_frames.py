@@ -3,10 +3,11 @@
 - fw_cfg, of which some is ours (`qemu_sdei.uefi.fw_cfg`);
 - stores to the flash that UEFI lies in: nothing comes of them, as in flash. UEFI does that while it looks for its RAM.
 
-No input of the firmware: what the guest reads is no state of it, and the journal has nothing of this. The registers of
-the device are in a page of the hidden RAM, which is zeroes after a reset, twice: before the newest access and after it,
-with the number of its frame. A backend that dies in between is replaced by one that gets the same frame again, and
-begins with the former. All that is written into the frame is computed from words that are not changed.
+No input of the firmware: what the guest reads is no state of it, and the journal has nothing of this. What came of the
+newest access stands in a page of the hidden RAM, which is zeroes after a reset, with the number of its frame; the next
+is written beside it, and then one store makes that the newest. A backend that dies in between is replaced by one that
+gets the same frame again, and finds there what came of it, or does it once more. All that is written into the frame is
+computed from words that are not changed.
 
 An access that is QEMU's to answer is done by a micro-operation; the frame that brings its result names the address, and
 what it was for stands in the words of EL2 still.
@@ -14,6 +15,7 @@ what it was for stands in the words of EL2 still.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -29,9 +31,13 @@ from qemu_sdei.uefi.fw_cfg import END, FwCfgDevice, GuestRam, Reply, State
 
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _NEWEST: Final = 0
-"""Word of the page: which of the two states is the newest, 0 or 1."""
-_STATES: Final = (8, 16)
-"""Words at which they are: the number of the frame whose access led there, then the state."""
+"""Word of the page: which of the two records is the newest, 0 or 1."""
+_RECORDS: Final = (8, 24)
+"""Words at which they are."""
+_WORDS: Final = 10
+"""Of a record: the number of the frame, the state after it, what is loaded, what goes to QEMU (address, size, value;
+size 0: nothing), the descriptor that is done and its outcome.
+"""
 _PE_BITS: Final = 9
 _PHYSICAL: Final = frozenset((Op.READ_PHYS, Op.WRITE_PHYS))
 
@@ -87,17 +93,18 @@ class DeviceFrames:
     def _carry_out(self, tag: int, frame: memoryview, access: Access) -> Reply:
         page = self._page
         newest = page[_NEWEST] & 1
-        if page[_STATES[newest]] == tag:  # somebody has been here, and died before the answer counted
-            newest ^= 1
-        at = _STATES[newest]
-        register = 0 if access.register == accesses.ZERO_REGISTER else frame[Word.X0 + access.register]
         device = FwCfgDevice(self._items(), self._ram)
-        reply = device.access(State(*page[at + 1 : at + 4]), access, access.stored(register))
-        after = _STATES[newest ^ 1]
-        page[after] = tag
-        page[after + 1 : after + 4] = memoryview(bytearray(_bytes(reply.state))).cast("Q")
-        page[_NEWEST] = newest ^ 1
-        self.written += bool(reply.wrote)
+        known = page[_RECORDS[newest] : _RECORDS[newest] + _WORDS].tolist()
+        if known[0] == tag:  # somebody has been here, and died before the answer counted
+            reply = _reply(known)
+        else:
+            register = 0 if access.register == accesses.ZERO_REGISTER else frame[Word.X0 + access.register]
+            reply = device.access(State(*known[1:4]), access, access.stored(register))
+            at = _RECORDS[newest ^ 1]
+            page[at : at + _WORDS] = memoryview(array("Q", [tag, *_words(reply)]))
+            page[_NEWEST] = newest ^ 1
+        device.complete(reply)
+        self.written += bool(reply.descriptor)
         return reply
 
     @staticmethod
@@ -109,5 +116,13 @@ class DeviceFrames:
         frame[Word.FLAGS] = int(AnswerFlag.ALL)
 
 
-def _bytes(state: State) -> bytes:
-    return b"".join((word & _M64).to_bytes(8, "little") for word in state)
+def _words(reply: Reply) -> tuple[int, ...]:
+    forward = reply.forward or (0, 0, 0)
+    return (*reply.state, reply.value, *forward, reply.descriptor, reply.outcome)
+
+
+def _reply(words: list[int]) -> Reply:
+    """That of a record."""
+    _, selector, offset, high, value, address, size, stored, descriptor, outcome = words
+    forward = (address, size, stored) if size else None
+    return Reply(State(selector, offset, high), value, forward, descriptor, outcome)
