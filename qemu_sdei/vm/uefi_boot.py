@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qemu_sdei import paths
-from qemu_sdei.config import format_size
+from qemu_sdei.config import shown_ram
 from qemu_sdei.errors import UsageError
 from qemu_sdei.uefi import image, partitions
 from qemu_sdei.uefi.disk_image import DiskImage
@@ -57,7 +57,7 @@ def check_ram(options: GuestOptions, size: int) -> None:
     """Raise `UsageError` if RAM of `size` bytes is too little for UEFI."""
     if options.uefi is not False and size < image.LEAST_RAM:
         raise UsageError(
-            f"UEFI needs {image.LEAST_RAM >> 20} MiB of memory, the guest has {format_size(size)}: "
+            f"UEFI needs {image.LEAST_RAM >> 20} MiB of memory, the guest has {shown_ram(size)}: "
             f"use --memory {image.LEAST_RAM >> 20}M or more"
         )
 

@@ -14,6 +14,7 @@ from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, pre
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
 
+UEFI = GuestOptions(uefi="/nonexistent", hypervisor=True)
 SELFTEST = GuestOptions(kernel="builtin:selftest")
 
 
@@ -94,6 +95,17 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (GuestOptions(smc="undefined"), "--smc undefined needs --hypervisor"),
         (GuestOptions(hypervisor=True, smc="trapped"), "'trapped' is not understood: give 'served'"),  # type: ignore[arg-type]
         (GuestOptions(stage2=False), "--no-stage2 needs --hypervisor"),
+        (GuestOptions(uefi=True), "--uefi and --disk need --hypervisor"),
+        (GuestOptions(kernel="none"), "--kernel none needs --uefi"),
+        (GuestOptions(uefi_vars="/tmp/v"), "give --uefi, or leave them out"),
+        (UEFI, "UEFI image /nonexistent: there is no such file"),
+        (replace(UEFI, stage2=False), "leave out --no-stage2, or --uefi"),
+        (replace(UEFI, kernel="flat:/bin/true"), "UEFI boots none: leave out --uefi"),
+        (replace(UEFI, memory="96M"), "UEFI needs 128 MiB of memory, the guest has 96M.*: use --memory 128M or more"),
+        (replace(UEFI, kernel="none", append="quiet"), "leave out --append, or give --kernel"),
+        (replace(UEFI, kernel="none", command=["true"]), "leave out a command, or give --kernel"),
+        (replace(UEFI, kernel="none", drives=["/bin/sh"]), "/bin/sh has no EFI system partition"),
+        (replace(UEFI, uefi_vars="/bin/sh"), "UEFI variables /bin/sh: .* bytes are not the 64 MiB"),
         (GuestOptions(kernel="flat:/nonexistent"), "guest binary /nonexistent cannot be read: no such file"),
     ],
 )
