@@ -15,7 +15,7 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.hypervisor.stage2 import BLOCK, FLASH_SIZE
 
 LEAST_RAM: Final = 128 << 20
-"""Bytes of RAM that UEFI for this machine wants; with less it stops before it can say so."""
+"""Bytes of RAM that UEFI for this machine must find: its first stack is just below. With less it ends in an abort."""
 _VOLUME: Final = b"_FVH"
 _LOOK: Final = 1 << 20
 _WHAT: Final = "give one for the arm64 virt machine, such as Debian's /usr/share/AAVMF/AAVMF_CODE.fd"

@@ -165,7 +165,6 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
         where = None if options.memory_path is None else Path(options.memory_path)
         padded = qemu.version < LOSES_NOTHING and memory.padded_by_default(options.memory, options.smp, where)
     size = memory.ram_size(options.memory, padded=padded)
-    uefi_boot.check_ram(options, size)
     if options.name is not None:
         check_name(options.name)
     for path, what in ((options.events, "events file"), *((service, "service") for service in options.services)):
@@ -467,4 +466,6 @@ def check_boot(config: GuestConfig) -> None:
     from qemu_sdei import boot
     from qemu_sdei.boot.config import BootConfig
 
-    boot.check(BootConfig.from_json(config.boot))
+    found = BootConfig.from_json(config.boot)
+    boot.check(found)
+    uefi_boot.check_ram(found)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qemu_sdei import paths
-from qemu_sdei.config import shown_ram
+from qemu_sdei.boot.config import BootConfig
+from qemu_sdei.boot.image import KernelImage
+from qemu_sdei.boot.load_addresses import MIB, align_up
 from qemu_sdei.errors import UsageError
 from qemu_sdei.uefi import image, partitions
 from qemu_sdei.uefi.disk_image import DiskImage
@@ -53,12 +55,20 @@ def check_options(options: GuestOptions, *, flat: bool) -> None:
                 raise UsageError(f"UEFI boots what it finds, and no kernel of ours: leave out {word}, or give --kernel")
 
 
-def check_ram(options: GuestOptions, size: int) -> None:
-    """Raise `UsageError` if RAM of `size` bytes is too little for UEFI."""
-    if options.uefi is not False and size < image.LEAST_RAM:
+def check_ram(boot: BootConfig) -> None:
+    """Raise `UsageError` if a guest that boots by UEFI has too little RAM for that, and for a kernel that it reads."""
+    if boot.uefi is None:
+        return
+    need = image.LEAST_RAM
+    if boot.kind == "linux":
+        # It is read into memory, and then copied to where it runs; an initrd is unpacked besides.
+        need += 2 * KernelImage.load(boot.kernel).image_size
+        need += 3 * Path(boot.initrd).stat().st_size if boot.initrd else 0
+    if boot.usable_size < need:
+        memory = align_up(need + boot.ram_size - boot.usable_size, 32 * MIB) // MIB
         raise UsageError(
-            f"UEFI needs {image.LEAST_RAM >> 20} MiB of memory, the guest has {shown_ram(size)}: "
-            f"use --memory {image.LEAST_RAM >> 20}M or more"
+            f"UEFI needs {align_up(need, MIB) // MIB} MiB of memory for this, the guest has "
+            f"{boot.usable_size // MIB} MiB: use --memory {memory}"
         )
 
 

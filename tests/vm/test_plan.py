@@ -11,6 +11,7 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, prepare
+from tests.uefi.test_files import firmware
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
 
@@ -101,7 +102,6 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (UEFI, "UEFI image /nonexistent: there is no such file"),
         (replace(UEFI, stage2=False), "leave out --no-stage2, or --uefi"),
         (replace(UEFI, kernel="flat:/bin/true"), "UEFI boots none: leave out --uefi"),
-        (replace(UEFI, memory="96M"), "UEFI needs 128 MiB of memory, the guest has 96M.*: use --memory 128M or more"),
         (replace(UEFI, kernel="none", append="quiet"), "leave out --append, or give --kernel"),
         (replace(UEFI, kernel="none", command=["true"]), "leave out a command, or give --kernel"),
         (replace(UEFI, kernel="none", drives=["/bin/sh"]), "/bin/sh has no EFI system partition"),
@@ -113,6 +113,16 @@ def test_what_cannot_be(options: GuestOptions, what: str) -> None:
     with pytest.raises(UsageError, match=what) as error:
         prepare(options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("memory", ["64M", "128M", "132M"])
+def test_too_little_ram_for_uefi(memory: str, tmp_path: Path) -> None:
+    path = tmp_path / "CODE.fd"
+    path.write_bytes(firmware())
+    options = GuestOptions(hypervisor=True, uefi=path, kernel="none", memory=memory)
+    with pytest.raises(UsageError, match=r"UEFI needs 128 MiB .*, the guest has \d+ MiB: use --memory 160"):
+        check_boot(guest_config(prepare(options), "guest", None))
+    check_boot(guest_config(prepare(replace(options, memory="160M")), "guest", None))
 
 
 @pytest.mark.parametrize("version", ["", "1", "x.y", "1.0.0"])
