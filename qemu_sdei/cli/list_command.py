@@ -9,6 +9,7 @@ from typing import Any, Final
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.config import GuestConfig, shown_ram
 from qemu_sdei.errors import ProtocolError, SdeiError
+from qemu_sdei.vm.options import NO_KERNEL
 
 _TIMEOUT: Final = 1.0
 
@@ -96,7 +97,8 @@ def _describe(guest: Any) -> dict[str, Any]:
     try:
         config = GuestConfig.from_json((guest.path / rundir.CONFIG).read_bytes())
         facts |= {"vcpus": config.nr_cpus, "memory": shown_ram(config.ram_size), "cpu": config.cpu}
-        facts["kernel"] = config.boot.get("kernel")
+        kernel = config.boot.get("kernel")
+        facts["kernel"] = NO_KERNEL if kernel == "" else kernel
         known = guest.identity
         with ControlClient(guest.control, identity=known, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
             hello = client.hello()

@@ -15,6 +15,7 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError
 from qemu_sdei.guest import machine_control
 from qemu_sdei.guest.control_client import CONNECT_TIMEOUT, ControlClient
+from qemu_sdei.vm.options import NO_KERNEL
 
 _LOOK_AGAIN: Final = 5.0
 """Seconds after which the guest's processes may be others."""
@@ -102,7 +103,8 @@ class Overview:
         except (OSError, ProtocolError):
             return facts  # it has just moved, or ended
         kernel = config.boot.get("kernel")
-        facts |= {"cpu": config.cpu, "memory": config.ram_size, "kernel": None if kernel is None else str(kernel)}
+        known = None if kernel is None else str(kernel) or NO_KERNEL
+        facts |= {"cpu": config.cpu, "memory": config.ram_size, "kernel": known}
         return facts
 
     def _processes_of(self, directory: Path) -> dict[str, int]:

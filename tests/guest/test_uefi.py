@@ -78,7 +78,7 @@ def test_by_device_tree(series: str) -> None:
     with Guest(options(series=series, boot="dt")) as guest:
         guest.wait_shell()
         said = log(guest)
-        assert "efi: EFI v2.70 by EDK II" in said
+        assert re.search(r"efi: EFI v2\.70? by EDK II", said)
         assert "psci: probing for conduit method from DT" in said
         assert "sdei: SDEIv1.1 (0x4b564d) detected in firmware" in said
         assert "ACPI: SDEI" not in said
@@ -107,6 +107,14 @@ def test_events_go_on_over_a_reboot_and_moves(cpu: str, tmp_path: Path) -> None:
         handled(guest)
 
 
+def serving(guest: Guest) -> int | None:
+    """The process that serves a guest; None: there is none just now."""
+    try:
+        return int(guest.client().hello()["pid"])
+    except SdeiError:
+        return None
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_backend_that_is_killed_meanwhile() -> None:
@@ -114,9 +122,10 @@ def test_a_backend_that_is_killed_meanwhile() -> None:
     with Guest(options(ras=True)) as guest:
         for moment in (BANNER, "EFI stub", "ACPI: Interpreter"):
             guest.expect(re.escape(moment), 120)
-            backend = guest.status()["host"]["backend_pid"]
+            backend = serving(guest)
+            assert backend is not None
             os.kill(backend, signal.SIGKILL)
-            until("another backend", lambda backend=backend: guest.status()["host"]["backend_pid"] != backend, 30)
+            until("another backend", lambda backend=backend: serving(guest) not in (None, backend), 30)
         guest.wait_shell()
         handled(guest)
         assert not TROUBLE.search(log(guest))
