@@ -9,7 +9,6 @@ from typing import Any, Final
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.config import GuestConfig, shown_ram
 from qemu_sdei.errors import ProtocolError, SdeiError
-from qemu_sdei.vm.options import NO_KERNEL
 
 _TIMEOUT: Final = 1.0
 
@@ -98,7 +97,7 @@ def _describe(guest: Any) -> dict[str, Any]:
         config = GuestConfig.from_json((guest.path / rundir.CONFIG).read_bytes())
         facts |= {"vcpus": config.nr_cpus, "memory": shown_ram(config.ram_size), "cpu": config.cpu}
         kernel = config.boot.get("kernel")
-        facts["kernel"] = NO_KERNEL if kernel == "" else kernel
+        facts["kernel"] = "none" if kernel == "" else kernel  # as --kernel says it
         known = guest.identity
         with ControlClient(guest.control, identity=known, timeout=_TIMEOUT, connect_timeout=_TIMEOUT) as client:
             hello = client.hello()

@@ -49,6 +49,8 @@ def check_options(options: GuestOptions, *, flat: bool) -> None:
         raise UsageError("UEFI is where stage 2 puts it: leave out --no-stage2, or --uefi")
     if flat:
         raise UsageError(f"{options.kernel} is entered at its first byte, UEFI boots none: leave out --uefi")
+    if options.uefi_vars is not None and options.snapshots is not None:
+        raise UsageError("a file of UEFI variables holds no snapshots: leave out --uefi-vars, or --snapshots")
     if options.kernel == NO_KERNEL:
         for name, word in _OF_KERNEL.items():
             if getattr(options, name):

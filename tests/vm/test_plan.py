@@ -102,6 +102,7 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (UEFI, "UEFI image /nonexistent: there is no such file"),
         (replace(UEFI, stage2=False), "leave out --no-stage2, or --uefi"),
         (replace(UEFI, kernel="flat:/bin/true"), "UEFI boots none: leave out --uefi"),
+        (replace(UEFI, uefi_vars="/tmp/v", snapshots="/tmp/s"), "leave out --uefi-vars, or --snapshots"),
         (replace(UEFI, kernel="none", append="quiet"), "leave out --append, or give --kernel"),
         (replace(UEFI, kernel="none", command=["true"]), "leave out a command, or give --kernel"),
         (replace(UEFI, kernel="none", drives=["/bin/sh"]), "/bin/sh has no EFI system partition"),
