@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from qemu_sdei import Guest, GuestOptions
 from qemu_sdei.boot import initramfs
-from qemu_sdei.errors import SdeiError
+from qemu_sdei.errors import SdeiError, UsageError
+from qemu_sdei.guest.sdei_client import SdeiClient
+from qemu_sdei.host import kernel_drivers
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.vm.options import NO_KERNEL
-from tests.guest import uefi_disk
+from tests.guest import debian_root, uefi_disk
+from tests.guest.client import module_for
 from tests.guest.guests import until
 from tests.guest.test_cpus import TROUBLE
+from tests.uefi.images import SYSTEM, qcow2_of, write_gpt
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
 
@@ -165,9 +169,10 @@ def test_the_shell_keeps_its_variables(boot: str, tmp_path: Path) -> None:
 def test_a_disk_boots_by_itself(tmp_path: Path) -> None:
     """Firmware, GRUB as Debian signs it, kernel and initrd from the disk, events; and once more after a reset."""
     cache = DebianCache()
-    initrd, image = tmp_path / "initrd", tmp_path / "disk.img"
+    initrd, image = tmp_path / "initrd", tmp_path / "disk.qcow2"
     initrd.write_bytes(initramfs.build(cache.busybox().read_bytes(), command=None, nonce="0" * 16, extra_files={}))
-    uefi_disk.make(tmp_path, image, initrd)
+    uefi_disk.make(tmp_path, tmp_path / "raw", initrd)
+    image.write_bytes(qcow2_of((tmp_path / "raw").read_bytes()))
     with Guest(options(kernel=NO_KERNEL, drives=[str(image)])) as guest:
         for boot in (1, 2):
             guest.expect("Run /init as init process", 180)
@@ -180,11 +185,40 @@ def test_a_disk_boots_by_itself(tmp_path: Path) -> None:
         assert guest.wait_off(60).guest
 
 
-@pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
-def test_a_disk_in_use_is_told(tmp_path: Path) -> None:
-    from qemu_sdei.errors import UsageError
-    from tests.uefi.images import SYSTEM, write_gpt
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_installed_debian(tmp_path: Path) -> None:
+    """Systemd from a root file system on the disk that UEFI has booted: events, reboot, power-off."""
+    missing = [*uefi_disk.missing(), *debian_root.missing()]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"debootstrap needs root and is told to be here: missing {missing}")
+    cache = DebianCache()
+    drivers = kernel_drivers.load_order(cache.drivers(cache.kernel("6.1")), kernel_drivers.DISK)
+    initrd, root, image = tmp_path / "initrd", tmp_path / "root.img", tmp_path / "disk.img"
+    busybox = cache.busybox().read_bytes()
+    built = initramfs.build(busybox, command=None, nonce="0" * 16, drivers=drivers, root="/dev/vda2")
+    initrd.write_bytes(built)
+    debian_root.make(tmp_path, root, files={"/root/sdei_test.ko": module_for("6.1")})
+    uefi_disk.make(tmp_path, image, initrd, root=root)
+    with Guest(options(kernel=NO_KERNEL, drives=[str(image)], uefi_vars=tmp_path / "vars.fd")) as guest:
+        for boot in (1, 2):
+            debian_root.log_in(guest)
+            run = partial(debian_root.run, guest)
+            client = SdeiClient(run, "/root/sdei_test.ko")
+            client.load([0, 0x100, 0x200])
+            for cpu in (0, 1):
+                for event in (0, 0x100, 0x200):
+                    guest.inject(event, cpu, wait=True, timeout=30)
+            assert client.count() == 6
+            handled(guest)
+            if boot == 1:
+                guest.write("systemctl reboot\r")
+                until("the guest resets itself", lambda: guest.resets, 120)
+        guest.write("systemctl poweroff\r")
+        assert guest.wait_off(180).guest
 
+
+def test_a_disk_in_use_is_told(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     write_gpt(image, [(SYSTEM, 1)])
     wanted = options(kernel=NO_KERNEL, drives=[str(image)], memory="256M")

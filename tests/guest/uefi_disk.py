@@ -9,8 +9,9 @@ from pathlib import Path
 
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.host.unpack import extract
-from tests.uefi.images import SYSTEM, write_gpt
+from tests.uefi.images import LINUX, MIB, SECTOR, SYSTEM, write_gpt
 
+_MEGABYTES = 160
 TOOLS = ("mformat", "mmd", "mcopy")
 GRUB_CFG = """set timeout=0
 menuentry debian {
@@ -34,14 +35,14 @@ def grub(cache: DebianCache, work: Path) -> Path:
     ].path
 
 
-def fill_system_partition(image: Path, offset: int, files: dict[str, Path]) -> None:
+def fill_system_partition(image: Path, offset: int, megabytes: int, files: dict[str, Path]) -> None:
     """Make a FAT file system at an offset of an image, with these files in it: path there -> file here."""
     where = f"{image}@@{offset}"
 
     def run(*command: str) -> None:
         subprocess.run(command, check=True, timeout=60, capture_output=True)
 
-    run("mformat", "-i", where, "-F", "-v", "EFI", "::")
+    run("mformat", "-i", where, "-F", "-T", str(megabytes * MIB // SECTOR), "-v", "EFI", "::")
     made = set()
     for path, file in files.items():
         for parent in reversed(Path(path).parents[:-1]):
@@ -51,17 +52,24 @@ def fill_system_partition(image: Path, offset: int, files: dict[str, Path]) -> N
         run("mcopy", "-i", where, str(file), f"::{path}")
 
 
-def make(work: Path, image: Path, initrd: Path, append: str = "", megabytes: int = 160) -> None:
-    """Make the disk `image` with an EFI system partition in it, from which Debian's kernel boots."""
+def make(work: Path, image: Path, initrd: Path, *, append: str = "", root: Path | None = None) -> None:
+    """Make the disk `image` with an EFI system partition in it, from which Debian's kernel boots. `root`: a file system
+    that the second partition is to have.
+    """
     cache = DebianCache()
     config = work / "grub.cfg"
     config.write_text(GRUB_CFG % append)
-    (offset,) = write_gpt(image, [(SYSTEM, megabytes)])
-    # mformat takes the size from the file: a partition that is followed by something would have another.
+    partitions = [(SYSTEM, _MEGABYTES)]
+    if root is not None:
+        partitions.append((LINUX, -(-root.stat().st_size // MIB)))
+    offset, *others = write_gpt(image, partitions)
     files = {
         "EFI/BOOT/BOOTAA64.EFI": grub(cache, work),
         "EFI/debian/grub.cfg": config,
-        "vmlinuz": cache.kernel().image,
+        "vmlinuz": cache.kernel("6.1").image,
         "initrd.img": initrd,
     }
-    fill_system_partition(image, offset, files)
+    fill_system_partition(image, offset, _MEGABYTES, files)
+    if root is not None:
+        command = ["dd", f"if={root}", f"of={image}", "bs=1M", f"seek={others[0] // MIB}", "conv=notrunc,sparse"]
+        subprocess.run(command, check=True, timeout=120, capture_output=True)

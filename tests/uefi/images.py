@@ -47,13 +47,13 @@ def write_gpt(path: Path, partitions: list[tuple[uuid.UUID, int]]) -> list[int]:
 
 
 def qcow2_of(data: bytes, *, compressed: bool = False, bits: int = 16) -> bytes:
-    """A qcow2 image (version 2) with these bytes; clusters of zeroes are not there."""
+    """A qcow2 image (version 2) with these bytes, 2 GiB at most; clusters of zeroes are not there."""
     size = 1 << bits
     per_table = size // 8
     clusters = -(-len(data) // size)
     tables = -(-clusters // per_table)
     l1, l2 = [0] * max(tables, 1), [[0] * per_table for _ in range(tables)]
-    at = (2 + 1 + tables) * size  # header, L1, the refcount table that nobody here looks at
+    at = (4 + tables) * size  # behind header, L1, the table of reference counts and its one block
     body = bytearray()
     for number in range(clusters):
         part = data[number * size : (number + 1) * size].ljust(size, b"\0")
@@ -72,7 +72,15 @@ def qcow2_of(data: bytes, *, compressed: bool = False, bits: int = 16) -> bytes:
             body += part
         l2[number // per_table][number % per_table] = entry
     for number in range(tables):
-        l1[number] = (3 + number) * size | 1 << 63
+        l1[number] = (4 + number) * size | 1 << 63
     header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, bits, len(data), 0, len(l1), size, 2 * size, 1, 0, 0)
-    parts = [header, struct.pack(f">{len(l1)}Q", *l1), b"", *(struct.pack(f">{per_table}Q", *table) for table in l2)]
+    used = 4 + tables + -(-len(body) // size)
+    counts = struct.pack(f">{used}H", *[1] * used)[:size]
+    parts = [
+        header,
+        struct.pack(f">{len(l1)}Q", *l1),
+        struct.pack(">Q", 3 * size),
+        counts,
+        *(struct.pack(f">{per_table}Q", *table) for table in l2),
+    ]
     return b"".join(part.ljust(size, b"\0") for part in parts) + bytes(body)
