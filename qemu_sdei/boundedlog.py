@@ -15,6 +15,8 @@ import fcntl
 import io
 import os
 import re
+import struct
+import time
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +29,10 @@ TAIL: Final = 256 << 10
 """Bytes of the beginning and of the end that are kept when a file has come to its limit."""
 CONSOLE_LIMIT: Final = 16 << 20
 """Bytes of console.log: what the guest printed first. The line that says that there was more comes on top."""
+TIMES: Final = ".times"
+"""Ends the name of the file beside it that says when what was printed: pairs of a time and a place in the log."""
+_TIME: Final = struct.Struct("<dQ")
+_TIMES_LIMIT: Final = 1 << 20
 _CONSOLE_FULL: Final = b"\r\n[qemu-sdei: console.log is full: what the guest prints from here on is not kept]\r\n"
 _CUT: Final = re.compile(rb"\[qemu-sdei: ([0-9]{1,18}) bytes were cut here\]\n")
 _LONGEST: Final = 64
@@ -164,14 +170,45 @@ class ConsoleLog:
     def __init__(self, path: Path) -> None:
         """Append to the file `path`. Raises `OSError`."""
         self._file = path.open("ab", buffering=0)
+        self._times = path.with_name(path.name + TIMES)
+        self._noted = 0.0
 
     def write(self, data: bytes) -> None:
         """Take what was printed; a full disk must not end the guest."""
         with contextlib.suppress(OSError):
-            room = CONSOLE_LIMIT - os.fstat(self._file.fileno()).st_size
+            size = os.fstat(self._file.fileno()).st_size
+            room = CONSOLE_LIMIT - size
             if room > 0:
+                self._note(size)
                 self._file.write(data if len(data) < room else data[:room] + _CONSOLE_FULL)
+
+    def _note(self, size: int) -> None:
+        """When what comes now was printed, at most once a second."""
+        now = time.monotonic()
+        if self._noted and now - self._noted < 1:
+            return
+        self._noted = now
+        with self._times.open("ab", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size < _TIMES_LIMIT:
+                file.write(_TIME.pack(time.time(), size))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def position(path: Path, moment: float) -> int:
+    """Where in the console log `path` that begins which was printed since `moment` (seconds since 1970), to a second.
+
+    Everything, where it is not known when it was printed.
+    """
+    try:
+        data = path.with_name(path.name + TIMES).read_bytes()
+    except OSError:
+        return 0
+    times = _TIME.iter_unpack(data[: len(data) - len(data) % _TIME.size])
+    later = [at for when, at in times if when >= moment]
+    try:
+        return later[0] if later else path.stat().st_size
+    except OSError:
+        return 0

@@ -107,6 +107,12 @@ class LostGuestError(GuestError):
     """QEMU ended while something was still wanted from the guest."""
 
 
+class EndedGuestError(LostGuestError):
+    """Somebody ended the guest from outside, such as `qemu-sdei stop`; the message says who (exit code 143)."""
+
+    exit_code = 143
+
+
 class UnreachableError(GuestError):
     """QEMU lives, as far as is known, and its QMP socket cannot be reached."""
 

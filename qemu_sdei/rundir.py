@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from qemu_sdei import rundir_ended
 from qemu_sdei.config import NAME_PATTERN, check_name
 from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.fetching import fetching
@@ -54,6 +55,8 @@ CONSOLE: Final = "console.sock"
 QMP: Final = "qmp.sock"
 HELPER: Final = "helper.sock"
 """QEMU's end of the helper's serial card; one client at a time."""
+ENDED_BY: Final = "ended-by"
+"""Who is about to end the guest from outside, in words: for the process that runs it, and whoever waits for it."""
 MONITOR: Final = "monitor.bin"
 INITRD: Final = "initrd.img"
 CONSOLE_LOG: Final = "console.log"
@@ -119,6 +122,21 @@ def identify(path: Path, known: str = "") -> None:
     part.write_text(f"{known or secrets.token_hex(16)}\n")
     part.chmod(0o600)
     part.replace(path / IDENTITY)
+
+
+def note_end(path: Path, who: str) -> None:
+    """Tell the supervisor of the guest in run directory `path` that `who` is about to end it."""
+    with contextlib.suppress(OSError):
+        (path / ENDED_BY).write_text(f"{who}\n")
+
+
+def ended_by(path: Path) -> str:
+    """Who has ended the guest in run directory `path`, in words; "" where it was nobody."""
+    try:
+        with (path / ENDED_BY).open(errors="replace") as file:
+            return file.read(200).strip()
+    except OSError:
+        return ""
 
 
 def another(name: str) -> LostGuestError:
@@ -224,6 +242,7 @@ class RunDirectory:
                     lock = _claim(path)
                     if lock is not None:
                         claimed = path
+                        rundir_ended.forget(candidate)
                         return cls(candidate, path, lock)
                     if wanted is not None:
                         raise UsageError(f"guest name {wanted!r} is taken by {_taken(path, wanted)}")

@@ -70,6 +70,7 @@ COMMON = {
     "printable",
     "rundir",
     "rundir_base",
+    "rundir_ended",
     "stopped",
     "untrusted_files",
 }

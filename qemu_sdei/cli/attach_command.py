@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from qemu_sdei.cli.guest_name import add_guest
+from qemu_sdei.cli.interact import concluded, in_background, interact
 from qemu_sdei.cli.output import Progress, add_verbosity
-from qemu_sdei.cli.run_command import interact
 
 
 def register(subparsers: Any) -> None:
@@ -15,9 +15,11 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "attach",
         description="A guest goes on when the process that runs it is killed (kill -9). Become its owner, and connect "
-        "the terminal to its console, as `run` does: Ctrl-] ends the guest. What it printed last is shown first.",
+        "the terminal to its console, as `run` does: Ctrl-] detaches or ends it. What it printed last is shown "
+        "first.",
     )
     add_guest(parser)
+    parser.add_argument("-d", "--detach", action="store_true", help="in the background: no console, return at once")
     add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
 
@@ -27,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei import rundir
     from qemu_sdei.guest.guest import Guest
 
+    name = args.guest or rundir.find(None).name
+    if args.detach:
+        return in_background(args, lambda progress: Guest.adopt(name, progress=progress))
     with Progress(args.quiet) as progress:
-        guest = Guest.adopt(args.guest or rundir.find(None).name, progress=progress)
-        try:
-            return interact(guest, args, progress)
-        finally:
-            guest.close()
+        guest = Guest.adopt(name, progress=progress)
+        return concluded(guest, lambda: interact(guest, args, progress))

@@ -20,6 +20,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "look": {
         "list": "list running guests",
+        "logs": "what a guest has printed on its console",
         "status": "show vCPUs, events and call counts of a running guest",
         "top": "watch a running guest: vCPUs, events, rates, latencies, what happens",
         "events": "show what happens in a running guest: events, power, resets",
@@ -38,8 +39,10 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "crash": "crash guests on purpose, and compare what comes of it",
         "pause": "stop a guest's vCPUs",
         "resume": "have a paused guest run again",
+        "wait": "wait for a guest's end, and return its exit status",
         "stop": "end running guests, with an owner or without",
         "attach": "take over a guest whose owner was killed",
+        "console": "the console of a running guest, in this terminal",
     },
     "move": {
         "migrate": "move a running guest to a new QEMU and backend, here or on another host",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "run": ("run -- uname -a", "run --kernel Image --append 'console=ttyAMA0' --ras --name box"),
+    "run": ("run -- uname -a", "run -d --ras --name box"),
     "selftest": ("selftest", "selftest --json"),
     "conformance": ("conformance", "conformance --firmware-image flash.bin"),
     "compare": ("compare --firmware-image flash.bin", "compare --firmware tfa"),
@@ -31,6 +31,9 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "resume": ("resume", "resume box"),
     "crash": ("crash matrix --series 6.12 --firmware spec", "crash matrix --json --html matrix.html"),
     "list": ("list", "list -q"),
+    "logs": ("logs -f", "logs box --since 10m"),
+    "console": ("console", "console box --look"),
+    "wait": ("wait box", "wait box --timeout 60 --json"),
     "attach": ("attach", "attach box"),
     "stop": ("stop", "stop box box-2"),
     "doctor": ("doctor", "doctor --json"),

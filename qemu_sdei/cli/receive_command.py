@@ -8,8 +8,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei import jsonline
+from qemu_sdei.cli.interact import concluded, interact
 from qemu_sdei.cli.output import Progress, add_verbosity, say
-from qemu_sdei.cli.run_command import interact
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def register(subparsers: Any) -> None:
     host.add_argument("--memory-path", metavar="DIR", help="keep RAM in a file there (default: in memory, no file)")
     host.add_argument("--timeout", type=float, metavar="S", help="wait at most S seconds for a guest (default: 3600)")
     host.add_argument(
+        "-d",
         "--detach",
         action="store_true",
         help="no console: say what happens as lines of JSON, end with standard input as long as no guest is here, "
@@ -86,10 +87,7 @@ def run(args: argparse.Namespace) -> int:
             event=_as_json if args.json or args.detach else lambda state, about: _tell(args, progress, state, about),
             progress=progress,
         )
-        try:
-            return _detached(guest) if args.detach else interact(guest, args, progress)
-        finally:
-            guest.close()
+        return concluded(guest, lambda: _detached(guest) if args.detach else interact(guest, args, progress))
 
 
 def _as_json(state: str, about: dict[str, Any]) -> None:

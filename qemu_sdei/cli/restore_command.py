@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qemu_sdei.cli.interact import concluded, interact
 from qemu_sdei.cli.output import Progress, add_verbosity, say
-from qemu_sdei.cli.run_command import interact
 from qemu_sdei.errors import UntrustedError
 
 
@@ -40,7 +40,4 @@ def run(args: argparse.Namespace) -> int:
         except UntrustedError as error:
             say(*(f"qemu-sdei: {args.directory} wants {want}" for want in error.wants), error=True)
             raise
-        try:
-            return interact(guest, args, progress)
-        finally:
-            guest.close()
+        return concluded(guest, lambda: interact(guest, args, progress))

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import shlex
 import sys
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.end_explained import explained, explaining
+from qemu_sdei.cli.end_explained import explaining
 from qemu_sdei.cli.files import read_file
 from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options, say_profile
-from qemu_sdei.cli.kdump_run import crash, dumped
+from qemu_sdei.cli.interact import concluded, in_background, interact, wait_resumed
+from qemu_sdei.cli.kdump_run import crash
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.cli.script_errors import shown
 from qemu_sdei.cli.streams import OutputError
-from qemu_sdei.errors import GuestPanicError, SdeiError, UsageError
+from qemu_sdei.errors import SdeiError, UsageError
 from qemu_sdei.vm.options import BUILTIN
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
     from qemu_sdei.vm.options import GuestOptions
-
-
-_FAILED: Final = re.compile(r"^(FAIL: |Bail out!|not ok )", re.MULTILINE)
-"""What a bare-metal guest of ours says when it failed: its exit status, so to speak."""
 
 
 def register(subparsers: Any) -> None:
@@ -49,6 +45,12 @@ def register(subparsers: Any) -> None:
         action="store_true",
         help="start with vCPUs that do not run before `qemu-sdei resume`: for `regs --set` of services",
     )
+    parser.add_argument(
+        "-d",
+        "--detach",
+        action="store_true",
+        help="in the background: print the guest's name and return as soon as it answers",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print QEMU's command line, start nothing")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
@@ -68,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     for option, given in (("--json", args.json and not args.dry_run), ("--timeout", args.timeout is not None)):
         if given and args.guest_command is None:
             raise UsageError(f"{option} is for a command in the guest: give one behind --")
+    for option, given in (("--script", args.script is not None), ("--kdump", bool(args.kdump)), ("--json", args.json)):
+        if args.detach and given:
+            raise UsageError(f"{option} needs the terminal that the guest is run from: leave out it, or --detach")
     if args.dry_run:
         return _dry_run(options, args.json)
     say_profile(options)
@@ -75,19 +80,20 @@ def run(args: argparse.Namespace) -> int:
     # Only now: a wrong option is told without it.
     from qemu_sdei.guest.guest import Guest
 
+    if args.detach:
+        return in_background(args, lambda progress: Guest(options, progress=progress))
     with Progress(args.quiet) as progress:
         guest = Guest(options, progress=progress)
-        try:
-            if script is not None:
-                return _run_script(guest, script, args, progress)
-            if args.guest_command is not None:
-                with explaining(guest):
-                    return _run_command(guest, args, progress) if not args.kdump else crash(guest, args, progress)
-            return interact(guest, args, progress)
-        finally:
-            guest.close()
-            for warning in guest.warnings:
-                say(f"qemu-sdei: warning: {warning}", error=True)
+        return concluded(guest, lambda: _run(guest, script, args, progress))
+
+
+def _run(guest: Guest, script: CodeType | None, args: argparse.Namespace, progress: Progress) -> int:
+    if script is not None:
+        return _run_script(guest, script, args, progress)
+    if args.guest_command is not None:
+        with explaining(guest):
+            return _run_command(guest, args, progress) if not args.kdump else crash(guest, args, progress)
+    return interact(guest, args, progress)
 
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
@@ -146,7 +152,7 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
         sys.stderr.flush()
 
     guest.start()
-    _wait_resumed(guest, progress)
+    wait_resumed(guest, progress)
     if not args.verbose:
         progress("booting")
     result = guest.wait_command(output, args.timeout, boot_log=boot_log if args.verbose else None)
@@ -154,13 +160,6 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
     if args.json:
         print_json({"status": result.status, "output": result.output})
     return result.status
-
-
-def _wait_resumed(guest: Guest, progress: Progress) -> None:
-    if guest.options.paused:
-        progress.done()
-        say(f"qemu-sdei: guest {guest.name!r} is paused: `qemu-sdei resume {guest.name}` has it run", error=True)
-        guest.wait_resumed()
 
 
 def _load_script(path: str) -> CodeType:
@@ -196,33 +195,3 @@ def _run_script(guest: Guest, script: CodeType, args: argparse.Namespace, progre
 def _to_stderr(data: bytes) -> None:
     sys.stderr.buffer.write(data)
     sys.stderr.buffer.flush()
-
-
-def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:
-    """Start `guest`, and connect the terminal to its console until either ends. Returns the exit code."""
-    from qemu_sdei.cli.terminal import Session
-
-    watched = not args.quiet and sys.stdin.isatty()
-    session = Session(guest, b"qemu-sdei: Ctrl-] ends this guest\r\n" if watched else b"")
-    try:
-        guest.start()
-        progress.done()
-        _wait_resumed(guest, progress)
-        if watched:
-            say(f"qemu-sdei: guest {guest.name!r} is running; Ctrl-] ends it", error=True)
-        ended = session.run()
-        name = guest.name
-    finally:
-        session.close()
-    if ended:
-        end = guest.wait_off(1)
-        if not args.quiet:
-            what = f"guest {name!r} is at {end.moved} now" if end.moved else f"the guest ended ({end.reason})"
-            say("", f"qemu-sdei: {what}", error=True)
-    elif not args.quiet:
-        say("", *explained(guest), "qemu-sdei: ending the guest", error=True)
-    if guest.options.kdump is not False and ended:
-        return dumped(guest, args)
-    if guest.console_text.panicked:
-        return GuestPanicError.exit_code
-    return 1 if str(guest.options.kernel).startswith(BUILTIN) and _FAILED.search(guest.console) else 0

@@ -73,6 +73,8 @@ def head(status: Status) -> Iterator[str]:
         if "started_ns" in status:
             parts[-1] += f" ({duration(status['now_ns'] - status['started_ns'])} old)"
         yield f"processes: {', '.join(parts)}"
+        if host.get("stopped"):
+            yield f"not all of them run: {host['stopped']}"
     if misbehaves := purpose_of(status):
         yield f"this firmware misbehaves on purpose: {misbehaves}"
     counts = status.get("counts", {})

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import time
 from typing import Any, Final
 
-from qemu_sdei.cli.output import add_verbosity
+from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import GuestError, GuestTimeoutError, UsageError
+
+WHO: Final = "`qemu-sdei stop`"
 
 _PATIENCE: Final = 20.0
 _STOPPED: Final = 5.0
-"""Seconds for which the supervisor may be stopped."""
+"""Seconds for which the supervisor may be stopped, although it is resumed."""
 _BACKEND: Final = 5.0
 """Seconds for the backend to answer; after that it is killed, and its supervisor starts another one."""
 _LOOK: Final = 0.02
@@ -22,7 +27,8 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "stop",
         description="End guests at once, as pulling the plug does (disk images stay consistent for QEMU, not for the "
-        "guest), and leave nothing of them. The terminal or script that owns one is told.",
+        "guest), and leave nothing of them. Whoever runs one, or waits for it, is told, and returns 143. A guest whose "
+        "supervisor is stopped or hangs is ended all the same.",
     )
     parser.add_argument(
         "guests", metavar="NAME", nargs="*", help="guests (see `qemu-sdei list`); without one, the only one that runs"
@@ -58,36 +64,60 @@ def _stop(guest: Any) -> None:
     from qemu_sdei.guest.control_client import ControlClient
 
     if not guest.owned:
+        rundir.note_end(guest.path, WHO)
         end(guest)
         return
-    _check_supervisor(guest.name, stopped.owner(guest.path))
+    supervisor = stopped.owner(guest.path)
+    rundir.note_end(guest.path, f"{WHO} (process {os.getpid()})")
     try:
-        with ControlClient(guest.control, identity=guest.identity, timeout=_BACKEND) as client:
+        with _client(guest, ControlClient) as client:
             client.shutdown()
     except GuestTimeoutError:
         locks.end_holders(guest.path / rundir.BACKEND_LOCK)
-        with ControlClient(guest.control, identity=guest.identity) as client:
-            client.shutdown()
-    deadline = time.monotonic() + _PATIENCE
+        if not stopped.is_stopped(supervisor):
+            with _client(guest, ControlClient) as client:
+                client.shutdown()
+    if _gone(guest, supervisor, _PATIENCE):
+        return
+    # It hangs, a debugger holds it, or it stops again whenever it is resumed: the guest ends without it.
+    say(
+        f"qemu-sdei: warning: the supervisor of guest {guest.name!r}, process {supervisor or '?'}, did not end it and "
+        "was killed",
+        error=True,
+    )
+    locks.end_holders(guest.path / rundir.LOCK)
+    for each in rundir.running():
+        if each.identity == guest.identity and each.name == guest.name and not each.owned:
+            end(each)
+    if not _gone(guest, None, _STOPPED):
+        raise GuestError(f"guest {guest.name!r} does not end, even when its processes are killed: see `qemu-sdei list`")
+
+
+def _client(guest: Any, kind: Any) -> Any:
+    return kind(guest.control, identity=guest.identity, timeout=_BACKEND, connect_timeout=_BACKEND)
+
+
+def _gone(guest: Any, supervisor: int | None, patience: float) -> bool:
+    """Wait until the guest is gone; one whose supervisor is stopped (Ctrl-Z, a shell's job that wants the terminal) has
+    it resumed, so that it can clean up. False: it is still there after `patience` seconds, or its supervisor is stopped
+    all the time.
+    """
+    from qemu_sdei import rundir, stopped
+
+    deadline = time.monotonic() + patience
+    since = None
     # Another guest may have the name as soon as this one is gone.
     while guest.path.exists() and rundir.identity(guest.path) in ("", guest.identity):
-        if time.monotonic() > deadline:
-            raise GuestError(
-                f"guest {guest.name!r} has not ended within {_PATIENCE:g} s: look at its supervisor, process "
-                f"{guest.pid}; when that is killed, try again"
-            )
+        now = time.monotonic()
+        if supervisor is None or not stopped.is_stopped(supervisor):
+            since = None
+        else:
+            since = since or now
+            if now - since > _STOPPED:
+                return False
+            with contextlib.suppress(OSError):
+                os.kill(supervisor, signal.SIGCONT)
+        if now > deadline:
+            return False
         time.sleep(_LOOK)
-
-
-def _check_supervisor(name: str, pid: int | None) -> None:
-    """Raise `GuestError` if the supervisor is stopped, and stays so: it could not end the guest."""
-    from qemu_sdei import stopped
-
-    deadline = time.monotonic() + _STOPPED
-    while stopped.is_stopped(pid):
-        if pid is not None and time.monotonic() > deadline:
-            raise GuestError(
-                f"guest {name!r} was not ended: {stopped.described('supervisor', pid)}, `kill -KILL {pid}` ends it; "
-                f"then try again"
-            )
-        time.sleep(_LOOK)
+    return True

@@ -1,22 +1,29 @@
-"""The guest's console on the user's terminal: raw mode in, bytes out, and the terminal as it was afterwards."""
+"""The guest's console on the user's terminal: raw mode in, bytes out, and the terminal as it was afterwards.
+
+The console is that of a guest of this process (`run`), or of another one's (`console`): a `Source` of bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import select
+import signal
 import sys
-import termios
 import threading
-import tty
 from collections.abc import Iterator
-from typing import Final
+from enum import Enum
+from typing import Final, Protocol
 
+from qemu_sdei.cli.own_terminal import OwnTerminal
 from qemu_sdei.cli.streams import output_lost
-from qemu_sdei.guest.guest import Guest
 
-QUIT: Final = b"\x1d"
+ESCAPE: Final = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
+_DETACH: Final = b"dD"
+_QUIT: Final = b"qQ"
+_EARLY: Final = 64 << 10
+"""Bytes that were typed before the guest's shell is there, and are kept for it."""
 _BACKLOG: Final = 4 << 20
 """Bytes that wait for a terminal that does not take them; beyond this the oldest are dropped, the guest never waits."""
 _TYPED: Final = 64 << 10
@@ -106,83 +113,154 @@ class _Output:
         os.close(self._write_end)
 
 
+class End(Enum):
+    """How a session ended."""
+
+    ENDED = "the guest has ended"
+    QUIT = "the user wants it to end, or the terminal is gone"
+    DETACHED = "the user wants to leave it alone"
+
+
+class Source(Protocol):
+    """A guest's console, as a session needs it."""
+
+    def write(self, data: bytes) -> bool:
+        """Type `data`. False: somebody else types now."""
+
+    def backlog(self) -> int:
+        """Bytes that were typed and that the guest has no room for yet."""
+
+    def listens(self) -> bool:
+        """Somebody in the guest reads what is typed; what is typed before may be lost."""
+
+    def end_input(self, line_ended: bool) -> None:
+        """A pipe that was typed from has ended."""
+
+    def ended(self) -> bool:
+        """Nothing more will come."""
+
+    def lost_words(self) -> str:
+        """Why `write` was refused, in words."""
+
+
 @contextlib.contextmanager
-def raw_mode(fd: int) -> Iterator[bool]:
-    """Put the terminal `fd` into raw mode for a while; yields False, and does nothing, when it is none."""
-    if not os.isatty(fd):
-        yield False
-        return
-    before = termios.tcgetattr(fd)
+def _not_stopped() -> Iterator[None]:
+    """In the background neither reading nor writing stops this process, silently: it reads only what is its own."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTTIN, signal.SIGTTOU)}
     try:
-        # NOW, here and below: a terminal that was stopped (Ctrl-S) or hung up must not hold us.
-        tty.setraw(fd, termios.TCSANOW)
-        yield True
+        yield
     finally:
-        with contextlib.suppress(termios.error):
-            # Late answers of the terminal to the guest's questions are not for the user's shell.
-            termios.tcflush(fd, termios.TCIFLUSH)
-            termios.tcsetattr(fd, termios.TCSANOW, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Session:
-    """One interactive session. `attach` before the guest starts, so that nothing of its output is missed."""
+    """One interactive session. `put` takes the console's bytes, from any thread."""
 
-    def __init__(self, guest: Guest, greeting: bytes = b"") -> None:
-        """`greeting` is shown when the guest's shell is there."""
-        self._guest = guest
+    def __init__(self, greeting: bytes = b"", *, asks: bool = True) -> None:
+        """`greeting` is shown when the guest's shell is there. `asks`: Ctrl-] asks what is wanted; else it leaves."""
         self._output = _Output()
         self._filter = MarkerFilter(greeting)
-        guest.attach(self._output.put)
+        self._asks = asks
+        self._asking = False
+        self._early = bytearray()
+        self._told = False
+
+    def put(self, data: bytes) -> None:
+        """Bytes to show."""
+        self._output.put(data)
 
     def close(self) -> None:
-        """Let go of the guest."""
-        self._guest.attach(None)
+        """Let go of the terminal; `put` must not be called any more."""
         self._output.close()
 
-    def run(self) -> bool:
-        """Connect terminal and guest until the guest ends (True) or the user wants to quit (False)."""
+    def run(self, source: Source, *, typing: bool = True) -> End:
+        """Connect the terminal and `source` until either ends. `typing`: else it is only looked at."""
         stdin = sys.stdin.fileno()
-        with raw_mode(stdin) as terminal:
+        with _not_stopped(), OwnTerminal(stdin) as terminal:
             poll = select.poll()
             poll.register(self._output.fileno(), select.POLLIN)
-            listening = False
+            listening = ended = False
             piped = b""
-            crowded = False
             while True:
+                crowded = not terminal.there and source.backlog() > _TYPED
                 # Linux drops what lies in its UART when it takes it over: input of a pipe, there at once, waits.
-                if not listening and (terminal or self._guest.booted):
-                    listening = True
-                    poll.register(stdin, select.POLLIN)
-                if crowded and self._guest.input_backlog() <= _TYPED:
-                    crowded = False
-                    poll.register(stdin, select.POLLIN)
-                ready = dict(poll.poll(_CROWDED_MS if crowded else _LOOK_MS))
+                wanted = terminal.look() if terminal.there else typing and not ended and not crowded
+                if not terminal.there and not listening and not source.listens():
+                    wanted = False
+                if wanted != listening:
+                    listening = wanted
+                    poll.register(stdin, select.POLLIN) if wanted else poll.unregister(stdin)
+                if self._early and source.listens():
+                    early, self._early = bytes(self._early), bytearray()
+                    self._type(source, early)
+                ready = dict(poll.poll(_CROWDED_MS if crowded or self._early else _LOOK_MS))
                 if self._output.fileno() in ready:
                     self._output.clear_wake()
                 if not self._show():
-                    return False
-                if stdin in ready:
+                    return End.QUIT
+                if stdin in ready and (not terminal.there or terminal.ours):
                     data = self._read(stdin)
                     if not data:
-                        if terminal:
-                            return False  # hung up
-                        poll.unregister(stdin)
+                        if terminal.there and not terminal.ours:
+                            continue
+                        if terminal.there:
+                            return End.QUIT if self._asks else End.DETACHED  # hung up
+                        ended = True
                         if piped:
                             # `echo uname | qemu-sdei run` ends; a guest in the background, with /dev/null, does not.
-                            self._guest.end_input(piped.endswith((b"\n", b"\r")))
-                    elif not terminal:
+                            source.end_input(piped.endswith((b"\n", b"\r")))
+                    elif not terminal.there:
                         piped = data[-1:]
-                    typed, quit_key, _ = data.partition(QUIT) if terminal else (data, b"", b"")
-                    if typed:
-                        self._guest.write(typed)
-                    if not terminal and self._guest.input_backlog() > _TYPED:
-                        crowded = True
-                        poll.unregister(stdin)
-                    if quit_key:
-                        return False
-                if self._guest.power_off is not None:
+                        source.write(data)
+                    elif (end := self._keys(source, data, typing)) is not None:
+                        return end
+                if source.ended():
                     self._show()
-                    return True
+                    return End.ENDED
+
+    def _keys(self, source: Source, data: bytes, typing: bool) -> End | None:
+        """What was typed at a terminal. Returns how the session is to end, if it is."""
+        while data:
+            if self._asking:
+                key, data = data[:1], data[1:]
+                self._asking = False
+                self._say("\r\n")
+                if key in (_DETACH[:1], _DETACH[1:]):
+                    return End.DETACHED
+                if key in (_QUIT[:1], _QUIT[1:]):
+                    return End.QUIT
+                if key == ESCAPE and typing:
+                    self._type(source, key)
+                continue
+            typed, escape, data = data.partition(ESCAPE)
+            if typed and typing:
+                self._type(source, typed)
+            if escape and not self._asks:
+                return End.DETACHED
+            if escape:
+                self._asking = True
+                self._say(
+                    "\r\n[qemu-sdei] d: detach, the guest runs on; q: end the guest; Ctrl-]: send Ctrl-]; "
+                    "any other key: back "
+                )
+        return None
+
+    def _type(self, source: Source, data: bytes) -> None:
+        if not source.listens():
+            # What a terminal sends before anybody reads is kept, and not lost to a driver that starts.
+            self._early += data[: _EARLY - len(self._early)]
+            return
+        if source.write(data):
+            self._told = False
+        elif not self._told:
+            self._told = True
+            self._say(f"\r\n[qemu-sdei] {source.lost_words()}\r\n")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
 
     def _show(self) -> bool:
         data = self._filter.feed(self._output.take())

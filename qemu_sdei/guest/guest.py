@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qemu_sdei import stopped
-from qemu_sdei.errors import GuestTimeoutError, SdeiError
+from qemu_sdei.errors import GuestTimeoutError, SdeiError, UsageError
 from qemu_sdei.guest import exit_hooks
 from qemu_sdei.guest.adoption import check
+from qemu_sdei.guest.end_told import Conclusion
 from qemu_sdei.guest.guest_backend import GuestBackend
 from qemu_sdei.guest.guest_console import GuestConsole
 from qemu_sdei.guest.guest_machine import GuestMachine
@@ -28,6 +29,7 @@ from qemu_sdei.guest.guest_snapshots import GuestSnapshots
 from qemu_sdei.guest.kdump_stages import Kdump
 from qemu_sdei.guest.kdump_watch import Listener, wait_vmcore
 from qemu_sdei.guest.local_migration import LocalMigration
+from qemu_sdei.guest.onlookers import Typist
 from qemu_sdei.guest.receive import WAIT, Arrival, ArrivalEvent, Listening, no_event
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.start import CLOSE_LIMIT, Beginning, Boot, TakeOver
@@ -86,6 +88,7 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
         self._kdump: Kdump | None = None
+        self._released = False
 
     @classmethod
     def saved(
@@ -224,10 +227,10 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         try:
             if self._record.placement is not None:
                 self._record.placement.client.close()  # whoever waits by it need not any more
-            if self.loop.running:
+            if self.loop.running and not self._released:
                 with contextlib.suppress(GuestTimeoutError):
                     self._beginning.undo(self.loop)
-            if self.loop.running:
+            if self.loop.running and not self._released:
                 with contextlib.suppress(GuestTimeoutError):
                     self.loop.call(self._stop(), CLOSE_LIMIT)
         finally:
@@ -237,11 +240,65 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
             if placement is not None:
                 placement.client.close()
                 placement.ram.close()
-                if self._kdump is None:  # else it is the user's file now
+                if self._kdump is None and not self._released:  # else it is the user's file now
                     placement.plan.devices.discard()
                 placement.directory.remove()
             self.console_text.close()
         exit_hooks.forget(self)
+
+    @property
+    def adopted(self) -> bool:
+        """It ran before, and belonged to another process."""
+        return isinstance(self._beginning, TakeOver)
+
+    @property
+    def bound(self) -> str:
+        """Why it cannot be without the process that runs it, in words; "": it can (`release`)."""
+        if self.placement.plan.die_with_owner:
+            return "it is to end with the process that runs it (--die-with-owner)"
+        if self.options.kdump is not False:
+            return "whoever runs it waits for its crash dump (--kdump)"
+        if self.placement.supervisor.place.where:
+            return "it is on its way to another host"
+        return ""
+
+    def release(self) -> None:
+        """Let go of the guest: it runs on without a supervisor process, for another one to `adopt`. This object is
+        closed then.
+
+        Raises `UsageError`: it cannot be without; see `bound`.
+        """
+        if why := self.bound:
+            raise UsageError(f"guest {self.name!r} cannot be let go of: {why}")
+        self._released = True
+        self.placement.client.close()
+        try:
+            self.loop.call(self._let_go(), CLOSE_LIMIT)
+        finally:
+            self.close()
+
+    async def _let_go(self) -> None:
+        if self._migration is not None:
+            await self._migration.leave()
+        await self.placement.supervisor.release()
+
+    def conclude(self, status: int, words: str) -> None:
+        """Tell processes that wait for the end of this guest (`qemu-sdei wait`) how it ended; the first word counts.
+
+        `status`: exit status for them, 0 to 255. `words`: one line.
+        """
+        self._record.end.conclude(Conclusion(status, words))
+
+    def type_as(self, token: str, who: str) -> str | None:
+        """Be the one whose keys reach the console, unless somebody else is: `None`, or who that is.
+
+        `token`: by which the caller is known; `who`: what others are told of it, "" only to ask.
+        """
+        if not who:
+            typist = self._record.seat.typist
+            return None if typist is None or typist.token == token else typist.who
+        other = self._record.seat.take(Typist(token, who), force=False)
+        return None if other is None else other.who
 
     async def _stop(self) -> None:
         if self._migration is not None:
@@ -312,9 +369,7 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
 
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
         """Have the console's raw bytes given to `sink` too, in another thread; it must not block. None ends it."""
-        self._record.sink = sink
-        if self._record.placement is not None:
-            self._record.placement.supervisor.attach(sink)
+        self._record.onlookers.first(sink)
 
     # Migration
 

@@ -71,6 +71,7 @@ class LocalMigration:
                 "snapshot": self.snapshooter.requested,
                 **MachineControl(record, self).commands,
                 **ConsoleFeed(record).commands,
+                **record.end.commands,
             }
         )
 
@@ -80,6 +81,12 @@ class LocalMigration:
 
     async def close(self) -> None:
         """End a migration that is under way, and take no requests any more."""
+        await self.cancel()
+        await self._record.end.tell()
+        await self._owner.close()
+
+    async def leave(self) -> None:
+        """As `close`, for a guest that goes on without this process: those who wait for its end are told nothing."""
         await self.cancel()
         await self._owner.close()
 

@@ -92,6 +92,7 @@ class Overview:
             "supervisor_pid": owner,
             "qemu_pid": qemu,
             "backend_pid": hello.get("pid"),
+            "stopped": self._stopped(processes),
             "qemu_up_ns": None if qemu is None else stopped.age_ns(qemu),
             "vcpus": None if stopped.is_stopped(qemu) else self.run_state(owner),
             "cpu": None,
@@ -114,6 +115,11 @@ class Overview:
             found = stopped.processes(directory)
             self._processes = time.monotonic(), directory, found
         return found
+
+    @staticmethod
+    def _stopped(processes: dict[str, int]) -> str:
+        """Which of the processes are stopped, and what to do; "" if none is."""
+        return "; ".join(stopped.described(what, pid) for what, pid in processes.items() if stopped.is_stopped(pid))
 
     def run_state(self, owner: int | None) -> str | None:
         """Whether the vCPUs run, as `machine_control.run_state`; None where nobody says. `owner`: the supervisor."""

@@ -214,7 +214,7 @@ class Arrival:
         record.arrived(attempt.guest.options, attempt.guest.nonce)
         directory.kept = False
         if attempt.builder.supervisor is not None:
-            attempt.builder.supervisor.attach(record.sink)
+            attempt.builder.supervisor.attach(record.onlookers)
         return attempt.builder.done()
 
     def begun(self) -> None:
@@ -227,7 +227,7 @@ class Arrival:
         self._waiting = asyncio.current_task()
         listening = self._listening
         allowed = Allowed.of(list(listening.allow), everything=listening.tcp is None)
-        attempt = self._attempt = _Attempt(record.options, directory, allowed, record.console, record.sink)
+        attempt = self._attempt = _Attempt(record.options, directory, allowed, record.console, record.onlookers)
         token = secrets.token_urlsafe(24) if listening.tcp is not None and listening.tls is None else ""
         reception = self._reception = Reception(attempt, token, lambda state, what: self._event(state, {"what": what}))
         about: dict[str, Any] = {"name": directory.name}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 
 from qemu_sdei.errors import SdeiError
+from qemu_sdei.guest.end_told import EndTold
+from qemu_sdei.guest.onlookers import Onlookers, Seat
 from qemu_sdei.guest.placement import Placement
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.vm.console import Console
-from qemu_sdei.vm.console_end import Sink
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.supervisor import Supervisor
@@ -25,7 +26,12 @@ class GuestRecord:
         """What its shell's words are known by."""
         self.earlier: list[str] = []
         """Nonces that the guest had before a snapshot of another run was loaded: a reset boots its own initramfs."""
-        self.sink: Sink | None = None
+        self.onlookers = Onlookers()
+        """Who gets the console's bytes."""
+        self.seat = Seat()
+        """Whose keys reach the console."""
+        self.end = EndTold()
+        """How it ended, for those who wait."""
         self.placement: Placement | None = None
         """None: it is not started, or was let go of."""
 

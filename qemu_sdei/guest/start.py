@@ -89,7 +89,7 @@ class Boot:
         builder.ram = Ram.create(plan.ram_size, options.memory_path)
         loop.start(f"guest {directory.name}")
         supervisor = builder.supervise(plan, record.console, record.nonce, arriving=saved is not None)
-        supervisor.attach(record.sink)
+        supervisor.attach(record.onlookers)
         record.progress("starting QEMU and the backend")
         limit = options.start_timeout
         loop.call(supervisor.start(limit), longest(limit) + CLOSE_LIMIT)
@@ -142,15 +142,14 @@ class TakeOver:
             with contextlib.suppress(OSError):
                 said = (directory / files.CONSOLE_LOG).read_bytes()
                 record.console.recall(said)
-                if record.sink is not None:
-                    record.sink(said[-SHOWN:])
+                record.onlookers(said[-SHOWN:])
             loop.start(f"guest {directory.name}")
             supervisor = self.builder.supervise(plan, record.console, record.nonce)
-            supervisor.attach(record.sink)
+            supervisor.attach(record.onlookers)
             limit = record.options.start_timeout
             loop.call(self._adopt(adoption, supervisor, limit), longest(limit) + _SETTLE)
-            if supervisor.place.where and record.sink is not None:
-                record.sink(_UNDECIDED.format(where=supervisor.place.where, name=directory.name).encode())
+            if supervisor.place.where:
+                record.onlookers(_UNDECIDED.format(where=supervisor.place.where, name=directory.name).encode())
             return self.builder.done()
         finally:
             adoption.close()

@@ -133,6 +133,7 @@ _HOST: Final = record(
         "supervisor_pid": _PID,
         "qemu_pid": _PID,
         "backend_pid": _PID,
+        "stopped": text("which of these are stopped, and what to do; empty if none is"),
         "qemu_up_ns": _or_null(integer(0, about="since QEMU was started here: the guest, or its arrival")),
         "vcpus": {**_TEXT_OR_NULL, "description": "running, paused, or what else QEMU says; null: nobody says"},
         "cpu": {**_TEXT_OR_NULL, "description": "QEMU's -cpu argument"},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qemu_sdei import rundir as files
+from qemu_sdei.boundedlog import TIMES
 from qemu_sdei.errors import LaunchError
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.console_link import ConsoleLink
@@ -76,17 +77,21 @@ class ConsoleEnd:
         if self._link is not None:
             self._link.drain()
 
-    def log(self) -> bytes | None:
-        """What was printed, as far as the log has it; None: it cannot be read."""
+    def log(self) -> tuple[bytes, ...] | None:
+        """What was printed, as far as the log has it, and when; None: it cannot be read."""
         with contextlib.suppress(OSError):
-            return (self._directory / files.CONSOLE_LOG).read_bytes()
+            return tuple(path.read_bytes() for path in self._logs if path.exists())
         return None
 
-    def take_over(self, said: bytes | None) -> None:
+    def take_over(self, said: tuple[bytes, ...] | None) -> None:
         """What was printed before, at another QEMU."""
-        if said is not None:
-            with contextlib.suppress(OSError):
-                (self._directory / files.CONSOLE_LOG).write_bytes(said)
+        with contextlib.suppress(OSError):
+            for path, data in zip(self._logs, said or (), strict=False):
+                path.write_bytes(data)
+
+    @property
+    def _logs(self) -> tuple[Path, Path]:
+        return self._directory / files.CONSOLE_LOG, self._directory / f"{files.CONSOLE_LOG}{TIMES}"
 
     @property
     def lost(self) -> asyncio.Future[None]:

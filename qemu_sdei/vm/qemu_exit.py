@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from qemu_sdei.errors import LaunchError, LostGuestError, UsageError
+from qemu_sdei.errors import EndedGuestError, LaunchError, LostGuestError, UsageError
 from qemu_sdei.vm import process
 from qemu_sdei.vm.plan import Plan
 
@@ -26,6 +26,8 @@ class PowerOff:
     """QEMU's exit status; negative: the signal that killed it."""
     moved: str = ""
     """The guest goes on at another host: where."""
+    by: str = ""
+    """Who ended it from outside, in words, such as "`qemu-sdei stop` (process 123)"; "": nobody did."""
 
 
 def not_taken(complaints: list[str]) -> str:
@@ -52,6 +54,8 @@ def lost(end: PowerOff, plan: Plan, command: list[str], output: str, console: li
     """QEMU ended while something was wanted of the guest."""
     if end.moved:
         return LostGuestError(f"the guest is at {end.moved} now")
+    if end.by:
+        return EndedGuestError(f"the guest was ended by {end.by}")
     if end.returncode == 0:
         lines = [] if end.reason == "guest-shutdown" else console
         return LostGuestError(f"the guest ended ({end.reason})", console=lines)

@@ -114,7 +114,10 @@ class Qmp:
             self._why = "the connection broke"
             with contextlib.suppress(Exception):
                 await client.disconnect()
-        finally:
+        except asyncio.CancelledError:
+            self._connected.clear()
+            raise  # it is still connected: `close` hangs up, and the next client of QEMU's need not wait
+        else:
             self._connected.clear()
             self._client = None
             if self._ended:

@@ -247,7 +247,7 @@ class Supervisor:
         # From here on the guest is here, should this process die.
         self._now(Event.TAKE, other=source.place)
 
-    def hand_over(self, to: Supervisor) -> tuple[Sink | None, bytes, bytes | None]:
+    def hand_over(self, to: Supervisor) -> tuple[Sink | None, bytes, tuple[bytes, ...] | None]:
         """The guest is about to go on at `to`, on this host. Returns who gets the console's bytes, what was typed and
         not read, and what was printed (None: that cannot be read).
         """
@@ -334,6 +334,7 @@ class Supervisor:
     async def _watch_qemu(self) -> None:
         returncode = await self._qemu.wait()
         self._keeper.stop()
+        by = files.ended_by(self.directory.path)  # now: the directory goes with the backend
         # What it wrote last is still in the sockets.
         drained = asyncio.ensure_future(self.qmp.drain())
         await asyncio.wait({self._typing.lost, drained}, timeout=_DRAIN)
@@ -351,7 +352,8 @@ class Supervisor:
         with self.console.changed:
             reason = str(cause.get("reason", reason))
             gone_to = self.place.where if self.place.state is State.GONE else ""
-            self.power_off = PowerOff(reason, bool(cause.get("guest", False)), returncode, gone_to)
+            guest = bool(cause.get("guest", False))
+            self.power_off = PowerOff(reason, guest, returncode, gone_to, "" if guest or gone_to else by)
             self.console.close(self._lost)
         self._ended.set()
 

@@ -216,11 +216,11 @@ def test_attach_is_a_console_as_runs(runtime: Path) -> None:
     terminal = pexpect.spawn(
         sys.executable, ["-m", "qemu_sdei", "attach", "g"], env=environment, timeout=60, encoding="utf-8"
     )
-    terminal.expect("guest 'g' is running; Ctrl-] ends it")
+    terminal.expect("guest 'g' is running; Ctrl-] detaches from it or ends it")
     terminal.expect("idle: ready")  # from before
     assert "has an owner" in ask(runtime, "attach", "g", status=2)
     assert json.loads(ask(runtime, "migrate", "g", "g3", "--json", "-q"))["destination"] == "g3"
-    terminal.send("\x1d")
+    terminal.send("\x1dq")
     terminal.expect("ending the guest")
     terminal.expect(pexpect.EOF)
     terminal.close()

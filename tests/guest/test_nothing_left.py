@@ -138,7 +138,7 @@ def test_the_console_works_and_the_terminal_is_restored(runtime: Path) -> None:
             break
     else:
         pytest.fail("Ctrl-C did not end the guest's `sleep`")
-    terminal.screen.send("\x1d")
+    terminal.screen.send("\x1dq")
     terminal.screen.expect("ending the guest")
     assert terminal.end() == 0
     check_nothing_left(runtime)
