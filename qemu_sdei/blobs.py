@@ -10,7 +10,7 @@ from typing import Final
 from qemu_sdei.errors import UsageError
 
 FOLDER: Final = Path(__file__).resolve().parent / "data"
-_NO_GUESTS: Final = ("kdump", "monitor", "reseed", "victim")
+_NO_GUESTS: Final = ("agent", "kdump", "monitor", "reseed", "victim")
 REMEDY: Final = "install the package again, or build them: python -m qemu_sdei.guestbuild"
 
 

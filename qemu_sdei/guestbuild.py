@@ -39,6 +39,7 @@ PROGRAMS: Final = (
     Program("kdump", ("kdump",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
     Program("victim", ("victim",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
     Program("reseed", ("reseed",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
+    Program("agent", ("agent",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
     Program("compare", ("compare", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
 )
 

@@ -57,6 +57,8 @@ HELPER: Final = "helper.sock"
 """QEMU's end of the helper's serial card; one client at a time."""
 ENDED_BY: Final = "ended-by"
 """Who is about to end the guest from outside, in words: for the process that runs it, and whoever waits for it."""
+EXEC_PORTS: Final = 5
+"""Ports of the agent's card: the first for the command that the guest was started with, the others for `exec`."""
 MONITOR: Final = "monitor.bin"
 INITRD: Final = "initrd.img"
 CONSOLE_LOG: Final = "console.log"
@@ -99,6 +101,16 @@ class Running:
     def owner(self) -> Path:
         """The owner socket."""
         return self.path / OWNER
+
+
+def exec_socket(port: int) -> str:
+    """QEMU's end of a port of the agent's card; one client at a time."""
+    return f"exec-{port}.sock"
+
+
+def exec_lock(port: int) -> str:
+    """Locked by who uses that port."""
+    return f"exec-{port}.lock"
 
 
 def is_identity(value: object) -> bool:

@@ -24,6 +24,8 @@ RESEED: Final = "bin/reseed"
 """Gives the kernel new random numbers (`guest/reseed`), where there is a helper."""
 VICTIM: Final = "bin/victim"
 """A process whose memory is to fail (`guest/victim`), where there is a helper."""
+AGENT: Final = "bin/agent"
+"""Runs commands for the host (`guest/agent`)."""
 _NONCE: Final = re.compile(r"[0-9A-Za-z]{1,64}")
 _APPLET: Final = re.compile(rb"[0-9A-Za-z_.+\[-]{1,32}")
 _APPLETS_START: Final = b"\0[\0[[\0"
@@ -41,6 +43,8 @@ def build(
     net: bool = False,
     root: str | None = None,
     helper: str | None = None,
+    channel: str | None = None,
+    apart: bool = False,
 ) -> bytes:
     """An initramfs, as an uncompressed newc archive.
 
@@ -55,6 +59,8 @@ def build(
         net: have init set up eth0 with the addresses of QEMU's user-mode network.
         root: device with the root file system whose own init is to be started.
         helper: PCI address of the serial card by which init is to take commands from the host, such as 0000:00:1e.0.
+        channel: PCI address of the virtio serial card by which an agent is to run commands for the host.
+        apart: the command has its streams by that card, and not on the console.
 
     Raises:
         UsageError: `busybox` is no static arm64 program, `command` is empty, or a path cannot be.
@@ -95,6 +101,11 @@ def build(
         nodes.append(cpio.file("qemu-sdei/helper-card", f"{helper}\n".encode()))
         nodes.append(cpio.file(VICTIM, blobs.read("victim"), 0o755))
         nodes.append(cpio.file(RESEED, blobs.read("reseed"), 0o755))
+    if channel is not None:
+        nodes.append(cpio.file(AGENT, blobs.read("agent"), 0o755))
+        nodes.append(cpio.file("qemu-sdei/channel", f"{channel}\n".encode()))
+        if apart:
+            nodes.append(cpio.file("qemu-sdei/apart", b""))
     for path, item in (extra_files or {}).items():
         data, mode = item if isinstance(item, tuple) else (item, 0o644)
         nodes.append(cpio.file(path, data, mode & 0o7777))

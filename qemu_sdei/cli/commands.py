@@ -41,6 +41,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "resume": "have a paused guest run again",
         "wait": "wait for a guest's end, and return its exit status",
         "stop": "end running guests, with an owner or without",
+        "exec": "run a command in a running guest",
         "attach": "take over a guest whose owner was killed",
         "console": "the console of a running guest, in this terminal",
     },

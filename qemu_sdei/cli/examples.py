@@ -31,6 +31,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "resume": ("resume", "resume box"),
     "crash": ("crash matrix --series 6.12 --firmware spec", "crash matrix --json --html matrix.html"),
     "list": ("list", "list -q"),
+    "exec": ("exec -- dmesg", "exec box -- tar c /etc > etc.tar"),
     "logs": ("logs -f", "logs box --since 10m"),
     "console": ("console", "console box --look"),
     "wait": ("wait box", "wait box --timeout 60 --json"),

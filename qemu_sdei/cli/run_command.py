@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import shlex
 import sys
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     for option, given in (("--script", args.script is not None), ("--kdump", bool(args.kdump)), ("--json", args.json)):
         if args.detach and given:
             raise UsageError(f"{option} needs the terminal that the guest is run from: leave out it, or --detach")
+    if not args.kdump:
+        options = replace(options, channel=True, apart=args.guest_command is not None and not args.detach)
     if args.dry_run:
         return _dry_run(options, args.json)
     say_profile(options)
@@ -155,6 +158,11 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
     wait_resumed(guest, progress)
     if not args.verbose:
         progress("booting")
+    if guest.placement.plan.options.apart:
+        from qemu_sdei.cli.run_streams import NoAgentError, run_streams
+
+        with contextlib.suppress(NoAgentError):
+            return run_streams(guest, args, progress)
     result = guest.wait_command(output, args.timeout, boot_log=boot_log if args.verbose else None)
     progress.done()
     if args.json:

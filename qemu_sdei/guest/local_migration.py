@@ -28,6 +28,7 @@ from qemu_sdei.errors import (
 from qemu_sdei.guest import remote_migration
 from qemu_sdei.guest.console_feed import ConsoleFeed
 from qemu_sdei.guest.guest_snapshots import Snapshooter
+from qemu_sdei.guest.guest_state import StateTold
 from qemu_sdei.guest.machine_control import MachineControl
 from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram, unwritable
 from qemu_sdei.guest.record import GuestRecord
@@ -72,6 +73,7 @@ class LocalMigration:
                 **MachineControl(record, self).commands,
                 **ConsoleFeed(record).commands,
                 **record.end.commands,
+                **StateTold(record).commands,
             }
         )
 

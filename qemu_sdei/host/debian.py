@@ -31,7 +31,7 @@ METAPACKAGE: Final = "linux-image-arm64"
 
 _DRIVERS: Final = re.compile(
     r"\./(?:usr/)?lib/modules/[^/]+/kernel/"
-    r"(?:drivers/(?:virtio|block|net)|net/(?:core|9p)|fs|fs/(?:9p|ext4|jbd2|netfs|fscache)|lib|crypto)/([^/]+\.ko(?:\.xz)?)"
+    r"(?:drivers/(?:virtio|block|net|char)|net/(?:core|9p)|fs|fs/(?:9p|ext4|jbd2|netfs|fscache)|lib|crypto)/([^/]+\.ko(?:\.xz)?)"
 )
 """Whole directories: which of their modules need each other changes from kernel to kernel."""
 _LOCK_TIMEOUT: Final = 1800.0
@@ -187,7 +187,8 @@ class DebianCache:
         Raises:
             UsageError: they are not here, and the kernel's package cannot be had.
         """
-        target = self.directory / "kernels" / kernel.release / "drivers"
+        # Not "drivers": older versions have less in there, and may be used beside this one.
+        target = self.directory / "kernels" / kernel.release / "drivers-2"
         unsummed = (target / SUMS).is_file()  # of an older version, which kept no checksums
         if read_sums(target) or (unsummed and not os.access(target, os.W_OK)):
             return target

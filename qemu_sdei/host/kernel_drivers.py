@@ -19,6 +19,7 @@ from qemu_sdei.host.unpack import damaged, read_sums
 DISK: Final = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 """ext4 asks the kernel's crypto library for crc32c by name, which no dependency tells."""
 NET: Final = ("virtio_pci", "virtio_net")
+CHANNEL: Final = ("virtio_pci", "virtio_console")
 SHARE: Final = ("virtio_pci", "9pnet_virtio", "9p")
 
 _DEPENDS: Final = re.compile(rb"\0depends=([^\0]*)")

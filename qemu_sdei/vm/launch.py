@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from typing import Final
 
 from qemu_sdei import boundedlog, locks
 from qemu_sdei import rundir as files
@@ -13,6 +14,8 @@ from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.process import Child
 from qemu_sdei.vm.qemu_command import INCOMING, PAUSED, command_line, fd_wiring
+
+_WAITING: Final = 4
 
 
 def launch(
@@ -41,10 +44,16 @@ def _launch(
     with contextlib.ExitStack() as ours:
         # We listen, QEMU inherits: everybody can connect from the first moment on, and again later.
         names = (files.DOORBELL, files.CONSOLE, files.QMP, *((files.HELPER,) if options.helper else ()))
+        ports = map(files.exec_socket, range(files.EXEC_PORTS if options.channel else 0))
         sockets = [locks.listening(directory / name) for name in names]
         for sock in sockets:
             ours.callback(sock.close)
         doorbell, console, qmp, *helper = (sock.fileno() for sock in sockets)
+        # More than one may wait there: a client that comes again while QEMU has not seen that it hung up.
+        listeners = [locks.listening(directory / name, _WAITING) for name in ports]
+        for sock in listeners:
+            ours.callback(sock.close)
+        channel = [sock.fileno() for sock in listeners]
         lock = directory.qemu_lock()
         ours.callback(os.close, lock)
         output, written = boundedlog.pipe()
@@ -67,6 +76,7 @@ def _launch(
                 console=console,
                 qmp=qmp,
                 helper=helper[0] if helper else None,
+                channel=channel,
             ),
             reboot=plan.reboot,
             extra=(*plan.devices.arguments, *options.qemu_args, *_waits(incoming, options.paused)),
@@ -75,7 +85,7 @@ def _launch(
         try:
             child = Child(
                 command,
-                pass_fds=(ram_fd, lock, doorbell, console, qmp, *helper, output),
+                pass_fds=(ram_fd, lock, doorbell, console, qmp, *helper, *channel, output),
                 log=written,
                 stdin_pipe=False,
                 die_with_parent=plan.die_with_owner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,13 +30,20 @@ class LinuxKernel:
 
 
 def find(
-    options: GuestOptions, file: str | None, cache: DebianCache, *, drivers: bool, progress: Progress
+    options: GuestOptions,
+    file: str | None,
+    cache: DebianCache,
+    *,
+    drivers: bool,
+    channel: bool = False,
+    progress: Progress,
 ) -> LinuxKernel:
     """The kernel that `options` ask for; Debian's may be downloaded.
 
     Args:
         file: the kernel's file, where the user named one.
         drivers: our own initramfs is to load modules.
+        channel: it is to load those of the agent's card, if they can be had.
 
     Raises:
         UsageError: it is not here and cannot be had, or it has not what the guest is to have.
@@ -58,6 +66,9 @@ def find(
         return LinuxKernel(own.image, client=client)
     files = cache.kernel(options.series)
     folder = cache.drivers(files) if drivers else None
+    if channel and folder is None:
+        with contextlib.suppress(UsageError):  # without them the guest does as a kernel without the driver
+            folder = cache.drivers(files)
     client = None
     if options.client is True:
         from qemu_sdei.host import client_module

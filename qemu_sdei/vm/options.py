@@ -159,6 +159,15 @@ class GuestOptions:
     """Our own initramfs takes commands from the host beside its console (by a serial card on the PCI bus), and has
     `victim`: what `qemu-sdei ras inject` needs to find a process's pages, and to look what became of them.
     """
+    channel: bool = field(default=False, metadata=_EVERYWHERE)
+    """Our own initramfs has an agent that runs commands by a virtio serial card, their bytes apart from the console:
+    what `qemu-sdei exec` and `Guest.exec` need, and how `run -- COMMAND` has the command's own streams. Without effect
+    where there is no initramfs of ours, and with `root` or `kdump`.
+    """
+    apart: bool = field(default=False, metadata=_NOWHERE)
+    """The `command` has its streams by that channel, and not on the console. Who starts the guest connects to it:
+    `qemu_sdei.guest.exec_session`.
+    """
     acpi_tables: Sequence[str | Path] = field(default=(), metadata=_option(Goes.NOWHERE, roots=_paths))
     """Files with ACPI tables of the user's own, one each (binary), for a boot by ACPI. The guest's configuration has
     what was in them.

@@ -31,7 +31,7 @@ from qemu_sdei.vm.options import (
     SMC,
     GuestOptions,
 )
-from qemu_sdei.vm.qemu_command import HELPER_CARD
+from qemu_sdei.vm.qemu_command import CHANNEL_CARD, HELPER_CARD
 
 if TYPE_CHECKING:
     from qemu_sdei.profiles.firmware_profile import FirmwareProfile
@@ -104,6 +104,7 @@ class Plan:
             *(kernel_drivers.DISK if self.devices.drives or options.root else ()),
             *(kernel_drivers.NET if self.devices.net else ()),
             *(kernel_drivers.SHARE if self.devices.tags else ()),
+            *(kernel_drivers.CHANNEL if options.channel else ()),
         ]
         built = initramfs.build(
             busybox,
@@ -116,6 +117,8 @@ class Plan:
             net=self.devices.net,
             root=options.root,
             helper=HELPER_CARD if options.helper else None,
+            channel=CHANNEL_CARD if options.channel else None,
+            apart=options.apart,
         )
         if self.capture is not None:
             self.capture.check_first(self.kernel, len(built), self._usable)
@@ -253,6 +256,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
             raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
         if options.helper:
             raise UsageError("the helper is a part of our own initramfs: leave out --root, or helper=True")
+    if options.channel and (bare or options.initrd is not None or options.root is not None or options.kdump):
+        options = replace(options, channel=False, apart=False)
     options = capture_kernel.settled(options, bare)
     attached = devices(options)
     uefi_boot.check_drives(options)
@@ -288,6 +293,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
             kernel,
             cache,
             drivers=initrd is None and bool(attached.seen or options.root),
+            channel=options.channel,
             progress=progress,
         )
         kernel, driver_folder = str(booted.image), booted.drivers

@@ -29,6 +29,8 @@ class Wiring:
     """The monitor's image."""
     helper: Sequence[str] = ()
     """The serial card of the helper in our own initramfs, if it is to have one."""
+    channel: Sequence[str] = ()
+    """The virtio serial card of the agent there, if it is to have one."""
 
 
 HELPER_CARD: Final = "0000:00:1e.0"
@@ -37,7 +39,35 @@ Debian's kernels have built in it is the one that needs nothing else.
 """
 
 
-def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int, helper: int | None = None) -> Wiring:
+CHANNEL_CARD: Final = "0000:00:1d.0"
+"""PCI address of the agent's card, beside that."""
+
+
+def _channel(ports: Sequence[int]) -> list[str]:
+    """The agent's card, each port with a listening socket."""
+    if not ports:
+        return []
+    # disable-legacy: the driver needs one module less. Each port has a queue of its own, so none waits for another.
+    words = ["-device", f"virtio-serial-pci,id=channel,addr={CHANNEL_CARD[-4:]},max_ports=8,disable-legacy=on"]
+    for number, fd in enumerate(ports):
+        words += ["-chardev", f"socket,id=exec{number},fd={fd},server=on,wait=off"]
+        words += [
+            "-device",
+            f"virtserialport,bus=channel.0,nr={number + 1},chardev=exec{number},name=qemu-sdei.{number}",
+        ]
+    return words
+
+
+def fd_wiring(
+    monitor: str,
+    *,
+    ram: int,
+    doorbell: int,
+    console: int,
+    qmp: int,
+    helper: int | None = None,
+    channel: Sequence[int] = (),
+) -> Wiring:
     """Wiring by inherited descriptors: RAM, which has no name, and listening unix sockets for the rest."""
     return Wiring(
         # QEMU opens the path once more: a memfd has none of its own, but procfs has one for every descriptor.
@@ -48,6 +78,7 @@ def fd_wiring(monitor: str, *, ram: int, doorbell: int, console: int, qmp: int, 
         console=("-chardev", f"socket,id=console,fd={console},server=on,wait=on", "-serial", "chardev:console"),
         qmp=("-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-qmp", "chardev:qmp"),
         monitor=monitor,
+        channel=_channel(channel),
         helper=()
         if helper is None
         else (
@@ -102,6 +133,7 @@ def machine_arguments(
         "chardev:doorbell",
         *wiring.qmp,
         *wiring.helper,
+        *wiring.channel,
     ]
 
 

@@ -24,8 +24,8 @@ def run(runtime: Path, *words: str) -> tuple[int, str, str]:
     ("words", "status", "output"),
     [
         pytest.param(["uname", "-m"], 0, "aarch64\n", marks=pytest.mark.slow),
-        pytest.param(["echo one; echo two >&2; printf three; exit 42"], 42, "one\ntwo\nthree", marks=pytest.mark.smoke),
-        pytest.param(["sh", "-c", "kill -9 $$"], 137, "Killed\n", marks=pytest.mark.slow),
+        pytest.param(["echo one; echo two >&2; printf three; exit 42"], 42, "one\nthree", marks=pytest.mark.smoke),
+        pytest.param(["sh", "-c", "kill -9 $$"], 137, "", marks=pytest.mark.slow),
         (["printf", "%s|", "a b", "$HOME", "'"], 0, "a b|$HOME|'|"),
         pytest.param(["no-such-program"], 127, None, marks=pytest.mark.slow),
         pytest.param(["cat /proc/cpuinfo | grep -c ^processor"], 0, "2\n", marks=pytest.mark.slow),
@@ -50,7 +50,7 @@ def test_topology(runtime: Path) -> None:
 def test_json(runtime: Path) -> None:
     code, out, _ = run(runtime, "run", "-q", "--json", "--", "echo hi; false")
     assert code == 1
-    assert json.loads(out) == {"status": 1, "output": "hi\n"}
+    assert json.loads(out) == {"status": 1, "output": "hi\n", "stdout": "hi\n", "stderr": ""}
 
 
 def test_the_kernel_log_is_shown_on_demand(runtime: Path) -> None:
