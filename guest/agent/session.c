@@ -41,7 +41,9 @@ static void become(char *const *argv, char *const *environment, const int fds[3]
 		call(SYS_DUP3, fds[fd], fd, 0, 0, 0);
 	if (terminal)
 		call(SYS_IOCTL, 0, TIOCSCTTY, 0, 0, 0);
-	call(SYS_SIGACTION, SIGPIPE, (long)&ordinary, 0, 8, 0);
+	/* Also SIGINT and SIGQUIT: a shell without job control ignores them for what it starts by "&", as it did us. */
+	for (fd = 1; fd < 32; fd++)
+		call(SYS_SIGACTION, fd, (long)&ordinary, 0, 8, 0);
 	call(SYS_SIGPROCMASK, SIG_SETMASK, (long)&none, 0, 8, 0);
 	call(SYS_EXECVE, (long)argv[0], (long)argv, (long)environment, 0, 0);
 	write_fd(2, cannot, sizeof(cannot) - 1);

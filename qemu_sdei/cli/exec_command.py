@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LOOK: Final = 2.0
 """Seconds without a word of the agent after which somebody else is asked what the guest does."""
+_LONG: Final = 12.0
+"""The same of a command that runs: the agent is asked every 5 s whether it is there."""
 _LOOK_AGAIN: Final = 2.0
 _SILENT: Final = 20.0
 _GONE: Final = 5.0
@@ -119,7 +121,7 @@ class _Check:
             what = "the command has not ended" if self._session.started else "the command has not begun"
             raise GuestTimeoutError(f"{what} within {self._timeout:g} s, and was given up")
         silent = now - self._session.heard
-        if silent < (_LOOK if not self._session.welcomed else 2 * _LOOK + 5) or now - self._looked < _LOOK_AGAIN:
+        if silent < (_LOOK if not self._session.welcomed else _LONG) or now - self._looked < _LOOK_AGAIN:
             return
         self._looked = now
         self._look(silent)
@@ -133,11 +135,15 @@ class _Check:
         found = state(guest.owner, guest.identity)
         if found is not None and found.panicked:
             raise GuestPanicError(f"the kernel of guest {guest.name!r} has panicked: see `qemu-sdei logs {guest.name}`")
+        if found is not None and self._session.started and not found.booted:
+            raise LostGuestError("the guest was reset during its command, or another kernel has begun")
         if found is not None and found.agent == "none":
             raise GuestError(
                 f"guest {guest.name!r} takes no commands: its kernel has no virtio_console, or no modules were found"
             )
         why = stopped.of_guest(guest.path)
+        if not why and found is not None and found.moves:
+            why = "it is being migrated or saved"
         if not why and found is not None:
             try:
                 runs = run_state(guest.owner, guest.identity)

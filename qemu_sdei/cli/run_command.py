@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
         if args.detach and given:
             raise UsageError(f"{option} needs the terminal that the guest is run from: leave out it, or --detach")
     if not args.kdump:
-        options = replace(options, channel=True, apart=args.guest_command is not None and not args.detach)
+        # Into the kernel that comes after a panic a command is followed on the console only.
+        apart = args.guest_command is not None and not args.detach and not options.goes_on
+        options = replace(options, channel=True, apart=apart)
     if args.dry_run:
         return _dry_run(options, args.json)
     say_profile(options)

@@ -180,7 +180,7 @@ class ExecSession:
         if self._socket is not None and (events := ready.get(self._socket.fileno(), 0)):
             if events & select.POLLOUT:
                 self._flush()
-            if events & ~select.POLLOUT:
+            if events & ~select.POLLOUT and self._socket is not None:
                 self._read()
         return stdin is not None and stdin in ready
 

@@ -5,7 +5,8 @@ What a guest says of itself is on its console, which its supervisor has.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +27,14 @@ class GuestState:
     booted: bool
     """Init of our own initramfs is as far as its shell, or its command."""
     panicked: bool
+    moves: bool
+    """It is being migrated, saved, or written to a snapshot."""
     agent: str
     """What init says of the agent: "ready"; "none": the kernel has no driver for its card; "": nothing yet."""
 
     @classmethod
-    def of(cls, record: GuestRecord) -> GuestState:
-        """Of a guest of this process."""
+    def of(cls, record: GuestRecord, *, moves: bool) -> GuestState:
+        """Of a guest of this process; `moves`: see there."""
         resets = record.supervisor.resets.newest()
         since = max(int(resets[-1]["position"]) if resets else 0, record.console.left)
         text, _ = record.console.since(since)
@@ -40,14 +43,14 @@ class GuestState:
             booted = booted or any(shell.marker(nonce, word) in text for word in ("shell", "begin"))
             for word, state in (("channel:ready", "ready"), ("channel:", "none")):
                 agent = state if shell.marker(nonce, word) in text else agent
-        return cls(booted, record.console.panicked, agent)
+        return cls(booted, record.console.panicked, moves, agent)
 
 
 class StateTold:
     """Tells of it, in the guest's event loop."""
 
-    def __init__(self, record: GuestRecord) -> None:
-        self._record = record
+    def __init__(self, record: GuestRecord, moves: Callable[[], bool]) -> None:
+        self._record, self._moves = record, moves
 
     @property
     def commands(self) -> dict[str, Command]:
@@ -55,7 +58,7 @@ class StateTold:
         return {"state": self._requested}
 
     async def _requested(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        return asdict(GuestState.of(self._record))
+        return asdict(GuestState.of(self._record, moves=self._moves()))
 
 
 def state(owner: Path, identity: str) -> GuestState | None:
@@ -64,7 +67,9 @@ def state(owner: Path, identity: str) -> GuestState | None:
         found = ask(owner, "state", {}, lambda step: None, identity=identity, patience=_LOOK)
     except SdeiError:
         return None
-    values = {field.name: found.get(field.name) for field in fields(GuestState)}
-    if type(values["booted"]) is not bool or type(values["panicked"]) is not bool or type(values["agent"]) is not str:
+    flags = [found.get(name) for name in ("booted", "panicked", "moves")]
+    agent = found.get("agent")
+    if not all(type(flag) is bool for flag in flags) or not isinstance(agent, str):
         return None
-    return GuestState(values["booted"], values["panicked"], values["agent"])
+    booted, panicked, moves = map(bool, flags)
+    return GuestState(booted, panicked, moves, agent)

@@ -73,7 +73,7 @@ class LocalMigration:
                 **MachineControl(record, self).commands,
                 **ConsoleFeed(record).commands,
                 **record.end.commands,
-                **StateTold(record).commands,
+                **StateTold(record, lambda: self._task is not None).commands,
             }
         )
 

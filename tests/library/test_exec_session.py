@@ -1,4 +1,4 @@
-"""A command's session against an agent of a few lines: streams, windows, a connection that breaks, hostile words."""
+"""A command's session against an agent made of a few lines: streams, windows, broken connections, hostile words."""
 
 from __future__ import annotations
 
