@@ -132,7 +132,7 @@ def serve(options: argparse.Namespace) -> int:
     goes_on = ring.serial > 0
     frames = HypervisorFrames(window, serves_smc=config.smc == "served") if config.hypervisor else None
     server = Server(window, doorbell, firmware, journal, ring, hypervisor=frames)
-    server.stolen.threads = VcpuThreads(lambda: _qemu(directory, doorbell))
+    server.stolen.threads = VcpuThreads(lambda: _qemu(directory, doorbell), config.nr_cpus)
     if boot is not None and boot.uefi is not None:
         _emulate(server, boot, loader)
     _place_errors(server, config, profile, goes_on=goes_on)

@@ -184,18 +184,26 @@ def _threads(proc: Path, pid: int, names: dict[int, str]) -> None:
 def test_threads_are_known_by_their_names(tmp_path: Path) -> None:
     _threads(tmp_path, 10, {10: "python", 11: "CPU"})
     _threads(tmp_path, 20, {20: "qemu-system-aar", 21: "CPU 0/TCG", 23: "CPU 12/TCG", 25: "call_rcu"})
-    found = VcpuThreads(lambda: (10, 99, 20), str(tmp_path))
+    found = VcpuThreads(lambda: (10, 99, 20), 2, str(tmp_path))
     assert found.waited() == {0: 21, 12: 23}
     (tmp_path / "20/task/21/schedstat").write_text("100 1021 3\n")
     assert found.waited() == {0: 1021, 12: 23}
+
+
+def test_threads_that_are_not_there_yet_are_looked_for_again(tmp_path: Path) -> None:
+    _threads(tmp_path, 20, {21: "CPU 0/TCG"})
+    found = VcpuThreads(lambda: (20,), 2, str(tmp_path))
+    assert found.waited() == {0: 21}
+    _threads(tmp_path, 20, {22: "CPU 1/TCG"})
+    assert found.waited() == {0: 21, 1: 22}
 
 
 @pytest.mark.parametrize("text", ["", "1", "1 x 2", "-"])
 def test_a_figure_that_is_none_is_no_figure(tmp_path: Path, text: str) -> None:
     _threads(tmp_path, 20, {21: "CPU 0/TCG"})
     (tmp_path / "20/task/21/schedstat").write_text(text)
-    assert VcpuThreads(lambda: (20,), str(tmp_path)).waited() == {}
+    assert VcpuThreads(lambda: (20,), 1, str(tmp_path)).waited() == {}
 
 
 def test_where_no_thread_has_such_a_name_nothing_is_known() -> None:
-    assert VcpuThreads(lambda: (os.getpid(),)).waited() == {}
+    assert VcpuThreads(lambda: (os.getpid(),), 1).waited() == {}

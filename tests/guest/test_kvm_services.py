@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei import Guest, GuestOptions
+from qemu_sdei.backend.loop.vcpu_threads import VcpuThreads
 from qemu_sdei.guest import machine_control
+from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import PV_TIME_OFFSET
 from qemu_sdei.rundir import find
 from tests.guest import programs
@@ -119,6 +121,24 @@ def test_all_there_are(tmp_path: Path, series: str) -> None:
         guest.migrate()
         _moments(guest, 20)
         assert _steal(guest) >= before
+
+
+def test_a_qemu_of_the_users_own_and_its_threads_are_found(runtime: Path) -> None:
+    """It made its doorbell's socket itself, so that the backend knows it by that."""
+    path = runtime / "doorbell"
+    words = ["-machine", "virt", "-smp", "2", "-S", "-nodefaults", "-display", "none", "-name", "debug-threads=on"]
+    qemu = subprocess.Popen(
+        ["qemu-system-aarch64", *words, "-serial", f"unix:{path},server=on,wait=off"], stdin=subprocess.DEVNULL
+    )
+    try:
+        doorbell = Doorbell(str(path), 30)
+        assert doorbell.server() == qemu.pid
+        threads = VcpuThreads(lambda: (doorbell.server(),), 2)
+        until("the vCPUs' threads are there", lambda: threads.waited().keys() == {0, 1})
+        doorbell.close()
+    finally:
+        qemu.kill()
+        qemu.wait()
 
 
 @pytest.mark.slow

@@ -19,16 +19,17 @@ _MOST: Final = 128
 class VcpuThreads:
     """Those of one QEMU."""
 
-    def __init__(self, processes: Callable[[], Iterable[int]], proc: str = "/proc") -> None:
-        """`processes`: numbers of the processes that may be QEMU; asked for until one has such threads."""
+    def __init__(self, processes: Callable[[], Iterable[int]], nr_cpus: int, proc: str = "/proc") -> None:
+        """`processes`: numbers of the processes that may be QEMU; asked for until one has `nr_cpus` such threads."""
         self._processes = processes
+        self._nr_cpus = nr_cpus
         self._proc = proc
         self._schedstats: dict[int, str] = {}
         """vCPU -> its thread's file."""
 
     def waited(self) -> dict[int, int]:
         """By vCPU, the nanoseconds for which its thread could have run and did not, since the thread began."""
-        if not self._schedstats:
+        if len(self._schedstats) < self._nr_cpus:
             self._find()
         try:
             return {vcpu: int(_read(path).split()[1]) for vcpu, path in self._schedstats.items()}
@@ -37,6 +38,7 @@ class VcpuThreads:
             return {}
 
     def _find(self) -> None:
+        self._schedstats.clear()
         for pid in self._processes():
             folder = f"{self._proc}/{pid}/task"
             try:
