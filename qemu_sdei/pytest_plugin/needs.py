@@ -85,7 +85,7 @@ def release_of(plan: Plan) -> tuple[int, int] | None:
     """Major and minor version of a plan's kernel, by its image; None: it does not say."""
     from qemu_sdei.boot.image import KernelImage
 
-    if plan.flat:
+    if plan.flat or not plan.kernel:
         return None
     found = _RELEASE.search(KernelImage.load(plan.kernel).data)
     return None if found is None else (int(found[1]), int(found[2]))

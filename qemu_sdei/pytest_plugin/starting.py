@@ -88,13 +88,16 @@ def _has_shell(plan: Plan) -> bool:
 
 def _outside(options: GuestOptions) -> bool:
     """Whether a guest is more than what a saved directory has: what it goes on with might have changed since."""
-    return bool(options.drives or options.snapshots or options.shares or options.trace or options.root)
+    return bool(
+        options.drives or options.snapshots or options.shares or options.trace or options.root or options.uefi_vars
+    )
 
 
 def _files(plan: Plan) -> list[Path]:
     options = plan.options
     named = [
-        plan.kernel,
+        plan.kernel or None,
+        plan.uefi,
         plan.initrd,
         plan.busybox,
         plan.client,

@@ -194,6 +194,25 @@ def test_who_gets_a_frame_once_more_does_the_same(tmp_path: Path) -> None:
     assert guest.window.ram[at + 3] == 0, "done"
 
 
+def test_dma_waits_for_ram_that_is_arriving(tmp_path: Path) -> None:
+    """After a migration by postcopy: QEMU could not put in place any more what it fetches there."""
+    guest = Guest(tmp_path)
+    server = guest.backend
+    guest.access(SELECTOR, 2, 0, OURS << 8)
+    struct.pack_into(">IIQ", guest.window.ram, 0x100, 2, 4, guest.window.ram_base + 0x200)
+    server.hooks.arriving = True
+    address = (guest.window.ram_base + 0x100).to_bytes(8, "big")
+    guest.abort(DMA, 8, 2, int.from_bytes(address, "little"))
+    server.answer_as_wanted(0, guest.window.seq[0])
+    assert server.paused
+    assert not any(guest.window.ram[0x200:0x204])
+    server.hooks.arriving = False
+    server.resume()
+    serve(server)
+    assert guest.take(0)[:2] == [AnswerFlag.ALL, guest.pc + 4]
+    assert bytes(guest.window.ram[0x200:0x204]) == ITEM[:4]
+
+
 def test_a_store_to_the_flash_is_as_if_it_was_not(tmp_path: Path) -> None:
     guest = Guest(tmp_path)
     guest.access(0x1CB20, 8, 1, 0xDEAD)

@@ -27,7 +27,7 @@ from qemu_sdei.hypervisor.instructions import SIZE
 from qemu_sdei.hypervisor.stage2 import DEVICE_STATE, FLASH_SIZE, FW_CFG
 from qemu_sdei.monitor.layout import EL2_OFFSET, AnswerFlag, Kind, Op, Word
 from qemu_sdei.monitor.ops import decode, encode, read_phys, write_phys
-from qemu_sdei.uefi.fw_cfg import END, FwCfgDevice, GuestRam, Reply, State
+from qemu_sdei.uefi.fw_cfg import DMA, END, FwCfgDevice, GuestRam, Reply, State
 
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _NEWEST: Final = 0
@@ -89,6 +89,14 @@ class DeviceFrames:
             op = write_phys(address, value, size) if access.write else read_phys(address, size)
             frame[Word.FLAGS] = encode(frame, [op]) | AnswerFlag.REPOST
         return True
+
+    @staticmethod
+    def writes_ram(frame: memoryview) -> bool:
+        """Whether a frame may be the beginning of a DMA transfer."""
+        access = accesses.of(frame[Word.ESR_EL2], frame[Word.FAR_EL2], frame[Word.HPFAR_EL2])
+        return (
+            frame[Word.KIND] == Kind.EXCEPTION and access is not None and access.write and DMA <= access.address < END
+        )
 
     def _carry_out(self, tag: int, frame: memoryview, access: Access) -> Reply:
         page = self._page

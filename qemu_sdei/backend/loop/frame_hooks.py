@@ -32,6 +32,9 @@ class FrameLoop(Protocol):
     def answer(self, pe: int, s: int) -> bool:
         """Answer frame `s` of a PE. Returns whether a user's service may have taken long."""
 
+    def writes_ram(self, frame: memoryview) -> bool:
+        """Whether to answer a frame writes what a device of ours gives into guest RAM."""
+
 
 class FrameHooks:
     """What is wanted of the frames of one guest.
@@ -74,7 +77,9 @@ class FrameHooks:
         if loop.paused:
             return False
         posted = self._window.frames[pe]
-        if self.arriving and posted[Word.KIND] == Kind.RESET and self._firmware.boot.is_boots(pe, posted):
+        if self.arriving and (
+            (posted[Word.KIND] == Kind.RESET and self._firmware.boot.is_boots(pe, posted)) or loop.writes_ram(posted)
+        ):
             loop.pause()  # a boot writes RAM, and QEMU could not put in place what it fetches there
             return False
         if self._late.wanted and self._late.puts_off(pe, s, posted):

@@ -171,6 +171,10 @@ class Server:
         device = self._rare.device
         return self.errors.reports + (0 if device is None else device.written)
 
+    def writes_ram(self, frame: memoryview) -> bool:
+        """See `FrameLoop`."""
+        return self._rare.device is not None and self._rare.device.writes_ram(frame)
+
     def rung(self, events: int) -> None:
         """The doorbell's descriptor is ready: the guest has rung, or QEMU has gone."""
         self.kicks.heard = True
