@@ -112,7 +112,8 @@ class DebianCache:
         return self._single("busybox", "busybox-static", r"\./(?:usr/)?bin/(busybox)", refresh)
 
     def uefi(self, *, refresh: bool = False) -> Path:
-        """UEFI for QEMU's arm64 `virt` machine (EDK II), as a flash image: what an ACPI boot is compared with.
+        """UEFI for QEMU's arm64 `virt` machine (EDK II), as a flash image: what boots a guest with `uefi`, and what an
+        ACPI boot is compared with.
 
         Raises:
             UsageError: it is not here and cannot be had.
@@ -212,6 +213,11 @@ class DebianCache:
     def cached_busybox(self) -> Path | None:
         """The busybox in the cache, if there is one; asks nobody."""
         found = self._index.file("busybox")
+        return found if found is not None and found.is_file() else None
+
+    def cached_uefi(self) -> Path | None:
+        """The UEFI image in the cache, if there is one; asks nobody."""
+        found = self._index.file("QEMU_EFI.fd")
         return found if found is not None and found.is_file() else None
 
     def is_damaged(self, path: Path) -> bool:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,6 +167,7 @@ def check(qemu: Path | None = None) -> list[Finding]:
         _kernels(),
         _own_kernels(),
         _busybox(),
+        _uefi(),
         _compiler(),
         _tool("dtc", "a second opinion on device trees, in the tests", "apt-get install device-tree-compiler"),
         _tool("iasl", "a second opinion on ACPI tables, in the tests", "apt-get install acpica-tools"),
@@ -300,6 +301,21 @@ def _busybox() -> Finding:
         "the first run gets it",
         "there is no apt-get to download it: give --busybox FILE",
     )
+
+
+def _uefi() -> Finding:
+    def look(cache: DebianCache) -> dict[str, Path]:
+        found = cache.cached_uefi()
+        return {} if found is None else {str(found): found}
+
+    found = _cached(
+        "UEFI for arm64",
+        look,
+        "boots guests with --uefi and --disk",
+        "the first such run gets it",
+        "there is no apt-get to download it: give --uefi=FILE",
+    )
+    return found if found.damaged else replace(found, needed=False)
 
 
 def _compiler() -> Finding:

@@ -105,6 +105,14 @@ def test_an_image_that_has_grown_is_refused(tmp_path: Path) -> None:
         machine.loader()
 
 
+@pytest.mark.parametrize("hidden", [4 * MIB - 0x1000, 4 * MIB + 0x1000, 2 * MIB, 64 * MIB + 1])
+def test_a_place_that_a_stranger_has_made_up_is_refused(tmp_path: Path, hidden: int) -> None:
+    machine = Machine(tmp_path)
+    machine.config = replace(machine.config, hidden_size=hidden)
+    with pytest.raises(UsageError):
+        machine.loader()
+
+
 # ---- the device
 
 

@@ -47,6 +47,13 @@ def take(offer: dict[str, Any], directory: Path, allowed: Allowed = TRUSTED) -> 
     return consider(offer, HERE, directory, "b", allowed)
 
 
+def test_a_guest_with_uefi_stays_here(tmp_path: Path) -> None:
+    plan = prepare(GuestOptions(kernel="builtin:bench", append="mode=idle"))
+    options = GuestOptions(hypervisor=True, uefi=True)
+    with pytest.raises(UsageError, match="boots by UEFI cannot go to another host"):
+        make_offer(options, plan, guest_config(plan, "a", None), tmp_path, "abc", {})
+
+
 def test_the_same_guest(tmp_path: Path) -> None:
     """Paths, memory and machine type are as at the source; nothing need be sent that is here."""
     here = tmp_path / "here"

@@ -61,6 +61,7 @@ WANTS: list[tuple[dict[str, Any], str]] = [
     ({"net": True}, "network: .*loopback"),
     ({"forwards": ["2222:22"]}, "network: .*2222:22"),
     ({"memory_path": "/home"}, "directory: /home"),
+    ({"uefi_vars": "/home/vars.fd"}, "file: /home/vars.fd, for UEFI's variables"),
 ]
 
 

@@ -17,6 +17,7 @@ from qemu_sdei.boot import acpi
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig, Entry
 from qemu_sdei.boot.image import KernelImage, read_file
+from qemu_sdei.boot.load_addresses import BLOCK
 from qemu_sdei.boot.machine_tables import complete
 from qemu_sdei.boot.tree import check_ram, firmware_tree
 from qemu_sdei.boot.user_tables import unpacked, unpacked_errors
@@ -45,6 +46,8 @@ class UefiLoader:
         self._machine = MachineFiles(self._fw_cfg)
         self._image = image.load(config.uefi)
         self._at = config.ram_base + config.ram_size - config.hidden_size
+        if self._at % BLOCK:
+            raise UsageError(f"boot configuration: hidden_size {config.hidden_size:#x} is no place for a UEFI image")
         if self._at + len(self._image) > window.base:
             raise UsageError(f"{config.uefi}: this UEFI image is larger than when the guest was started")
         self._added = acpi.Added(unpacked(config.acpi_tables), unpacked_errors(config.boot_errors))
