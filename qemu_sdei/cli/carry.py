@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from qemu_sdei.cli.own_terminal import OwnTerminal
+from qemu_sdei.cli.own_terminal import OwnTerminal, terminal_size
 from qemu_sdei.cli.streams import OutputError, output_lost
 
 if TYPE_CHECKING:
@@ -34,15 +34,6 @@ def _is_terminal(fd: int) -> bool:
     with contextlib.suppress(OSError):
         return os.isatty(fd)
     return False
-
-
-def terminal_size() -> tuple[int, int]:
-    """Rows and columns of the user's terminal; (0, 0): there is none."""
-    for fd in (0, 1, 2):
-        with contextlib.suppress(OSError):
-            size = os.get_terminal_size(fd)
-            return size.lines, size.columns
-    return 0, 0
 
 
 def output(stream: Stream, data: bytes) -> None:

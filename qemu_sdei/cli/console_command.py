@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.console_size import ConsoleSize
 from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import LostGuestError, SdeiError, UsageError
@@ -81,6 +82,7 @@ class RemoteConsole:
         self._who = f"process {os.getpid()} (`qemu-sdei console`)"
         self._force = force
         self._typist = ""
+        self._size = ConsoleSize(lambda: self._guest.path)
         self._closed = False
         self._begun = threading.Event()
         self._ended = False
@@ -193,6 +195,13 @@ class RemoteConsole:
     def lost_words(self) -> str:
         """See `Source`."""
         return f"{self._typist or 'somebody else'} types at this console: you look on (--take takes it over)"
+
+    def size(self, rows: int, columns: int) -> None:
+        """See `Source`."""
+        from qemu_sdei import rundir
+
+        if self.role == "you type" and (self._guest.path / rundir.exec_socket(0)).exists():
+            self._size.is_now(rows, columns)
 
 
 class _ClosedError(Exception):

@@ -58,7 +58,8 @@ def script(words: list[str]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
-    from qemu_sdei.cli.carry import carry, output, terminal_size, wants_terminal
+    from qemu_sdei.cli.carry import carry, output, wants_terminal
+    from qemu_sdei.cli.own_terminal import terminal_size
     from qemu_sdei.guest.exec_session import ExecSession, claim, release
 
     if args.guest_command == []:

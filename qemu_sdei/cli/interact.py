@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from qemu_sdei.cli.console_size import ConsoleSize
 from qemu_sdei.cli.detaching import Ready, Started
 from qemu_sdei.cli.detaching import in_background as fork
 from qemu_sdei.cli.end_explained import explained
@@ -66,6 +67,7 @@ class OwnGuest:
         self._terminal = terminal
         self._token = secrets.token_hex(8)
         self._heard = False
+        self._size = ConsoleSize(lambda: guest.placement.directory.path)
 
     def write(self, data: bytes) -> bool:
         """See `Source`."""
@@ -102,6 +104,11 @@ class OwnGuest:
         """See `Source`."""
         who = self._guest.type_as(self._token, "") or "nobody"
         return f"{who} types at this console now: you look on"
+
+    def size(self, rows: int, columns: int) -> None:
+        """See `Source`."""
+        if self._guest.placement.plan.options.channel and self._guest.type_as(self._token, "") is None:
+            self._size.is_now(rows, columns)
 
 
 def interact(guest: Guest, args: argparse.Namespace, progress: Progress) -> int:

@@ -11,6 +11,15 @@ import tty
 from typing import Any
 
 
+def terminal_size() -> tuple[int, int]:
+    """Rows and columns of the user's terminal; (0, 0): there is none."""
+    for fd in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(fd)
+            return size.lines, size.columns
+    return 0, 0
+
+
 class OwnTerminal:
     """One descriptor; use it in a `with`, which gives the terminal back."""
 

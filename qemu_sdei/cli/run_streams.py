@@ -8,8 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from qemu_sdei.cli.carry import carry, output, terminal_size, wants_terminal
+from qemu_sdei.cli.carry import carry, output, wants_terminal
 from qemu_sdei.cli.output import Progress, print_json, say
+from qemu_sdei.cli.own_terminal import terminal_size
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError
 from qemu_sdei.guest.exec_frames import Stream

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final, Protocol
 
-from qemu_sdei.cli.own_terminal import OwnTerminal
+from qemu_sdei.cli.own_terminal import OwnTerminal, terminal_size
 from qemu_sdei.cli.streams import output_lost
 
 ESCAPE: Final = b"\x1d"
@@ -142,6 +142,9 @@ class Source(Protocol):
     def lost_words(self) -> str:
         """Why `write` was refused, in words."""
 
+    def size(self, rows: int, columns: int) -> None:
+        """The user's terminal has that size."""
+
 
 @contextlib.contextmanager
 def _not_stopped() -> Iterator[None]:
@@ -191,6 +194,8 @@ class Session:
                 if wanted != listening:
                     listening = wanted
                     poll.register(stdin, select.POLLIN) if wanted else poll.unregister(stdin)
+                if typing and terminal.raw and source.listens():
+                    source.size(*terminal_size())
                 if self._early and source.listens():
                     early, self._early = bytes(self._early), bytearray()
                     self._type(source, early)

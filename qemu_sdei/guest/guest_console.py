@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError
 from qemu_sdei.guest import shell
@@ -19,6 +19,9 @@ from qemu_sdei.guest.shell import CommandResult
 from qemu_sdei.host.client_module import MODULE_PATH
 from qemu_sdei.vm.console import LIMIT
 from qemu_sdei.vm.kernel_messages import Panic
+
+if TYPE_CHECKING:
+    from qemu_sdei.guest.guest_exec import ExecResult
 
 _SLICE: Final = 0.5
 _LOOK: Final = 0.3
@@ -180,6 +183,23 @@ class GuestConsole(GuestPart, ABC):
         """Our shell has spoken at `position`."""
         self._shell_boot, self._shell_position = self.reset_count, position
         self.console_text.alive(position)
+
+    def exec(self, command: str, *, stdin: bytes = b"", timeout: float = 30.0) -> ExecResult:
+        """Run `command`, a script for a shell of the guest, beside its console, and return what it left: bytes, as they
+        are. For guests with `GuestOptions(channel=True)`; it waits for one that boots. Standard input is `stdin`.
+
+        Raises:
+            UsageError: it has no agent, or runs as many commands as it can. `GuestTimeoutError`: it did not end within
+                `timeout` seconds, and is ended there. `GuestPanicError`, `LostGuestError`: it will not end any more.
+        """
+        from qemu_sdei.guest import guest_exec
+
+        console = self.console_text
+        start = console.end
+        what = f"command {command[:60]!r} in the guest"
+        return guest_exec.run(
+            lambda: self.placement.directory.path, lambda: console.raise_if_over(start, what), command, stdin, timeout
+        )
 
     def run(self, command: str, timeout: float = 30.0) -> CommandResult:
         """Run `command` in the guest's shell (of our own initramfs) and return its status and output.

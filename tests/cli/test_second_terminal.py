@@ -29,6 +29,7 @@ class Guest:
 
     def __init__(self, *, listening: bool = True, refused: str = "") -> None:
         self.typed = b""
+        self.sizes: list[tuple[int, int]] = []
         self.listening, self.refused, self.over = listening, refused, False
 
     def write(self, data: bytes) -> bool:
@@ -49,6 +50,9 @@ class Guest:
 
     def lost_words(self) -> str:
         return self.refused
+
+    def size(self, rows: int, columns: int) -> None:
+        self.sizes.append((rows, columns))
 
 
 class Screen:

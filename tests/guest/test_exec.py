@@ -13,6 +13,10 @@ from typing import Any
 import pexpect
 import pytest
 
+from qemu_sdei.errors import GuestPanicError, GuestTimeoutError
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.guest.guest_exec import ExecResult
+from qemu_sdei.vm.options import GuestOptions
 from tests.guest.guests import LIMIT, Command, check_nothing_left, until
 from tests.guest.test_background import ask, ended, terminal
 
@@ -181,6 +185,28 @@ def test_a_terminal_of_its_own(box: Path) -> None:
         screen.expect("x\r\nx\r\n")
         screen.send("\x1d")
         assert ended(screen) == 130
+
+
+def test_the_console_has_the_terminals_size(box: Path) -> None:
+    with terminal("console", "box") as screen:
+        screen.expect("you type")
+        until("it has the size", lambda: _size(screen) == "30 150")
+        screen.setwinsize(40, 100)
+        until("it has the new size", lambda: _size(screen) == "40 100")
+        screen.send("\x1d")
+        assert ended(screen) == 0
+
+
+def test_from_python(runtime: Path) -> None:
+    with Guest(GuestOptions(channel=True)) as guest:
+        data = os.urandom(300_000)
+        assert guest.exec("cat; echo -n e >&2; exit 4", stdin=data) == ExecResult(4, data, b"e")
+        assert guest.run("echo as ever").output == "as ever\n"
+        with pytest.raises(GuestTimeoutError, match="did not end within 1 s"):
+            guest.exec("sleep 1000", timeout=1)
+        with pytest.raises(GuestPanicError):
+            guest.exec("echo c >/proc/sysrq-trigger")
+    check_nothing_left(runtime)
 
 
 def _size(screen: Any) -> str:
