@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.cli import make_parser, ras_arm_words
+from qemu_sdei.cli.commands import ALIASES
 from qemu_sdei.profiles import firmware_profile
 from qemu_sdei.ras.fields import NO_GUID
 from qemu_sdei.ras.from_text import words
@@ -153,6 +156,37 @@ def test_commands_and_options_exist(page: Path) -> None:
             name for name in re.findall(r"(?<![\w/.-])(scripts/[a-z][\w.-]*)", line) if not (ROOT / name).exists()
         ]
     assert not wrong
+
+
+def lines_to_type(page: Path) -> Iterator[str]:
+    """What a page has its reader type, on a line of its own."""
+    text = page.read_text()
+    indented = re.findall(r"^    (?:\$ )?(qemu-sdei .*)$", FENCE.sub("", text), re.M)
+    fenced = [line.removeprefix("$ ") for _, block in FENCE.findall(text) for line in block.splitlines()]
+    for line in (*indented, *fenced):
+        if re.match(r"qemu-sdei [a-z-]+(?: |$)", line) and not re.search(r"\.\.\.(?:\s|$)|\\$|\[", line):
+            yield line
+
+
+def words_of(line: str) -> list[str]:
+    """The words of one call of `qemu-sdei`, without what the guest runs, and what the shell makes of the output."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    own = itertools.takewhile(lambda word: word != "--" and not re.fullmatch(r"[<>|&;()]+", word), lexer)
+    return list(own)[1:]
+
+
+@every_page
+def test_lines_to_type_are_understood(page: Path) -> None:
+    """The parser takes each of them as it is printed: options, values, what is required."""
+    for line in lines_to_type(page):
+        words = words_of(line)
+        words[0] = ALIASES.get(words[0], words[0])
+        try:
+            _, unknown = make_parser(words[:1]).parse_known_args(words)
+        except SystemExit as end:
+            unknown = [f"exit code {end.code}"] if end.code else []
+        assert not unknown, line
 
 
 def blocks(language: str) -> list[object]:

@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.libvirt:
         print_data(_libvirt(words) + "\n")
     else:
-        print_data(f"{shlex.quote(str(qemu))} \\\n  {_lines(words)} \\\n  -display none\n")
+        # -nodefaults: QEMU would add a network card, whose boot ROM Debian has in a package of its own.
+        print_data(f"{shlex.quote(str(qemu))} \\\n  {_lines(words)} \\\n  -nodefaults \\\n  -display none\n")
     if not (args.json or args.quiet):
         backend = f"qemu-sdei backend --dir {shlex.quote(args.dir)}"
         comment = ("<!--", "-->") if args.libvirt else ("#", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,9 @@ pytestmark = [
     pytest.mark.guest,
     pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64"),
 ]
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/howto/own-qemu.md"
 
 
 class Own:
@@ -74,6 +78,27 @@ class Own:
         answer = self.ask("inject", str(self.directory), "--event", "0", "--vcpu", "1", "--wait", "--json")
         (outcome,) = answer["outcomes"]
         return str(outcome)
+
+
+def test_the_printed_command_line_runs_with_a_network_card(runtime: Path) -> None:
+    """As docs/howto/own-qemu.md has it: also where no boot ROM of a network card is installed."""
+    directory, console = runtime / "own", runtime / "console"
+    words = ["--kernel", "builtin:bench", "--append", "mode=idle", "--memory", "128M"]
+    with command(runtime, "qemu-args", "--dir", str(directory), *words) as process:
+        text = process.communicate(timeout=30)[0].decode()
+    line = text.partition("#")[0].replace("mon:stdio", f"file:{console}").rstrip()
+    (card,) = re.findall(r"^    (-netdev .*)$", PAGE.read_text(), re.M)
+    with subprocess.Popen(["/bin/sh", "-c", f"exec {line} {card}"], stdin=subprocess.DEVNULL) as qemu:
+        try:
+            with command(runtime, "backend", "--dir", str(directory), "--once") as backend:
+                until("the guest is ready", lambda: console.exists() and b"idle: ready" in console.read_bytes())
+                qemu.terminate()
+                backend.communicate(timeout=30)
+        finally:
+            qemu.terminate()
+    ram = re.search(r"mem-path=(\S+)", text)
+    assert ram is not None
+    assert not Path(ram[1]).exists()
 
 
 def test_a_qemu_and_its_successor_are_served(runtime: Path) -> None:

@@ -101,7 +101,7 @@ class HandoverCommands:
 
     @handles(
         "hold",
-        Field("state", " (a [hold point](../howto/migrate.md#hold-points))"),
+        Field("state", " (a [hold point](migration.md#hold-points))"),
         Field("event"),
         Field("vcpu"),
         result="nothing; when it is reached, the backend answers no frame any more",
