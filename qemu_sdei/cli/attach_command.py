@@ -14,9 +14,8 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "attach",
-        description="A guest goes on when the process that runs it is killed (kill -9). Become its owner, and connect "
-        "the terminal to its console, as `run` does: Ctrl-] detaches or ends it. What it printed last is shown "
-        "first.",
+        description="Take over a guest whose owner was killed (kill -9), and connect the terminal to its console, as "
+        "`run` does: Ctrl-] detaches from it or ends it. The last console output is shown first.",
     )
     add_guest(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="in the background: no console, return at once")

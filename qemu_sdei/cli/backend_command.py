@@ -35,10 +35,10 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "backend",
-        description="Serve the firmware of a QEMU that was started with the options of `qemu-sdei qemu-args`. Waits "
-        "for it, serves it, waits for the next one; Ctrl-C ends it.",
+        description="Serve the firmware of a QEMU that was started with the options of `qemu-sdei qemu-args`. When "
+        "that QEMU ends, wait for the next one. Ctrl-C ends the backend.",
     )
-    parser.add_argument("--dir", required=True, metavar="DIR", help="the directory that qemu-args wrote")
+    parser.add_argument("--dir", required=True, metavar="DIR", help="directory that qemu-args wrote")
     parser.add_argument("--once", action="store_true", help="end when QEMU ends")
     add_verbosity(parser)
     parser.set_defaults(run=run)

@@ -30,41 +30,57 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compare",
-        description="Run generated sequences of calls, and the conformance suite, on our firmware and on another one; "
-        "report where they part: the first divergent call, both answers, the clause, in as few calls as show it. Exit "
-        "code 0 if nothing differs but what may, 1 if something does. docs/howto/compare-firmwares.md explains it.",
+        description="Run generated sequences of calls, and the conformance suite, on our firmware and on another "
+        "one. Report each difference: the first call whose answers differ, both answers, the clause, and "
+        "the shortest sequence that shows it. Exit code 1 if something differs that must not, else 0. "
+        "See docs/howto/compare-firmwares.md.",
     )
     group = parser.add_argument_group("the other firmware (or --firmware)")
     group.add_argument(
-        "--firmware-image", metavar="FILE", help="an image for QEMU's virt,secure=on, as `conformance` takes it"
+        "--firmware-image", metavar="FILE", help="the other firmware: an image for QEMU's virt,secure=on"
     )
     group.add_argument(
         "--firmware-entry",
         metavar="ADDR",
-        help="where it enters the guest, which is put there (default: 0x40200000); none: the image has the guest in it",
+        help="address at which the firmware image enters the guest; we load the guest there (default: "
+        "0x40200000). none: the image contains the guest",
     )
     group.add_argument(
-        "--qemu-arg", action="append", default=[], metavar="ARG", help="added to QEMU's command line for an image"
+        "--qemu-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="words to add to QEMU's command line for the firmware image",
     )
     add_machine_options(parser, smp=2)
     group = parser.add_argument_group("how much")
-    group.add_argument("--count", type=int, default=1000, metavar="N", help="sequences (default: 1000; 0: none)")
-    group.add_argument("--calls", type=int, default=10, metavar="N", help="calls of each, about (default: 10)")
     group.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="the same seed: the same sequences (default: 1)"
+        "--count", type=int, default=1000, metavar="N", help="number of sequences (default: 1000; 0: none)"
     )
     group.add_argument(
-        "--minutes", type=float, default=5.0, metavar="M", help="begin no sequence after M minutes (default: 5)"
+        "--calls", type=int, default=10, metavar="N", help="about how many calls a sequence has (default: 10)"
     )
-    group.add_argument("--most", type=int, default=12, metavar="N", help="end after N different findings (default: 12)")
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="S",
+        help="seed of the sequences; the same seed makes the same sequences (default: 1)",
+    )
+    group.add_argument(
+        "--minutes", type=float, default=5.0, metavar="M", help="start no sequence after M minutes (default: 5)"
+    )
+    group.add_argument(
+        "--most", type=int, default=12, metavar="N", help="stop after N different findings (default: 12)"
+    )
     group.add_argument(
         "--conformance",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also run the conformance suite on both (the default)",
+        help="run the conformance suite on both too (default: on)",
     )
-    group.add_argument("--keep", metavar="DIR", help="a file there for each finding")
-    group.add_argument("--replay", metavar="FILE", help="only the sequence of such a file")
+    group.add_argument("--keep", metavar="DIR", help="write a file for each finding into DIR")
+    group.add_argument("--replay", metavar="FILE", help="run only the sequence of this file, which --keep wrote")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

@@ -26,31 +26,38 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "conformance",
-        description="Run the conformance suite on the Python firmware and print a table of its scenarios; of those "
-        "that failed, what was expected, what came, and the calls and trace before it. Exit code 0 if and only if none "
-        "failed. docs/reference/conformance.md lists the scenarios, and says how to run them on other firmware and how "
-        "to add some.",
+        description="Run the conformance suite on the Python firmware and print a table of its scenarios. For each "
+        "scenario that failed, print what was expected, what came, and the calls before it. Exit code 0 "
+        "if no scenario failed, else 1. docs/reference/conformance.md lists the scenarios, and says how "
+        "to run them on other firmware and how to add your own.",
     )
     parser.add_argument(
         "--filter", default="", metavar="F", help="scenarios by number, range or group, such as 13,20-25,bind"
     )
     parser.add_argument("--tap", action="store_true", help="print TAP 13")
     parser.add_argument(
-        "--scenarios", metavar="DIR", help="a folder with scenarios of your own, compiled in (needs a cross compiler)"
+        "--scenarios",
+        metavar="DIR",
+        help="directory with scenarios of your own; they are compiled in, which needs a cross compiler",
     )
     group = parser.add_argument_group("another firmware")
     group.add_argument(
         "--firmware-image",
         metavar="FILE",
-        help="run them on this image for QEMU's virt,secure=on, by -bios; there is no firmware of ours then",
+        help="test this firmware image for QEMU's virt,secure=on in place of ours",
     )
     group.add_argument(
         "--firmware-entry",
         metavar="ADDR",
-        help="where it enters the guest, which is put there (default: 0x40200000); none: the image has the guest in it",
+        help="address at which the firmware image enters the guest; we load the guest there (default: "
+        "0x40200000). none: the image contains the guest",
     )
     group.add_argument(
-        "--qemu-arg", action="append", default=[], metavar="ARG", help="added to QEMU's command line for it"
+        "--qemu-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="words to add to QEMU's command line for the firmware image",
     )
     add_machine_options(parser, smp=4)
     parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")

@@ -25,38 +25,38 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "cper",
-        description="Error records as UEFI 2.10 appendix N and ACPI 6.5 18.3.2.7.1 describe them: from a BMC's log, an "
-        "ERST, a BERT or QEMU's error injection.",
+        description="Read error records (UEFI 2.10 appendix N, ACPI 6.5 18.3.2.7.1): from a BMC's log, an ERST, a "
+        "BERT or QEMU's error injection.",
     )
     commands = parser.add_subparsers(dest="cper_command", metavar="COMMAND", required=True, prog=parser.prog)
     decode: argparse.ArgumentParser = commands.add_parser(
         "decode",
         help="print error records field by field, or in another form",
-        description="Print error records field by field: of the fields that are valid the values and their names. "
-        "Others are printed where they are not 0.",
+        description="Print error records field by field, with the names of values. A field that is not marked valid "
+        "is printed only if it is not 0.",
     )
     decode.add_argument("file", metavar="FILE", help=_FILE)
     form = decode.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as libcper's JSON; of several records a list")
-    form.add_argument("--hex", action="store_true", help="as hexadecimal digits")
+    form.add_argument("--hex", action="store_true", help="print hexadecimal digits")
     form.add_argument(
         "--base64",
         action="store_true",
-        help="as base64, a line each; of a status block as QEMU's inject-ghes-v2-error takes it",
+        help="print base64, one line each; with --as block as QEMU's inject-ghes-v2-error takes it",
     )
-    form.add_argument("--binary", action="store_true", help="as bytes")
+    form.add_argument("--binary", action="store_true", help="write bytes")
     decode.add_argument(
         "--as",
         dest="wanted",
         choices=("record", "block"),
-        help="whole records become status blocks, or status blocks whole records",
+        help="convert: records into status blocks (block), or status blocks into records (record)",
     )
-    add_output(decode, "file to write; default: standard output")
+    add_output(decode, "file to write (default: standard output)")
     check: argparse.ArgumentParser = commands.add_parser(
         "check",
         help="say what is wrong with error records",
-        description="Say what is wrong with error records: lengths and counts, values without a meaning, reserved "
-        "bits. Exit code 1 if a reader may refuse one.",
+        description="Check error records: lengths, counts, values without a meaning, reserved bits. Exit code 1 if a "
+        "reader may refuse a record, else 0.",
     )
     check.add_argument("file", metavar="FILE", help=_FILE)
     for each in (decode, check):

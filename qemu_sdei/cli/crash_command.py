@@ -28,17 +28,17 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "crash",
-        description="Crash guests on purpose, and compare what comes of it.",
+        description="Crash guests on purpose, and compare the results.",
     )
     below = parser.add_subparsers(dest="crash", metavar="COMMAND", required=True)
     matrix: argparse.ArgumentParser = below.add_parser(
         "matrix",
         help="endings of a stop by SDEI, firmware profiles, kernels, sizes of the capture kernel",
-        description="CPUs of a guest hang with interrupts masked, and its kernel panics: event 0 stops them, and each "
-        "leaves that event in the way of the cell. Then a capture kernel comes, on firmware with the profile of the "
-        "cell. A cell says how far it came, with how many CPUs, and why not further: by console, trace and `explain`. "
-        "Guests are booted once and restored for each cell. Exit code 0 if every cell could be judged (a hang is a "
-        "result), 1 if not. docs/howto/who-is-at-fault.md explains it.",
+        description="Crash a guest in each combination of kernel, firmware profile and handler ending, and show "
+        "whether the dump came. In each cell two CPUs hang with interrupts masked, the kernel panics, "
+        "event 0 stops the CPUs, and a capture kernel starts. A cell says how far it came, with how many "
+        "CPUs, and why not further. Guests are booted once and restored for each cell. Exit code 0 if "
+        "every cell could be judged (a hang is a result), else 1. See docs/howto/who-is-at-fault.md.",
     )
     group = matrix.add_argument_group("cells")
     group.add_argument(
@@ -55,34 +55,34 @@ def register(subparsers: Any) -> None:
     )
     group.add_argument("--series", metavar="S,...", help=f"Debian's kernels (default: {_SERIES}, or --kernel alone)")
     group.add_argument(
-        "--kernel", action="append", default=[], metavar="FILE", help="a kernel of your own (Image); may be repeated"
+        "--kernel", action="append", default=[], metavar="FILE", help="your own kernel (Image); may be repeated"
     )
     group.add_argument(
         "--client",
         action="append",
         default=[],
         metavar="FILE",
-        help='the client module for it, one for each --kernel; without it its cells are "not built"',
+        help='the client module for --kernel, one for each; without it the cells are "not built"',
     )
     group.add_argument(
         "--capture",
         choices=tuple(_CAPTURES),
         default="both",
-        help="the capture kernel has one CPU (up), all (smp), or a cell for each (both, the default)",
+        help="CPUs of the capture kernel: one (up), all (smp), or a cell for each (both, the default)",
     )
     group = matrix.add_argument_group("how")
     group.add_argument("--rounds", type=int, default=1, metavar="N", help="run each cell N times (default: 1)")
     group.add_argument(
-        "--jobs", type=int, metavar="N", help="cells at a time (default: half as many as there are host CPUs)"
+        "--jobs", type=int, metavar="N", help="cells to run at a time (default: half the number of host CPUs)"
     )
     group.add_argument(
         "--limit",
         type=float,
         default=60.0,
         metavar="S",
-        help="seconds for a stage to come, of a guest of which nothing says that it hangs (default: 60)",
+        help="seconds to wait for each stage, if nothing shows that the guest hangs (default: 60)",
     )
-    group.add_argument("--html", metavar="FILE", help="also write a page for a browser; one that is there is replaced")
+    group.add_argument("--html", metavar="FILE", help="also write a page for a browser; an existing file is replaced")
     add_verbosity(matrix, json_output=True)
     matrix.set_defaults(run=run)
 

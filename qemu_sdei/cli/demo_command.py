@@ -52,7 +52,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--dt", action="store_true", help="boot by device tree in place of ACPI")
     parser.add_argument("--kernel", metavar="K", help="arm64 Image (default: Debian's stock kernel)")
-    parser.add_argument("--series", metavar="S", help="which of Debian's kernels, such as 6.1 or 6.12")
+    parser.add_argument("--series", metavar="S", help="series of Debian's kernel, such as 6.1 or 6.12")
     parser.add_argument("--busybox", metavar="FILE", help="static arm64 busybox (default: Debian's)")
     parser.add_argument("--module", metavar="FILE", help="client module, built for that kernel (default: build it)")
     parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")

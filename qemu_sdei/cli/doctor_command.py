@@ -17,11 +17,12 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor",
-        description="Look for everything that guests, tests and builds use, write to the places that guests write to, "
-        "and run a small guest. Exit code 0 when guests can run.",
+        description="Check this machine: programs and files that guests, tests and builds need, write access to the "
+        "directories that guests use, and a small guest that is run. Exit code 0 if guests can run, else "
+        "1.",
     )
-    parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to look at (default: the one on PATH)")
-    parser.add_argument("--no-guest", action="store_true", help="start no guest")
+    parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to check (default: the one on PATH)")
+    parser.add_argument("--no-guest", action="store_true", help="do not run a guest")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

@@ -21,11 +21,11 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "dt",
-        description="Print /firmware/sdei and /psci as an overlay; with --dtb, write that tree with the nodes in it. "
-        "Nodes that are there are found by what they are, wherever they stand, and set right. A tree that has them "
-        "already comes out as it is.",
+        description="Print the nodes /firmware/sdei and /psci as an overlay. With --dtb, write that tree with the "
+        "nodes merged in. Existing nodes are found by their `compatible` anywhere in the tree, and "
+        "corrected. A tree with correct nodes is not changed.",
     )
-    parser.add_argument("--dtb", metavar="FILE", help="merge into this blob (- is standard input)")
+    parser.add_argument("--dtb", metavar="FILE", help="merge into this device tree blob (- is standard input)")
     parser.add_argument(
         "--format",
         choices=("dtso", "dtbo", "dts", "dtb"),
@@ -38,7 +38,7 @@ def register(subparsers: Any) -> None:
         "--smp",
         type=int,
         metavar="N",
-        help="set enable-method in the overlay too, on N CPUs called cpu@0 to cpu@N-1, as QEMU calls them. For other "
+        help="also set enable-method in the overlay, on N CPUs with QEMU's names cpu@0 to cpu@N-1. For other "
         "machines give the tree: --dtb FILE --format dtso",
     )
     add_output(parser, "file to write (default: standard output)")

@@ -31,22 +31,22 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "events",
-        description="Show what happened to events (triggered, delivered, completed, registered, not delivered and "
-        "why), to vCPUs and to the machine, one line each; with --follow also what happens from now on, until the "
-        "guest ends.",
+        description="Print what happened, one line each: events that were triggered, delivered, completed, "
+        "registered or not delivered (and why), changes of vCPUs, and resets. With --follow, continue "
+        "until the guest ends.",
     )
     parser.add_argument(
         "name",
         metavar="NAME",
         nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on, until the guest ends")
+    parser.add_argument("-f", "--follow", action="store_true", help="continue until the guest ends")
     parser.add_argument(
-        "--limit", type=int, default=_LIMIT, metavar="N", help=f"at most N of what was before ({_LIMIT})"
+        "--limit", type=int, default=_LIMIT, metavar="N", help=f"show at most N earlier lines (default: {_LIMIT})"
     )
-    parser.add_argument("--event", metavar="E", help="only this event: its number (0x100) or name")
-    parser.add_argument("--vcpu", type=int, metavar="N", help="only what happens on vCPU N")
+    parser.add_argument("--event", metavar="E", help="show only this event: its number (0x100) or name")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="show only what happens on vCPU N")
     add_verbosity(parser, messages=True)
     parser.add_argument("--json", action="store_true", help="print the records as JSON, one a line")
     parser.set_defaults(run=run)

@@ -22,18 +22,18 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "explain",
-        description="Say which vCPU holds which event in which state and since when, why each pending event is not "
-        "delivered and what the kernel has to do next, what was refused lately and by which rule, and where each vCPU "
-        "is. Situations that are known from the field are named. It works for a guest that hangs too, and where its "
-        "backend or QEMU does not answer. Exit code: 1 if something was found that the guest hangs by, else 0.",
+        description="Find out why a guest hangs. Show the state of each event on each vCPU, and since when; why each "
+        "pending event is not delivered, and what the kernel must do next; calls that were refused, and "
+        "by which rule; and where each vCPU is. Known faults are named. It also works for a guest whose "
+        "backend or QEMU does not answer. Exit code 1 if a reason to hang was found, else 0.",
     )
     parser.add_argument(
         "name",
         metavar="NAME",
         nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
     )
-    parser.add_argument("--vcpu", type=int, metavar="N", help="look at vCPU N only, and show all its registers")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="show only vCPU N, with all its registers")
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)

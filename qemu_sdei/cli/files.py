@@ -21,7 +21,7 @@ MAX_INPUT: Final = 64 << 20
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     """Add `-o` and `--force`; `what` says what -o takes."""
     parser.add_argument("--output", "-o", metavar="FILE", help=what)
-    parser.add_argument("--force", action="store_true", help="replace files that are there already")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def read_file(path: str, what: str) -> bytes:

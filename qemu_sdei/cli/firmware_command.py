@@ -23,28 +23,29 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "firmware",
-        description="Without an option: say which firmware profile a running guest has, how often each rule acted, and "
-        "which vCPUs are deaf or stuck by it. --profile, --clear and --set change it at once (in this order); what has "
-        "become of a vCPU stays until it is powered off or the machine is reset. What rules can say: "
-        "docs/reference/firmware-profiles.md. --list and --show need no guest.",
+        description="Without an option: show the firmware profile of a running guest, how often each rule acted, and "
+        "which vCPUs a rule has made deaf or stuck. --profile, --clear and --set, in this order, change "
+        "the profile at once; a vCPU that is deaf or stuck stays so until it is powered off or the "
+        "machine is reset. docs/reference/firmware-profiles.md describes rules. --list and --show need "
+        "no guest.",
     )
     parser.add_argument(
         "name",
         metavar="NAME",
         nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="RULE",
-        help='one more rule, such as "CPU_OFF nth=1 handler=yes returns=DENIED"',
+        help='add a rule, such as "CPU_OFF nth=1 handler=yes returns=DENIED"; may be repeated',
     )
-    parser.add_argument("--clear", action="store_true", help="no rule acts any more")
-    parser.add_argument("--profile", metavar="P", help="have this profile: a name of --list, or a file (.toml)")
-    parser.add_argument("--list", action="store_true", help="the profiles that come with the program")
-    parser.add_argument("--show", metavar="P", help="the rules of a profile, checked, and what it reproduces")
+    parser.add_argument("--clear", action="store_true", help="remove all rules")
+    parser.add_argument("--profile", metavar="P", help="use this profile: a name of --list, or a file (.toml)")
+    parser.add_argument("--list", action="store_true", help="list the built-in profiles")
+    parser.add_argument("--show", metavar="P", help="check profile P, and show its rules and what it reproduces")
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)

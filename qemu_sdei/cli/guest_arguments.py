@@ -22,54 +22,68 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
         "--smp",
         default=str(smp),
         metavar="N[,T]",
-        help=f"vCPUs, 1 to 512, and how they lie if that matters: 6,sockets=2,cores=3 (default: {smp})",
+        help=f"number of vCPUs, 1 to 512, and their topology if it matters: 6,sockets=2,cores=3 (default: {smp})",
     )
     group.add_argument("--memory", "-m", default="1G", metavar="M", help="RAM, with M or G (default: 1G)")
     group.add_argument(
         "--pad-memory",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="8 KiB more RAM, of which QEMU before 9.0 loses no pages in a live migration (default: if RAM times vCPUs "
-        "is no more than 2G, because it takes QEMU longer to send)",
+        help="make RAM 8 KiB larger, which works around a fault of QEMU before 9.0: it drops RAM pages in a "
+        "live migration (default: on with such a QEMU, if RAM times vCPUs is at most 2G)",
     )
     group.add_argument("--cpu", default="cortex-a72", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
-    group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
+    group.add_argument("--virtualization", action="store_true", help="give the guest EL2 for its own use")
     group.add_argument(
-        "--hypervisor", action="store_true", help="as under KVM: the guest is at EL1 above an EL2, and calls by HVC"
+        "--hypervisor",
+        action="store_true",
+        help="run the guest as KVM does: at EL1, with an EL2 below it, calling by HVC",
     )
     group.add_argument(
         "--smc",
         metavar="HOW",
         default=SMC[0],
-        help="an SMC of such a guest: served as HVC is (the default), unsupported (NOT_SUPPORTED), or undefined",
+        help="with --hypervisor, what an SMC of the guest does: served (as an HVC, the default), unsupported "
+        "(returns NOT_SUPPORTED), or undefined (raises an exception)",
     )
     group.add_argument(
-        "--no-stage2", action="store_true", help="no stage 2 below such a guest: it can reach its firmware's memory"
+        "--no-stage2",
+        action="store_true",
+        help="with --hypervisor, use no stage 2 page tables: the guest's CPUs can then access the firmware's memory",
     )
-    group.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
+    group.add_argument("--name", help="name of the guest, for other commands (default: guest, guest-2, ...)")
     group.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
     group = parser.add_argument_group("firmware")
-    group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
+    group.add_argument("--events", metavar="FILE", help="machine description (TOML): SDEI events and error sources")
     group.add_argument(
         "--firmware",
         metavar="P",
-        help="firmware that misbehaves on purpose: a profile of `qemu-sdei firmware --list`, or a TOML file",
+        help="make the firmware misbehave on purpose: a profile of `qemu-sdei firmware --list`, or a TOML file",
     )
     group.add_argument(
-        "--no-sdei", action="store_true", help="no SDEI: its calls are NOT_SUPPORTED, nothing announces it"
+        "--no-sdei",
+        action="store_true",
+        help="offer no SDEI: its calls return NOT_SUPPORTED, and no table announces it",
     )
-    group.add_argument("--sdei-version", metavar="M.N", help="what SDEI_VERSION answers (default: 1.1)")
+    group.add_argument("--sdei-version", metavar="M.N", help="version that SDEI_VERSION returns (default: 1.1)")
     group.add_argument("--sdei-vendor", metavar="WORD", help="low 32 bits of SDEI_VERSION (default: 0x4b564d)")
     group.add_argument(
         "--sdei-signal",
         metavar="HOW",
-        help="EVENT_SIGNAL to a vCPU that is masked or has the event disabled: pend (the default), or invalid, as TF-A",
+        help="what EVENT_SIGNAL does if the target vCPU is masked or has the event disabled: pend (the event "
+        "waits, the default), or invalid (INVALID_PARAMETERS, as in TF-A)",
     )
     group.add_argument(
-        "--sdei-slots", metavar="P,S", help="how many PPIs and SPIs may be bound (default: 4,8; 0,0: none, as KVM)"
+        "--sdei-slots",
+        metavar="P,S",
+        help="how many PPIs and SPIs the guest may bind (default: 4,8; 0,0: none, as in KVM)",
     )
     group.add_argument(
-        "--service", action="append", default=[], metavar="FILE", help="Python file with SMCCC services of your own"
+        "--service",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that defines your own SMCCC services; may be repeated",
     )
     group.add_argument(
         "--services",
@@ -78,7 +92,7 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
         default=[],
         metavar="REGISTER=FEATURES",
         help="which built-in services the guest finds, by KVM's bitmap registers: std=trng,sdei, std-hyp=..., "
-        "vendor-hyp=...; what is not named of a register is withheld (default: all there are)",
+        "vendor-hyp=...; a register that you name offers only the features that you list (default: all)",
     )
     group.add_argument(
         "--smccc-filter",
@@ -86,8 +100,8 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
         action="extend",
         default=[],
         metavar="ACTION:FUNCTION[+COUNT]",
-        help="what becomes of calls before a service sees them, as KVM's SMCCC filter has it: handle, deny, or forward "
-        "to a --service",
+        help="handle, deny or forward calls before a service sees them, as KVM's SMCCC filter does; forward "
+        "passes them to a --service",
     )
 
 
@@ -97,8 +111,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kernel",
         metavar="K",
-        help="arm64 Image; flat:FILE for a binary that is none; builtin:NAME for a bare-metal guest of ours (bench, "
-        "compare, conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
+        help="arm64 Image; flat:FILE for any other binary; builtin:NAME for a bare-metal guest of ours (bench, compare, "
+        "conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
     )
     group.add_argument(
         "--disk",
@@ -123,23 +137,23 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--series",
         metavar="S",
-        help="which of Debian's kernels, such as 6.1 or 6.12; own-7.3: the kernel that scripts/crash-kernel built",
+        help="series of Debian's kernel, such as 6.1 or 6.12; own-7.3: the kernel that scripts/crash-kernel built",
     )
-    group.add_argument("--initrd", metavar="I", help="initrd (default: our own, with a shell)")
+    group.add_argument("--initrd", metavar="I", help="initrd (default: our own initramfs, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
-    group.add_argument("--append", default="", metavar="WORDS", help="added to the kernel command line")
+    group.add_argument("--append", default="", metavar="WORDS", help="words to add to the kernel command line")
     group.add_argument(
         "--acpi-table",
         action="append",
         default=[],
         metavar="FILE",
-        help="an ACPI table of your own (binary), beside those of the machine; with --acpi or --ras. May be repeated",
+        help="add this ACPI table (binary) to those of the machine; needs --acpi or --ras. May be repeated",
     )
     group.add_argument(
         "--boot-error",
         metavar="FILE",
-        help="error records of the boot before, which a BERT tells the first kernel of: bytes, hexadecimal, base64 or "
-        "JSON; with --acpi or --ras",
+        help="error records that the first kernel finds in a BERT, as if they were of the boot before: bytes, "
+        "hexadecimal, base64 or JSON; needs --acpi or --ras",
     )
     tables = group.add_mutually_exclusive_group()
     tables.add_argument("--acpi", dest="boot", action="store_const", const="acpi", default="auto", help="boot by ACPI")
@@ -150,14 +164,14 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         const="dt",
         help="boot by device tree (the default without --ras and UEFI)",
     )
-    group.add_argument(
-        "--ras", action="store_true", help="the guest takes hardware errors from the firmware: boots by ACPI"
-    )
+    group.add_argument("--ras", action="store_true", help="give the guest hardware error sources; it boots by ACPI")
     group.add_argument(
         "--file", action="append", default=[], metavar="PATH[:GUEST]", help="put a file into our own initramfs"
     )
     group.add_argument(
-        "--root", metavar="DEVICE", help="mount it (such as /dev/vda) in place of our own shell, and start its init"
+        "--root",
+        metavar="DEVICE",
+        help="mount this device, such as /dev/vda, and start its init in place of our own shell",
     )
     group.add_argument(
         "--client",
@@ -165,7 +179,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="FILE",
-        help="have the SDEI client module in our own initramfs, as /lib/sdei_test.ko (FILE: this one)",
+        help="put the SDEI client module into our own initramfs as /lib/sdei_test.ko (default: build it; "
+        "FILE: use this one)",
     )
     group = parser.add_argument_group("devices")
     group.add_argument(
@@ -173,41 +188,43 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE[,OPTIONS]",
-        help="disk image, with options of QEMU's -drive",
+        help="attach this disk image; options are those of QEMU's -drive",
     )
     group.add_argument(
-        "--snapshots", metavar="FILE", help="qcow2 image for `qemu-sdei snapshot`, made if it is not there"
+        "--snapshots", metavar="FILE", help="qcow2 image for `qemu-sdei snapshot`; made if it does not exist"
     )
     group.add_argument(
         "--share",
         action="append",
         default=[],
         metavar="DIR[:TAG]",
-        help="directory by virtio-9p, on /mnt/TAG in our own guest",
+        help="share this directory by virtio-9p; our own initramfs mounts it on /mnt/TAG",
     )
-    group.add_argument("--net", action="store_true", help="network card on QEMU's user-mode network")
+    group.add_argument("--net", action="store_true", help="attach a network card on QEMU's user-mode network")
     group.add_argument(
         "--forward",
         action="append",
         default=[],
         metavar="HOST:GUEST",
-        help="TCP port of 127.0.0.1 that leads into the guest",
+        help="forward TCP port HOST of 127.0.0.1 to port GUEST of the guest",
     )
     group = parser.add_argument_group("how to run it")
-    group.add_argument("--memory-path", metavar="DIR", help="keep RAM in a file there (default: in memory, no file)")
+    group.add_argument(
+        "--memory-path", metavar="DIR", help="keep guest RAM in an unnamed file in DIR (default: in memory)"
+    )
     group.add_argument(
         "--qemu-arg",
         action="append",
         default=[],
         metavar="ARG",
-        help="added to QEMU's command line, several words too: --qemu-arg='-device X'",
+        help="words to add to QEMU's command line: --qemu-arg='-device X'. May be repeated",
     )
     group.add_argument(
         "--on-panic",
         choices=("end", "continue"),
         default="end",
-        help="when the guest's kernel panics: end with exit code 255 (the default), or wait for what comes after it, "
-        "such as a capture kernel",
+        help="when the guest's kernel panics: end with exit code 255 (the default), or continue and wait for "
+        "the next kernel",
     )
     group.add_argument(
         "--kdump",
@@ -215,45 +232,52 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="KERNEL",
-        help="have a capture kernel ready for a panic, which brings a vmcore here and powers off; KERNEL: a file, or a "
-        "series as of --series (default: the same kernel)",
+        help="load a capture kernel. After a panic it copies a vmcore to the host and powers off. KERNEL: a "
+        "file, or a series as in --series (default: the same kernel)",
     )
     group.add_argument(
-        "--crashkernel", metavar="M", help="memory for the capture kernel (default: half of RAM, 512M at most)"
+        "--crashkernel", metavar="M", help="memory for the capture kernel (default: half of RAM, at most 512M)"
     )
     group.add_argument(
-        "--kdump-cpus", type=int, default=1, metavar="N", help="vCPUs that the capture kernel brings up (default: 1)"
+        "--kdump-cpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of vCPUs that the capture kernel starts (default: 1)",
     )
     group.add_argument(
         "--kdump-timeout",
         type=float,
         default=120.0,
         metavar="S",
-        help="how long each stage of a crash dump may take, copying without progress (default: 120)",
+        help="longest time in seconds for each stage of a crash dump, and without progress while copying "
+        "(default: 120)",
     )
     group.add_argument(
-        "--vmcore", metavar="FILE", help="file for the crash dump (default: the first free of vmcore, vmcore-2, ...)"
+        "--vmcore",
+        metavar="FILE",
+        help="file for the crash dump (default: vmcore, vmcore-2, ..., the first that does not exist)",
     )
     group.add_argument(
         "--die-with-owner",
         action="store_const",
         const=True,
-        help="kill -9 of this command ends the guest too (default: it goes on, see attach)",
+        help="end the guest if this command is killed by kill -9 (default: the guest runs on, see `qemu-sdei attach`)",
     )
     group.add_argument(
         "--boot-timeout",
         type=float,
         default=60.0,
         metavar="S",
-        help="give up after S seconds of silent console while booting",
+        help="end with an error if the console prints nothing for S seconds during the boot (default: 60)",
     )
     group.add_argument(
         "--start-timeout",
         type=float,
         default=30.0,
         metavar="S",
-        help="give up when QEMU or the backend neither answers nor uses any CPU time for S seconds while they start "
-        "(default: 30; in all 10 times that)",
+        help="end with an error if QEMU or the backend, while starting, neither answers nor uses CPU time for "
+        "S seconds (default: 30), or takes 10 times as long in all",
     )
 
 

@@ -14,5 +14,5 @@ def add_guest(parser: argparse.ArgumentParser, dest: str = "guest", *, directory
         directory: it may be a directory of qemu-args too.
     """
     more = ", or a directory of qemu-args" if directory else ""
-    text = f"the guest (see `qemu-sdei list`){more}; without it, the only one that runs"
+    text = f"the guest (see `qemu-sdei list`){more} (default: the only running guest)"
     parser.add_argument(dest, metavar="NAME", nargs="?", help=text)

@@ -31,26 +31,28 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "inject",
-        description="Trigger an SDEI event on a vCPU of a running guest. With --wait, return when the guest's handler "
-        "completed it and print the latency, stage by stage, with the error of each (docs/howto/latency.md). An event "
-        "that cannot be delivered is an error that says why.",
+        description="Trigger an SDEI event in a running guest. With --wait, wait until the guest's handler has "
+        "completed it, and print the latency of each stage with its error (docs/howto/latency.md). If "
+        "the event cannot be delivered, say why; the exit code is 1.",
     )
     add_guest(parser, "name", directory=True)
     parser.add_argument("--event", required=True, metavar="E", help="number (0x100) or name of the event")
     parser.add_argument(
-        "--vcpu", type=int, metavar="N", help="vCPU, from 0; of a shared event the one that is preferred (default: any)"
+        "--vcpu", type=int, metavar="N", help="vCPU, from 0; for a shared event the preferred one (default: any)"
     )
     parser.add_argument(
         "--when-registered",
         type=float,
         metavar="S",
-        help="first wait until the guest has registered and enabled the event, S seconds at most",
+        help="first wait up to S seconds until the guest has registered and enabled the event",
     )
     parser.add_argument("--count", type=int, default=1, metavar="C", help="how many times (default: 1)")
-    parser.add_argument("--rate", type=float, metavar="R", help="at most R a second (default: as fast as it goes)")
-    parser.add_argument("--wait", action="store_true", help="wait for each event's completion by the guest's handler")
+    parser.add_argument("--rate", type=float, metavar="R", help="at most R a second (default: as fast as possible)")
+    parser.add_argument("--wait", action="store_true", help="wait until the guest's handler has completed each event")
     parser.add_argument("--histogram", action="store_true", help="with --wait: show how the latencies are distributed")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="S", help="longest wait for one (default: 5)")
+    parser.add_argument(
+        "--timeout", type=float, default=5.0, metavar="S", help="seconds to wait for one event (default: 5)"
+    )
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

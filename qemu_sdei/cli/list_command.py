@@ -17,9 +17,9 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "list",
-        description="List the guests of this user that run now, and remove what guests left that were killed. A guest "
-        "whose owner was killed goes on: `attach` takes it over, `stop` ends it. With -q only names, a line each. "
-        "`ps` and `ls` are the same command.",
+        description="List your running guests, and remove what killed guests have left. A guest whose owner was "
+        "killed runs on: `attach` takes it over, `stop` ends it. -q prints only names. `ps` and `ls` are "
+        "the same command.",
     )
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)

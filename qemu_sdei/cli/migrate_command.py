@@ -19,35 +19,38 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "migrate",
-        description="Move the running guest SRC to a new QEMU with a new backend on this host, where its name is DEST. "
-        "It is set up from SRC's own configuration, and belongs to the same terminal or script as before. With --to it "
-        "goes to another host. When something fails, or at Ctrl-C, the guest goes on as SRC.",
+        description="Move the running guest SRC to a new QEMU with a new backend on this host, under the name DEST. "
+        "It keeps its configuration, and its terminal or script. With --to it goes to another host. "
+        "After a failure or Ctrl-C the guest runs on as SRC.",
     )
     parser.add_argument("guest", metavar="SRC", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument(
         "destination",
         metavar="DEST",
         nargs="?",
-        help="its new name (default: the first free of SRC without its number, SRC-2, ...)",
+        help="new name of the guest (default: the next free name, such as demo-2 for demo)",
     )
     parser.add_argument(
         "--route",
         metavar="R",
-        help="shared: both QEMUs map the same RAM (default); copy: RAM is sent to new memory; live: that while it runs "
-        "(default with --to)",
+        help="how RAM moves. shared: both QEMUs map the same RAM (default); copy: the guest is paused while "
+        "RAM is sent; live: the guest runs while RAM is sent (default with --to)",
     )
     parser.add_argument(
         "--postcopy",
         action="store_true",
-        help="live, and after a first pass the guest goes on as DEST; what of its RAM is not there is fetched",
+        help="as live, but after a first pass the guest resumes as DEST, and missing pages are fetched",
     )
     parser.add_argument(
         "--multifd", type=int, default=0, metavar="N", help="send RAM by N connections in parallel (copy, live)"
     )
     parser.add_argument(
-        "--transport", default="unix", metavar="T", help="between the QEMUs: unix (default), or tcp (over loopback)"
+        "--transport",
+        default="unix",
+        metavar="T",
+        help="connection between the QEMUs: unix (default), or tcp (over loopback)",
     )
-    parser.add_argument("--no-verify", action="store_true", help="do not compare RAM that was sent")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare RAM after it was sent")
     parser.add_argument(
         "--to-file", metavar="DIR", help="save SRC into the new directory DIR and end it, as `save --end`"
     )

@@ -28,21 +28,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--to",
         metavar="WHERE",
-        help="ssh://[USER@]HOST[:PORT][/NAME] (receive is started there if need be), tls://HOST:PORT, "
-        "tcp://127.0.0.1:PORT, or unix:PATH. The guest ends here, and its console is there",
+        help="move to another host: ssh://[USER@]HOST[:PORT][/NAME] (receive is started there if needed), "
+        "tls://HOST:PORT, tcp://127.0.0.1:PORT, or unix:PATH",
     )
     group.add_argument(
-        "--remote-command", default=None, metavar="CMD", help="ssh: what qemu-sdei is called there (default: qemu-sdei)"
+        "--remote-command",
+        default=None,
+        metavar="CMD",
+        help="with ssh: the command on the other host (default: qemu-sdei)",
     )
     group.add_argument(
-        "--token", metavar="T", help="tcp: what receive has printed; @FILE: read it from there, which nobody sees"
+        "--token",
+        metavar="T",
+        help="with tcp: the token that `receive` printed, or @FILE to read it from a file, so that other "
+        "users cannot see it",
     )
     add_tls(group)
     group.add_argument(
         "--resume",
         action="store_true",
-        help="after a migration of which nobody knows whether it worked: have the guest go on here. "
-        "Make sure first that it does not run there",
+        help="resume the guest here, after a migration whose result is unknown. First make sure that the "
+        "guest does not run on the other host",
     )
 
 

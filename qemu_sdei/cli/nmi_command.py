@@ -25,13 +25,14 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "nmi",
-        description="What `virsh inject-nmi` is on x86: signals AGDI (the request for a diagnostic dump and reset), "
-        "event 0, or the event of a bound watchdog, whichever the guest has registered and enabled first of these, and "
-        "says which. Where it has none, says which kernel option would bring one, and returns 1 (docs/howto/nmi.md).",
+        description="Give a guest an NMI, as `virsh inject-nmi` does on x86. The first of these that the guest has "
+        "registered and enabled is signalled: AGDI (the request for a diagnostic dump and reset), event "
+        "0, the event of a bound watchdog. If there is none, say which kernel option would bring one; "
+        "the exit code is 1 (docs/howto/nmi.md).",
     )
     add_guest(parser, "name", directory=True)
-    parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU that is to take it, from 0 (default: any)")
-    parser.add_argument("--by", choices=_WAYS, help="by this, and nothing else")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU that takes the NMI, from 0 (default: any)")
+    parser.add_argument("--by", choices=_WAYS, help="use only this way")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

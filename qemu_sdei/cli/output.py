@@ -29,8 +29,8 @@ def add_verbosity(parser: argparse.ArgumentParser, *, json_output: bool = False,
     """Add `-v`, `-q` and, where there is output to read, `--json`. `messages`: `-vv` shows what is said to a guest's
     processes.
     """
-    more = "; -vv: also the messages of QMP, control sockets and migrations, with times" if messages else ""
-    parser.add_argument("-v", "--verbose", action="count", default=0, help=f"say more{more}")
+    more = "; -vv: also each message of QMP, control sockets and migrations, with its time" if messages else ""
+    parser.add_argument("-v", "--verbose", action="count", default=0, help=f"print more{more}")
     parser.set_defaults(messages=messages)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     if json_output:

@@ -12,12 +12,12 @@ from qemu_sdei.errors import UsageError
 _COMMANDS = (
     (
         "pause",
-        "Stop the vCPUs of a running guest; time does not pass in it meanwhile. Its firmware answers `status`, `regs` "
-        "and the like, and what is injected waits. `qemu-sdei resume` has it run again.",
+        "Pause the vCPUs of a running guest. Time does not pass in the guest meanwhile. Its firmware "
+        "still answers `status` and `regs`, and injected events wait. `qemu-sdei resume` ends the pause.",
     ),
     (
         "resume",
-        "Have the vCPUs of a guest run again that was paused, or that was started by `run --paused`.",
+        "Resume the vCPUs of a guest that was paused, or that was started by `run --paused`.",
     ),
 )
 

@@ -24,11 +24,11 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "qemu-args",
-        description="Write a directory with the EL3 monitor and the guest's description, and print the options that a "
-        "QEMU of your own needs beside its disks and networks. `qemu-sdei backend --dir DIR` then serves it.",
+        description="Write a directory with the EL3 monitor and the guest's description, and print a QEMU command "
+        "line, to which you add disks and networks. `qemu-sdei backend --dir DIR` then serves that QEMU.",
     )
-    parser.add_argument("--dir", required=True, metavar="DIR", help="directory to write (made if it does not exist)")
-    parser.add_argument("--kernel", required=True, metavar="K", help="arm64 Image that the firmware boots")
+    parser.add_argument("--dir", required=True, metavar="DIR", help="directory to write; created if it does not exist")
+    parser.add_argument("--kernel", required=True, metavar="K", help="arm64 Image to boot")
     parser.add_argument("--initrd", metavar="I", help="initrd")
     parser.add_argument("--append", default="console=ttyAMA0", metavar="WORDS", help="kernel command line")
     parser.add_argument("--acpi", action="store_true", help="boot by ACPI (default: by device tree)")

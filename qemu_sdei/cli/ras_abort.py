@@ -15,16 +15,19 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "abort",
         help="have a vCPU take a synchronous external abort that no record explains",
-        description="Have a vCPU of a running guest take a synchronous external abort, as soon as it runs at EL0. No "
-        "error record explains it (`ras inject --source` with a source that is notified by SEA has one): Linux sends "
-        "the process that it hits a SIGBUS. With --kernel it may hit the kernel too, which dies of it.",
+        description="Make a vCPU of a running guest take a synchronous external abort, as soon as it runs at EL0. "
+        "There is no error record for it; use `ras inject --source` with a source of notification SEA "
+        "for that. Linux sends a SIGBUS to the interrupted process. With --kernel the abort may hit the "
+        "kernel, which then panics.",
     )
     parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
     parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU, from 0 (default: the first that can take it)")
-    parser.add_argument("--address", metavar="A", help="virtual address that FAR has (default: none, FnV is set)")
-    parser.add_argument("--fetch", action="store_true", help="of an instruction, not of data")
-    parser.add_argument("--kernel", action="store_true", help="it may hit the kernel too, where ELR and SPSR are free")
-    parser.add_argument("--timeout", type=int, default=10, metavar="S", help="longest wait for a moment (default: 10)")
+    parser.add_argument("--address", metavar="A", help="virtual address in FAR (default: none, FnV is set)")
+    parser.add_argument("--fetch", action="store_true", help="abort an instruction fetch, not a data access")
+    parser.add_argument("--kernel", action="store_true", help="also abort the kernel, where ELR and SPSR are free")
+    parser.add_argument(
+        "--timeout", type=int, default=10, metavar="S", help="seconds to wait for a suitable moment (default: 10)"
+    )
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

@@ -22,7 +22,7 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "ras",
         description="Report hardware errors (CPER records) to a running guest by its error sources, as firmware "
-        "does, and see what its kernel makes of them.",
+        "does, and show how its kernel reacts.",
     )
     commands = parser.add_subparsers(dest="ras_command", metavar="COMMAND", required=True, prog=parser.prog)
     for name in COMMANDS:

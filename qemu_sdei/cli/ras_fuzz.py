@@ -35,46 +35,48 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "fuzz",
         help="show malformed errors to a guest's kernel until it breaks",
-        description="Show errors with wrong lengths, counts, offsets, revisions and GUIDs to the kernel of a copy of "
-        "guest NAME, one after the other, and say what became of each. NAME goes on untouched; a copy that was lost is "
-        "made anew. Each fault is looked for again by its case alone, and the case is made as simple as it can be. "
-        "Exit code 1 if the kernel has faults.",
+        description="Report errors with wrong lengths, counts, offsets, revisions and GUIDs to the kernel of a copy "
+        "of guest NAME, one after the other, and say how it reacted to each. NAME itself is not touched; "
+        "a copy that is lost is made again. Each fault is tried again by itself, and its case is made as "
+        "simple as possible. Exit code 1 if the kernel has faults, else 0.",
     )
     parser.add_argument("guest", metavar="NAME", nargs="?", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument(
         "--seed",
         type=int,
         metavar="S",
-        help="makes the cases, with their numbers (default: any)",
+        help="seed of the cases; seed and number give the same case again (default: random)",
     )
     parser.add_argument("--count", type=int, metavar="N", help=f"cases to show (default: {_COUNT}, or --minutes)")
-    parser.add_argument("--minutes", type=float, metavar="M", help="end after so long")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes")
     parser.add_argument("--source", metavar="S", help="error source to report by (see `qemu-sdei ras sources`)")
     parser.add_argument(
         "--fatal",
         type=float,
         default=1.0,
         metavar="PERCENT",
-        help="how many of a hundred errors are fatal: the kernel is to panic, and each costs a copy (default: 1)",
+        help="percentage of fatal errors: the kernel must panic, and each costs a copy (default: 1)",
     )
     parser.add_argument(
         "--hang-after",
         type=float,
         default=20.0,
         metavar="SECONDS",
-        help="for how long a guest may say nothing (default: 20)",
+        help="a guest that is silent for so many seconds hangs (default: 20)",
     )
     parser.add_argument(
         "--keep",
         metavar="DIR",
-        help="directory for findings, counts and the saved guest, to go on with later (default: findings alone, in "
+        help="directory for findings, counts and the saved guest, for --resume (default: findings only, in "
         "ras-fuzz-SEED)",
     )
-    parser.add_argument("--resume", metavar="DIR", help="go on where a run with --keep DIR ended; NAME is not needed")
+    parser.add_argument(
+        "--resume", metavar="DIR", help="continue the run that was started with --keep DIR; NAME is not needed"
+    )
     parser.add_argument(
         "--replay",
         metavar="FILE",
-        help="show the case of a finding once, and say what becomes of it; exit code 1 if it is a fault again",
+        help="run the case of a finding once; exit code 1 if the fault is still there, else 0",
     )
     parser.add_argument("--trust", action="store_true", help="--resume: I know who made DIR")
     add_verbosity(parser, messages=True)

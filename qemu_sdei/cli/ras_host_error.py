@@ -14,14 +14,14 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "host-error",
         help="tell a guest of a page of its RAM that has gone bad at the host",
-        description="Tell a running guest of a page of its RAM that has gone bad at the host, as the backend does by "
-        "itself when the host's kernel says so: as a recoverable memory error, by the first source that the guest "
-        "listens to. Nothing is really poisoned (docs/howto/host-memory-error.md).",
+        description="Report a page of guest RAM as bad, as the backend does by itself when the host's kernel reports "
+        "one: as a recoverable memory error, by the first source that the guest listens to. No memory is "
+        "really poisoned (docs/howto/host-memory-error.md).",
     )
     parser.add_argument("name", metavar="NAME", help="the guest (see `qemu-sdei list`), or a directory of qemu-args")
     parser.add_argument("--address", required=True, metavar="A", help="guest physical address in the page")
     parser.add_argument("--source", metavar="S", help="error source (default: the first that the guest listens to)")
-    parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU that is told, from 0 (default: any)")
+    parser.add_argument("--vcpu", type=int, metavar="N", help="vCPU to notify, from 0 (default: any)")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

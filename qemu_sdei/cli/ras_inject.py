@@ -23,8 +23,9 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "inject",
         help="report an error to a guest",
-        description="Report a hardware error to a running guest, wait until it has read and acknowledged it, and check "
-        "what its kernel made of it. `qemu-sdei ras inject NAME KIND --help` shows the fields of a section.",
+        description="Report a hardware error to a running guest, wait until its kernel has read and acknowledged it, "
+        "and check how the kernel reacted. `qemu-sdei ras inject NAME KIND --help` shows the fields of a "
+        "section.",
         epilog="KIND is memory, memory2, arm, arm-ras, processor, pcie, firmware, cxl-protocol, cxl-general-media, "
         "cxl-dram, cxl-memory-module, cxl-physical-switch, cxl-virtual-switch, cxl-mld-port, one of a --sections file, "
         "or any GUID (--data HEX).",
@@ -57,12 +58,16 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add(
         "--pid",
         metavar="P",
-        help="it is in a page of process P of the guest; victim: one is started for it",
+        help="the error is in a page of process P of the guest; victim: start a process for it",
     )
-    add("--virtual", metavar="A", help="with --pid: at this address (default: a page that P is about to touch)")
-    add("--fru-id", metavar="GUID", help="of the unit that can be replaced")
-    add("--fru-text", metavar="TEXT", help="its name, up to 20 characters")
-    add("--timestamp", metavar="T", help="when it was, such as 2026-11-30T12:00:00+00:00")
+    add(
+        "--virtual",
+        metavar="A",
+        help="with --pid: virtual address of the error (default: a page that P is about to touch)",
+    )
+    add("--fru-id", metavar="GUID", help="GUID of the field-replaceable unit")
+    add("--fru-text", metavar="TEXT", help="name of the field-replaceable unit, up to 20 characters")
+    add("--timestamp", metavar="T", help="time of the error, such as 2026-11-30T12:00:00+00:00")
     add("--entry-flags", metavar="F", help="flags of the data entry, a number")
     add("--entry-revision", metavar="R", help="revision of the data entry, such as 0x201 (default: 0x300)")
     add("--block-severity", metavar="S", help="severity of the whole block (default: that of its worst section)")
@@ -77,28 +82,32 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         "--malform",
         metavar="EDIT",
         action="append",
-        help="make it wrong: FIELD=VALUE, overflow, truncate, ...",
+        help="make the record wrong: FIELD=VALUE, overflow, truncate, ...",
     )
     add = group("records from elsewhere, in place of sections")
-    add("--record", metavar="FILE", help="libcper's JSON of one; - is standard input")
+    add("--record", metavar="FILE", help="read one record as libcper's JSON; - is standard input")
     add("--base64", metavar="TEXT", help="a status block as QEMU's inject-ghes-v2-error takes it, or @FILE")
     add(
         "--replay",
         metavar="LOG",
-        help="all records of a file (bytes, hexadecimal, base64 or JSON), in turn",
+        help="report all records of a file (bytes, hexadecimal, base64 or JSON), one after the other",
     )
     add = group("how it is reported")
     add("--source", metavar="S", help="error source (default: the first that is ready; see `ras sources`)")
     add("--vcpu", metavar="N", help="vCPU that takes the notification (default: as the event is routed)")
-    add("--count", metavar="C", help="how many times; each at the next page, because Linux drops equal ones")
-    add("--rate", metavar="R", help="at most R a second (default: as fast as they are dealt with)")
-    add("--random", metavar="SEED", help="each at a random page of RAM; the same ones for the same seed")
-    add("--next-boot", action="store_true", help="tell nobody: the BERT of the guest's next boot has it")
-    add("--no-wait", action="store_true", help="do not wait until the guest has dealt with it")
-    add("--force", action="store_true", help="also what is wrong, and over a report that was not read")
+    add("--count", metavar="C", help="how many times; each at the next page, because Linux drops repeated errors")
+    add("--rate", metavar="R", help="at most R a second (default: as fast as the guest handles them)")
+    add("--random", metavar="SEED", help="put each error at a random page of RAM; the same seed gives the same pages")
+    add(
+        "--next-boot",
+        action="store_true",
+        help="do not tell the running kernel; put the error into the BERT of the next boot",
+    )
+    add("--no-wait", action="store_true", help="do not wait until the guest has handled the error")
+    add("--force", action="store_true", help="report even a wrong error, and overwrite a report that was not read")
     add("--dry-run", action="store_true", help="print the record and its bytes, and report nothing")
     add("--json", action="store_true", help="print one JSON object, for programs")
-    add("--json-output", action="store_true", help="former word for --json")
+    add("--json-output", action="store_true", help="old name of --json")
     add = group("what is expected (exit code 1 if it does not come)")
     add("--expect-log", metavar="RE", action="append", help="a line of the kernel's log")
     add(
@@ -113,7 +122,7 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         action="append",
         help="a SIGBUS (4: at a touch, 5: early)",
     )
-    add("--expect-panic", metavar="RE", nargs="?", const="", help="the kernel panics, and says RE then")
+    add("--expect-panic", metavar="RE", nargs="?", const="", help="the kernel panics, and prints RE")
     add(
         "--expect-offline",
         metavar="PFN",
@@ -121,7 +130,7 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         const="",
         help="page taken out of use (default: the error's)",
     )
-    add("--timeout", metavar="S", help="longest wait for each step (default: 10)")
+    add("--timeout", metavar="S", help="seconds to wait for each step (default: 10)")
     return found
 
 

@@ -17,9 +17,9 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "sources",
         help="show a guest's error sources and their state",
-        description="Show the error sources of a running guest: how the guest hears of each, how large its status "
-        "block is, whether the last report was read and acknowledged, and whether one can be made now. With -v also "
-        "where in guest RAM they are.",
+        description="Show the error sources of a running guest: how each one notifies the guest, the size of its "
+        "status block, whether the last report was read and acknowledged, and whether a new report is "
+        "possible now. -v adds the addresses in guest RAM.",
     )
     add_guest(parser, "name", directory=True)
     add_verbosity(parser, json_output=True, messages=True)

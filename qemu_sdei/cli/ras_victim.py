@@ -14,13 +14,13 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "victim",
         help="start a process in a guest that has a page for an error",
-        description="Start a process in a running guest of --ras that has one page, touches it again and again, and "
-        "says which SIGBUS came of it. Prints its process id, and the address of its page, for `ras inject --pid`.",
+        description="Start a process in a running guest of --ras. It has one page, touches it again and again, and "
+        "reports a SIGBUS. Print its process id and the address of its page, for `ras inject --pid`.",
     )
     add_guest(parser, "name")
-    parser.add_argument("--early", action="store_true", help="it wants to be told at once (PR_MCE_KILL_EARLY)")
-    parser.add_argument("--still", action="store_true", help="it does not touch its page any more")
-    parser.add_argument("--file", metavar="PATH", help="a shared page of this file, in place of anonymous memory")
+    parser.add_argument("--early", action="store_true", help="the process asks for an early SIGBUS (PR_MCE_KILL_EARLY)")
+    parser.add_argument("--still", action="store_true", help="the process does not touch its page again")
+    parser.add_argument("--file", metavar="PATH", help="use a shared page of this file in place of anonymous memory")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

@@ -23,15 +23,18 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "receive",
         description="Wait for the guest that `qemu-sdei migrate GUEST --to ...` sends here, and connect the terminal "
-        "to its console. Without --listen only this user reaches it: by --to ssh://THIS-HOST/NAME, or --to unix:PATH.",
+        "to its console. Without --listen only you can send a guest: with --to ssh://THIS-HOST/NAME, or "
+        "--to unix:PATH.",
     )
-    parser.add_argument("--name", help="its name here (default: guest, guest-2, ...)")
+    parser.add_argument("--name", help="name of the guest here (default: guest, guest-2, ...)")
     where = parser.add_argument_group("where to listen")
-    where.add_argument("--unix", metavar="PATH", help="a unix socket (default: receive.sock in the run directory)")
+    where.add_argument(
+        "--unix", metavar="PATH", help="wait at this unix socket (default: receive.sock in the run directory)"
+    )
     where.add_argument(
         "--listen",
         metavar="ADDR:PORT",
-        help="TCP: on loopback with a token that is printed; any other address needs TLS",
+        help="wait at this TCP address: on loopback with a token, which is printed; any other address needs TLS",
     )
     add_tls(where)
     where.add_argument(
@@ -39,19 +42,21 @@ def register(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="WHAT",
-        help="with --listen, what of this host the guest may use: a file or directory (disks, shares, services), net, "
-        "qemu-args (options for QEMU: these can do all that you can)",
+        help="with --listen, let the guest use this: a file or directory (disks, shares, services), net, or "
+        "qemu-args (options for QEMU, which can do everything that you can). May be repeated",
     )
     host = parser.add_argument_group("this host")
     host.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
-    host.add_argument("--memory-path", metavar="DIR", help="keep RAM in a file there (default: in memory, no file)")
+    host.add_argument(
+        "--memory-path", metavar="DIR", help="keep guest RAM in an unnamed file in DIR (default: in memory)"
+    )
     host.add_argument("--timeout", type=float, metavar="S", help="wait at most S seconds for a guest (default: 3600)")
     host.add_argument(
         "-d",
         "--detach",
         action="store_true",
-        help="no console: say what happens as lines of JSON, end with standard input as long as no guest is here, "
-        "and go on without it afterwards. If NAME waits already, only say where",
+        help="use no console, and print lines of JSON. Before a guest has arrived, end when standard input "
+        "ends; afterwards run on. If NAME already waits, only print where",
     )
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
@@ -59,9 +64,11 @@ def register(subparsers: Any) -> None:
 
 def add_tls(group: Any) -> None:
     """Add the three files of TLS."""
-    group.add_argument("--tls-cert", metavar="FILE", help="certificate of this side, PEM")
-    group.add_argument("--tls-key", metavar="FILE", help="its key, PEM, without a password")
-    group.add_argument("--tls-ca", metavar="FILE", help="certificate of who signs those of the other side, PEM")
+    group.add_argument("--tls-cert", metavar="FILE", help="certificate of this host, PEM")
+    group.add_argument("--tls-key", metavar="FILE", help="key of the certificate, PEM, without a password")
+    group.add_argument(
+        "--tls-ca", metavar="FILE", help="CA certificate that has signed the other host's certificate, PEM"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

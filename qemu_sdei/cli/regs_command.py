@@ -14,15 +14,18 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "regs",
-        description="Print the SDEI state of a vCPU of a running guest as the pseudo firmware registers of KVM's SDEI "
-        "series (v7), and KVM's bitmaps of the services that the guest finds; or write them. A value is one or more "
-        "64-bit words in memory order, separated by commas; zeros at the end may be left out. All that is set is "
-        "written at once, and refused if it cannot be. A bitmap is written before the guest runs (`run --paused`).",
+        description="Print or write the SDEI state of a vCPU as the pseudo firmware registers of KVM's SDEI series "
+        "(v7), and KVM's bitmaps of the services that the guest finds. A value is one or more 64-bit "
+        "words in memory order, separated by commas; trailing zeros may be left out. Several --set are "
+        "written together, or all refused. A bitmap can be written only before the guest runs (`run "
+        "--paused`).",
     )
     add_guest(parser)
     parser.add_argument("--vcpu", type=int, default=0, metavar="N", help="which vCPU (default: 0)")
-    parser.add_argument("--get", action="append", default=[], metavar="ID", help="only this one; id or name")
-    parser.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="write a register first")
+    parser.add_argument("--get", action="append", default=[], metavar="ID", help="print only this register: id or name")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="ID=VALUE", help="write this register; may be repeated"
+    )
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)
 

@@ -25,30 +25,30 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "report",
-        description="Write a trace as one self-contained HTML page: a timeline of all vCPUs, the records with a "
-        "search, the guest's console, latencies, the state diagram with what was visited, what was refused and by "
-        "which clause. The page needs no network.",
+        description="Write a trace as one self-contained HTML page: a timeline of all vCPUs, searchable records, the "
+        "guest's console, latencies, a state diagram with the states that were visited, and refused "
+        "calls with the clause. The page needs no network.",
     )
     parser.add_argument(
         "what",
         nargs="?",
         metavar="NAME|FILE",
-        help="a running guest, or a file of `run --trace` or `trace --json` (default: the only guest that runs)",
+        help="a running guest, or a file of `run --trace` or `trace --json` (default: the only running guest)",
     )
     parser.add_argument("--output", "-o", metavar="FILE", required=True, help="the page, such as report.html")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there already")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--console", metavar="FILE", help="console output to show (default: that of the running guest)")
     parser.add_argument(
-        "--console", metavar="FILE", help="what the guest's console has shown (default: that of the running guest)"
-    )
-    parser.add_argument(
-        "--ftrace", metavar="FILE", help="put the guest's own ftrace beside it: its /sys/kernel/tracing/trace"
+        "--ftrace",
+        metavar="FILE",
+        help="show the guest's own ftrace too; FILE is a copy of its /sys/kernel/tracing/trace",
     )
     parser.add_argument("--title", default="", metavar="TEXT", help="title of the page (default: the guest's name)")
     parser.add_argument(
         "--records",
         type=int,
         metavar="N",
-        help="list and draw the newest N records (default: 100000, at most 500000); counts are of all",
+        help="list and draw the newest N records (default: 100000, at most 500000). Counts include all records",
     )
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True)

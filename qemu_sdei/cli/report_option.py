@@ -21,7 +21,7 @@ def add_report_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="write what happened as a page for a browser, as `qemu-sdei report` does; one that is there is replaced",
+        help="also write the page that `qemu-sdei report` makes to FILE; an existing file is replaced",
     )
 
 

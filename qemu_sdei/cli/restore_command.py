@@ -14,16 +14,19 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "restore",
-        description="Go on with the guest that `qemu-sdei save` wrote into DIR, and connect the terminal to its "
-        "console. DIR says which programs, drives and shares of this host the guest uses: without --trust none.",
+        description="Restore the guest that `qemu-sdei save` wrote into DIR, and connect the terminal to its "
+        "console. DIR names programs, drives and shares of this host that the guest uses; without "
+        "--trust it may use none of them.",
     )
-    parser.add_argument("directory", metavar="DIR", help="directory that `qemu-sdei save` made; it is not changed")
-    parser.add_argument("--name", help="name for `qemu-sdei inject NAME` (default: guest, guest-2, ...)")
-    parser.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: as it was started with)")
+    parser.add_argument("directory", metavar="DIR", help="directory that `qemu-sdei save` wrote; it is not changed")
+    parser.add_argument("--name", help="name of the guest, for other commands (default: guest, guest-2, ...)")
+    parser.add_argument(
+        "--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one that the guest was started with)"
+    )
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="you know who made DIR: the guest may use what DIR says (QEMU, options for it, services, drives, shares, "
+        help="trust DIR: let the guest use what DIR names (QEMU, its options, services, drives, shares, "
         "network, files)",
     )
     add_verbosity(parser, messages=True)

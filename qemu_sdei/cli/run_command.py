@@ -38,13 +38,20 @@ def register(subparsers: Any) -> None:
     )
     add_guest_options(parser)
     add_machine_options(parser)
-    parser.add_argument("--timeout", type=float, metavar="S", help="give up on COMMAND after S seconds, boot included")
-    parser.add_argument("--script", metavar="FILE", help="run a Python file here, with the running guest as `guest`")
-    parser.add_argument("--trace", metavar="FILE", help="write a record per firmware call there")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="end with an error if COMMAND has not ended after S seconds, boot included",
+    )
+    parser.add_argument(
+        "--script", metavar="FILE", help="run this Python file on the host, with the running guest as `guest`"
+    )
+    parser.add_argument("--trace", metavar="FILE", help="write the trace of the whole run to FILE")
     parser.add_argument(
         "--paused",
         action="store_true",
-        help="start with vCPUs that do not run before `qemu-sdei resume`: for `regs --set` of services",
+        help="start with paused vCPUs, so that `regs --set` can select services; `qemu-sdei resume` starts them",
     )
     parser.add_argument(
         "-d",

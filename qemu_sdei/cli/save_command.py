@@ -19,12 +19,13 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "save",
-        description="Write the running guest NAME with RAM, devices and firmware state into the new directory DIR. It "
-        "stands still meanwhile, and goes on afterwards. `qemu-sdei restore` has it back, as often as you like.",
+        description="Save the running guest NAME, with RAM, devices and firmware state, into the new directory DIR. "
+        "The guest is paused meanwhile, and then runs on. `qemu-sdei restore` restores it, as often as "
+        "you like.",
     )
     add_guest(parser)
-    parser.add_argument("directory", metavar="DIR", help="directory to make")
-    parser.add_argument("--end", action="store_true", help="end the guest when it is saved")
+    parser.add_argument("directory", metavar="DIR", help="directory to create")
+    parser.add_argument("--end", action="store_true", help="end the guest after saving it")
     add_hold(parser, "save")
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)

@@ -22,8 +22,8 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "selftest",
-        description="Run the embedded bare-metal guest on the Python firmware and show its transcript. "
-        "Exit code 0 if and only if it ends with `Result: OK`.",
+        description="Run the embedded bare-metal guest on the Python firmware and show its output. Exit code 0 if it "
+        "ends with `Result: OK`, else 1.",
     )
     add_machine_options(parser)
     parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")

@@ -17,9 +17,9 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "snapshot",
-        description="Save the running guest NAME, with RAM, devices, disks and firmware state, as the snapshot TAG in "
-        "a qcow2 image of its own (`run --snapshots FILE`, or a disk that is one); or have it be as it was then. It "
-        "stands still meanwhile, and goes on afterwards.",
+        description="Save the running guest NAME, with RAM, devices, disks and firmware state, as snapshot TAG in a "
+        "qcow2 image (`run --snapshots FILE`, or a disk in that format), or load snapshot TAG into the "
+        "guest. The guest is paused meanwhile, and then runs on.",
     )
     parser.add_argument("guest", metavar="NAME", help="name of the guest (see `qemu-sdei list`)")
     parser.add_argument("do", choices=("save", "load", "list", "delete"), metavar="DO", help="save, load, list, delete")

@@ -28,16 +28,16 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "status",
-        description="Show how long the guest runs and by which processes; per vCPU power, SDEI mask, handlers that run "
-        "and where it was last; per event what is registered, enabled, running and pending (with -v also what is not "
-        "registered), since when, what became of its triggers, and why one that is pending is not delivered; and how "
-        "often each firmware call was made.",
+        description="Show a running guest: its processes; for each vCPU its power state, SDEI mask, running handlers "
+        "and last known place; for each event its state, since when, its triggers, and why a pending "
+        "event is not delivered; and how often each firmware call was made. -v adds events that are not "
+        "registered.",
     )
     parser.add_argument(
         "name",
         metavar="NAME",
         nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
     )
     parser.add_argument(
         "--watch",
@@ -45,10 +45,10 @@ def register(subparsers: Any) -> None:
         type=float,
         const=_WATCH,
         metavar="S",
-        help=f"again every S seconds ({_WATCH:g}), with what happens a second, until the guest ends; "
+        help=f"show it again every S seconds (default: {_WATCH:g}), with rates, until the guest ends; "
         "with --json one object a line",
     )
-    parser.add_argument("--registers", type=int, metavar="N", help="also the registers of vCPU N, as QEMU has them now")
+    parser.add_argument("--registers", type=int, metavar="N", help="also show the current registers of vCPU N")
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
     parser.set_defaults(run=run)

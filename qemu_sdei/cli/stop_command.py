@@ -26,14 +26,14 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "stop",
-        description="End guests at once, as pulling the plug does (disk images stay consistent for QEMU, not for the "
-        "guest), and leave nothing of them. Whoever runs one, or waits for it, is told, and returns 143. A guest whose "
-        "supervisor is stopped or hangs is ended all the same.",
+        description="End guests at once, as if the plug were pulled: disk images stay consistent for QEMU, not for "
+        "the guest. Nothing is left behind. Whoever runs a guest, or waits for it, is told, and returns 143. A guest "
+        "whose supervisor is stopped or hangs is ended all the same.",
     )
     parser.add_argument(
-        "guests", metavar="NAME", nargs="*", help="guests (see `qemu-sdei list`); without one, the only one that runs"
+        "guests", metavar="NAME", nargs="*", help="guests (see `qemu-sdei list`; default: the only running guest)"
     )
-    parser.add_argument("--ownerless", action="store_true", help="all guests whose owner was killed")
+    parser.add_argument("--ownerless", action="store_true", help="end all guests whose owner was killed")
     add_verbosity(parser, messages=True)
     parser.set_defaults(run=run)
 

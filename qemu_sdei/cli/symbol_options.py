@@ -23,13 +23,16 @@ def add_symbol_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE|DIR",
-        help="show code addresses as function+0x1c/0x80 [module]: symbols are in a vmlinux, a kernel Image, a "
-        "System.map, a module (.ko), a copy of the guest's /proc/kallsyms or /proc/modules, or in a directory with "
-        "such files; FILE@0xADDRESS says where it lies. May be given several times. For a running guest the default is "
-        "the kernel that it was booted with (its vmlinux, if scripts/crash-kernel built it); `none`: numbers",
+        help="show code addresses as function+0x1c/0x80 [module], with the symbols of FILE: a vmlinux, a "
+        "kernel Image, a System.map, a module (.ko), a copy of the guest's /proc/kallsyms or "
+        "/proc/modules, or a directory with such files. FILE@0xADDRESS gives the load address. May be "
+        "repeated. For a running guest the default is the kernel that it booted (the vmlinux, if "
+        "scripts/crash-kernel built it). `none`: show numbers",
     )
     parser.add_argument(
-        "--symbols-force", action="store_true", help="use symbols of another build than the guest's kernel is of"
+        "--symbols-force",
+        action="store_true",
+        help="use symbols even if they are of another build than the guest's kernel",
     )
 
 

@@ -38,19 +38,22 @@ def register(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "check",
         help="list all faults of tables",
-        description="Check tables by the rules of ACPI 6.5 (or of the revision that they have) and list all faults. "
-        "Several files of one table each, or a file or directory of several, are taken for the tables of one machine: "
-        "what does not go together is listed too. Exit code 0 if there is no error, 1 if there is one.",
+        description="Check tables by the rules of ACPI 6.5, or of the revision that they have, and list all faults. "
+        "Tables that are given together, in several files, one file or a directory, are taken as those "
+        "of one machine: contradictions between them are listed too. Exit code 1 if there is an error, "
+        "else 0.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help=tables_files.HELP)
-    parser.add_argument("--separate", action="store_true", help="the files are not of one machine: look at each alone")
+    parser.add_argument("--separate", action="store_true", help="check each file alone: they are not of one machine")
     parser.add_argument(
         "--method",
         choices=("smc", "hvc"),
-        help="what reaches the machine's firmware: a FADT that says another is an error",
+        help="conduit of the machine's firmware; a FADT with another one is an error",
     )
-    parser.add_argument("--iasl", action="store_true", help="ask iasl too: disassemble, compile again and compare")
-    parser.add_argument("--fwts", action="store_true", help="ask fwts too (the set should have RSDP, XSDT, FADT, DSDT)")
+    parser.add_argument(
+        "--iasl", action="store_true", help="also check with iasl: disassemble, compile again and compare"
+    )
+    parser.add_argument("--fwts", action="store_true", help="also check with fwts (needs RSDP, XSDT, FADT and DSDT)")
     add_verbosity(parser, json_output=True)
     parser.set_defaults(run=run)
 

@@ -27,9 +27,9 @@ def register(subparsers: Any) -> None:
         "tables",
         usage="%(prog)s [options] | %(prog)s check|show|diff FILE ...",
         description="Make the ACPI tables that announce the firmware: SDEI, HEST (--ghes), AGDI (--agdi), BERT "
-        "(--bert), an SSDT (--osc) and a FADT with its PSCI flags set (--fadt). With --machine, or options "
-        "of a machine, all tables of that QEMU machine with ours among them, as `qemu-sdei run --acpi` gives them to a "
-        "guest (a BERT only where it is asked for). Without --format and -o they are shown.",
+        "(--bert), an SSDT (--osc) and a FADT with its PSCI flags set (--fadt). With --machine, or "
+        "options of a machine, make all tables of that QEMU machine with ours among them, as `qemu-sdei "
+        "run --acpi` gives them to a guest (a BERT only with --bert). Without --format and -o, show them.",
     )
     parser.add_argument(
         "--table",
@@ -40,10 +40,10 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="aml (binary, the default), dsl (source for iasl), acpidump (text), c, hex, edk2 (sources of a module), "
-        "cpio (in front of an initrd, Linux takes them from there)",
+        help="aml (binary, the default), dsl (source for iasl), acpidump (text), c, hex, edk2 (sources of a "
+        "module), cpio (Linux reads the tables from it in front of an initrd)",
     )
-    add_output(parser, "file to write, or a directory (DIR/) for a file per table; default: standard output")
+    add_output(parser, "file to write, or a directory (DIR/) for one file per table (default: standard output)")
     _add_content(parser)
     _add_machine(parser)
     add_verbosity(parser, json_output=True)
@@ -65,40 +65,50 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
         "repeated. More after commas: ack=ADDRESS or ack=none (GHES version 1), size=BYTES of the status block "
         "(default: 4096)",
     )
-    group.add_argument("--agdi", metavar="EVENT", help="an AGDI that SDEI event EVENT signals")
+    group.add_argument("--agdi", metavar="EVENT", help="make an AGDI that SDEI event EVENT signals")
     group.add_argument(
-        "--agdi-interrupt", metavar="N", help="an AGDI that the interrupt with GSIV N signals; with --agdi: both do"
+        "--agdi-interrupt",
+        metavar="N",
+        help="make an AGDI that the interrupt with GSIV N signals; with --agdi, both do",
     )
     group.add_argument(
         "--bert",
         metavar="ADDRESS",
-        help="a BERT: errors of the boot before are at ADDRESS, generic error status blocks one behind the other. More "
-        "after a comma: size=BYTES of the region (default: 4096)",
+        help="make a BERT: ADDRESS holds errors of the boot before, as generic error status blocks one after "
+        "the other. After a comma: size=BYTES of the region (default: 4096)",
     )
     group.add_argument(
         "--osc",
         action="store_true",
-        help="an SSDT with \\_SB._OSC, by which firmware says that it comes first when hardware errs (a DSDT that has "
-        "one must not get it)",
+        help="add an SSDT with \\_SB._OSC, which announces firmware first for hardware errors (not for a "
+        "machine whose DSDT has that method)",
     )
     group.add_argument("--method", choices=("smc", "hvc"), default="smc", help="the FADT's PSCI conduit (default: smc)")
-    group.add_argument("--fadt", metavar="FILE", help="the FADT to set PSCI in (a binary or a dump that has one)")
-    group.add_argument("--events", metavar="FILE", help="TOML file that says which SDEI events the machine has")
-    group.add_argument("--oem-id", metavar="ID", help="of our tables, up to 6 characters")
-    group.add_argument("--oem-table-id", metavar="ID", help="of our tables, up to 8 characters")
-    group.add_argument("--oem-revision", metavar="N", help="of our tables (default: 1)")
+    group.add_argument("--fadt", metavar="FILE", help="FADT in which to set PSCI (a binary, or a dump that has one)")
+    group.add_argument("--events", metavar="FILE", help="machine description (TOML): SDEI events and error sources")
+    group.add_argument("--oem-id", metavar="ID", help="OEM id of our tables, up to 6 characters")
+    group.add_argument("--oem-table-id", metavar="ID", help="OEM table id of our tables, up to 8 characters")
+    group.add_argument("--oem-revision", metavar="N", help="OEM revision of our tables (default: 1)")
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--machine", action="store_true", help="all tables of the QEMU machine that `run` would start")
-    group.add_argument("--smp", metavar="N[,T]", help="vCPUs, and how they lie: 6,sockets=2,cores=3 (default: 2)")
+    group.add_argument(
+        "--machine", action="store_true", help="make all tables of the QEMU machine that `run` would start"
+    )
+    group.add_argument(
+        "--smp", metavar="N[,T]", help="number of vCPUs, and their topology: 6,sockets=2,cores=3 (default: 2)"
+    )
     group.add_argument("--memory", "-m", metavar="M", help="RAM, with M or G (default: 1G)")
     group.add_argument("--cpu", metavar="C", help="QEMU's CPU model (default: cortex-a72)")
-    group.add_argument("--virtualization", action="store_true", help="the guest gets EL2 for its own use")
+    group.add_argument("--virtualization", action="store_true", help="give the guest EL2 for its own use")
     group.add_argument("--qemu", metavar="FILE", help="qemu-system-aarch64 to use (default: the one on PATH)")
     group.add_argument(
-        "--qemu-arg", action="append", default=[], metavar="ARG", help="added to QEMU's command line, such as a device"
+        "--qemu-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="words to add to QEMU's command line, such as a device",
     )
 
 

@@ -30,8 +30,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     show: argparse.ArgumentParser = commands.add_parser(
         "show",
         help="print tables field by field",
-        description="Print tables field by field; of one that cannot be read header, bytes and the reason. "
-        "Exit code 1 if there is such a one, or something else than tables in a file.",
+        description="Print tables field by field. For a table that cannot be read, print its header, its bytes and "
+        "the reason. Exit code 1 if there is one, or if a file has something that is no table, else 0.",
     )
     show.add_argument("files", nargs="+", metavar="FILE", help=tables_files.HELP)
     show.set_defaults(run=_show)
@@ -41,7 +41,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         description="Compare two files of tables field by field. Exit code 0 if they are the same, 1 if not.",
     )
     diff.add_argument("first", metavar="A", help=tables_files.HELP)
-    diff.add_argument("second", metavar="B", help="what to compare it with")
+    diff.add_argument("second", metavar="B", help="tables to compare with A")
     diff.set_defaults(run=_diff)
     for each in (show, diff):
         add_verbosity(each, json_output=True)

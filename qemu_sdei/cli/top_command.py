@@ -31,19 +31,22 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "top",
-        description="A live view of a running guest: the state of each event on each vCPU, power, calls and events a "
-        "second, latencies, and what happens. Keys choose a vCPU and an event, inject it, pause the guest; ? lists "
-        "them. Where standard input or output is no terminal, it looks twice and prints that once.",
+        description="Show a running guest live: the state of each event on each vCPU, power, calls and events a "
+        "second, latencies, and what happens. Keys choose a vCPU and an event, inject it, and pause the "
+        "guest; ? lists the keys. Without a terminal, it prints the view once.",
     )
     parser.add_argument(
         "name",
         metavar="NAME",
         nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args; without it, the only one that runs",
+        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
     )
-    parser.add_argument("--once", action="store_true", help="print once, as plain text, and end")
+    parser.add_argument("--once", action="store_true", help="print the view once, as plain text")
     parser.add_argument(
-        "--interval", type=float, metavar="S", help=f"seconds between two looks ({_INTERVAL:g}; with --once {_ONCE:g})"
+        "--interval",
+        type=float,
+        metavar="S",
+        help=f"seconds between two views (default: {_INTERVAL:g}; with --once {_ONCE:g})",
     )
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=False)

@@ -39,24 +39,31 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "trace",
         usage="%(prog)s [NAME|FILE] [options] | %(prog)s diff A B [options]",
-        description="Show each call, event, change of state, power change and injection of a guest that runs (the "
-        "newest 8192, also if it hangs or its backend is dead), or of a file of `run --trace`. `trace diff` compares "
-        "two.",
+        description="Show each firmware call, event, change of state, power change and injection of a running guest, "
+        "or of a file that `run --trace` wrote. Of a running guest the newest 8192 records are there, "
+        "also if it hangs or its backend is dead. `trace diff` compares two traces.",
     )
-    parser.add_argument("what", nargs="?", metavar="NAME|FILE", help="default: the only guest that runs")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what happens from now on")
+    parser.add_argument(
+        "what", nargs="?", metavar="NAME|FILE", help="running guest, or trace file (default: the only running guest)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="continue with new records until the guest ends")
     parser.add_argument(
         "--filter",
         action="append",
         default=[],
         metavar="F",
-        help="only these: call, event, frame, power or another type; vcpu=0,1; function=EVENT_SIGNAL or a pattern "
-        "(*REGISTER); event=0x100; result=DENIED. Given several times, all must fit",
+        help="show only these records: call, event, frame, power or another type; vcpu=0,1; "
+        "function=EVENT_SIGNAL or a pattern (*REGISTER); event=0x100; result=DENIED. If repeated, all "
+        "must match",
     )
-    parser.add_argument("--since", metavar="T", help="only the newest: 5s, 200ms, 2m; `boot`; #N for record number N")
-    parser.add_argument("--last", type=int, metavar="N", help="only the newest N")
     parser.add_argument(
-        "--ftrace", metavar="FILE", help="put the guest's own ftrace beside it: its /sys/kernel/tracing/trace"
+        "--since", metavar="T", help="show only records since then: 5s, 200ms or 2m ago; `boot`; #N for record number N"
+    )
+    parser.add_argument("--last", type=int, metavar="N", help="show only the newest N records")
+    parser.add_argument(
+        "--ftrace",
+        metavar="FILE",
+        help="show the guest's own ftrace too; FILE is a copy of its /sys/kernel/tracing/trace",
     )
     parser.add_argument("--perfetto", metavar="OUT", help=f"write a file for ui.perfetto.dev ({_SUFFIX})")
     add_symbol_options(parser)

@@ -33,7 +33,7 @@ def register(trace: argparse.ArgumentParser) -> None:
         "1 if something does.",
     )
     parser.add_argument("first", metavar="A", help="a trace: a guest's name, a file of `run --trace`, JSON lines")
-    parser.add_argument("second", metavar="B", help="the other one")
+    parser.add_argument("second", metavar="B", help="trace to compare with A")
     parser.add_argument("--vcpu", type=int, metavar="N", help="compare only this vCPU (default: all)")
     names = (*FOLDS, "all")
     parser.add_argument(

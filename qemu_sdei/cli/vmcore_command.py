@@ -20,9 +20,9 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "vmcore",
-        description="Say what is in a crash dump of an arm64 kernel (an ELF vmcore, from `run --kdump` or from "
-        "anywhere): which kernel, who panicked, each CPU's registers, the end of the kernel log. No debug information "
-        "is needed.",
+        description="Show what is in a crash dump of an arm64 kernel (an ELF vmcore, from `run --kdump` or "
+        "elsewhere): the kernel, the CPU and process that panicked, the registers of each CPU, and the "
+        "end of the kernel log. It needs no debug information.",
     )
     parser.add_argument("file", metavar="FILE", help="the vmcore")
     parser.add_argument("--log", action="store_true", help="print the whole kernel log, and nothing else")

@@ -58,6 +58,13 @@ def _option(action: argparse.Action) -> str:
     return max(action.option_strings, key=len) + value
 
 
+def _long(action: argparse.Action) -> list[str]:
+    """The long words of an option; of one that is on or off both: --pad-memory, --no-pad-memory."""
+    if isinstance(action, argparse.BooleanOptionalAction):
+        return list(action.option_strings)
+    return [_option(action)]
+
+
 def _options(command: argparse.ArgumentParser) -> Iterator[str]:
     yield "| option | what |"
     yield "|---|---|"
@@ -66,6 +73,6 @@ def _options(command: argparse.ArgumentParser) -> Iterator[str]:
             if "--help" in action.option_strings or isinstance(action, argparse._SubParsersAction):
                 continue
             short = [name for name in action.option_strings if not name.startswith("--")]
-            names = ", ".join([*short, _option(action)]) if action.option_strings else _positional(action)
+            names = ", ".join([*short, *_long(action)]) if action.option_strings else _positional(action)
             help_text = (action.help or "") % {"prog": command.prog} if "%(" in (action.help or "") else action.help
             yield f"| `{names.replace('|', chr(92) + '|')}` | {help_text} |"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.guests import command, processes, until
+from tests.guest.guests import LIMIT, command, processes, until
 
 pytestmark = [
     pytest.mark.guest,
@@ -88,10 +88,14 @@ def test_the_printed_command_line_runs_with_a_network_card(runtime: Path) -> Non
         text = process.communicate(timeout=30)[0].decode()
     line = text.partition("#")[0].replace("mon:stdio", f"file:{console}").rstrip()
     (card,) = re.findall(r"^    (-netdev .*)$", PAGE.read_text(), re.M)
+
+    def ready() -> bool:
+        return console.exists() and b"idle: ready" in console.read_bytes()
+
     with subprocess.Popen(["/bin/sh", "-c", f"exec {line} {card}"], stdin=subprocess.DEVNULL) as qemu:
         try:
             with command(runtime, "backend", "--dir", str(directory), "--once") as backend:
-                until("the guest is ready", lambda: console.exists() and b"idle: ready" in console.read_bytes())
+                until("the guest is ready", ready, 3 * LIMIT)  # two programs start beside each other
                 qemu.terminate()
                 backend.communicate(timeout=30)
         finally:
