@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from qemu_sdei.vm.options import GuestOptions
     from qemu_sdei.vm.qemu_exit import PowerOff
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
+"""The one place of the version: `pyproject.toml`, `--version` and documents take it from here."""
 
 _HOMES = {
     "CommandResult": "qemu_sdei.guest.shell",

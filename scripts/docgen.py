@@ -14,10 +14,20 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, with any Python
 
-from scripts.docgenlib import acpi_tables, command_line, filled_pages, frame_window, library, moving, schemas  # noqa: E402
+from scripts.docgenlib import (  # noqa: E402
+    acpi_tables,
+    command_line,
+    filled_pages,
+    frame_window,
+    library,
+    man_page,
+    moving,
+    schemas,
+)
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "docs/reference/cli.md": command_line.cli,
+    "docs/man/qemu-sdei.1": man_page.manual,
     "docs/reference/frame-window.md": frame_window.window,
     "docs/reference/conformance.md": filled_pages.conformance,
     "docs/reference/guest-places.md": moving.places,

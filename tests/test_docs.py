@@ -223,6 +223,14 @@ def test_printed_pages_are_up_to_date() -> None:
     assert not old, "run `python scripts/docgen.py`"
 
 
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
+def test_manual_page_is_troff_without_a_warning() -> None:
+    command = ["groff", "-man", "-ww", "-Tutf8", str(ROOT / "docs/man/qemu-sdei.1")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert result.stderr == ""
+    assert "--no-pad-memory" in re.sub(".\b", "", result.stdout)  # bold is a letter over itself
+
+
 def test_psci_page_has_each_function() -> None:
     text = (ROOT / "docs/reference/psci.md").read_text()
     rows = {match[0]: match[1] for match in re.findall(r"^\| ([A-Z0-9_]+) \| ([^|]+) \|", text, re.M)}

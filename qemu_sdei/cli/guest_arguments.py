@@ -111,8 +111,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kernel",
         metavar="K",
-        help="arm64 Image; flat:FILE for any other binary; builtin:NAME for a bare-metal guest of ours (bench, compare, "
-        "conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
+        help="arm64 Image; flat:FILE for any other binary; builtin:NAME for a bare-metal guest of ours (bench, "
+        "compare, conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
     )
     group.add_argument(
         "--disk",

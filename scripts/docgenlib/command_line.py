@@ -33,7 +33,7 @@ def cli() -> str:
 
 def _command(title: str, command: argparse.ArgumentParser) -> list[str]:
     """A command's section, and those of the commands below it."""
-    out = ["", title, "", command.description or "", "", f"    {_usage(command)}", "", *_options(command)]
+    out = ["", title, "", command.description or "", "", f"    {usage_of(command)}", "", *_options(command)]
     for action in command._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
@@ -41,7 +41,8 @@ def _command(title: str, command: argparse.ArgumentParser) -> list[str]:
     return out
 
 
-def _usage(command: argparse.ArgumentParser) -> str:
+def usage_of(command: argparse.ArgumentParser) -> str:
+    """How a command is typed."""
     if command.usage is not None:
         return command.usage % {"prog": command.prog}
     positionals = [_positional(action) for action in command._actions if not action.option_strings]
@@ -58,6 +59,13 @@ def _option(action: argparse.Action) -> str:
     return max(action.option_strings, key=len) + value
 
 
+def names_of(action: argparse.Action) -> str:
+    """All words of an option with its value, the short ones first, or the name of an argument."""
+    if not action.option_strings:
+        return _positional(action)
+    return ", ".join([*(name for name in action.option_strings if not name.startswith("--")), *_long(action)])
+
+
 def _long(action: argparse.Action) -> list[str]:
     """The long words of an option; of one that is on or off both: --pad-memory, --no-pad-memory."""
     if isinstance(action, argparse.BooleanOptionalAction):
@@ -72,7 +80,6 @@ def _options(command: argparse.ArgumentParser) -> Iterator[str]:
         for action in group._group_actions:
             if "--help" in action.option_strings or isinstance(action, argparse._SubParsersAction):
                 continue
-            short = [name for name in action.option_strings if not name.startswith("--")]
-            names = ", ".join([*short, *_long(action)]) if action.option_strings else _positional(action)
+            names = names_of(action)
             help_text = (action.help or "") % {"prog": command.prog} if "%(" in (action.help or "") else action.help
             yield f"| `{names.replace('|', chr(92) + '|')}` | {help_text} |"

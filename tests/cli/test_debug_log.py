@@ -63,4 +63,4 @@ def test_a_terminal_obeys_none_of_it(runtime: Path) -> None:
 @pytest.mark.parametrize("words", [["tables"], ["dt"], ["qemu-args"], ["completion"]])
 def test_commands_without_a_guest_have_no_messages(command: Command, words: list[str]) -> None:
     assert "-vv" not in command(*words, "--help").stdout
-    assert "-vv: also the messages" in " ".join(command("migrate", "--help").stdout.split())
+    assert "-vv: also each message" in " ".join(command("migrate", "--help").stdout.split())
