@@ -33,7 +33,7 @@ class Shown:
             "fetch": "it runs there; fetching the rest of its RAM",
             "connect": "connecting to the other host",
             "files": "sending files that a reset needs",
-            "again": "a service of the guest was amid its micro-operations when QEMU stopped it: once more",
+            "again": "a service of the guest had micro-operations in flight when QEMU paused it: trying again",
             "inquire": "the connection broke: asking what became of the guest",
         }
         phase = str(step.get("phase"))

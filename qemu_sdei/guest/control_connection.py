@@ -87,7 +87,7 @@ class ControlConnection:
                 if rundir.deserted(self.path.parent):
                     name = self.path.parent.name
                     raise LostGuestError(
-                        f"guest {name!r} has lost its backend and has no owner to start another: it stands still at "
+                        f"guest {name!r} has lost its backend and has no owner to start another: it will wait at "
                         f"its next call until `qemu-sdei attach {name}`"
                     ) from None
                 waited = time.monotonic() - began

@@ -100,7 +100,7 @@ class LocalMigration:
         if self._task is not None:
             raise UsageError("the guest is being migrated, or saved, already")
         if self._record.supervisor.place.state is State.UNDECIDED:
-            raise UsageError("the guest stands still, because it may run elsewhere: see `qemu-sdei migrate --resume`")
+            raise UsageError("the guest is paused, because it may run elsewhere: see `qemu-sdei migrate --resume`")
         self._task = asyncio.current_task()
         try:
             yield

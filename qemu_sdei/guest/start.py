@@ -28,8 +28,8 @@ CLOSE_LIMIT: Final = 20.0
 SHOWN: Final = 4096
 """Bytes of what was printed before that whoever looks on is shown."""
 _UNDECIDED: Final = (
-    "\r\nqemu-sdei: this guest stands still: its owner was killed when it was about to go on at {where}.\r\n"
-    "Look there; if it is not there, `qemu-sdei migrate {name} --resume` has it go on here.\r\n"
+    "\r\nqemu-sdei: this guest is paused: its owner was killed when the guest was about to be resumed at {where}.\r\n"
+    "Look there; if it is not there, `qemu-sdei migrate {name} --resume` resumes it here.\r\n"
 )
 _RESTORE: Final = 180.0
 _SETTLE: Final = 60.0

@@ -257,12 +257,12 @@ class RemoteDestination:
             self.report(Step("inquire"))
             outcome = await self._inquire()
             if outcome == "ended":
-                raise GuestError(f"the destination has given up: {error}") from None
+                raise GuestError(f"the destination has cancelled: {error}") from None
             if outcome != "running":
                 raise UndecidedError(
-                    f"the connection broke ({error}) after {self.address} was told to go on with the guest, and it "
-                    "does not say whether it did. The guest stands still here. Look there (`qemu-sdei list`): if it is "
-                    f"not there, `qemu-sdei migrate {self.source.name} --resume` has it go on here; if it is, end this "
+                    f"the connection broke ({error}) after {self.address} was told to resume the guest, and it "
+                    "does not say whether it did. The guest is paused here. Look there (`qemu-sdei list`): if it is "
+                    f"not there, `qemu-sdei migrate {self.source.name} --resume` resumes it here; if it is, end this "
                     "one"
                 ) from None
         return go_ns

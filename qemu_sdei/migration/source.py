@@ -222,7 +222,7 @@ class Source:
                 await asyncio.sleep(_POLL)
                 await self._execute("stop")
         else:
-            raise BusyError("a service of the guest was amid its micro-operations each time that the guest was stopped")
+            raise BusyError("a service of the guest had micro-operations in flight each time that the guest was paused")
         self.heartbeat_ns = answer["sign_ns"]
         return int(answer["bytes"])
 
@@ -322,7 +322,7 @@ class Source:
             _LATER.add(task)
             task.add_done_callback(_LATER.discard)
             raise StandsStillError(
-                f"the guest stands still as {self.side.name!r} until its QEMU can be reached; then it goes on ({error})"
+                f"the guest is paused as {self.side.name!r}; it is resumed as soon as its QEMU can be reached ({error})"
             ) from None
 
     async def _resume_later(self) -> None:

@@ -77,8 +77,8 @@ def test_where_sdei_is_not_heard_another_source_reports_it(backend: Backend) -> 
     [
         ({"address": RAM_BASE - 1}, "is no guest RAM: that is 0x40000000 to 0x403fffff"),
         ({"address": RAM_BASE + RAM_SIZE}, "is no guest RAM"),
-        ({"address": RAM_BASE + RAM_SIZE - 1}, "page 0x403ff000 is no guest's: it is of the frame window"),
-        ({"address": RAM_BASE}, "is no guest's: it is of the firmware's tables"),
+        ({"address": RAM_BASE + RAM_SIZE - 1}, "page 0x403ff000 is not the guest's: it belongs to the frame window"),
+        ({"address": RAM_BASE}, "is not the guest's: it belongs to the firmware's tables"),
         ({"address": PAGE, "source": "else"}, "there is no error source 'else'"),
         ({"address": PAGE, "source": 7}, "source is a text"),
         ({"address": PAGE, "vcpu": 2}, "there is no vCPU 2"),

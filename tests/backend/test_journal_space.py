@@ -91,7 +91,7 @@ def test_a_cpu_that_does_not_come_is_not_waited_for_again(tmp_path: Path, monkey
     for _ in range(FULL):
         mask(guest, server, 1)
     assert not server.firmware.exchange.busy
-    assert any("given up" in record.get("why", "") for record in records(server))
+    assert any("service cancelled" in record.get("why", "") for record in records(server))
     guest.post(0, Kind.OPS)
     serve(server)
     assert guest.take(0)[3] == NOT_SUPPORTED

@@ -193,7 +193,7 @@ def test_the_backend_too_is_killed(runtime: Path) -> None:
         _, said = asked.communicate(timeout=30)
         assert asked.returncode == 1
         assert said.decode() == (
-            "qemu-sdei: guest 'g' has lost its backend and has no owner to start another: it stands still at its next "
+            "qemu-sdei: guest 'g' has lost its backend and has no owner to start another: it will wait at its next "
             "call until `qemu-sdei attach g`\n"
         )
     listing = command(runtime, "list")

@@ -190,7 +190,7 @@ def test_connection_is_lost_at_the_last_word(runtime: Path, monkeypatch: pytest.
         source.expect("idle: ready")
         # It did not arrive, and the destination says so.
         way.look = lambda data: None if b'"cmd": "go"' in data else data
-        with pytest.raises(GuestError, match="has given up"):
+        with pytest.raises(GuestError, match="has cancelled"):
             source.migrate_to(way.to)
         assert running(source)
         assert handles(source)

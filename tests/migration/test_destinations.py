@@ -250,7 +250,7 @@ def cuts() -> Iterator[Any]:
 
         return look
 
-    yield pytest.param(lost, Left.SOURCE, "has given up", id="it did not arrive, and the other host says so")
+    yield pytest.param(lost, Left.SOURCE, "has cancelled", id="it did not arrive, and the other host says so")
     yield pytest.param(lost_for_good, Left.UNDECIDED, "--resume", id="nobody says whether it arrived")
     yield pytest.param(unanswered, Left.DESTINATION, "", id="it arrived, and the other host says so")
 

@@ -221,7 +221,7 @@ def test_the_sources_qemu_cannot_be_reached(way: Way, tmp_path: Path) -> None:
         world.source.gone = UnreachableError("no way to QMP")
         world.trip.error = ERROR
         task.cancel()
-        with pytest.raises(StandsStillError, match="until its QEMU can be reached"):
+        with pytest.raises(StandsStillError, match="as soon as its QEMU can be reached"):
             await task
         assert not world.source.running
         world.source.gone = None

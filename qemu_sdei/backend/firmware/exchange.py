@@ -233,9 +233,7 @@ class Exchange:
     def abandon(self) -> None:
         """Cancel services that wait for micro-operations; their callers will get NOT_SUPPORTED."""
         for pe in self._steps:
-            self._observer.reject(
-                pe, "service given up: it is amid its micro-operations, and the journal is full of them"
-            )
+            self._observer.reject(pe, "service cancelled: its micro-operations have filled the journal")
         self._steps.clear()
 
     def reset(self) -> None:

@@ -259,7 +259,9 @@ class HostErrors:
             raise UsageError(f"{address:#x} is no guest RAM: that is {window.ram_base:#x} to {end:#x}")
         if page not in self.usable:
             what = "the frame window" if page >= window.base else "the firmware's tables and error status blocks"
-            raise UsageError(f"page {page:#x} is no guest's: it is of {what}; start the guest anew elsewhere")
+            raise UsageError(
+                f"page {page:#x} is not the guest's: it belongs to {what}; start a new guest, or migrate this one"
+            )
         return page
 
     def _tell(
