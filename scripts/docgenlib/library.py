@@ -13,6 +13,7 @@ from typing import Any, Final
 import qemu_sdei
 from qemu_sdei import errors
 from qemu_sdei.explain.explanation import Explanation
+from qemu_sdei.guest.guest_exec import ExecResult
 from qemu_sdei.guest.guest_firmware import GuestFirmware, RuleInTheMaking
 from qemu_sdei.guest.nmi import Nmi
 from qemu_sdei.guest.ras import Abort, GuestRas, HostError
@@ -29,6 +30,7 @@ from scripts.docgenlib.page import ROOT, note
 
 CLASSES: Final[tuple[type, ...]] = (
     *(found for name in sorted(qemu_sdei.__all__) if inspect.isclass(found := getattr(qemu_sdei, name))),
+    ExecResult,
     RemoteResult,
     Snapshot,
     Explanation,
