@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from qemu_sdei import __version__  # noqa: E402
 
 _LINK: Final = re.compile(r"(!?\[[^\]\n]*\]\()(?![a-z]+:|#)([^)\s]+)(\))")
-_FENCE: Final = re.compile(r"^```.*?^```$|^    .*$", re.M | re.S)
+_FENCE: Final = re.compile(r"^```.*?^```$|^    [^\n]*$", re.M | re.S)
 _HOOK: Final = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
 _LIMIT: Final = 600.0
 """Seconds for a program that is started here."""

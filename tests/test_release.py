@@ -55,7 +55,7 @@ def test_the_files_of_a_release(tmp_path: Path) -> None:
         assert f"Homepage, {HOME}" in fields["Project-URL"]
         (page,) = fields["Description"]
         assert (
-            re.findall(r"\]\((?!https://|#)[^)]*\)", re.sub(r"^```.*?^```$|^    .*$", "", page, flags=re.M | re.S))
+            re.findall(r"\]\((?!https://|#)[^)]*\)", re.sub(r"^```.*?^```$|^    [^\n]*$", "", page, flags=re.M | re.S))
             == []
         )
     with zipfile.ZipFile(wheel) as archive:
