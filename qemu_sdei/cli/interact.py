@@ -216,7 +216,7 @@ def _run_on(guest: Guest, args: argparse.Namespace, ready: Ready, progress: Prog
     ready(name)
     status, words = 1, ""
     try:
-        if command and not guest.adopted:
+        if command:
             status = guest.wait_command(None, getattr(args, "timeout", None)).status
         else:
             with guest.console_text.changed:

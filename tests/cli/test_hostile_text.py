@@ -141,6 +141,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["stop", text],
     lambda text: ["attach", text],
     lambda text: ["console", text],
+    lambda text: ["exec", text, "--", text],
     lambda text: ["logs", text, "--since", text],
     lambda text: ["wait", text],
     lambda text: ["regs", text],

@@ -71,6 +71,7 @@ def test_a_guest_in_the_background_and_its_end(runtime: Path) -> None:
     check_nothing_left(runtime)
 
 
+@pytest.mark.slow
 def test_the_end_is_known_afterwards(runtime: Path) -> None:
     """Of a guest in the background, whoever asks first."""
     call = ("--kernel", "builtin:bench", "--append", "mode=call function=0x84000000", "--memory", "128M")
@@ -136,6 +137,7 @@ def test_a_terminal_detaches_from_its_guest(runtime: Path, monkeypatch: pytest.M
     check_nothing_left(runtime)
 
 
+@pytest.mark.slow
 def test_one_that_dies_with_its_owner_is_not_detached(runtime: Path) -> None:
     with terminal("run", "--name", "box", *IDLE) as screen:
         screen.expect("idle: ready")

@@ -16,7 +16,8 @@ import pytest
 from qemu_sdei.errors import GuestPanicError, GuestTimeoutError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.guest.guest_exec import ExecResult
-from qemu_sdei.vm.options import GuestOptions
+from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.guests import LIMIT, Command, check_nothing_left, until
 from tests.guest.test_background import ask, ended, terminal
 
@@ -98,6 +99,7 @@ def test_who_goes_has_its_command_ended(box: Path) -> None:
     assert (status, err) == (1, b"qemu-sdei: the command has not ended within 3 s, and was given up\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_slow_has_the_command_wait(box: Path) -> None:
     """Nothing piles up here: neither at the client, nor at QEMU."""
     with begun(box, "exec", "--", "cat /dev/zero") as client:
@@ -153,6 +155,7 @@ def test_what_ends_a_command_is_told_in_one_line(box: Path) -> None:
     assert err == b"qemu-sdei: the kernel of guest 'box' has panicked: see `qemu-sdei logs box`\n"
 
 
+@pytest.mark.slow
 def test_a_guest_without_an_agent(runtime: Path) -> None:
     idle = ("--kernel", "builtin:bench", "--append", "mode=idle", "--memory", "128M")
     ask(runtime, "run", "-q", "-d", "--name", "bare", *idle)
@@ -165,6 +168,7 @@ def test_a_guest_without_an_agent(runtime: Path) -> None:
     check_nothing_left(runtime)
 
 
+@pytest.mark.slow
 def test_a_terminal_of_its_own(box: Path) -> None:
     with terminal("exec", "box") as screen:
         screen.expect("# ")
@@ -187,6 +191,7 @@ def test_a_terminal_of_its_own(box: Path) -> None:
         assert ended(screen) == 130
 
 
+@pytest.mark.slow
 def test_the_console_has_the_terminals_size(box: Path) -> None:
     with terminal("console", "box") as screen:
         screen.expect("you type")
@@ -216,6 +221,45 @@ def _size(screen: Any) -> str:
 
 
 @pytest.mark.slow
+def test_a_kernel_without_the_driver(runtime: Path) -> None:
+    """The command runs on the console, and one line says what is lost."""
+    kernel = DebianCache().cached_kernels()[0]
+    status, out, err = done(runtime, "run", "-q", "--kernel", str(kernel.image), "--", "echo x; echo y >&2; exit 4")
+    assert (status, out) == (4, b"x\ny\n")
+    assert err.startswith(b"qemu-sdei: warning: this kernel has no virtio_console: the command runs on the console.")
+    assert err.count(b"\n") == 1
+    check_nothing_left(runtime)
+
+
+@pytest.mark.slow
+def test_a_command_outlives_its_supervisor(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes its output then: it goes to the console, and the command to its end."""
+    monkeypatch.delenv(DIE_WITH_OWNER)
+    with begun(runtime, "run", "-q", "--name", "box", "--", "echo begun; sleep 20; echo late; exit 9") as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"begun\n"
+        owner.kill()
+    ask(runtime, "attach", "-q", "-d", "box")
+    assert done(runtime, "wait", "-q", "box")[0] == 9
+    check_nothing_left(runtime)
+
+
+@pytest.mark.slow
+def test_commands_in_a_guest_that_was_restored(runtime: Path, tmp_path: Path) -> None:
+    ask(runtime, "run", "-q", "-d", "--name", "box")
+    assert done(runtime, "exec", "--", "cat", stdin=b"x") == (0, b"x", b"")
+    ask(runtime, "save", "box", str(tmp_path / "saved"), "--end", "-q")
+    done(runtime, "wait", "-q", "box")
+    with begun(runtime, "restore", str(tmp_path / "saved"), "--name", "again", "-q") as owner:
+        until("it is there", lambda: done(runtime, "list", "-q")[1] == b"again\n")
+        assert done(runtime, "exec", "-q", "again", "--", "cat", stdin=b"y") == (0, b"y", b"")
+        ask(runtime, "stop", "again")
+        owner.communicate(timeout=LIMIT)
+        assert owner.returncode == 143
+    check_nothing_left(runtime)
+
+
+@pytest.mark.slow
 def test_a_kernel_of_another_series(runtime: Path) -> None:
     data = os.urandom(100_000)
     status, out, _ = done(runtime, "run", "-q", "--series", "6.12", "--", "cat", stdin=data)
@@ -223,6 +267,7 @@ def test_a_kernel_of_another_series(runtime: Path) -> None:
     check_nothing_left(runtime)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_an_error(runtime: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
