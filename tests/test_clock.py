@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "qemu_sdei/host/apt.py": "the age of a file, whose time stamp is of that clock as well",
     "qemu_sdei/cli/snapshot_command.py": "a date is shown",
+    "qemu_sdei/backend/loop/counter_clock.py": "KVM's cross timestamps are of that clock",
+    "qemu_sdei/boundedlog.py": "a log says at what time of day a part of it came, for `logs --since`",
+    "qemu_sdei/cli/logs_command.py": "`--since` is a time of day",
     "qemu_sdei/message_log.py": "a message is shown with its time",
     "qemu_sdei/cli/debug_log.py": "a message is shown with its time",
     "qemu_sdei/cli/event_lines.py": "what happens is shown with its time of day",

@@ -284,10 +284,10 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         append = " ".join(word for word in words if word)
     busybox = driver_folder = capture = None
     client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
-    from qemu_sdei.host.debian import DebianCache
-
-    cache = DebianCache(progress=progress)
     if not bare:
+        from qemu_sdei.host.debian import DebianCache
+
+        cache = DebianCache(progress=progress)
         booted = linux_kernel.find(
             options,
             kernel,
@@ -318,7 +318,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         client=client,
         drivers=driver_folder,
         capture=capture,
-        uefi=uefi_boot.find_image(options, cache),
+        uefi=uefi_boot.find_image(options, progress),
     )
     plan = replace(plan, extras=AcpiExtras.of(options, acpi=plan.acpi))
     plan.boot_json(initrd)  # so that a bad command line is known now

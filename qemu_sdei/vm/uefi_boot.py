@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from qemu_sdei import paths
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.image import KernelImage
 from qemu_sdei.boot.load_addresses import MIB, align_up
 from qemu_sdei.errors import UsageError
+from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.uefi import image, partitions
 from qemu_sdei.uefi.disk_image import DiskImage
 from qemu_sdei.uefi.image_locks import in_use
 from qemu_sdei.vm.options import NO_KERNEL, GuestOptions
-
-if TYPE_CHECKING:
-    from qemu_sdei.host.debian import DebianCache
 
 _READ_ONLY: Final = {"readonly=on", "read-only=on", "snapshot=on"}
 _OF_KERNEL: Final = {
@@ -74,11 +72,16 @@ def check_ram(boot: BootConfig) -> None:
         )
 
 
-def find_image(options: GuestOptions, cache: DebianCache) -> str | None:
+def find_image(options: GuestOptions, progress: Progress = no_progress) -> str | None:
     """The path of the guest's UEFI image; None: it has none. Debian's may be downloaded. Raises `UsageError`."""
     if options.uefi is False:
         return None
-    path = str(cache.uefi() if options.uefi is True else paths.absolute(options.uefi))
+    if options.uefi is True:
+        from qemu_sdei.host.debian import DebianCache
+
+        path = str(DebianCache(progress=progress).uefi())
+    else:
+        path = str(paths.absolute(options.uefi))
     image.load(path)
     return path
 

@@ -190,7 +190,10 @@ def test_while_the_guest_is_handed_over_its_ram_is_left_alone(backend: Backend) 
 
 @pytest.mark.parametrize(
     ("page", "said"),
-    [(RAM_BASE + RAM_SIZE - 0x1000, "belongs to the frame window"), (RAM_BASE + RAM_SIZE, "memory of the backend's own")],
+    [
+        (RAM_BASE + RAM_SIZE - 0x1000, "belongs to the frame window"),
+        (RAM_BASE + RAM_SIZE, "memory of the backend's own"),
+    ],
 )
 def test_what_is_not_the_guests_is_said_and_kept(
     backend: Backend, page: int, said: str, capfd: pytest.CaptureFixture[str]

@@ -16,6 +16,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -443,6 +444,7 @@ def test_the_guests_own_output_comes_as_it_is(capsys: pytest.CaptureFixture[str]
 
     class Talking:
         options = GuestOptions()
+        placement = SimpleNamespace(plan=SimpleNamespace(options=options))
 
         def start(self) -> None:
             pass

@@ -111,6 +111,7 @@ def status(vcpus: int = 2, events: int = 3, **more: Any) -> dict[str, Any]:
             "qemu_pid": 24712,
             "backend_pid": 24742,
             "qemu_up_ns": 193_000_000_000,
+            "stopped": "",
             "vcpus": "running",
             "cpu": "cortex-a72",
             "memory": 1 << 30,

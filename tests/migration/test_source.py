@@ -110,7 +110,7 @@ def test_a_service_that_is_busy_each_time(tmp_path: Path, monkeypatch: pytest.Mo
                 raise BusyError("a service is busy")
 
     async def pause(source: Source, side: FakeSide, backend: FakeBackend) -> None:
-        with pytest.raises(BusyError, match="each time that the guest was stopped"):
+        with pytest.raises(BusyError, match="each time that the guest was paused"):
             await source.pause()
         await source.resume()
         assert side.running
