@@ -84,7 +84,7 @@ def test_a_range_of_the_filter(case: Filter) -> None:
 
 
 @pytest.mark.guest
-@pytest.mark.parametrize("hvc", [True, False], ids=["hvc", "smc"])
+@pytest.mark.parametrize("hvc", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["hvc", "smc"])
 def test_what_is_enabled_is_there_and_false_questions_are_not_supported(runtime: Path, hvc: bool) -> None:
     assert _goes_through(EVERYTHING if hvc else BY_SMC, hvc=hvc) == []
 
