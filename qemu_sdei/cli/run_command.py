@@ -167,7 +167,7 @@ def _run_command(guest: Guest, args: argparse.Namespace, progress: Progress) -> 
     wait_resumed(guest, progress)
     if not args.verbose:
         progress("booting")
-    if guest.placement.plan.options.apart:
+    if guest.options.apart and guest.placement.plan.options.apart:
         from qemu_sdei.cli.run_streams import NoAgentError, run_streams
 
         with contextlib.suppress(NoAgentError):
