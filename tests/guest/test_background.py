@@ -89,6 +89,7 @@ def test_what_cannot_be_started_is_told_where_it_was_asked_for(runtime: Path) ->
     check_nothing_left(runtime)
 
 
+@pytest.mark.slow
 def test_two_consoles(runtime: Path) -> None:
     """One types, any number look on; who takes it over is named to the other."""
     ask(runtime, "run", "-q", "-d", "--name", "box", *IDLE)

@@ -139,6 +139,7 @@ def test_a_command_goes_on_when_its_guest_migrates(box: Path) -> None:
         assert out == b"".join(b"%d\n" % number for number in range(2, 200_001))
 
 
+@pytest.mark.slow
 def test_what_ends_a_command_is_told_in_one_line(box: Path) -> None:
     with begun(box, "exec", "--", "echo begun; exec sleep 1000") as client:
         assert client.stdout is not None
