@@ -30,7 +30,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import above_el2, in_process, launch, load, migration, ras, tables, trace
+from scripts.benchlib import above_el2, in_process, launch, load, migration, ras, services, tables, trace
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
@@ -317,6 +317,7 @@ def main() -> int:
         help="measure the hot paths of another checkout in turns with this one's instead",
     )
     parser.add_argument("--ras", action="store_true", help="only hardware errors in a Linux that handles them")
+    parser.add_argument("--services", action="store_true", help="only cross timestamps and stolen time of a Linux")
     parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
     parser.add_argument(
         "--hypervisor", action="store_true", help="only what --hypervisor costs: calls by HVC, and work above stage 2"
@@ -366,6 +367,9 @@ def main() -> int:
         return finish(table, options.json)
     if options.ras:
         ras.measure(options.qemu, rounds, say, table.add)
+        return finish(table, options.json)
+    if options.services:
+        services.measure(options.qemu, rounds, say, table.add)
         return finish(table, options.json)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

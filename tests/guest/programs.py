@@ -69,19 +69,6 @@ def regcheck(target: Path) -> Path:
     return target
 
 
-def crosstime(target: Path) -> Path:
-    """Build crosstime.c, which asks /dev/ptp0 for cross timestamps, into the file `target`."""
-    compiler = find_compiler()
-    assert compiler is not None, "a cross compiler for AArch64 is needed"
-    source = Path(__file__).with_name("crosstime.c")
-    flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-stack-protector")
-    subprocess.run(
-        [compiler.path, *flags, "-static", "-nostdlib", "-no-pie", "-o", target, source], check=True, timeout=60
-    )
-    target.chmod(0o755)
-    return target
-
-
 def elf64(code: bytes) -> bytes:
     """An AArch64 ELF executable of this code, which runs from its first word."""
     header = struct.pack(

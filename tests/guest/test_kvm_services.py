@@ -20,7 +20,7 @@ from qemu_sdei.guest import machine_control
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import PV_TIME_OFFSET
 from qemu_sdei.rundir import find
-from tests.guest import programs
+from scripts.benchlib.services import crosstime
 from tests.guest.guests import until
 
 pytestmark = [
@@ -39,7 +39,7 @@ TICK_NS = 10_000_000
 
 @contextmanager
 def _linux(tmp_path: Path, series: str, selection: Sequence[str] = (), *, hypervisor: bool = True) -> Iterator[Guest]:
-    program = programs.crosstime(tmp_path / "crosstime")
+    program = crosstime(tmp_path / "crosstime")
     options = GuestOptions(series=series, hypervisor=hypervisor, selection=selection, files={"/bin/crosstime": program})
     with Guest(options) as guest:
         guest.wait_shell()
