@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from qemu_sdei.pytest_plugin import options
-from qemu_sdei.scenarios.results_table import TITLE, ResultsTable
+from qemu_sdei.scenarios.results_table import TITLE, VARIANT, ResultsTable
 
 _HERE: Final = Path(__file__).parent
 
@@ -19,11 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first line of a scenario's docstring is its name in the table."""
+    """The first line of a scenario's docstring is its name in the table; kernel and firmware profile are its column."""
     for item in items:
-        if item.path.parent == _HERE:
-            doc = getattr(getattr(item, "function", None), "__doc__", None) or item.name
-            item.user_properties.append((TITLE, doc.partition("\n")[0].rstrip(".")))
+        if item.path.parent != _HERE:
+            continue
+        doc = getattr(getattr(item, "function", None), "__doc__", None) or item.name
+        words = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        variant = options.title(words.pop("sdei_variant", {}))
+        own = f" ({', '.join(map(str, words.values()))})" if words else ""
+        item.user_properties += [(TITLE, doc.partition("\n")[0].rstrip(".") + own), (VARIANT, variant)]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from qemu_sdei.printable import printable
 
 TITLE: Final = "sdei.scenario"
 """The property of a test's report that has the scenario's name."""
+VARIANT: Final = "sdei.variant"
+"""The one that has the kernel and the firmware profile, as the plugin names them."""
 OK, FAILED, NOT_APPLICABLE = "ok", "FAILED", "n.a."
 _WIDTH: Final = 60
 
@@ -23,10 +25,11 @@ class ResultsTable:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A part of a test has ended."""
-        title = dict(report.user_properties).get(TITLE)
+        properties = dict(report.user_properties)
+        title = properties.get(TITLE)
         if title is None or (report.passed and report.when != "call"):
             return
-        variant = _variant(report.nodeid)
+        variant = str(properties.get(VARIANT, "default"))
         row = self._results.setdefault(str(title), {})
         if report.failed:
             row[variant] = FAILED
@@ -62,9 +65,3 @@ class ResultsTable:
                 of = f" ({variant})" if len(variants) > 1 else ""
                 out.append(printable(f"- {reason}{of}: {', '.join(titles)}"))
         return out
-
-
-def _variant(nodeid: str) -> str:
-    """Kernel and firmware profile of a test, as the plugin names them."""
-    _, found, inside = nodeid.partition("[")
-    return inside.rstrip("]") if found else "default"

@@ -52,7 +52,7 @@ def test_nmi(guest: Guest) -> None:
     try:
         guest.nmi()
     except NotDeliveredError as error:
-        pytest.skip(str(error).partition("; ")[0])
+        pytest.skip(": ".join(line.strip() for line in str(error).splitlines()[:2]))
     guest.expect_panic(60)
 
 

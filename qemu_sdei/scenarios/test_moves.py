@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.sdei_needs("linux", "shell"), pytest.mark.sdei_options
 
 @pytest.mark.parametrize("route", ["shared", "copy", "live"])
 def test_migration(guest: Guest, route: str) -> None:
-    """migrates, and CPUs go off and come back there."""
+    """Migrates; CPUs go off and come back there."""
     guest.migrate(route=route)
     assert guest.run("cd /sys/devices/system/cpu/cpu1; echo 0 >online && echo 1 >online", 60).status == 0
     assert guest.status()["epoch"] == 1

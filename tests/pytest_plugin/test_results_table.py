@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from qemu_sdei.scenarios.results_table import TITLE, ResultsTable
+from qemu_sdei.scenarios.results_table import TITLE, VARIANT, ResultsTable
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -20,8 +20,9 @@ def report(
     why: str = "",
 ) -> None:
     words = ("file", 1, f"Skipped: {why}") if outcome == "skipped" else why
+    variant = [(VARIANT, name.partition("[")[2].rstrip("]"))] if "[" in name else []
     table.pytest_runtest_logreport(
-        pytest.TestReport(name, ("file", 1, ""), {}, outcome, words, when, user_properties=[(TITLE, title)])
+        pytest.TestReport(name, ("file", 1, ""), {}, outcome, words, when, user_properties=[(TITLE, title), *variant])
     )
 
 
