@@ -133,7 +133,7 @@ def _signature(name: str, member: object, function: Callable[..., Any]) -> str:
 def _plain(text: str) -> str:
     """A signature as it stands in the source: no quotes around types, a function's name for a function."""
     text = re.sub(r"(: |-> )'([\w\[\], |.]+)'", r"\1\2", text)
-    text = re.sub(r"= '([^'\"]*)'", r'= "\1"', text)
+    text = re.sub(r"= (b?)'([^'\"]*)'", r'= \1"\2"', text)
     text = re.sub(r"<(\w+\.\w+): [^>]*>", r"\1", text)  # a member of an enumeration
     return re.sub(r"<function (\w+) at 0x[0-9a-f]+>", r"\1", text)
 
