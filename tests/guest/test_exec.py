@@ -76,8 +76,9 @@ def test_commands_in_a_running_guest(box: Path) -> None:
     assert done(box, "exec", "--", long)[0] == 0
     assert b"65536 bytes at most" in done(box, "exec", "--", long + "x" * 10_000)[2]
     # Several at a time, and no more than it has ports.
-    sleepers = [begun(box, "exec", "--", "read x; echo $x") for _ in range(4)]
-    until("no port is left", lambda: b"runs 4 commands already" in done(box, "exec", "--", "true")[2])
+    sleepers = [begun(box, "exec", "--", "echo begun; read x; echo $x") for _ in range(4)]
+    assert [sleeper.stdout.readline() for sleeper in sleepers if sleeper.stdout] == [b"begun\n"] * 4
+    assert b"runs 4 commands already" in done(box, "exec", "--", "true")[2]
     for number, sleeper in enumerate(sleepers):
         out, _ = sleeper.communicate(b"%d\n" % number, timeout=LIMIT)
         assert (sleeper.returncode, out) == (0, b"%d\n" % number)
