@@ -131,7 +131,7 @@ _LOST: Final = record(
         "why": text("in a line"),
         "rule": _or_null(_TEXT, "the rule of `explain` that says so; null: none does"),
         "clause": _or_null(_TEXT, "of the specification"),
-        "last_call": _or_null(_TEXT, "its last call to the firmware"),
+        "last_call": _or_null(_TEXT, "its last call of PSCI or SDEI"),
         "answered": _or_null(_TEXT, "what that was answered"),
     },
     "a vCPU that the capture kernel wanted and does not have",

@@ -18,6 +18,8 @@ from qemu_sdei.explain.words import answer, called
 from qemu_sdei.guest.kdump_stages import Stage
 
 _CLAUSE: Final = re.compile(r"(?:DEN|IHI )\d{4}[^;,:]*")
+_TELLING: Final = ("CPU_", "PSCI_", "SDEI_", "SYSTEM_")
+"""How names of calls begin that say how far a CPU came. Random numbers and stolen time are asked for at any moment."""
 
 
 class Result(Enum):
@@ -51,7 +53,7 @@ class LostCpu:
         why: in a line.
         rule: the rule of `explain` that says so; "": none does.
         clause: of the specification, as far as the rule names one.
-        call, answered: its last call, and what that was answered.
+        call, answered: its last call of PSCI or SDEI, and what that was answered.
     """
 
     vcpu: int
@@ -195,7 +197,8 @@ def lost_cpus(explanation: Explanation | None, vcpus: Sequence[int] | None, want
 
 def _lost(explanation: Explanation, vcpu: int) -> LostCpu:
     history = explanation.history
-    call, asked = history.last_call(vcpu), _asked_for(explanation, vcpu)
+    call = next((each for each in history.calls(vcpu) if str(each.get("function")).startswith(_TELLING)), None)
+    asked = _asked_for(explanation, vcpu)
     found = next((each for each in explanation.findings if vcpu in about(each)), None)
     if asked is None and vcpu not in started(explanation):
         lost = LostCpu(vcpu, "the capture kernel has not come to ask for it")

@@ -55,7 +55,7 @@ def test_one_dumps_and_one_hangs_and_is_explained(scratch: Path, runtime: Path) 
     assert (bad.result, bad.stage) == (Result.WEDGED, Stage.KERNEL)
     (lost,) = bad.lost
     assert (lost.vcpu, lost.rule, lost.clause) == (2, "priority-left-active", "DEN0022 6.4")
-    assert lost.call, "the last one that it made as it came up"
+    assert (lost.call, lost.answered) == ("CPU_OFF()", "the vCPU went off")
     assert 1 in bad.acted
     assert list(scratch.iterdir()) == []
     assert processes(runtime) == []
