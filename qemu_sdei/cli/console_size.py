@@ -11,7 +11,10 @@ from typing import Final
 from qemu_sdei.errors import SdeiError
 
 _LIMIT: Final = 20.0
-_SET: Final = "read -r all </sys/class/tty/console/active; stty -F /dev/${{all##* }} rows {rows} cols {columns}"
+_SET: Final = "read -r all </sys/class/tty/console/active; stty -F /dev/${{all##* }} rows {rows} cols {columns}; exit"
+"""The shell leads a session of its own and would become its last command. As a leader without a terminal `stty` would
+get the console for that, if it came before the guest's shell, and take it along when it ends: the guest powers off.
+"""
 
 
 class ConsoleSize:

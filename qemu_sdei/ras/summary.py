@@ -15,7 +15,7 @@ def summary(section: Section) -> str:
         if not isinstance(item, Field) or not section.body.valid(item):
             continue
         value = section.body[name]
-        number = f"{value:#x}" if item.hexadecimal else str(value)
+        number = f"{value:#x}" if item.hexadecimal and isinstance(value, int) else str(value)
         parts.append(item.meaning(value) or f"{item.title} {number}")
     for each in section.body.values.get("error_information", ()):
         kind = each.table["type"]
