@@ -69,8 +69,8 @@ class RemoteGuest(ABC):
             to: "ssh://[USER@]HOST[:PORT][/NAME]", "tls://HOST:PORT", "tcp://127.0.0.1:PORT" or "unix:PATH".
             token: for tcp: what the receiver printed.
             tls: for tls: certificate, key and CA.
-            route: "live": RAM is sent while the guest runs, and what it wrote meanwhile once more; "copy": it stands
-                still.
+            route: "live": RAM is sent while the guest runs, and what it wrote meanwhile is sent again; "copy": the
+                guest is paused meanwhile.
             multifd: connections that RAM is sent by in parallel; 0: by the one that all else goes by.
             verify: compare RAM by hashes before it goes on there, and repair it.
             hold: migrate when an event is in a given state.
@@ -79,8 +79,8 @@ class RemoteGuest(ABC):
             remote_command: for ssh: what `qemu-sdei` is called there.
 
         Raises:
-            UsageError: it cannot be done. `UndecidedError`: it may run there or not, and stands still here; `resume`
-            has it go on. `GuestError`: it did not work, and the guest goes on; `LostGuestError`: it does not.
+            UsageError: it cannot be done. `UndecidedError`: nobody knows whether it runs there; it is paused here
+            until `resume`. `GuestError`: it did not work, and the guest goes on; `LostGuestError`: it does not.
         """
         departs = self._moves()
         options = MigrationOptions(route, verify, hold, timeout, multifd=multifd)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.sdei_needs("linux", "shell"), pytest.mark.sdei_options
 
 @pytest.mark.sdei_needs(config="CONFIG_HOTPLUG_CPU")
 def test_hotplug(guest: Guest, events: Events) -> None:
-    """A CPU goes by CPU_OFF and comes by CPU_ON, ten times."""
+    """A CPU goes off by CPU_OFF and on by CPU_ON, ten times."""
     for _ in range(10):
         assert guest.run("cd /sys/devices/system/cpu/cpu1; echo 0 >online && echo 1 >online", 60).status == 0
     assert guest.run("nproc").output.strip() == "2"

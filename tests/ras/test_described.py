@@ -112,15 +112,12 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(case: str) -> None:
     assert len(words.splitlines()) == 1
 
 
-@pytest.mark.parametrize("kind", ["guid", "text", "bytes", "ip"])
+@pytest.mark.parametrize("kind", ["guid", "text", "bytes"])
 def test_a_headline_of_any_kind_is_printed(kind: str) -> None:
     """`hexadecimal` says how numbers are printed, and nothing of others."""
     text = HEAD + f'headline = ["A"]\n[[field]]\ntitle = "A"\nkind = "{kind}"\nsize = 16\nhexadecimal = true\n'
-    try:
-        section = described(text.encode())
-    except CperError:
-        return  # no size belongs there, or there is no such kind
-    assert "A" in printed(block([entry(section.parse(bytes(64)))]))
+    found = printed(block([entry(described(text.encode()).parse(bytes(16)))]))
+    assert any(line.split()[:1] == ["A"] or line.strip().startswith("A:") for line in found.splitlines()), found
 
 
 @settings(max_examples=examples(60, 500))
