@@ -3,6 +3,6 @@
 Stands alone: it takes bytes and gives bytes, opens no file, and imports nothing of `qemu_sdei`.
 """
 
-from acpi.errors import AcpiError, DtError, TableError
+from qemu_sdei.acpi.errors import AcpiError, DtError, TableError
 
 __all__ = ["AcpiError", "DtError", "TableError"]

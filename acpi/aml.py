@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
-from acpi.errors import AcpiError
+from qemu_sdei.acpi.errors import AcpiError
 
 _SEGMENT: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,3}")
 _EISA: Final = re.compile(r"[A-Z]{3}[0-9A-F]{4}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 
-from acpi.dt_firmware import Conduit, announce, available, cpus, difference, is_overlay
-from acpi.errors import DtError
-from acpi.fdt import Node, Tree, flatten, parse, total_size
+from qemu_sdei.acpi.dt_firmware import Conduit, announce, available, cpus, difference, is_overlay
+from qemu_sdei.acpi.errors import DtError
+from qemu_sdei.acpi.fdt import Node, Tree, flatten, parse, total_size
 
 
 def patch(

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from acpi.errors import DtError
-from acpi.fdt import Node
+from qemu_sdei.acpi.errors import DtError
+from qemu_sdei.acpi.fdt import Node
 
 Conduit = Literal["smc", "hvc"]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from acpi.errors import DtError
-from acpi.fdt import Node, Tree
+from qemu_sdei.acpi.errors import DtError
+from qemu_sdei.acpi.fdt import Node, Tree
 
 _NAME: Final = re.compile(r"[0-9A-Za-z,._+*#?@-]+")
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}

@@ -19,8 +19,8 @@ from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
-from acpi.errors import AcpiError
-from acpi.fdt import Node, Tree, flatten
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.fdt import Node, Tree, flatten
 
 PAGE: Final = 4096
 GRANULE: Final = 0x1_0000

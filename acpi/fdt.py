@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from acpi.errors import DtError
+from qemu_sdei.acpi.errors import DtError
 
 MAX_SIZE: Final = 0x20_0000
 """Bytes; Linux maps no more than 2 MiB for the tree (Documentation/arch/arm64/booting.rst, "Setup the device tree")."""

@@ -14,9 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from acpi import tool
-from acpi.formats import acpidump
-from acpi.tool import ToolError
+from qemu_sdei.acpi import tool
+from qemu_sdei.acpi.formats import acpidump
+from qemu_sdei.acpi.tool import ToolError
 
 PACKAGE: Final = "fwts (Ubuntu: apt-get install fwts; Debian 12 does not have it: build it from source)"
 TESTS: Final = (

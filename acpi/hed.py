@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from acpi import aml
-from acpi.table import Oem
-from acpi.tables.raw import RawTable
+from qemu_sdei.acpi import aml
+from qemu_sdei.acpi.table import Oem
+from qemu_sdei.acpi.tables.raw import RawTable
 
 HED: Final = r"\_SB.QHED"
 """The Hardware Error Device: an operating system takes one of a machine."""

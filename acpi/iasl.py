@@ -18,8 +18,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from acpi import tool
-from acpi.tool import MissingToolError, ToolError
+from qemu_sdei.acpi import tool
+from qemu_sdei.acpi.tool import MissingToolError, ToolError
 
 __all__ = ["Compilation", "Difference", "Disassembly", "Iasl", "Message", "MissingToolError", "Severity", "ToolError"]
 

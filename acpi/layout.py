@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Self
 
-from acpi.errors import TableError
+from qemu_sdei.acpi.errors import TableError
 
 Words = Callable[[int], str]
 """What a value means, in words; "" if there is nothing to say."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi import aml
-from acpi.table import Oem
-from acpi.tables.raw import RawTable
+from qemu_sdei.acpi import aml
+from qemu_sdei.acpi.table import Oem
+from qemu_sdei.acpi.tables.raw import RawTable
 
 PLATFORM: Final = "0811b06e-4a27-44f9-8d60-3cbbc22e7b48"
 """Capabilities of the platform (ACPI 6.5 6.2.11.2)."""

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from acpi.errors import TableError
-from acpi.hed import hed_table
-from acpi.osc import osc_table
-from acpi.table import Oem, Table
-from acpi.tables.agdi import Agdi
-from acpi.tables.bert import Bert
-from acpi.tables.gas import Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType
-from acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.hed import hed_table
+from qemu_sdei.acpi.osc import osc_table
+from qemu_sdei.acpi.table import Oem, Table
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.gas import Gas
+from qemu_sdei.acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType
+from qemu_sdei.acpi.tables.sdei import Sdei
 
 MIN_BLOCK: Final = 20
 """Bytes of a Generic Error Status Block without entries (ACPI 6.5 18.3.2.7.1)."""
@@ -75,7 +75,7 @@ def own_tables(
     firmware_first: bool = False,
 ) -> list[Table]:
     """The tables that announce our firmware, in the order SDEI, HEST, AGDI, BERT, SSDT; with sources that are notified
-    by GSIV another SSDT, whose devices take the interrupts (`acpi.hed`).
+    by GSIV another SSDT, whose devices take the interrupts (`qemu_sdei.acpi.hed`).
 
     Args:
         oem: OEM and creator fields of all of them.
@@ -84,7 +84,7 @@ def own_tables(
         agdi_event: SDEI event that asks for a diagnostic dump and reset.
         agdi_gsiv: interrupt that asks for it: alone (mode 1), or beside the event (mode 2). Neither: no AGDI.
         boot_errors: where errors of the boot before are. None: no BERT.
-        firmware_first: whether there is an SSDT with the method `_OSC` (`acpi.osc`): a machine has one of it.
+        firmware_first: whether there is an SSDT with the method `_OSC` (`qemu_sdei.acpi.osc`): a machine has one of it.
 
     Raises:
         TableError: an event is 0 or used twice, an id or address is used twice or misaligned, a block is too short.

@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from acpi.errors import AcpiError, TableError
-from acpi.formats import acpidump, rows, texts
-from acpi.formats.acpidump import Entry
-from acpi.kinds import SOURCES, is_text, like_a_signature, what
-from acpi.table import HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
-from acpi.tables import KINDS
-from acpi.tables.raw import RawTable
-from acpi.tables.root import RSDP_SIGNATURE, Rsdp
-from acpi.tables.unparsed import Unparsed
+from qemu_sdei.acpi.errors import AcpiError, TableError
+from qemu_sdei.acpi.formats import acpidump, rows, texts
+from qemu_sdei.acpi.formats.acpidump import Entry
+from qemu_sdei.acpi.kinds import SOURCES, is_text, like_a_signature, what
+from qemu_sdei.acpi.table import HEADER_SIZE, MAX_SIZE, Table, checksum, signature_of
+from qemu_sdei.acpi.tables import KINDS
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.root import RSDP_SIGNATURE, Rsdp
+from qemu_sdei.acpi.tables.unparsed import Unparsed
 
 _SIGNATURE: Final = re.compile(rb"(?=[A-Z][A-Z0-9_]{2}[A-Z0-9_!].{3}\0)", re.S)
 _MAX_SUMMED: Final = 64 << 20
@@ -24,9 +24,9 @@ _LOOK: Final = 4096
 
 
 def parse(data: bytes | bytearray | memoryview) -> Table:
-    """The one table that `data` is: a class of `acpi.tables`, `RawTable` if there is none for it.
+    """The one table that `data` is: a class of `qemu_sdei.acpi.tables`, `RawTable` if there is none for it.
 
-    The checksum is not looked at (`acpi.verify` does).
+    The checksum is not looked at (`qemu_sdei.acpi.verify` does).
 
     Raises:
         TableError: it is damaged; with the offset and the field.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from acpi.layout import FieldValue, Value
-from acpi.parse import parse_any
-from acpi.table import CHECKSUM_AT, Table
-from acpi.tables.unparsed import Unparsed
+from qemu_sdei.acpi.layout import FieldValue, Value
+from qemu_sdei.acpi.parse import parse_any
+from qemu_sdei.acpi.table import CHECKSUM_AT, Table
+from qemu_sdei.acpi.tables.unparsed import Unparsed
 
 Source = Table | bytes | bytearray | memoryview
 _ROW: Final = 16

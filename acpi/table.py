@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, Struct
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, Struct
 
 HEADER_SIZE: Final = 36
 """Bytes of the header that nearly all tables begin with."""
@@ -149,12 +149,12 @@ def check_length(data: bytes, header: Header) -> None:
 class Table(Struct):
     """A table. Its length and checksum are not kept: `to_bytes` computes them, so that they are right.
 
-    `from_bytes` does not look at the checksum (`acpi.verify` does); what it cannot hold it refuses.
+    `from_bytes` does not look at the checksum (`qemu_sdei.acpi.verify` does); what it cannot hold it refuses.
     """
 
     SIGNATURE: ClassVar[str] = ""
     REVISIONS: ClassVar[tuple[int, int] | None] = None
-    """The oldest and the newest revision that is known here; None: `acpi.verify` says nothing of it."""
+    """The oldest and the newest revision that is known here; None: `qemu_sdei.acpi.verify` says nothing of it."""
     ONCE: ClassVar[bool] = False
     """Whether a machine has one at most."""
 

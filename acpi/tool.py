@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from acpi.errors import AcpiError
+from qemu_sdei.acpi.errors import AcpiError
 
 MAX_INPUT: Final = 32 << 20
 """Bytes that are given to a program; tables of real machines have well below 2 MiB together."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from acpi.errors import TableError
-from acpi.formats.acpidump import Entry
-from acpi.kinds import what
-from acpi.parse import parse, parse_any
-from acpi.rules import RULES, facs, root, whole
-from acpi.rules.report import Finding, Report, Severity
-from acpi.table import CHECKSUM_AT, HEADER_SIZE, MAX_SIZE, checksum, signature_of
-from acpi.tables import KINDS
-from acpi.tables.raw import RawTable
-from acpi.tables.root import RSDP_SIGNATURE, Rsdp
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.formats.acpidump import Entry
+from qemu_sdei.acpi.kinds import what
+from qemu_sdei.acpi.parse import parse, parse_any
+from qemu_sdei.acpi.rules import RULES, facs, root, whole
+from qemu_sdei.acpi.rules.report import Finding, Report, Severity
+from qemu_sdei.acpi.table import CHECKSUM_AT, HEADER_SIZE, MAX_SIZE, checksum, signature_of
+from qemu_sdei.acpi.tables import KINDS
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.root import RSDP_SIGNATURE, Rsdp
 
 __all__ = ["Finding", "Severity", "verify", "verify_set"]
 

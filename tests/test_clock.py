@@ -41,7 +41,7 @@ def uses(file: Path) -> Iterator[str]:
             yield f"{node.lineno}: from {node.module} import"
 
 
-@pytest.mark.parametrize("package", ["qemu_sdei", "acpi"])
+@pytest.mark.parametrize("package", ["qemu_sdei", "acpi", "compat"])
 def test_nobody_asks_the_wall_clock(package: str) -> None:
     found = [
         f"{name}:{use}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from acpi.table import Table
-from acpi.tables.raw import RawTable
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.tables.raw import RawTable
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -61,8 +61,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from acpi.layout import u64
-from acpi.table import Table
+from qemu_sdei.acpi.layout import u64
+from qemu_sdei.acpi.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,9 @@ class Slit(Table):
 
 from __future__ import annotations
 
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.slit import Slit
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.slit import Slit
 
 
 @rules_for(Slit)
@@ -206,7 +206,7 @@ def test_a_table_is_what_its_list_says(copy: Copy, tmp_path: Path) -> None:
 
 def test_it_is_no_table_that_is_known_here() -> None:
     """Else the test above would show nothing."""
-    from acpi.parse import parse
+    from qemu_sdei.acpi.parse import parse
 
     read: Table = parse(slit(2))
     assert type(read) is RawTable

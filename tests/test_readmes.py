@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = sorted(
-    {file.parent for package in ("qemu_sdei", "acpi", "scripts") for file in (ROOT / package).rglob("*.py")}
+    {file.parent for package in ("qemu_sdei", "acpi", "compat", "scripts") for file in (ROOT / package).rglob("*.py")}
 )
 
 
@@ -31,7 +31,9 @@ def test_the_readme_names_each_module(folder: Path) -> None:
 @pytest.mark.parametrize(
     "readme",
     sorted(
-        path for package in ("qemu_sdei", "acpi", "scripts", "guest") for path in (ROOT / package).rglob("README.md")
+        path
+        for package in ("qemu_sdei", "acpi", "compat", "scripts", "guest")
+        for path in (ROOT / package).rglob("README.md")
     ),
     ids=lambda path: str(path.relative_to(ROOT)),
 )

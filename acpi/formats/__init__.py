@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from acpi.errors import AcpiError
+from qemu_sdei.acpi.errors import AcpiError
 
 
 def file_names(tables: Sequence[bytes]) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from acpi.errors import AcpiError
+from qemu_sdei.acpi.errors import AcpiError
 
 MAX_TABLE: Final = 16 << 20
 """Bytes of one table in a dump; an offset beyond is a damaged line, not a table."""

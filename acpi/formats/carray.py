@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from acpi.formats import file_names
+from qemu_sdei.acpi.formats import file_names
 
 _ROW: Final = 12
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from acpi.formats import file_names, signature
-from acpi.iasl import Iasl, ToolError, before, differences
-from acpi.layout import FieldValue
-from acpi.parse import parse
-from acpi.table import HEADER_SIZE
-from acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.formats import file_names, signature
+from qemu_sdei.acpi.iasl import Iasl, ToolError, before, differences
+from qemu_sdei.acpi.layout import FieldValue
+from qemu_sdei.acpi.parse import parse
+from qemu_sdei.acpi.table import HEADER_SIZE
+from qemu_sdei.acpi.tables.agdi import Agdi
 
 _HEADER: Final = {
     "signature": "Signature",

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from acpi.errors import AcpiError
-from acpi.formats import file_names, signature
-from acpi.layout import FieldValue
-from acpi.parse import parse
-from acpi.tables.raw import RawTable
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.formats import file_names, signature
+from qemu_sdei.acpi.layout import FieldValue
+from qemu_sdei.acpi.parse import parse
+from qemu_sdei.acpi.tables.raw import RawTable
 
 INF: Final = "QemuSdeiAcpiTables.inf"
 STORAGE_GUID: Final = "7E374E25-8E01-4FEE-87F2-390C23C606CD"

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from acpi.errors import AcpiError
-from acpi.formats import file_names, signature
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.formats import file_names, signature
 
 DIRECTORY: Final = "kernel/firmware/acpi"
 MAX_TABLES: Final = 64

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from acpi.formats.acpidump import MAX_TABLES, Entry
-from acpi.kinds import like_a_signature
-from acpi.table import HEADER_SIZE, MAX_SIZE, checksum
+from qemu_sdei.acpi.formats.acpidump import MAX_TABLES, Entry
+from qemu_sdei.acpi.kinds import like_a_signature
+from qemu_sdei.acpi.table import HEADER_SIZE, MAX_SIZE, checksum
 
 _LONGEST: Final = 1024
 """Characters of a line that are looked at."""

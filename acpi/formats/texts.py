@@ -13,10 +13,10 @@ import re
 import zlib
 from typing import Final
 
-from acpi.errors import AcpiError
-from acpi.formats.acpidump import Entry
-from acpi.formats.rows import Shown, likely, lines, sound
-from acpi.kinds import like_a_signature
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.formats.acpidump import Entry
+from qemu_sdei.acpi.formats.rows import Shown, likely, lines, sound
+from qemu_sdei.acpi.kinds import like_a_signature
 
 _GZIP: Final = b"\x1f\x8b"
 _MAX_UNPACKED: Final = 64 << 20

@@ -7,9 +7,9 @@ that says which files to place, where to add which file's address, and which che
 Format: the commands' layout is that of QEMU's firmware interface (BIOS linker/loader), the same since 2.0.
 """
 
-from acpi.linker.commands import AddChecksum, AddPointer, Allocate, Command, WritePointer, Zone, emit, parse
-from acpi.linker.execute import Blob, Loaded, Pointer, allocator, execute
-from acpi.linker.write import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, files_of
+from qemu_sdei.acpi.linker.commands import AddChecksum, AddPointer, Allocate, Command, WritePointer, Zone, emit, parse
+from qemu_sdei.acpi.linker.execute import Blob, Loaded, Pointer, allocator, execute
+from qemu_sdei.acpi.linker.write import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, files_of
 
 __all__ = [
     "RSDP_FILE",

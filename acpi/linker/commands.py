@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from acpi.errors import AcpiError
+from qemu_sdei.acpi.errors import AcpiError
 
 ENTRY_SIZE: Final = 128
 NAME_SIZE: Final = 56

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from acpi.errors import AcpiError
-from acpi.linker.commands import AddChecksum, AddPointer, Allocate, Command, WritePointer, Zone
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.linker.commands import AddChecksum, AddPointer, Allocate, Command, WritePointer, Zone
 
 Allocator = Callable[[str, int, int, Zone], int]
 """Called with a file's name, its size in bytes, alignment and zone; returns the address that it will have."""

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from acpi.errors import AcpiError
-from acpi.linker.commands import AddChecksum, AddPointer, Allocate, Command, Zone, emit
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.linker.commands import AddChecksum, AddPointer, Allocate, Command, Zone, emit
 
 TABLES_FILE: Final = "etc/acpi/tables"
 RSDP_FILE: Final = "etc/acpi/rsdp"

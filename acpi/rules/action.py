@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from acpi.rules import gas
-from acpi.rules.report import Report
-from acpi.tables.action import PRESERVE_REGISTER, Entry
+from qemu_sdei.acpi.rules import gas
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.action import PRESERVE_REGISTER, Entry
 
 READS_OR_WRITES: Final = frozenset(range(4))
 """Instructions that each of them has, and that need a register."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.agdi import MODE_MASK, Agdi, SignalingMode
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.agdi import MODE_MASK, Agdi, SignalingMode
 
 
 @rules_for(Agdi)

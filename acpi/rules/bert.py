@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from acpi.rules.hest import MIN_BLOCK
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.bert import Bert
+from qemu_sdei.acpi.rules.hest import MIN_BLOCK
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.bert import Bert
 
 
 @rules_for(Bert)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi.rules import action
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.einj import Einj, EinjAction, EinjInstruction
+from qemu_sdei.acpi.rules import action
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.einj import Einj, EinjAction, EinjInstruction
 
 _NEEDED: Final = (
     EinjAction.BEGIN_INJECTION_OPERATION,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from acpi.rules.report import Report
-from acpi.tables.raw import FacsFields
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.raw import FacsFields
 
 
 def check(report: Report, data: bytes) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi.layout import layout
-from acpi.rules import gas
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.table import HEADER_SIZE
-from acpi.tables.fadt import PSCI_COMPLIANT, PSCI_USE_HVC, SIZES, Fadt
-from acpi.tables.gas import AddressSpace, Gas
+from qemu_sdei.acpi.layout import layout
+from qemu_sdei.acpi.rules import gas
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.table import HEADER_SIZE
+from qemu_sdei.acpi.tables.fadt import PSCI_COMPLIANT, PSCI_USE_HVC, SIZES, Fadt
+from qemu_sdei.acpi.tables.gas import AddressSpace, Gas
 
 RESET_REG_SUP: Final = 1 << 10
 PERSISTENT_CPU_CACHES: Final = 3 << 22

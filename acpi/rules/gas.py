@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi.rules.report import Report
-from acpi.tables.gas import AddressSpace, Gas
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.gas import AddressSpace, Gas
 
 _PLAIN: Final = (AddressSpace.SYSTEM_MEMORY, AddressSpace.SYSTEM_IO)
 _OEM: Final = 0xC0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.gtdt import SIZES, GtBlock, Gtdt, TimerFrame
-from acpi.tables.structures import name_of
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.gtdt import SIZES, GtBlock, Gtdt, TimerFrame
+from qemu_sdei.acpi.tables.structures import name_of
 
 _RESERVED = 0xFFFF_FFF8
 

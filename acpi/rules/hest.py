@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi.rules import gas
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.hest import (
+from qemu_sdei.acpi.rules import gas
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.hest import (
     AerEndpoint,
     CorrectedMachineCheck,
     Ghes,
@@ -20,7 +20,7 @@ from acpi.tables.hest import (
     OpaqueSource,
     Source,
 )
-from acpi.tables.hest_source import NO_SOURCE
+from qemu_sdei.acpi.tables.hest_source import NO_SOURCE
 
 MIN_BLOCK: Final = 20
 """Bytes of a Generic Error Status Block without entries."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.table import Table
-from acpi.tables.madt import ENABLED, ONLINE_CAPABLE, Gicc, Gicd, GicIts, Gicr, Madt, OtherController
-from acpi.tables.structures import Structure, name_of
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.tables.madt import ENABLED, ONLINE_CAPABLE, Gicc, Gicd, GicIts, Gicr, Madt, OtherController
+from qemu_sdei.acpi.tables.structures import Structure, name_of
 
 GICC_MIN: Final = 76
 """Bytes of a GICC in ACPI 5.1; later ones are longer. Before it had no MPIDR."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from acpi.rules.report import Report
-from acpi.table import Table
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.table import Table
 
 _T = TypeVar("_T", bound=Table)
 Rules = Callable[[Report, _T], None]
 
 RULES: Final[dict[type[Table], Rules[Any]]] = {}
-"""The rules of each class of tables that has any. Complete once `acpi.rules` has been imported."""
+"""The rules of each class of tables that has any. Complete once `qemu_sdei.acpi.rules` has been imported."""
 
 
 def rules_for(*kinds: type[_T]) -> Callable[[Rules[_T]], Rules[_T]]:

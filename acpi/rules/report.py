@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from acpi.layout import FieldValue
+from qemu_sdei.acpi.layout import FieldValue
 
 
 class Severity(Enum):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.table import checksum
-from acpi.tables.root import PointerTable, Rsdp, Rsdt, Xsdt
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.table import checksum
+from qemu_sdei.acpi.tables.root import PointerTable, Rsdp, Rsdt, Xsdt
 
 _RSDP_0: Final = 20
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from acpi.rules.registry import rules_for
-from acpi.rules.report import Report
-from acpi.tables.srat import ENABLED, HOT_PLUGGABLE, GiccAffinity, MemoryAffinity, Srat
+from qemu_sdei.acpi.rules.registry import rules_for
+from qemu_sdei.acpi.rules.report import Report
+from qemu_sdei.acpi.tables.srat import ENABLED, HOT_PLUGGABLE, GiccAffinity, MemoryAffinity, Srat
 
 
 @rules_for(Srat)

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
-from acpi.rules.madt import Processor, processors
-from acpi.rules.report import Finding, Report
-from acpi.table import Table
-from acpi.tables import KINDS
-from acpi.tables.agdi import Agdi, SignalingMode
-from acpi.tables.bert import Bert
-from acpi.tables.fadt import Fadt
-from acpi.tables.gas import AddressSpace, Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, NotificationType
-from acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.rules.madt import Processor, processors
+from qemu_sdei.acpi.rules.report import Finding, Report
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.tables import KINDS
+from qemu_sdei.acpi.tables.agdi import Agdi, SignalingMode
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.fadt import Fadt
+from qemu_sdei.acpi.tables.gas import AddressSpace, Gas
+from qemu_sdei.acpi.tables.hest import Ghes, GhesV2, Hest, NotificationType
+from qemu_sdei.acpi.tables.sdei import Sdei
 
 _T = TypeVar("_T", bound=Table)
 

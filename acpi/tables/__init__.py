@@ -5,17 +5,17 @@ A module is all that a table needs to be known: `KINDS` has every class with a s
 
 from typing import Final
 
-from acpi.modules import modules_in
-from acpi.table import Table
-from acpi.tables.agdi import Agdi, SignalingMode
-from acpi.tables.bert import Bert
-from acpi.tables.fadt import Fadt
-from acpi.tables.gas import AccessSize, AddressSpace, Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType, SourceType
-from acpi.tables.raw import RawTable
-from acpi.tables.root import Rsdp, Rsdt, Xsdt
-from acpi.tables.sdei import Sdei
-from acpi.tables.unparsed import Unparsed
+from qemu_sdei.acpi.modules import modules_in
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.tables.agdi import Agdi, SignalingMode
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.fadt import Fadt
+from qemu_sdei.acpi.tables.gas import AccessSize, AddressSpace, Gas
+from qemu_sdei.acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType, SourceType
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.root import Rsdp, Rsdt, Xsdt
+from qemu_sdei.acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.tables.unparsed import Unparsed
 
 __all__ = [
     "KINDS",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from acpi.layout import FieldValue, Struct, flags, part, u8, u64
-from acpi.tables.gas import Gas
+from qemu_sdei.acpi.layout import FieldValue, Struct, flags, part, u8, u64
+from qemu_sdei.acpi.tables.gas import Gas
 
 PRESERVE_REGISTER: Final = 1 << 0
 """Bits of the register that the mask leaves out are written as they were read."""

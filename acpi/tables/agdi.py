@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Final, Self
 
-from acpi.layout import u8, u24, u32
-from acpi.table import Oem, Table
+from qemu_sdei.acpi.layout import u8, u24, u32
+from qemu_sdei.acpi.table import Oem, Table
 
 MODE_MASK: Final = 0x3
 """Bits of `flags` that hold the signalling mode; those above are reserved."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from acpi.layout import u32, u64
-from acpi.table import Table
+from qemu_sdei.acpi.layout import u32, u64
+from qemu_sdei.acpi.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Self
 
-from acpi.layout import FieldValue, named, u8, u24, u32
-from acpi.table import HEADER_SIZE, Header, Table
-from acpi.tables import action
+from qemu_sdei.acpi.layout import FieldValue, named, u8, u24, u32
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Table
+from qemu_sdei.acpi.tables import action
 
 
 class EinjAction(IntEnum):

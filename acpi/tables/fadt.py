@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, flags, layout, octets, part, u8, u16, u32, u64
-from acpi.table import HEADER_SIZE, Header, Table
-from acpi.tables.gas import Gas
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, flags, layout, octets, part, u8, u16, u32, u64
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Table
+from qemu_sdei.acpi.tables.gas import Gas
 
 SIZES: Final = {1: 116, 3: 244, 4: 244, 5: 268, 6: 276}
 """Bytes of the table by major revision. (Revision 2 was never in a released specification; some tables have it.)"""

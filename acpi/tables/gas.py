@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from acpi.layout import Struct, named, u8, u64
+from qemu_sdei.acpi.layout import Struct, named, u8, u64
 
 
 class AddressSpace(IntEnum):

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, Struct, flags, u8, u24, u32, u64
-from acpi.table import HEADER_SIZE, Header, Table
-from acpi.tables import structures
-from acpi.tables.structures import LongStructure
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, Struct, flags, u8, u24, u32, u64
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Table
+from qemu_sdei.acpi.tables import structures
+from qemu_sdei.acpi.tables.structures import LongStructure
 
 SIZES: Final = {1: 80, 2: 96, 3: 104}
 """Bytes of the fields in front of the platform timers, by revision."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue
-from acpi.table import HEADER_SIZE, Header, Table
-from acpi.tables.hest_notification import Notification, NotificationType
-from acpi.tables.hest_source import (
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Table
+from qemu_sdei.acpi.tables.hest_notification import Notification, NotificationType
+from qemu_sdei.acpi.tables.hest_source import (
     AerBridge,
     AerEndpoint,
     AerRootPort,

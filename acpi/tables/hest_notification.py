@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Self
 
-from acpi.errors import TableError
-from acpi.layout import Struct, flags, named, u8, u16, u32
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import Struct, flags, named, u8, u16, u32
 
 
 class NotificationType(IntEnum):
@@ -79,7 +79,7 @@ class Notification(Struct):
 
     @classmethod
     def gsiv(cls, vector: int) -> Self:
-        """By the interrupt with this GSIV, which a device of the namespace takes (`acpi.hed`)."""
+        """By the interrupt with this GSIV, which a device of the namespace takes (`qemu_sdei.acpi.hed`)."""
         return cls(type=NotificationType.GSIV, vector=vector)
 
     @classmethod

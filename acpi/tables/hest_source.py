@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, Struct, flags, named, octets, part, u8, u16, u24, u32, u64
-from acpi.tables.gas import Gas
-from acpi.tables.hest_notification import Notification
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, Struct, flags, named, octets, part, u8, u16, u24, u32, u64
+from qemu_sdei.acpi.tables.gas import Gas
+from qemu_sdei.acpi.tables.hest_notification import Notification
 
 NO_SOURCE: Final = 0xFFFF
 """A `related_source_id` that names no source."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
-from acpi.layout import FieldValue, flags, octets, u8, u16, u24, u32, u64
-from acpi.table import HEADER_SIZE, Header, Table
-from acpi.tables import structures
-from acpi.tables.structures import Structure
+from qemu_sdei.acpi.layout import FieldValue, flags, octets, u8, u16, u24, u32, u64
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Table
+from qemu_sdei.acpi.tables import structures
+from qemu_sdei.acpi.tables.structures import Structure
 
 ENABLED: Final = 1 << 0
 ONLINE_CAPABLE: Final = 1 << 3

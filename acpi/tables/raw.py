@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, Struct, octets, u8, u24, u32, u64
-from acpi.table import HEADER_SIZE, Header, Oem, Table, check_length, header_fields, with_checksum
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, Struct, octets, u8, u24, u32, u64
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Oem, Table, check_length, header_fields, with_checksum
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, Struct, octets, u8, u24, u32, u64
-from acpi.table import HEADER_SIZE, MAX_SIZE, Header, Oem, Table, checksum
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, Struct, octets, u8, u24, u32, u64
+from qemu_sdei.acpi.table import HEADER_SIZE, MAX_SIZE, Header, Oem, Table, checksum
 
 RSDP_SIGNATURE: Final = b"RSD PTR "
 MAX_ENTRIES: Final = 1 << 16

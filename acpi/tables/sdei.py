@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from acpi.table import Table
+from qemu_sdei.acpi.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

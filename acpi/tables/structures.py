@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self, TypeVar
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue, Struct, layout, u8, u16
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue, Struct, layout, u8, u16
 
 MAX_STRUCTURES: Final = 1 << 16
 """Structures of one table; what is behind them is kept as bytes."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from acpi.errors import TableError
-from acpi.layout import FieldValue
-from acpi.table import HEADER_SIZE, Header, Oem, Table, header_fields
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.layout import FieldValue
+from qemu_sdei.acpi.table import HEADER_SIZE, Header, Oem, Table, header_fields
 
 _OTHER_HEADERS = (b"FACS", b"RSD PTR ")
 """What such a table starts with has nothing of the common header but the signature."""

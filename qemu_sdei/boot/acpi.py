@@ -1,7 +1,7 @@
 """ACPI boot of a Linux kernel without UEFI, all of it at the RESET frame.
 
 QEMU's tables and ours are linked into the area below the window (`area.py`), and the kernel is started as UEFI's stub
-would start it: see `acpi.efi`.
+would start it: see `qemu_sdei.acpi.efi`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from acpi import AcpiError, fdt
-from acpi.efi import ACPI_20, GRANULE, MemoryType, Region, hand_off
-from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, Allocate, Loaded, Pointer, allocator, execute, parse
-from acpi.own import BootErrors
+from qemu_sdei.acpi import AcpiError, fdt
+from qemu_sdei.acpi.efi import ACPI_20, GRANULE, MemoryType, Region, hand_off
+from qemu_sdei.acpi.linker import (
+    RSDP_FILE,
+    SCRIPT_FILE,
+    TABLES_FILE,
+    Allocate,
+    Loaded,
+    Pointer,
+    allocator,
+    execute,
+    parse,
+)
+from qemu_sdei.acpi.own import BootErrors
 from qemu_sdei.boot import linux
 from qemu_sdei.boot.area import AcpiArea, Announced, ErrorSource
 from qemu_sdei.boot.config import BootConfig, Entry

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from acpi import AcpiError
-from acpi.linker import RSDP_FILE, Loaded
-from acpi.own import BootErrors, GhesSource, own_tables
-from acpi.table import HEADER_SIZE, Oem, Table, checksum
-from acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
-from acpi.tables.hest import Ghes, Notification
-from acpi.tables.hest_source import NO_SOURCE
+from qemu_sdei.acpi import AcpiError
+from qemu_sdei.acpi.linker import RSDP_FILE, Loaded
+from qemu_sdei.acpi.own import BootErrors, GhesSource, own_tables
+from qemu_sdei.acpi.table import HEADER_SIZE, Oem, Table, checksum
+from qemu_sdei.acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
+from qemu_sdei.acpi.tables.hest import Ghes, Notification
+from qemu_sdei.acpi.tables.hest_source import NO_SOURCE
 from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.user_tables import MANY

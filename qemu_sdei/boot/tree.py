@@ -26,7 +26,7 @@ def firmware_tree(ram: memoryview, config: BootConfig, initrd: tuple[int, int] |
         GuestError: QEMU's tree is not there, or does not fit the configuration.
     """
     # Imported here: a process that boots nothing needs no device tree.
-    from acpi import DtError, dt, fdt
+    from qemu_sdei.acpi import DtError, dt, fdt
 
     try:
         size = fdt.total_size(ram[:64])

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterable
 from typing import Final
 
-from acpi.table import HEADER_SIZE, checksum
+from qemu_sdei.acpi.table import HEADER_SIZE, checksum
 from qemu_sdei.errors import CperError, UsageError
 
 MAX_TABLES: Final = 64 << 10

@@ -10,7 +10,7 @@ from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from acpi.fdt import Node
+    from qemu_sdei.acpi.fdt import Node
 
 _ALONE: Final = ("dtso", "dtbo", "dts")
 _WARNINGS: Final = 10
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _alone(args: argparse.Namespace, wanted: str) -> bytes:
-    from acpi import dts, fdt
+    from qemu_sdei.acpi import dts, fdt
 
     if wanted not in _ALONE:
         raise UsageError(f"--format {wanted} is a whole tree: give the one to merge into with --dtb FILE")
@@ -67,14 +67,14 @@ def _alone(args: argparse.Namespace, wanted: str) -> bytes:
 
 
 def _overlay(root: Node, wanted: str) -> bytes:
-    from acpi import dts, fdt
+    from qemu_sdei.acpi import dts, fdt
 
     return fdt.flatten(dts.overlay_tree(root)) if wanted == "dtbo" else dts.overlay(root).encode()
 
 
 def _for_tree(args: argparse.Namespace, wanted: str) -> bytes:
     """The tree of --dtb with the nodes, or an overlay that brings them into it. Says what Linux finds then."""
-    from acpi import DtError, dt, dt_firmware, dts, fdt
+    from qemu_sdei.acpi import DtError, dt, dt_firmware, dts, fdt
 
     if args.smp is not None:
         raise UsageError("--smp is for an overlay without a tree: the tree of --dtb has its own CPUs")
@@ -101,7 +101,7 @@ def _for_tree(args: argparse.Namespace, wanted: str) -> bytes:
 
 
 def _nodes(args: argparse.Namespace) -> Node:
-    from acpi import dt_firmware, fdt
+    from qemu_sdei.acpi import dt_firmware, fdt
     from qemu_sdei.config import MAX_CPUS
 
     root = fdt.Node("")

@@ -13,7 +13,7 @@ from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_tabl
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.formats.acpidump import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ class _Result:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from acpi.fwts import Fwts
-    from acpi.iasl import Iasl
-    from acpi.tool import ToolError
+    from qemu_sdei.acpi.fwts import Fwts
+    from qemu_sdei.acpi.iasl import Iasl
+    from qemu_sdei.acpi.tool import ToolError
 
     if args.files.count("-") > 1:
         raise UsageError("standard input can be read once")
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _alone(file: tables_files.TableFile) -> Iterator[Fault]:
     """What is wrong with a file, and with each of its tables."""
-    from acpi.verify import verify
+    from qemu_sdei.acpi.verify import verify
 
     for note in file.notes:
         yield Fault(file.path, "", "note", note)
@@ -125,7 +125,7 @@ def _alone(file: tables_files.TableFile) -> Iterator[Fault]:
 
 def _together(tables: tables_files.TableSet, method: Literal["smc", "hvc"] | None) -> Iterator[Fault]:
     """What is wrong between the tables of a machine."""
-    from acpi.verify import verify_set
+    from qemu_sdei.acpi.verify import verify_set
 
     for each in verify_set(tables.entries, conduit=method):
         number, finding = each.table, each.finding
@@ -135,8 +135,8 @@ def _together(tables: tables_files.TableSet, method: Literal["smc", "hvc"] | Non
 
 def _iasl(path: str, entry: Entry, iasl: Any) -> Iterator[Fault]:
     """What iasl says of a table, and whether what it makes of its own source is the same table."""
-    from acpi.iasl import Severity, ToolError, differences
-    from acpi.parse import own_bytes
+    from qemu_sdei.acpi.iasl import Severity, ToolError, differences
+    from qemu_sdei.acpi.parse import own_bytes
 
     name, data = name_of(entry.data), own_bytes(entry.data)
     if name in ("RSDP", "FACS"):
@@ -176,7 +176,7 @@ def _iasl(path: str, entry: Entry, iasl: Any) -> Iterator[Fault]:
 
 def _fwts(tables: tables_files.TableSet, fwts: Any, result: _Result) -> None:
     """What fwts says of a set, and by which of its tests."""
-    from acpi.fwts import FALSE_ALARMS, TESTS, Outcome
+    from qemu_sdei.acpi.fwts import FALSE_ALARMS, TESTS, Outcome
 
     severities = {Outcome.FAILED: "error", Outcome.ABORTED: "error", Outcome.WARNING: "warning"}
     names = fwts.tests()

@@ -11,7 +11,7 @@ from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.formats.acpidump import Entry
     from qemu_sdei.cli.tables_options import Asked
 
 _SIGNATURES: Final = {
@@ -114,7 +114,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from acpi import AcpiError
+    from qemu_sdei.acpi import AcpiError
     from qemu_sdei.cli import tables_inspect, tables_options, tables_write
     from qemu_sdei.tables import table_set
 
@@ -148,8 +148,8 @@ def _chosen(entries: list[Entry], tables: Sequence[str]) -> list[Entry]:
 
 def _for_override(entries: list[Entry], asked: Asked, quiet: bool) -> list[Entry]:
     """Those that an initrd is to carry: what the machine's own firmware does not have, and the FADT as a newer one."""
-    from acpi.formats import override, signature
-    from acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.formats import override, signature
+    from qemu_sdei.acpi.formats.acpidump import Entry
 
     if asked.machine is not None and "fadt" in asked.tables:
         raise UsageError(

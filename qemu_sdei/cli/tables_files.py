@@ -12,8 +12,8 @@ from qemu_sdei.cli.files import MAX_INPUT, read_file
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from acpi.errors import TableError
-    from acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.errors import TableError
+    from qemu_sdei.acpi.formats.acpidump import Entry
 
 HELP: Final = (
     "a table in binary, several one after another, acpidump's text (or that of xxd, hexdump, od, acpiview; arrays, "
@@ -100,8 +100,8 @@ def sets(files: Sequence[TableFile]) -> list[TableSet]:
 
 
 def _file(path: str, directory: str = "") -> TableFile:
-    from acpi.kinds import SOURCES, what
-    from acpi.parse import read
+    from qemu_sdei.acpi.kinds import SOURCES, what
+    from qemu_sdei.acpi.parse import read
     from qemu_sdei.cli.tables_sources import compiled
 
     data = read_file(path, "table file")
@@ -133,7 +133,7 @@ def _may_be_tables(path: Path) -> bool:
 
 def _of_directory(path: str, directory: str) -> TableFile:
     """One of its files: if it cannot be read that is a fault of the file, and does not hide the others."""
-    from acpi.errors import TableError
+    from qemu_sdei.acpi.errors import TableError
 
     try:
         return _file(path, directory)

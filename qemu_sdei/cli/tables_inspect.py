@@ -13,8 +13,8 @@ from qemu_sdei.cli.tables_files import TableFile, load
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from acpi.formats.acpidump import Entry
-    from acpi.layout import FieldValue
+    from qemu_sdei.acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.layout import FieldValue
 
 _SHOWN_BYTES: Final = 16
 _SHOWN_UNREAD: Final = 4096
@@ -79,8 +79,8 @@ def show_entries(sets: Iterable[tuple[str | None, Sequence[Entry]]], *, as_json:
 
     Returns the exit code: 1 if a table could not be read, of which header and bytes are shown.
     """
-    from acpi.show import fields as fields_of
-    from acpi.show import why_not
+    from qemu_sdei.acpi.show import fields as fields_of
+    from qemu_sdei.acpi.show import why_not
 
     documents, code = [], 0
     for path, entries in sets:
@@ -157,7 +157,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 def _differences(first: Sequence[Entry], second: Sequence[Entry]) -> Iterable[tuple[str, str, str, str, str]]:
     """A row for each field that differs, and for each table that only one side has."""
-    from acpi.show import compare
+    from qemu_sdei.acpi.show import compare
 
     ours, theirs = _numbered(first), _numbered(second)
     for name in dict.fromkeys([*ours, *theirs]):

@@ -14,7 +14,7 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.ras.source import AUTO, MAX_BLOCK, Notify, Source
 
 if TYPE_CHECKING:
-    from acpi.own import BootErrors
+    from qemu_sdei.acpi.own import BootErrors
     from qemu_sdei.sdei.machine_description import MachineDescription
     from qemu_sdei.tables.table_set import Content, ErrorSource
     from qemu_sdei.vm.options import GuestOptions
@@ -145,7 +145,7 @@ def _described(name: str, profile: MachineDescription) -> Source:
 
 def _region(text: str) -> BootErrors:
     """Where --bert says that the errors of the boot before are."""
-    from acpi.own import BootErrors
+    from qemu_sdei.acpi.own import BootErrors
 
     place, comma, extra = text.partition(",")
     key, _, value = extra.partition("=")
@@ -204,7 +204,7 @@ def _oem(args: argparse.Namespace) -> dict[str, Any]:
 
 def _fadt(path: str) -> bytes:
     """The FADT in a file: alone, or among others."""
-    from acpi.parse import entries_of, own_bytes
+    from qemu_sdei.acpi.parse import entries_of, own_bytes
 
     entries, faults = entries_of(read_file(path, "FADT"))
     tables = [own_bytes(entry.data) for entry in entries if entry.data[:4] == b"FACP"]

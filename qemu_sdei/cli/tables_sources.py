@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from acpi.parse import Reading
+    from qemu_sdei.acpi.parse import Reading
 
 _INCLUDE: Final = re.compile(rb"(?i)\binclude\b|\bincbin\b")
 _BEGIN: Final = re.compile(r'^[ \t]*(?:\[[0-9A-Fa-f h]+\][ \t]*)?Signature : "|\bDefinitionBlock[ \t]?\(', re.M)
@@ -17,10 +17,10 @@ _MOST: Final = 64
 
 def compiled(data: bytes) -> Reading | None:
     """The tables that iasl makes of their sources; None without iasl, or if a source would have it read other files."""
-    from acpi.errors import TableError
-    from acpi.formats.acpidump import Entry
-    from acpi.iasl import Iasl, MissingToolError, Severity, ToolError
-    from acpi.parse import Reading
+    from qemu_sdei.acpi.errors import TableError
+    from qemu_sdei.acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.iasl import Iasl, MissingToolError, Severity, ToolError
+    from qemu_sdei.acpi.parse import Reading
 
     if _INCLUDE.search(data):
         return None

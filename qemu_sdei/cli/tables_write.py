@@ -12,7 +12,7 @@ from qemu_sdei.cli.output import say
 from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
-    from acpi.formats.acpidump import Entry
+    from qemu_sdei.acpi.formats.acpidump import Entry
 
 SUFFIXES: Final = {"aml": ".aml", "dsl": ".dsl", "acpidump": ".txt", "hex": ".hex"}
 """Formats of which a directory gets a file per table."""
@@ -59,7 +59,7 @@ def _directory(output: str | None) -> Path | None:
 
 def _files(entries: Sequence[Entry], form: str, quiet: bool) -> dict[str, bytes]:
     """What a directory gets."""
-    from acpi.formats import file_names
+    from qemu_sdei.acpi.formats import file_names
 
     if form == "edk2":
         return _edk2(entries)
@@ -73,7 +73,7 @@ def _files(entries: Sequence[Entry], form: str, quiet: bool) -> dict[str, bytes]
 
 def _one(entries: Sequence[Entry], form: str, quiet: bool) -> bytes:
     """All tables in one file."""
-    from acpi.formats import acpidump, carray, hexdump
+    from qemu_sdei.acpi.formats import acpidump, carray, hexdump
 
     tables = [entry.data for entry in entries]
     if form == "aml":
@@ -92,8 +92,8 @@ def _one(entries: Sequence[Entry], form: str, quiet: bool) -> bytes:
 
 
 def _dsl(entries: Sequence[Entry], quiet: bool) -> dict[str, str]:
-    from acpi.formats import dsl
-    from acpi.iasl import Iasl
+    from qemu_sdei.acpi.formats import dsl
+    from qemu_sdei.acpi.iasl import Iasl
 
     sources, notes = dsl.files([entry.data for entry in entries], Iasl())
     for note in () if quiet else notes:
@@ -102,13 +102,13 @@ def _dsl(entries: Sequence[Entry], quiet: bool) -> dict[str, str]:
 
 
 def _cpio(tables: Sequence[bytes]) -> bytes:
-    from acpi.formats import override
+    from qemu_sdei.acpi.formats import override
     from qemu_sdei.boot import cpio
 
     return cpio.archive(cpio.file(path, data) for path, data in override.files(tables).items())
 
 
 def _edk2(entries: Sequence[Entry]) -> dict[str, bytes]:
-    from acpi.formats import edk2
+    from qemu_sdei.acpi.formats import edk2
 
     return edk2.of_tables([entry.data for entry in entries])

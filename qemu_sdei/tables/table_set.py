@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from acpi import AcpiError
-from acpi.formats.acpidump import Entry
-from acpi.own import BootErrors, GhesSource, own_tables
-from acpi.table import Oem, Table
-from acpi.tables import Fadt
+from qemu_sdei.acpi import AcpiError
+from qemu_sdei.acpi.formats.acpidump import Entry
+from qemu_sdei.acpi.own import BootErrors, GhesSource, own_tables
+from qemu_sdei.acpi.table import Oem, Table
+from qemu_sdei.acpi.tables import Fadt
 from qemu_sdei.errors import GuestError, UsageError
 from qemu_sdei.ras.source import Source, numbered
 from qemu_sdei.vm.options import GuestOptions
@@ -131,7 +131,7 @@ def of_machine(options: GuestOptions, content: Content) -> list[Entry]:
         GuestError: QEMU does not make this machine, or its tables are damaged.
         AcpiError: a value of ours does not fit its field.
     """
-    from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, allocator, execute, parse
+    from qemu_sdei.acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, allocator, execute, parse
     from qemu_sdei.boot.acpi import wanted_files
     from qemu_sdei.boot.area import AcpiArea
     from qemu_sdei.boot.config import BootConfig

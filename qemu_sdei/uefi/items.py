@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-from acpi.linker import (
+from qemu_sdei.acpi.linker import (
     RSDP_FILE,
     SCRIPT_FILE,
     TABLES_FILE,
@@ -23,7 +23,7 @@ from acpi.linker import (
     execute,
     parse,
 )
-from acpi.tables import Fadt
+from qemu_sdei.acpi.tables import Fadt
 from qemu_sdei.boot.machine_tables import MachineTables
 
 DIRECTORY: Final = 0x19

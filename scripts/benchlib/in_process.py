@@ -46,10 +46,10 @@ Call = tuple[int, ...]
 
 @contextlib.contextmanager
 def _only_from(tree: Path) -> Iterator[None]:
-    """While this lasts, imports of `qemu_sdei` and `acpi` find the modules of `tree`, and not those of this process."""
+    """While this lasts, imports of `qemu_sdei` find the modules of `tree`, and not those of this process."""
 
     def ours() -> dict[str, ModuleType]:
-        return {name: module for name, module in sys.modules.items() if name.split(".")[0] in ("qemu_sdei", "acpi")}
+        return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "qemu_sdei"}
 
     known = ours()
     for name in known:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from acpi.formats import dsl
-from acpi.iasl import Iasl
-from acpi.tables import Fadt
+from qemu_sdei.acpi.formats import dsl
+from qemu_sdei.acpi.iasl import Iasl
+from qemu_sdei.acpi.tables import Fadt
 from qemu_sdei.ras.source import Source
 from qemu_sdei.tables.table_set import Content, ErrorSource, own
 

@@ -6,9 +6,9 @@ import re
 import sys
 from collections.abc import Callable
 
-from acpi.rules import RULES
-from acpi.table import Table
-from acpi.tables import KINDS
+from qemu_sdei.acpi.rules import RULES
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.tables import KINDS
 from scripts.docgenlib.page import ROOT, note
 
 
@@ -30,7 +30,7 @@ def acpi_tables() -> str:
 
 
 def _dotted(kind: type[Table]) -> str:
-    return f"{kind.__module__.removeprefix('acpi.tables.')}.{kind.__name__}"
+    return f"{kind.__module__.removeprefix('qemu_sdei.acpi.tables.')}.{kind.__name__}"
 
 
 def _covers(kind: type[Table]) -> str:

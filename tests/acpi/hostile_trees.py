@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Final
 
-from acpi.fdt import MAX_SIZE
+from qemu_sdei.acpi.fdt import MAX_SIZE
 
 _ROOT: Final = struct.pack(">2I", 1, 0)
 _END_NODE: Final = struct.pack(">I", 2)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from acpi.table import Oem, Table
-from acpi.tables.agdi import Agdi
-from acpi.tables.bert import Bert
-from acpi.tables.einj import Einj, EinjAction, EinjEntry, EinjInstruction
-from acpi.tables.erst import Erst, ErstAction, ErstEntry, ErstInstruction
-from acpi.tables.fadt import SIZES, Fadt
-from acpi.tables.gas import Gas
-from acpi.tables.gtdt import GtBlock, Gtdt, TimerFrame, Watchdog
-from acpi.tables.hest import (
+from qemu_sdei.acpi.table import Oem, Table
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.einj import Einj, EinjAction, EinjEntry, EinjInstruction
+from qemu_sdei.acpi.tables.erst import Erst, ErstAction, ErstEntry, ErstInstruction
+from qemu_sdei.acpi.tables.fadt import SIZES, Fadt
+from qemu_sdei.acpi.tables.gas import Gas
+from qemu_sdei.acpi.tables.gtdt import GtBlock, Gtdt, TimerFrame, Watchdog
+from qemu_sdei.acpi.tables.hest import (
     AerBridge,
     AerEndpoint,
     AerRootPort,
@@ -25,11 +25,11 @@ from acpi.tables.hest import (
     Notification,
     NotificationType,
 )
-from acpi.tables.madt import Gicc, Gicd, GicIts, GicMsiFrame, Gicr, IoApic, LocalApic, Madt, SourceOverride
-from acpi.tables.raw import RawTable
-from acpi.tables.root import Rsdp, Rsdt, Xsdt
-from acpi.tables.sdei import Sdei
-from acpi.tables.srat import GiccAffinity, ItsAffinity, MemoryAffinity, Srat, X2ApicAffinity
+from qemu_sdei.acpi.tables.madt import Gicc, Gicd, GicIts, GicMsiFrame, Gicr, IoApic, LocalApic, Madt, SourceOverride
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.root import Rsdp, Rsdt, Xsdt
+from qemu_sdei.acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.tables.srat import GiccAffinity, ItsAffinity, MemoryAffinity, Srat, X2ApicAffinity
 
 OEM = Oem(b"ACME", b"BOARD", 0x2026, b"TEST", 7)
 

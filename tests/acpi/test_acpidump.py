@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acpi import AcpiError
-from acpi.formats.acpidump import Entry, looks_like, read, write
+from qemu_sdei.acpi import AcpiError
+from qemu_sdei.acpi.formats.acpidump import Entry, looks_like, read, write
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 
 BIG = table(b"SSDT", bytes(range(256)) * 300)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from acpi.errors import AcpiError
-from acpi.formats import acpidump, carray
-from acpi.parse import entries_of, parse
-from acpi.table import with_checksum
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.formats import acpidump, carray
+from qemu_sdei.acpi.parse import entries_of, parse
+from qemu_sdei.acpi.table import with_checksum
 
 MIB = 1 << 20
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acpi.errors import TableError
-from acpi.parse import parse, parse_file, split_file
-from acpi.show import compare, show
-from acpi.table import Table
-from acpi.verify import verify
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.parse import parse, parse_file, split_file
+from qemu_sdei.acpi.show import compare, show
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.verify import verify
 from tests.acpi.samples import TABLES
 from tests.examples import examples
 

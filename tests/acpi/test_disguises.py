@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acpi.formats import acpidump, carray, hexdump
-from acpi.parse import Reading, read
+from qemu_sdei.acpi.formats import acpidump, carray, hexdump
+from qemu_sdei.acpi.parse import Reading, read
 from tests.acpi.samples import HEST, TABLES
 from tests.acpi.test_texts import acpiview, canonical, rows, xxd
 from tests.examples import examples

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from acpi.formats import dsl
-from acpi.iasl import Iasl, Severity, differences
-from acpi.own import GhesSource, own_tables
-from acpi.parse import parse
-from acpi.tables import Agdi, Fadt, RawTable, Rsdp
+from qemu_sdei.acpi.formats import dsl
+from qemu_sdei.acpi.iasl import Iasl, Severity, differences
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.parse import parse
+from qemu_sdei.acpi.tables import Agdi, Fadt, RawTable, Rsdp
 from tests.acpi.blobs import SSDT
 
 pytestmark = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acpi import DtError
-from acpi.dt import patch
-from acpi.dt_firmware import Conduit
-from acpi.fdt import Node, flatten, parse
+from qemu_sdei.acpi import DtError
+from qemu_sdei.acpi.dt import patch
+from qemu_sdei.acpi.dt_firmware import Conduit
+from qemu_sdei.acpi.fdt import Node, flatten, parse
 from tests.acpi.trees import GIB, RAM_BASE, qemu_tree, small_dtb, small_tree
 
 USABLE = (RAM_BASE, GIB - 0x20_0000)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acpi import DtError
-from acpi.dt import merge, overlay_for
-from acpi.dt_firmware import PSCI, SDEI, announce, as_linux, places
-from acpi.dts import overlay, overlay_tree
-from acpi.fdt import Node, Tree, flatten, parse
+from qemu_sdei.acpi import DtError
+from qemu_sdei.acpi.dt import merge, overlay_for
+from qemu_sdei.acpi.dt_firmware import PSCI, SDEI, announce, as_linux, places
+from qemu_sdei.acpi.dts import overlay, overlay_tree
+from qemu_sdei.acpi.fdt import Node, Tree, flatten, parse
 from tests.acpi.trees import qemu_tree, small_tree
 
 BINDINGS = "QEMU_SDEI_DT_BINDINGS"

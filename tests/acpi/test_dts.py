@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acpi import DtError
-from acpi.dt import merge
-from acpi.dt_firmware import announce
-from acpi.dts import overlay, overlay_tree, source, value_source
-from acpi.fdt import Node, Tree, flatten, parse
+from qemu_sdei.acpi import DtError
+from qemu_sdei.acpi.dt import merge
+from qemu_sdei.acpi.dt_firmware import announce
+from qemu_sdei.acpi.dts import overlay, overlay_tree, source, value_source
+from qemu_sdei.acpi.fdt import Node, Tree, flatten, parse
 from tests.acpi.trees import qemu_tree, small_dtb
 from tests.examples import examples
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from acpi.formats import edk2
-from acpi.own import GhesSource, own_tables
-from acpi.table import Oem
-from acpi.tables import Agdi, Fadt, Gas
+from qemu_sdei.acpi.formats import edk2
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.table import Oem
+from qemu_sdei.acpi.tables import Agdi, Fadt, Gas
 from tests.acpi.blobs import SSDT
 
 BASE_H = """#include <stdint.h>

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acpi.efi import ACPI_20, CACHEABLE, HandOff, MemoryType, Region, hand_off, memory_map
-from acpi.errors import AcpiError
-from acpi.fdt import parse
+from qemu_sdei.acpi.efi import ACPI_20, CACHEABLE, HandOff, MemoryType, Region, hand_off, memory_map
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.fdt import parse
 
 AT = 0x7FC2_0000
 REGIONS = [

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acpi import DtError
-from acpi.dt import patch
-from acpi.fdt import MAX_NAME, MAX_SIZE, Node, Tree, flatten, parse, total_size
+from qemu_sdei.acpi import DtError
+from qemu_sdei.acpi.dt import patch
+from qemu_sdei.acpi.fdt import MAX_NAME, MAX_SIZE, Node, Tree, flatten, parse, total_size
 from tests.acpi.hostile_trees import TREES
 from tests.acpi.trees import qemu_tree, small_dtb
 from tests.examples import examples

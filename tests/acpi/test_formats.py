@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from acpi import AcpiError
-from acpi.formats import carray, file_names, hexdump, override
+from qemu_sdei.acpi import AcpiError
+from qemu_sdei.acpi.formats import carray, file_names, hexdump, override
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 
 TABLES = [SDEI, AGDI, SSDT, table(b"SSDT", bytes(300))]

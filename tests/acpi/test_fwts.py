@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from acpi.formats.acpidump import Entry
-from acpi.fwts import TESTS, Fwts, Outcome, Result, parse
-from acpi.tool import MissingToolError, ToolError
+from qemu_sdei.acpi.formats.acpidump import Entry
+from qemu_sdei.acpi.fwts import TESTS, Fwts, Outcome, Result, parse
+from qemu_sdei.acpi.tool import MissingToolError, ToolError
 from tests.acpi.blobs import SDEI
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acpi.iasl import Difference, Iasl, MissingToolError, Severity, ToolError, differences
+from qemu_sdei.acpi.iasl import Difference, Iasl, MissingToolError, Severity, ToolError, differences
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 
 needs_iasl = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
@@ -133,7 +133,7 @@ def test_a_program_that_does_not_end(tmp_path: Path, place: Path) -> None:
 
 
 def test_a_program_that_does_not_stop_talking(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("acpi.tool.MAX_OUTPUT", 1 << 20)
+    monkeypatch.setattr("qemu_sdei.acpi.tool.MAX_OUTPUT", 1 << 20)
     with pytest.raises(ToolError, match="said more than 1 MiB"):
         fake(tmp_path, "exec yes").disassemble(SDEI)
     assert list(place.iterdir()) == []

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from acpi.iasl import Iasl, ToolError, differences
-from acpi.own import GhesSource, own_tables
-from acpi.show import fields
-from acpi.table import Table
-from acpi.tables.agdi import Agdi
-from acpi.tables.hest import Ghes, Hest, Notification, NotificationType
+from qemu_sdei.acpi.iasl import Iasl, ToolError, differences
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.show import fields
+from qemu_sdei.acpi.table import Table
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.hest import Ghes, Hest, Notification, NotificationType
 from tests.acpi.samples import TABLES
 
 pytestmark = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")

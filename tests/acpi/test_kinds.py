@@ -8,10 +8,10 @@ import zlib
 
 import pytest
 
-from acpi.errors import TableError
-from acpi.kinds import what
-from acpi.parse import entries_of, parse_file
-from acpi.verify import verify
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.kinds import what
+from qemu_sdei.acpi.parse import entries_of, parse_file
+from qemu_sdei.acpi.verify import verify
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 from tests.acpi.samples import TABLES
 

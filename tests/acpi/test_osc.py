@@ -12,17 +12,17 @@ from uuid import UUID
 
 import pytest
 
-from acpi import aml
-from acpi.errors import AcpiError, TableError
-from acpi.hed import hed_table
-from acpi.iasl import Iasl, differences
-from acpi.osc import APEI_SUPPORT, PLATFORM, WHEA, osc_table
-from acpi.own import BootErrors, GhesSource, own_tables
-from acpi.table import Oem
-from acpi.tables.bert import Bert
-from acpi.tables.hest import Notification
-from acpi.tables.raw import RawTable
-from acpi.verify import verify_set
+from qemu_sdei.acpi import aml
+from qemu_sdei.acpi.errors import AcpiError, TableError
+from qemu_sdei.acpi.hed import hed_table
+from qemu_sdei.acpi.iasl import Iasl, differences
+from qemu_sdei.acpi.osc import APEI_SUPPORT, PLATFORM, WHEA, osc_table
+from qemu_sdei.acpi.own import BootErrors, GhesSource, own_tables
+from qemu_sdei.acpi.table import Oem
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.hest import Notification
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.verify import verify_set
 
 needs_iasl = pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
 SOURCE = r"""

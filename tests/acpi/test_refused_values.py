@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from acpi.errors import TableError
-from acpi.kinds import what
-from acpi.own import GhesSource, own_tables
-from acpi.parse import parse
-from acpi.rules.madt import processors
-from acpi.table import HEADER_SIZE, with_checksum
-from acpi.tables.agdi import Agdi
-from acpi.tables.hest import OpaqueSource
-from acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.kinds import what
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.parse import parse
+from qemu_sdei.acpi.rules.madt import processors
+from qemu_sdei.acpi.table import HEADER_SIZE, with_checksum
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.hest import OpaqueSource
+from qemu_sdei.acpi.tables.sdei import Sdei
 from tests.acpi.blobs import table
 
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from acpi.show import compare, fields, show
-from acpi.tables.agdi import Agdi
-from acpi.tables.hest import Ghes, Hest, Notification
-from acpi.tables.raw import RawTable
-from acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.show import compare, fields, show
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.hest import Ghes, Hest, Notification
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.sdei import Sdei
 from tests.acpi import blobs
 from tests.acpi.samples import FADT, HEST, OEM, TABLES
 

@@ -7,19 +7,19 @@ import struct
 
 import pytest
 
-from acpi.errors import TableError
-from acpi.formats import acpidump
-from acpi.own import GhesSource, own_tables
-from acpi.parse import parse, parse_file, split_file
-from acpi.table import Oem, checksum
-from acpi.tables.agdi import Agdi, SignalingMode
-from acpi.tables.fadt import SIZES, Fadt
-from acpi.tables.gas import Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType, OpaqueSource
-from acpi.tables.raw import RawTable
-from acpi.tables.root import Rsdp, Xsdt
-from acpi.tables.sdei import Sdei
-from acpi.tables.unparsed import Unparsed
+from qemu_sdei.acpi.errors import TableError
+from qemu_sdei.acpi.formats import acpidump
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.parse import parse, parse_file, split_file
+from qemu_sdei.acpi.table import Oem, checksum
+from qemu_sdei.acpi.tables.agdi import Agdi, SignalingMode
+from qemu_sdei.acpi.tables.fadt import SIZES, Fadt
+from qemu_sdei.acpi.tables.gas import Gas
+from qemu_sdei.acpi.tables.hest import Ghes, GhesV2, Hest, Notification, NotificationType, OpaqueSource
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.root import Rsdp, Xsdt
+from qemu_sdei.acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.tables.unparsed import Unparsed
 from tests.acpi import blobs
 from tests.acpi.samples import HEST, OEM, TABLES
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acpi.formats import acpidump, carray, hexdump
-from acpi.formats.texts import plain
-from acpi.parse import entries_of
+from qemu_sdei.acpi.formats import acpidump, carray, hexdump
+from qemu_sdei.acpi.formats.texts import plain
+from qemu_sdei.acpi.parse import entries_of
 from tests.acpi.blobs import AGDI, SDEI, SSDT, table
 from tests.acpi.samples import HEST
 from tests.examples import examples

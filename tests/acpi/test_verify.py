@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from acpi.table import Table, checksum, with_checksum
-from acpi.tables.agdi import Agdi
-from acpi.tables.bert import Bert
-from acpi.tables.fadt import SIZES, Fadt
-from acpi.tables.gas import Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, Notification, OpaqueSource
-from acpi.tables.root import Rsdp, Xsdt
-from acpi.tables.sdei import Sdei
-from acpi.verify import Severity, verify
+from qemu_sdei.acpi.table import Table, checksum, with_checksum
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.fadt import SIZES, Fadt
+from qemu_sdei.acpi.tables.gas import Gas
+from qemu_sdei.acpi.tables.hest import Ghes, GhesV2, Hest, Notification, OpaqueSource
+from qemu_sdei.acpi.tables.root import Rsdp, Xsdt
+from qemu_sdei.acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.verify import Severity, verify
 from tests.acpi import blobs
 from tests.acpi.samples import BANKS, FADT, HEST, TABLES, fixed_hardware
 

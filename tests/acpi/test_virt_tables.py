@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from acpi import linker
-from acpi.parse import parse, parse_file, split_file
-from acpi.show import compare, fields
-from acpi.tables.fadt import Fadt
-from acpi.tables.hest import GhesV2, Hest, NotificationType
-from acpi.tables.root import Rsdp, Xsdt
-from acpi.verify import verify
+from qemu_sdei.acpi import linker
+from qemu_sdei.acpi.parse import parse, parse_file, split_file
+from qemu_sdei.acpi.show import compare, fields
+from qemu_sdei.acpi.tables.fadt import Fadt
+from qemu_sdei.acpi.tables.hest import GhesV2, Hest, NotificationType
+from qemu_sdei.acpi.tables.root import Rsdp, Xsdt
+from qemu_sdei.acpi.verify import verify
 from tests.acpi.virt import BASE, SHAPES, fw_cfg, link, machine
 
 pytestmark = pytest.mark.guest

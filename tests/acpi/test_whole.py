@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from acpi.formats.acpidump import Entry
-from acpi.own import GhesSource, own_tables
-from acpi.tables.agdi import Agdi
-from acpi.tables.bert import Bert
-from acpi.tables.gas import Gas
-from acpi.tables.hest import Ghes, GhesV2, Hest, Notification
-from acpi.tables.raw import RawTable
-from acpi.tables.root import Rsdp, Xsdt
-from acpi.tables.sdei import Sdei
-from acpi.verify import verify, verify_set
+from qemu_sdei.acpi.formats.acpidump import Entry
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.tables.agdi import Agdi
+from qemu_sdei.acpi.tables.bert import Bert
+from qemu_sdei.acpi.tables.gas import Gas
+from qemu_sdei.acpi.tables.hest import Ghes, GhesV2, Hest, Notification
+from qemu_sdei.acpi.tables.raw import RawTable
+from qemu_sdei.acpi.tables.root import Rsdp, Xsdt
+from qemu_sdei.acpi.tables.sdei import Sdei
+from qemu_sdei.acpi.verify import verify, verify_set
 from tests.acpi.samples import FADT, fixed_hardware
 
 FIRST = GhesV2(

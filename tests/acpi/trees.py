@@ -7,7 +7,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from acpi.fdt import Node, Tree, flatten
+from qemu_sdei.acpi.fdt import Node, Tree, flatten
 
 RAM_BASE = 0x4000_0000
 GIB = 1 << 30

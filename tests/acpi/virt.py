@@ -1,7 +1,7 @@
 """The ACPI tables of QEMU's `virt` machine, in several shapes, as firmware would leave them in memory.
 
 The files come from fw_cfg of a machine that never runs. They are linked here by the few lines below, and not by
-`acpi.linker`, so that neither is tested by itself.
+`qemu_sdei.acpi.linker`, so that neither is tested by itself.
 """
 
 from __future__ import annotations

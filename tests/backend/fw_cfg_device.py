@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from acpi.linker import files_of
-from acpi.tables import Fadt, RawTable, Sdei
+from qemu_sdei.acpi.linker import files_of
+from qemu_sdei.acpi.tables import Fadt, RawTable, Sdei
 from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.backend.reset.choice import loader_for
 from qemu_sdei.boot.area import Announced

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from acpi.table import Oem
-from acpi.tables import RawTable
-from acpi.tables.bert import Bert
+from qemu_sdei.acpi.table import Oem
+from qemu_sdei.acpi.tables import RawTable
+from qemu_sdei.acpi.tables.bert import Bert
 from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.boot.previous_errors import Stage
 from qemu_sdei.errors import GuestError, UsageError

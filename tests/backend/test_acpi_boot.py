@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from acpi.fdt import parse, total_size
-from acpi.linker import Allocate, Command, WritePointer, emit
-from acpi.linker import parse as parse_script
-from acpi.tables import Agdi, Fadt, Hest, Rsdp, Xsdt
-from acpi.tables.hest import GhesV2, NotificationType
+from qemu_sdei.acpi.fdt import parse, total_size
+from qemu_sdei.acpi.linker import Allocate, Command, WritePointer, emit
+from qemu_sdei.acpi.linker import parse as parse_script
+from qemu_sdei.acpi.tables import Agdi, Fadt, Hest, Rsdp, Xsdt
+from qemu_sdei.acpi.tables.hest import GhesV2, NotificationType
 from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.errors import GuestError
 from qemu_sdei.monitor.ops import MicroOp

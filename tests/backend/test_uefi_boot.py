@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from acpi import fdt
-from acpi.linker import SCRIPT_FILE, TABLES_FILE
+from qemu_sdei.acpi import fdt
+from qemu_sdei.acpi.linker import SCRIPT_FILE, TABLES_FILE
 from qemu_sdei.backend.loop.device_frames import DeviceFrames
 from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.errors import UsageError

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from acpi.errors import AcpiError
-from acpi.linker import RSDP_FILE, Blob, Loaded
-from acpi.parse import parse
-from acpi.table import with_checksum
-from acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
-from acpi.verify import verify
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.linker import RSDP_FILE, Blob, Loaded
+from qemu_sdei.acpi.parse import parse
+from qemu_sdei.acpi.table import with_checksum
+from qemu_sdei.acpi.tables import Fadt, Hest, RawTable, Rsdp, Xsdt
+from qemu_sdei.acpi.verify import verify
 from qemu_sdei.backend.reset import machine_files
 from qemu_sdei.boot.acpi import FILES, link, wanted_files
 from qemu_sdei.boot.area import AcpiArea, Announced

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from acpi.fdt import parse, total_size
 from qemu_sdei import boot
+from qemu_sdei.acpi.fdt import parse, total_size
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.errors import GuestError, UsageError
 from tests.acpi.trees import RAM_BASE, qemu_tree, small_dtb

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from acpi.fdt import flatten, parse
+from qemu_sdei.acpi.fdt import flatten, parse
 from tests.acpi.trees import small_dtb
 from tests.cli.conftest import Command
 

@@ -23,9 +23,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acpi.fdt import Node, Tree, flatten
-from acpi.tables.sdei import Sdei
 from qemu_sdei import rundir
+from qemu_sdei.acpi.fdt import Node, Tree, flatten
+from qemu_sdei.acpi.tables.sdei import Sdei
 from qemu_sdei.cli import main
 from qemu_sdei.cli.output import Progress, print_json, print_table
 from qemu_sdei.cli.screen import screened

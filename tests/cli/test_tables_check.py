@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from acpi.formats import acpidump, dsl
-from acpi.iasl import Iasl
-from acpi.own import GhesSource, own_tables
-from acpi.tables import Agdi, Fadt
+from qemu_sdei.acpi.formats import acpidump, dsl
+from qemu_sdei.acpi.iasl import Iasl
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.tables import Agdi, Fadt
 from tests.acpi.blobs import SDEI, SSDT, table
 from tests.cli.conftest import Command
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from acpi.formats import acpidump
-from acpi.hed import hed_table
-from acpi.osc import osc_table
-from acpi.parse import parse, split_file
-from acpi.table import Oem
-from acpi.tables import Agdi, Bert, Fadt, Ghes, GhesV2, Hest, Xsdt
+from qemu_sdei.acpi.formats import acpidump
+from qemu_sdei.acpi.hed import hed_table
+from qemu_sdei.acpi.osc import osc_table
+from qemu_sdei.acpi.parse import parse, split_file
+from qemu_sdei.acpi.table import Oem
+from qemu_sdei.acpi.tables import Agdi, Bert, Fadt, Ghes, GhesV2, Hest, Xsdt
 from tests.acpi.blobs import table
 from tests.boot.newc import entries
 from tests.cli.conftest import Command, RawCommand

@@ -10,7 +10,7 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-from acpi.tables import Fadt, Rsdp, Xsdt
+from qemu_sdei.acpi.tables import Fadt, Rsdp, Xsdt
 from qemu_sdei.boot.area import AcpiArea
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from acpi import fdt
+from qemu_sdei.acpi import fdt
 from qemu_sdei.guest.guest import Guest
 from tests.guest.kexec import Segment, kexec_a64
 

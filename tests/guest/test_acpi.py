@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from acpi.own import GhesSource, own_tables
-from acpi.table import Oem
+from qemu_sdei.acpi.own import GhesSource, own_tables
+from qemu_sdei.acpi.table import Oem
 from qemu_sdei.errors import LaunchError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.sdei.machine_description import MachineDescription

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from acpi import fdt
+from qemu_sdei.acpi import fdt
 from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.errors import SdeiError
 from qemu_sdei.guest.guest import Guest

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from acpi import fdt
+from qemu_sdei.acpi import fdt
 from qemu_sdei.conformance import Outcome, Report, build, run
 from qemu_sdei.conformance.listing import LAST
 from qemu_sdei.conformance.tap import Parser, Result

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from acpi import aml
-from acpi.tables import RawTable
+from qemu_sdei.acpi import aml
+from qemu_sdei.acpi.tables import RawTable
 from qemu_sdei.cli import main
 from qemu_sdei.errors import NotDeliveredError, UsageError
 from qemu_sdei.guest.control_client import ControlClient

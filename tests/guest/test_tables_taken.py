@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acpi.formats.acpidump import Entry, read
+from qemu_sdei.acpi.formats.acpidump import Entry, read
 from qemu_sdei.boot import initramfs
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.vm.options import GuestOptions

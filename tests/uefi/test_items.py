@@ -6,11 +6,11 @@ import struct
 
 import pytest
 
-from acpi import AcpiError
-from acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, allocator, execute, parse
-from acpi.parse import parse as parse_table
-from acpi.tables import Fadt, Hest, Rsdp, Xsdt
-from acpi.tables.hest import Ghes
+from qemu_sdei.acpi import AcpiError
+from qemu_sdei.acpi.linker import RSDP_FILE, SCRIPT_FILE, TABLES_FILE, allocator, execute, parse
+from qemu_sdei.acpi.parse import parse as parse_table
+from qemu_sdei.acpi.tables import Fadt, Hest, Rsdp, Xsdt
+from qemu_sdei.acpi.tables.hest import Ghes
 from qemu_sdei.boot.area import AcpiArea, Announced
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.boot.machine_tables import complete

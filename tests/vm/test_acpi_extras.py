@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from acpi.tables import RawTable
+from qemu_sdei.acpi.tables import RawTable
 from qemu_sdei.errors import UsageError
 from qemu_sdei.ras import Memory
 from qemu_sdei.ras.block import block

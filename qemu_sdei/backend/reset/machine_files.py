@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from acpi.linker import SCRIPT_FILE, TABLES_FILE
+from qemu_sdei.acpi.linker import SCRIPT_FILE, TABLES_FILE
 from qemu_sdei.backend.reset.fw_cfg_dma import FILES as ROOM
 from qemu_sdei.backend.reset.fw_cfg_dma import (
     FIRST_DIRECTORY,

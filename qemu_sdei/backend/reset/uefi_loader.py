@@ -7,9 +7,9 @@ none.
 
 from __future__ import annotations
 
-from acpi import AcpiError
-from acpi.linker import SCRIPT_FILE
-from acpi.own import BootErrors
+from qemu_sdei.acpi import AcpiError
+from qemu_sdei.acpi.linker import SCRIPT_FILE
+from qemu_sdei.acpi.own import BootErrors
 from qemu_sdei.backend.reset.fw_cfg_dma import FIRST_DIRECTORY, FwCfg, Transfer, clearing
 from qemu_sdei.backend.reset.loader import START
 from qemu_sdei.backend.reset.machine_files import MachineFiles

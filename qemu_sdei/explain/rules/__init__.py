@@ -1,6 +1,6 @@
 """The situations that are recognised: `NAME.py` for each, found by being here. `RULES` has the functions."""
 
-from acpi.modules import modules_in
+from qemu_sdei.acpi.modules import modules_in
 from qemu_sdei.explain.rules.registry import RULES
 
 __all__ = ["RULES"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acpi.errors import AcpiError
-from acpi.linker import AddChecksum, AddPointer, Allocate, Command, WritePointer, Zone, emit, parse
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.linker import AddChecksum, AddPointer, Allocate, Command, WritePointer, Zone, emit, parse
 
 NAME = st.text("abcdefghijklmnopqrstuvwxyz/-_.0", min_size=1, max_size=55)
 U32 = st.integers(0, (1 << 32) - 1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acpi.errors import AcpiError
-from acpi.linker import (
+from qemu_sdei.acpi.errors import AcpiError
+from qemu_sdei.acpi.linker import (
     AddChecksum,
     AddPointer,
     Allocate,
