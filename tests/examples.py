@@ -1,10 +1,12 @@
 """How many examples a property is tried with. A test that says a number itself says it by `examples`, so that it is
-smaller in the inner loop and larger by `scripts/test --all`; imported after the profile was chosen.
+smaller in the inner loop and larger by `scripts/test --all`; imported after the profile was chosen. And what several
+properties are tried with.
 """
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
 
 QUICK = "quick"
 """`scripts/test --quick`."""
@@ -34,3 +36,13 @@ def examples(normal: int, thorough: int | None = None) -> int:
     if profile in _SHARE:
         return max(normal // _SHARE[profile], _FEWEST)
     return thorough if thorough is not None and profile in (THOROUGH, SCORE) else normal
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+"""What can be in a JSON document, of any form but of a limited size: without limits a run has spent its two minutes on
+making examples.
+"""

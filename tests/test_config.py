@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qemu_sdei.config import GuestConfig, check_name, format_size, parse_size
 from qemu_sdei.errors import ProtocolError, UsageError
+from tests.examples import JSON_VALUES
 
 GOOD = GuestConfig(name="guest", nr_cpus=2, cpu="cortex-a72", ram_size=1 << 30, services=("/a.py",))
 
@@ -105,13 +106,7 @@ def test_what_is_no_configuration_is_refused(text: str) -> None:
         GuestConfig.from_json(text)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(st.dictionaries(st.sampled_from(sorted(json.loads(GOOD.to_json()))), json_values))
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(GOOD.to_json()))), JSON_VALUES))
 def test_any_values_give_a_configuration_or_a_protocol_error(changes: dict[str, Any]) -> None:
     try:
         config = GuestConfig.from_json(changed(**changes))

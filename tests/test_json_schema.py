@@ -115,6 +115,7 @@ def test_what_fits_is_taken() -> None:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 300) | st.floats(0.1, 0.9) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=12,
 )
 
 

@@ -241,6 +241,7 @@ def test_any_text_is_a_rule_or_refused(on: str, pairs: list[tuple[str, str]]) ->
     st.recursive(
         st.one_of(st.none(), st.integers(), st.text(max_size=5)),
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner)),
+        max_leaves=12,
     )
 )
 def test_a_damaged_document_is_refused(document: object) -> None:
