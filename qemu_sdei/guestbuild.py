@@ -32,15 +32,15 @@ from qemu_sdei.guestcompile import (
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAMS: Final = (
-    Program("monitor", ("monitor",), "monitor/monitor.lds"),
-    Program("selftest", ("selftest", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
-    Program("bench", ("bench", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
-    Program("conformance", ("conformance", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
-    Program("kdump", ("kdump",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
-    Program("victim", ("victim",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
-    Program("reseed", ("reseed",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
-    Program("agent", ("agent",), "kdump/kdump.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
-    Program("compare", ("compare", "lib"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("monitor", ("monitor", "include"), "monitor/monitor.lds"),
+    Program("selftest", ("selftest", "lib", "include"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("bench", ("bench", "lib", "include"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("conformance", ("conformance", "lib", "include"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
+    Program("kdump", ("kdump", "linux"), "linux/program.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
+    Program("victim", ("victim", "linux"), "linux/program.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
+    Program("reseed", ("reseed", "linux"), "linux/program.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
+    Program("agent", ("agent", "linux"), "linux/program.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True),
+    Program("compare", ("compare", "lib", "include"), "lib/guest.lds", (*LINK_FLAGS, *ANYWHERE)),
 )
 
 

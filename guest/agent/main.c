@@ -30,12 +30,6 @@ static struct {
 static char *const *main_argv, *const *environment;
 static int64_t begun;
 
-static void end(int status)
-{
-	call(SYS_EXIT_GROUP, status, 0, 0, 0, 0);
-	__builtin_unreachable();
-}
-
 /* What goes to the host */
 
 static void frame(enum type type, enum stream stream, uint64_t position, const void *payload, uint32_t length)
@@ -321,7 +315,7 @@ static void look_at_host(void)
 	bool connected;
 
 	/* A change that comes from now on is a signal, and ends the wait. */
-	call(SYS_FCNTL, port.fd, F_SETFL, O_NONBLOCK | (port.connected ? 0 : O_ASYNC), 0, 0);
+	call(SYS_FCNTL, port.fd, F_SETFL, O_NONBLOCK | (port.connected ? 0 : O_ASYNC));
 	call(SYS_PPOLL, (long)&look, 1, (long)&none, 0, 8);
 	connected = !(look.revents & POLLHUP);
 	if (connected == port.connected)
@@ -338,7 +332,7 @@ static void look_at_host(void)
 		look_at_host();		/* with the signal on */
 		return;
 	}
-	call(SYS_FCNTL, port.fd, F_SETFL, O_NONBLOCK, 0, 0);
+	call(SYS_FCNTL, port.fd, F_SETFL, O_NONBLOCK);
 	if (!port.said_ready) {
 		/* Of a host that was there before a reset, half a frame may be on its way to it: zeroes end that. */
 		port.said_ready = true;
@@ -390,20 +384,22 @@ static void finish(struct output *output)
 		close_fd(&output->fd);
 }
 
-static void on_signal(int signal)
+static void on_signal(int signal, struct siginfo *info, void *context)
 {
 	(void)signal;
+	(void)info;
+	(void)context;
 }
 
 static void signals(void)
 {
-	const struct sigaction handler = { on_signal, 0, NULL, 0 }, ignored = { (void (*)(int))1, 0, NULL, 0 };
+	const struct sigaction handler = { on_signal, 0, NULL, 0 }, ignored = { (void (*)(int, struct siginfo *, void *))1 /* SIG_IGN */, 0, NULL, 0 };
 	const uint64_t blocked = 1ull << (SIGCHLD - 1) | 1ull << (SIGIO - 1);
 
-	call(SYS_SIGACTION, SIGCHLD, (long)&handler, 0, 8, 0);
-	call(SYS_SIGACTION, SIGIO, (long)&handler, 0, 8, 0);
-	call(SYS_SIGACTION, SIGPIPE, (long)&ignored, 0, 8, 0);
-	call(SYS_SIGPROCMASK, SIG_SETMASK, (long)&blocked, 0, 8, 0);
+	call(SYS_SIGACTION, SIGCHLD, (long)&handler, 0, 8);
+	call(SYS_SIGACTION, SIGIO, (long)&handler, 0, 8);
+	call(SYS_SIGACTION, SIGPIPE, (long)&ignored, 0, 8);
+	call(SYS_SIGPROCMASK, SIG_SETMASK, (long)&blocked, 0, 8);
 }
 
 static void loop(void)
@@ -449,12 +445,10 @@ static void loop(void)
 	}
 }
 
-void agent(long *stack);
-
-void agent(long *stack)
+long program(uint64_t *stack)
 {
 	char *const *argv = (char *const *)(stack + 1);
-	long count = stack[0], fd;
+	long count = (long)stack[0], fd;
 
 	if (count < 3)
 		end(2);
@@ -464,13 +458,14 @@ void agent(long *stack)
 			end(2);
 		main_argv = argv + 3;
 	}
-	fd = call(SYS_OPENAT, AT_FDCWD, (long)argv[2], O_RDWR | O_NONBLOCK | O_CLOEXEC, 0, 0);
+	fd = call(SYS_OPENAT, AT_FDCWD, (long)argv[2], O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		end(125);
 	port.fd = (int)fd;
-	call(SYS_FCNTL, fd, F_SETOWN, call(SYS_GETPID, 0, 0, 0, 0, 0), 0, 0);
+	call(SYS_FCNTL, fd, F_SETOWN, call(SYS_GETPID));
 	port.hunting = true;
 	begun = now();
 	signals();
 	loop();
+	return 0;
 }

@@ -8,7 +8,7 @@ int64_t now(void)
 {
 	struct timespec time;
 
-	call(SYS_CLOCK_GETTIME, CLOCK_MONOTONIC, (long)&time, 0, 0, 0);
+	call(SYS_CLOCK_GETTIME, CLOCK_MONOTONIC, (long)&time);
 	return time.seconds * 1000 + time.nanoseconds / 1000000 + 1;
 }
 
@@ -36,24 +36,24 @@ static void become(char *const *argv, char *const *environment, const int fds[3]
 	const uint64_t none = 0;
 	int fd;
 
-	call(SYS_SETSID, 0, 0, 0, 0, 0);
+	call(SYS_SETSID);
 	for (fd = 0; fd < 3; fd++)
-		call(SYS_DUP3, fds[fd], fd, 0, 0, 0);
+		call(SYS_DUP3, fds[fd], fd);
 	if (terminal)
-		call(SYS_IOCTL, 0, TIOCSCTTY, 0, 0, 0);
+		call(SYS_IOCTL, 0, TIOCSCTTY);
 	/* Also SIGINT and SIGQUIT: a shell without job control ignores them for what it starts by "&", as it did us. */
 	for (fd = 1; fd < 32; fd++)
-		call(SYS_SIGACTION, fd, (long)&ordinary, 0, 8, 0);
-	call(SYS_SIGPROCMASK, SIG_SETMASK, (long)&none, 0, 8, 0);
-	call(SYS_EXECVE, (long)argv[0], (long)argv, (long)environment, 0, 0);
+		call(SYS_SIGACTION, fd, (long)&ordinary, 0, 8);
+	call(SYS_SIGPROCMASK, SIG_SETMASK, (long)&none, 0, 8);
+	call(SYS_EXECVE, (long)argv[0], (long)argv, (long)environment);
 	write_fd(2, cannot, sizeof(cannot) - 1);
-	call(SYS_EXIT_GROUP, 126, 0, 0, 0, 0);
+	call(SYS_EXIT_GROUP, 126);
 	__builtin_unreachable();
 }
 
 static void unblocked(int fd)
 {
-	call(SYS_FCNTL, fd, F_SETFL, O_NONBLOCK, 0, 0);
+	call(SYS_FCNTL, fd, F_SETFL, O_NONBLOCK);
 }
 
 /* A terminal of its own: the master in *master, the other end returned; or an error. */
@@ -63,20 +63,20 @@ static long open_terminal(int *master, const struct start *how)
 	char path[24] = "/dev/pts/";
 	uint32_t number = 0, open = 0, digit;
 	char *at = path + 9;
-	long fd = call(SYS_OPENAT, AT_FDCWD, (long)"/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC, 0, 0);
+	long fd = call(SYS_OPENAT, AT_FDCWD, (long)"/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
 
 	if (fd < 0)
 		return fd;
 	*master = (int)fd;
-	call(SYS_IOCTL, fd, TIOCSPTLCK, (long)&open, 0, 0);
-	call(SYS_IOCTL, fd, TIOCGPTN, (long)&number, 0, 0);
+	call(SYS_IOCTL, fd, TIOCSPTLCK, (long)&open);
+	call(SYS_IOCTL, fd, TIOCGPTN, (long)&number);
 	for (digit = 1; number / digit >= 10; digit *= 10)
 		;
 	for (; digit; digit /= 10)
 		*at++ = (char)('0' + number / digit % 10);
 	if (size.rows && size.columns)
-		call(SYS_IOCTL, fd, TIOCSWINSZ, (long)&size, 0, 0);
-	return call(SYS_OPENAT, AT_FDCWD, (long)path, O_RDWR | O_NOCTTY | O_CLOEXEC, 0, 0);
+		call(SYS_IOCTL, fd, TIOCSWINSZ, (long)&size);
+	return call(SYS_OPENAT, AT_FDCWD, (long)path, O_RDWR | O_NOCTTY | O_CLOEXEC);
 }
 
 long session_start(char *const *argv, char *const *environment, const struct start *how)
@@ -95,10 +95,10 @@ long session_start(char *const *argv, char *const *environment, const struct sta
 		}
 		other = fds[0] = fds[1] = fds[2] = (int)result;
 		/* Another descriptor of it, so that each stream has its own. */
-		session.input.fd = (int)call(SYS_FCNTL, session.output.fd, 1030 /* F_DUPFD_CLOEXEC */, 0, 0, 0);
+		session.input.fd = (int)call(SYS_FCNTL, session.output.fd, 1030 /* F_DUPFD_CLOEXEC */);
 	} else {
 		for (n = 0; n < 3 && result >= 0; n++)
-			result = call(SYS_PIPE2, (long)pipes[n], O_CLOEXEC, 0, 0, 0);
+			result = call(SYS_PIPE2, (long)pipes[n], O_CLOEXEC);
 		if (result < 0)
 			goto out;
 		fds[0] = pipes[0][READ];
@@ -110,7 +110,7 @@ long session_start(char *const *argv, char *const *environment, const struct sta
 		pipes[0][WRITE] = pipes[1][READ] = pipes[2][READ] = -1;
 	}
 	session.command[session.command_length] = 0;
-	result = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0);
+	result = call(SYS_CLONE, SIGCHLD);
 	if (!result)
 		become(argv ? argv : words, environment, fds, session.terminal);
 	if (result > 0) {
@@ -243,7 +243,7 @@ void session_reap(void)
 
 	if (!session.started || session.exited)
 		return;
-	if (call(SYS_WAIT4, session.pid, (long)&status, WNOHANG, 0, 0) != session.pid)
+	if (call(SYS_WAIT4, session.pid, (long)&status, WNOHANG) != session.pid)
 		return;
 	session.status = status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
 	session.exited = true;
@@ -253,20 +253,20 @@ void session_reap(void)
 void session_size(const struct winsize *size)
 {
 	if (session.terminal && session.output.fd >= 0)
-		call(SYS_IOCTL, session.output.fd, TIOCSWINSZ, (long)size, 0, 0);
+		call(SYS_IOCTL, session.output.fd, TIOCSWINSZ, (long)size);
 }
 
 void session_signal(int number)
 {
 	if (session.started && !session.exited)
-		call(SYS_KILL, -session.pid, number, 0, 0, 0);
+		call(SYS_KILL, -session.pid, number);
 }
 
 void session_end(void)
 {
 	session_signal(SIGKILL);
 	if (session.started && !session.exited)
-		call(SYS_WAIT4, session.pid, 0, 0, 0, 0);
+		call(SYS_WAIT4, session.pid);
 	if (session.there) {
 		close_fd(&session.input.fd);
 		close_fd(&session.output.fd);

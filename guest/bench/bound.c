@@ -5,23 +5,10 @@
  */
 #include "bench.h"
 
-#define TIMER 27
-#define ALARM 34
 #define ALARM_WORD 4 /* the second word of 32 */
-#define ALARM_BIT (1u << (ALARM - 32))
+#define ALARM_BIT (1u << (RTC_INTID - 32))
 #define ALARM_PRIORITY 0xb0
 
-#define GICD_ISENABLER 0x08000100ul
-#define GICD_ISPENDR 0x08000200ul
-#define GICD_ICENABLER 0x08000180ul
-#define GICD_ICPENDR 0x08000280ul
-#define GICD_IPRIORITYR 0x08000400ul
-#define GICD_IROUTER 0x08006000ul
-#define GICR_SGI(cpu) (0x080b0000ul + (u64)(cpu) * 0x20000)
-#define GICR_ISENABLER0 0x100
-#define GICR_IPRIORITYR 0x400
-
-#define RTC 0x09010000ul
 #define RTC_DATA (RTC + 0x0)
 #define RTC_MATCH (RTC + 0x4)
 #define RTC_MASK (RTC + 0x10)
@@ -93,14 +80,14 @@ static void timer_on_this_cpu(unsigned cpu)
 
 	gic_init();
 	timer_check();
-	enabled = get(sgi + GICR_ISENABLER0);
-	priority = *(volatile uint8_t *)(sgi + GICR_IPRIORITYR + TIMER);
+	enabled = get(sgi + GIC_ISENABLER);
+	priority = *(volatile uint8_t *)(sgi + GIC_IPRIORITYR + TIMER_INTID);
 	for (unsigned round = 0; round < 3; round++) {
 		u64 before = irqs[cpu];
 
 		barrier("timer registration");
 		enable_bound(timer_event, 0x7000 + cpu, 0, 0);
-		expect_value("GICR_ISENABLER0 of an interrupt that is not ours", 0, get(sgi + GICR_ISENABLER0) >> TIMER & 1);
+		expect_value("GICR_ISENABLER0 of an interrupt that is not ours", 0, get(sgi + GIC_ISENABLER) >> TIMER_INTID & 1);
 		expect("SDEI_PE_UNMASK", SUCCESS, call(SDEI_PE_UNMASK, 0));
 		barrier("timers");
 		for (u64 i = 0; i < count; i++) {
@@ -118,8 +105,8 @@ static void timer_on_this_cpu(unsigned cpu)
 		expect("EVENT_UNREGISTER", SUCCESS, call(SDEI_EVENT_UNREGISTER, timer_event));
 		if (!given_back)
 			gic_init();
-		expect_value("GICR_ISENABLER0 given back", enabled, get(sgi + GICR_ISENABLER0));
-		expect_value("GICR_IPRIORITYR given back", priority, *(volatile uint8_t *)(sgi + GICR_IPRIORITYR + TIMER));
+		expect_value("GICR_ISENABLER0 given back", enabled, get(sgi + GIC_ISENABLER));
+		expect_value("GICR_IPRIORITYR given back", priority, *(volatile uint8_t *)(sgi + GIC_IPRIORITYR + TIMER_INTID));
 		timer_check();
 		expect_value("timer handlers after EVENT_UNREGISTER", count * (round + 1), timers[cpu]);
 	}
@@ -159,11 +146,11 @@ static void alarm_rounds(u64 flags, u64 target)
 			;
 		expect("EVENT_UNREGISTER", SUCCESS, call(SDEI_EVENT_UNREGISTER, alarm_event));
 		if (!given_back) {
-			*(volatile uint8_t *)(GICD_IPRIORITYR + ALARM) = ALARM_PRIORITY;
-			set(GICD_ISENABLER + ALARM_WORD, ALARM_BIT);
+			*(volatile uint8_t *)(GICD + GIC_IPRIORITYR + RTC_INTID) = ALARM_PRIORITY;
+			set(GICD + GIC_ISENABLER + ALARM_WORD, ALARM_BIT);
 		}
-		expect_value("GICD_ISENABLER given back", ALARM_BIT, get(GICD_ISENABLER + ALARM_WORD) & ALARM_BIT);
-		expect_value("GICD_IPRIORITYR given back", ALARM_PRIORITY, *(volatile uint8_t *)(GICD_IPRIORITYR + ALARM));
+		expect_value("GICD_ISENABLER given back", ALARM_BIT, get(GICD + GIC_ISENABLER + ALARM_WORD) & ALARM_BIT);
+		expect_value("GICD_IPRIORITYR given back", ALARM_PRIORITY, *(volatile uint8_t *)(GICD + GIC_IPRIORITYR + RTC_INTID));
 	}
 }
 
@@ -177,7 +164,7 @@ static void alarm_as_an_interrupt(void)
 			fail("the alarm's ordinary interrupt: waited for %lu s", wait_us / 1000000);
 	}
 	__asm__ volatile("mrs %0, S3_0_C12_C12_2" : "=r"(intid)); /* ICC_HPPIR1_EL1 */
-	expect_value("ordinary interrupt", ALARM, intid);
+	expect_value("ordinary interrupt", RTC_INTID, intid);
 	set(RTC_CLEAR, 1);
 	expect_value("alarm handlers", before, alarms);
 }
@@ -186,21 +173,21 @@ static void alarm_everywhere(void)
 {
 	set(RTC_MASK, 1);
 	set(RTC_CLEAR, 1);
-	*(volatile uint8_t *)(GICD_IPRIORITYR + ALARM) = ALARM_PRIORITY;
-	*(volatile u64 *)(GICD_IROUTER + 8 * ALARM) = affinity(0);
-	set(GICD_ISENABLER + ALARM_WORD, ALARM_BIT);
+	*(volatile uint8_t *)(GICD + GIC_IPRIORITYR + RTC_INTID) = ALARM_PRIORITY;
+	*(volatile u64 *)(GICD + GIC_IROUTER + 8 * RTC_INTID) = affinity(0);
+	set(GICD + GIC_ISENABLER + ALARM_WORD, ALARM_BIT);
 	alarm_as_an_interrupt();
 	alarm_rounds(0, 0);
 	for (unsigned cpu = 0; cpu < nr_cpus; cpu++)
 		alarm_rounds(1, cpu);
-	*(volatile u64 *)(GICD_IROUTER + 8 * ALARM) = affinity(nr_cpus - 1);
+	*(volatile u64 *)(GICD + GIC_IROUTER + 8 * RTC_INTID) = affinity(nr_cpus - 1);
 	alarm_rounds(0, 0);
-	*(volatile u64 *)(GICD_IROUTER + 8 * ALARM) = affinity(0);
+	*(volatile u64 *)(GICD + GIC_IROUTER + 8 * RTC_INTID) = affinity(0);
 	alarm_as_an_interrupt();
 
 	/* What came before EVENT_REGISTER is dropped; what comes before EVENT_ENABLE is not. */
-	set(GICD_ICENABLER + ALARM_WORD, ALARM_BIT);
-	set(GICD_ISPENDR + ALARM_WORD, ALARM_BIT);
+	set(GICD + GIC_ICENABLER + ALARM_WORD, ALARM_BIT);
+	set(GICD + GIC_ISPENDR + ALARM_WORD, ALARM_BIT);
 	alarm_target = MAX_CPUS;
 	{
 		u64 before = alarms;
@@ -217,7 +204,7 @@ static void alarm_everywhere(void)
 		wait_quietly();
 		expect_value("handlers after EVENT_ENABLE", before + 1, alarms);
 		expect("SDEI_SHARED_RESET", SUCCESS, call(SDEI_SHARED_RESET, 0));
-		expect_value("GICD_ISENABLER given back", 0, get(GICD_ISENABLER + ALARM_WORD) & ALARM_BIT);
+		expect_value("GICD_ISENABLER given back", 0, get(GICD + GIC_ISENABLER + ALARM_WORD) & ALARM_BIT);
 	}
 }
 
@@ -240,8 +227,8 @@ void mode_bound(void)
 	count = arg_number("count", 200, 1, 1000000);
 	args_done();
 	sdei_version();
-	timer_event = bind(TIMER, 0);
-	alarm_event = bind(ALARM, 1);
+	timer_event = bind(TIMER_INTID, 0);
+	alarm_event = bind(RTC_INTID, 1);
 	expect("INTERRUPT_BIND of an SGI", INVALID_PARAMETERS, call(SDEI_INTERRUPT_BIND, 1));
 	if (refused)
 		expect("INTERRUPT_BIND of the firmware's own", INVALID_PARAMETERS, call(SDEI_INTERRUPT_BIND, refused));

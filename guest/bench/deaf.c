@@ -1,11 +1,6 @@
 /* mode=deaf: a CPU that goes off, or suspends, inside an interrupt's handler takes interrupts when it is back. */
 #include "bench.h"
 
-#define PSCI_CPU_OFF 0x84000002
-#define PSCI_AFFINITY_INFO 0xc4000004
-#define OFF 1
-#define GICR_SGI(cpu) (0x080a0000ul + (u64)(cpu) * 0x20000 + 0x10000)
-#define TIMER_INTID 27
 #define WAKE_INTID 30 /* CNTP */
 #define SGI 3
 
@@ -128,7 +123,7 @@ void mode_deaf(void)
 
 		start_one_cpu(1, deaf_cpu);
 		wait_at_least(&started, round + 1, "interrupt at a CPU that went off in an interrupt's handler");
-		while (smccc(PSCI_AFFINITY_INFO, affinity(1), 0, 0, 0, 0) != OFF) {
+		while (smccc(PSCI_AFFINITY_INFO, affinity(1), 0, 0, 0, 0) != AFFINITY_OFF) {
 			if (ticks() > deadline)
 				fail("CPU 1 is not off");
 		}

@@ -4,10 +4,7 @@
  */
 #include "bench.h"
 
-#define EVENT_COMPLETE_AND_RESUME 0xc4000026
-#define EVENT_ROUTING_SET 0xc400002a
 #define SIGN_OF_LIFE 25000ul /* rounds */
-#define LAST_SDEI 0xc4000032
 #define CPU_SUSPEND_POWERDOWN (1u << 16)
 #define BAD_ADDRESS (1ul << 55)
 
@@ -62,13 +59,13 @@ static u64 function(struct fuzzer *f)
 
 	switch (random >> 61) {
 	case 0:
-		return 0x84000000 | (random & 0x4000001f); /* PSCI */
+		return PSCI_VERSION | (random & (PSCI_64 | 0x1f));
 	case 1:
 		return (random & ~0xfffffffful) | 0xc4010020 | (random & 0x1f); /* odd upper bits, the SVE hint */
 	case 2:
 	case 3:
 	case 4:
-		return 0xc4000020 | (random & 0x1f);
+		return SDEI_VERSION | (random & 0x1f);
 	default:
 		return useful[random & 3];
 	}
@@ -82,24 +79,24 @@ static bool tame(u64 id, u64 *x, bool in_handler)
 		x[2] = x[2] & 1 && !any_code ? BAD_ADDRESS : (u64)fuzz_entry; /* another firmware may take it */
 		return true;
 	case SDEI_EVENT_COMPLETE:
-	case EVENT_COMPLETE_AND_RESUME:
+	case SDEI_EVENT_COMPLETE_AND_RESUME:
 		return !in_handler;
 	}
-	switch (id & ~0x40000000ul) {
-	case 0x84000001: /* CPU_SUSPEND: from standby nobody wakes us, from power-down only to an aligned address */
+	switch (id & ~(u64)PSCI_64) {
+	case PSCI_CPU_SUSPEND & ~PSCI_64: /* from standby nobody wakes us, from power-down only to an aligned address */
 		x[1] |= CPU_SUSPEND_POWERDOWN;
 		x[2] |= 2;
 		return true;
-	case 0x8400000e: /* SYSTEM_SUSPEND */
+	case PSCI_SYSTEM_SUSPEND:
 		x[1] |= 2;
 		return true;
-	case 0x84000003: /* CPU_ON: all are on, and nothing starts there */
+	case PSCI_CPU_ON & ~PSCI_64: /* all are on, and nothing starts there */
 		x[2] |= 2;
 		return true;
-	case 0x84000002:
-	case 0x84000008:
-	case 0x84000009:
-	case 0x84000012:
+	case PSCI_CPU_OFF:
+	case PSCI_SYSTEM_OFF:
+	case PSCI_SYSTEM_RESET:
+	case PSCI_SYSTEM_RESET2:
 		return false;
 	}
 	return true;
@@ -118,11 +115,11 @@ static bool allowed(u64 id, int64_t got)
 	case SDEI_EVENT_REGISTER:
 	case SDEI_EVENT_ENABLE:
 	case SDEI_EVENT_DISABLE:
-	case EVENT_ROUTING_SET:
+	case SDEI_EVENT_ROUTING_SET:
 	case SDEI_INTERRUPT_RELEASE:
 		return is_code(got, DENIED) && got != NOT_SUPPORTED;
 	case SDEI_EVENT_COMPLETE:
-	case EVENT_COMPLETE_AND_RESUME:
+	case SDEI_EVENT_COMPLETE_AND_RESUME:
 		return got == DENIED;
 	case SDEI_EVENT_CONTEXT:
 		return true;
@@ -146,7 +143,7 @@ static bool allowed(u64 id, int64_t got)
 	case SDEI_SHARED_RESET:
 		return got == SUCCESS || got == DENIED;
 	}
-	if (id > LAST_SDEI && id <= 0xc400003f)
+	if (id > SDEI_SHARED_RESET && id <= 0xc400003f)
 		return got == NOT_SUPPORTED;
 	return got >= -9; /* PSCI */
 }

@@ -5,9 +5,6 @@
 #include "bench.h"
 
 #define CRITICAL critical_number
-#define EVENT_CONTEXT 0xc4000024
-#define CPU_OFF 0x84000002
-#define AFFINITY_INFO 0xc4000004
 #define ARGUMENT 0x5de1u
 
 void journey_entry(void);
@@ -27,7 +24,7 @@ static u64 context(void)
 	u64 sum = 0;
 
 	for (u64 i = 0; i < 18; i++)
-		sum = sum * 31 + smccc(EVENT_CONTEXT, i, 0, 0, 0, 0);
+		sum = sum * 31 + smccc(SDEI_EVENT_CONTEXT, i, 0, 0, 0, 0);
 	return sum;
 }
 
@@ -108,7 +105,7 @@ static void register_event(u64 event)
 
 static void off_again(unsigned cpu)
 {
-	smccc(CPU_OFF, 0, 0, 0, 0, 0);
+	smccc(PSCI_CPU_OFF, 0, 0, 0, 0, 0);
 	fail("CPU_OFF returned on CPU %u", cpu);
 }
 
@@ -117,7 +114,7 @@ static void other_cpu(void)
 	u64 deadline = ticks() + ticks_of_us(wait_us), state = 0;
 
 	start_cpus(off_again);
-	while (nr_cpus > 1 && (state = smccc(AFFINITY_INFO, affinity(1), 0, 0, 0, 0)) != 1)
+	while (nr_cpus > 1 && (state = smccc(PSCI_AFFINITY_INFO, affinity(1), 0, 0, 0, 0)) != 1)
 		if (ticks() > deadline)
 			fail("CPU 1 is not off");
 	printf("journey: CPU 1 is %lu\n", state);

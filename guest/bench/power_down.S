@@ -2,6 +2,8 @@
  * u64 power_down(void): CPU_SUSPEND to a power-down. Returns 0 when this CPU is back, with its stack and its vectors;
  * what it returns else is the call's.
  */
+#include "psci.h"
+
 	.text
 	.global	power_down
 power_down:
@@ -11,8 +13,8 @@ power_down:
 	stp	x23, x24, [sp, #48]
 	stp	x25, x26, [sp, #64]
 	stp	x27, x28, [sp, #80]
-	mov	w0, #0x0001
-	movk	w0, #0xc400, lsl #16		/* CPU_SUSPEND */
+	mov	w0, #(PSCI_CPU_SUSPEND & 0xffff)
+	movk	w0, #(PSCI_CPU_SUSPEND >> 16), lsl #16
 	mov	x1, #(1 << 16)
 	adr	x2, back
 	mov	x3, sp

@@ -1,7 +1,6 @@
 /* mode=call: one call of the command line's choice. mode=hostile: every CPU calls what no sane guest calls. */
 #include "bench.h"
 
-#define PSCI_CPU_SUSPEND 0xc4000001
 #define POWERDOWN (1u << 16)
 #define OWNERS 64
 #define NR_SMC_IMMEDIATES 3
@@ -87,16 +86,16 @@ static u64 odd_number(unsigned cpu)
 static bool is_fatal(const u64 *x)
 {
 	switch (x[0] & ~0x40010000u & 0xffffffff) {
-	case PSCI_CPU_SUSPEND & ~0x40000000u:
+	case PSCI_CPU_SUSPEND & ~PSCI_64:
 		return !(x[1] & POWERDOWN) || !(x[2] & 3); /* standby, where nobody wakes us; a wake-up to anywhere */
-	case 0x8400000e: /* SYSTEM_SUSPEND */
+	case PSCI_SYSTEM_SUSPEND:
 		return !(x[1] & 3);
-	case 0x84000002: /* CPU_OFF */
-	case 0x84000003: /* CPU_ON */
-	case 0x84000008: /* SYSTEM_OFF */
-	case 0x84000009: /* SYSTEM_RESET */
-	case 0x84000012: /* SYSTEM_RESET2 */
-	case SDEI_PE_UNMASK & ~0x40000000u:
+	case PSCI_CPU_OFF:
+	case PSCI_CPU_ON & ~PSCI_64:
+	case PSCI_SYSTEM_OFF:
+	case PSCI_SYSTEM_RESET:
+	case PSCI_SYSTEM_RESET2:
+	case SDEI_PE_UNMASK & ~PSCI_64:
 		return true;
 	}
 	return false;
@@ -114,7 +113,7 @@ static u64 odd_function(unsigned cpu)
 	case 2:
 		return 0x80000000 | width << 30 | owner << 24 | number;
 	case 3:
-		return 0x84000000 | width << 30 | (number & 0x1f); /* PSCI */
+		return PSCI_VERSION | width << 30 | (number & 0x1f);
 	case 4:
 		return 0xc4010020 + (number & 0x1f); /* with the SVE hint */
 	default:

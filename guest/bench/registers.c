@@ -7,11 +7,6 @@
 #include "bench.h"
 #include "registers.h"
 
-#define PSCI_CPU_OFF 0x84000002
-#define PSCI_SYSTEM_RESET 0x84000009
-#define PSCI_AFFINITY_INFO 0xc4000004
-#define OFF 1
-#define GICR_SGI(cpu) (0x080a0000ul + (u64)(cpu) * 0x20000 + 0x10000)
 #define WAKE_INTID 30
 #define SGI 3
 #define GUESTS 0xffff00ffu /* SGIs 8-15 are the firmware's */
@@ -255,7 +250,7 @@ static void wait_until_off(void)
 {
 	u64 deadline = ticks() + ticks_of_us(wait_us);
 
-	while (smccc(PSCI_AFFINITY_INFO, affinity(1), 0, 0, 0, 0) != OFF) {
+	while (smccc(PSCI_AFFINITY_INFO, affinity(1), 0, 0, 0, 0) != AFFINITY_OFF) {
 		if (ticks() > deadline)
 			fail("CPU 1 is not off");
 	}

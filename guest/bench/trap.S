@@ -5,25 +5,7 @@
  * struct trap smc_from_el0(u64 x0)		at EL1; x0 of the result is what the call left there
  * struct trap smc_from_el1(u64 x0)		at EL2
  */
-	.macro	mrs_here dest, name	/* this EL's own copy of a register; uses the flags */
-	mrs	\dest, CurrentEL
-	cmp	\dest, #(2 << 2)
-	b.eq	8f
-	mrs	\dest, \name\()_el1
-	b	9f
-8:	mrs	\dest, \name\()_el2
-9:
-	.endm
-
-	.macro	msr_here name, source, scratch
-	mrs	\scratch, CurrentEL
-	cmp	\scratch, #(2 << 2)
-	b.eq	8f
-	msr	\name\()_el1, \source
-	b	9f
-8:	msr	\name\()_el2, \source
-9:
-	.endm
+#include "offsets.h"
 
 	/* The stack keeps all that must survive; its address is in TPIDR_EL0, which these guests use for nothing else. */
 	.macro	enter
@@ -34,12 +16,12 @@
 	stp	x27, x28, [sp, #64]
 	stp	x29, x30, [sp, #80]
 	str	x8, [sp, #96]
-	mrs_here x9, vbar
+	read_here x9, vbar
 	str	x9, [sp, #104]
 	mov	x9, sp
 	msr	tpidr_el0, x9
 	adr	x9, trap_vectors
-	msr_here vbar, x9, x10
+	write_here vbar, x9, x10
 	isb
 	.endm
 
@@ -49,7 +31,7 @@ trapped:	/* x8: where the struct goes */
 	enter
 	blr	x0
 	mov	x9, #-1			/* it did not trap: ESR of all ones */
-	msr_here esr, x9, x10
+	write_here esr, x9, x10
 	b	leave
 
 	.global	smc_from_el0
@@ -61,9 +43,9 @@ smc_from_el0:
 smc_from_el1:
 	enter
 	mov	x9, #0x3c5		/* EL1h, masked */
-1:	msr_here spsr, x9, x10
+1:	write_here spsr, x9, x10
 	adr	x9, 2f
-	msr_here elr, x9, x10
+	write_here elr, x9, x10
 	isb
 	eret
 2:	smc	#0
@@ -76,12 +58,12 @@ leave:
 	mov	sp, x9
 	ldr	x8, [sp, #96]
 	str	x0, [x8, #16]
-	mrs_here x9, esr
+	read_here x9, esr
 	str	x9, [x8]
-	mrs_here x9, elr
+	read_here x9, elr
 	str	x9, [x8, #8]
 	ldr	x9, [sp, #104]
-	msr_here vbar, x9, x10
+	write_here vbar, x9, x10
 	isb
 	ldp	x21, x22, [sp, #16]
 	ldp	x23, x24, [sp, #32]

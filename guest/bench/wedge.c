@@ -4,12 +4,7 @@
  */
 #include "bench.h"
 
-#define PSCI_CPU_OFF 0x84000002
-#define PSCI_AFFINITY_INFO 0xc4000004
-#define PSCI_MIGRATE_INFO_TYPE 0x84000006
 #define PSCI_ALREADY_ON (-4)
-#define OFF 1
-#define GICR_SGI(cpu) (0x080a0000ul + (u64)(cpu) * 0x20000 + 0x10000)
 #define SGI 3
 #define WAKE_INTID 30 /* CNTP */
 
@@ -166,7 +161,7 @@ static void wait_until_off(unsigned cpu)
 {
 	u64 deadline = ticks() + ticks_of_us(wait_us);
 
-	while (smccc(PSCI_AFFINITY_INFO, affinity(cpu), 0, 0, 0, 0) != OFF) {
+	while (smccc(PSCI_AFFINITY_INFO, affinity(cpu), 0, 0, 0, 0) != AFFINITY_OFF) {
 		if (ticks() > deadline)
 			fail("CPU %u is not off", cpu);
 	}

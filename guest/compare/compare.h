@@ -4,10 +4,6 @@
 
 #include "guest.h"
 
-#define SDEI_EVENT_COMPLETE_AND_RESUME 0xc4000026
-#define PSCI_CPU_OFF 0x84000002
-#define PSCI_AFFINITY_INFO 0xc4000004
-
 #define READ(reg)                                                        \
 	({                                                               \
 		u64 v_;                                                  \
@@ -112,7 +108,7 @@ void unwind(unsigned cpu);
 /* Leaves whatever this CPU is at. */
 void leave(void) __attribute__((noreturn));
 void nap(u64 us);
-extern u64 escapes[MAX_CPUS][13];
+extern u64 escapes[MAX_CPUS][CONTEXT_WORDS];
 void _start_secondary(void);
 
 /* ---- devices (cpus.c) ---- */
@@ -133,7 +129,5 @@ void uart_quiet(void);
 void compare_entry(void);
 void resume_entry(void);
 void recover_entry(void);
-u64 context_save(u64 *buffer) __attribute__((returns_twice)); /* 0, or 1 after context_load */
-void context_load(u64 *buffer) __attribute__((noreturn));
 
 #endif

@@ -1,28 +1,17 @@
 /* The other CPUs, the ways out of what a CPU is at, and the devices. Addresses are those of QEMU's virt. */
 #include "compare.h"
 
-#define GICD 0x08000000ul
-#define GICR_SGI(cpu) (0x080a0000ul + (u64)(cpu) * 0x20000 + 0x10000)
-#define IGROUPR0 0x80
-#define ISENABLER0 0x100
-#define ICENABLER0 0x180
-#define ISPENDR0 0x200
-#define IPRIORITYR 0x400
-#define UART_IMSC 0x09000038ul
+#define UART_IMSC (UART + 0x38)
 #define IMSC_TX (1 << 5)
 #define WAKE_SGI 1
-#define TIMER_INTID 27
-#define SPURIOUS 1020 /* and above */
 #define ISR_I (1 << 7)
 
 #define SPIN_US 60   /* who waits spins so long before it sleeps */
 #define SEEN_US 20   /* in which an own SGI is seen, unless no interrupt comes here */
 #define SETTLE_US 40
 #define MOST_EXCEPTIONS 8
-#define OFF 1
-#define SP_SAVED 12 /* in what context_save writes; 0: nothing was */
 
-u64 escapes[MAX_CPUS][13];
+u64 escapes[MAX_CPUS][CONTEXT_WORDS];
 volatile bool lost;
 
 static struct job {
@@ -50,8 +39,8 @@ void device_init(void)
 	u64 sgi = GICR_SGI(this_cpu());
 
 	gic_init();
-	set(sgi + IGROUPR0, get(sgi + IGROUPR0) | 1u << WAKE_SGI | 1u << TIMER_PPI);
-	*(volatile uint8_t *)(sgi + IPRIORITYR + WAKE_SGI) = 0xa0;
+	set(sgi + GIC_IGROUPR, get(sgi + GIC_IGROUPR) | 1u << WAKE_SGI | 1u << TIMER_PPI);
+	*(volatile uint8_t *)(sgi + GIC_IPRIORITYR + WAKE_SGI) = 0xa0;
 	wake_enable(true);
 	ppi_quiet();
 	timer_stop();
@@ -59,12 +48,12 @@ void device_init(void)
 
 void wake_enable(bool enable)
 {
-	set(GICR_SGI(this_cpu()) + (enable ? ISENABLER0 : ICENABLER0), 1u << WAKE_SGI);
+	set(GICR_SGI(this_cpu()) + (enable ? GIC_ISENABLER : GIC_ICENABLER), 1u << WAKE_SGI);
 }
 
 bool timer_is_pending(void)
 {
-	return get(GICR_SGI(this_cpu()) + ISPENDR0) & 1u << TIMER_INTID;
+	return get(GICR_SGI(this_cpu()) + GIC_ISPENDR) & 1u << TIMER_INTID;
 }
 
 void ppi_fire(void)
@@ -223,7 +212,7 @@ static void lose(unsigned cpu)
 /* True: it is off, and that is noted. */
 static bool has_gone_off(unsigned cpu)
 {
-	if (!going_off[cpu] || smccc(PSCI_AFFINITY_INFO, affinity(cpu), 0, 0, 0, 0) != OFF)
+	if (!going_off[cpu] || smccc(PSCI_AFFINITY_INFO, affinity(cpu), 0, 0, 0, 0) != AFFINITY_OFF)
 		return false;
 	going_off[cpu] = false;
 	on[cpu] = false;
@@ -323,7 +312,7 @@ void unwind(unsigned cpu)
 static void give_up(unsigned kind, u64 vector, u64 class)
 {
 	note(this_cpu(), 'x', NO_OP, kind, vector, class);
-	if (__atomic_add_fetch(&exceptions, 1, __ATOMIC_RELAXED) <= MOST_EXCEPTIONS && escapes[this_cpu()][SP_SAVED])
+	if (__atomic_add_fetch(&exceptions, 1, __ATOMIC_RELAXED) <= MOST_EXCEPTIONS && escapes[this_cpu()][CONTEXT_SP / 8])
 		recover();
 	records_print();
 	say("@x");

@@ -167,7 +167,7 @@ static void print_facts(void)
 	say("@f el=%x cpus=%x version=%lx slots=%lx relative=%lx signal=%lx smccc=%lx psci=%lx", at_el2() ? 2 : 1, nr_cpus,
 	    version, smccc(SDEI_FEATURES, FEATURE_BIND_SLOTS, 0, 0, 0, 0),
 	    smccc(SDEI_FEATURES, FEATURE_RELATIVE_MODE, 0, 0, 0, 0), probe_signal(),
-	    smccc(0x80000000, 0, 0, 0, 0, 0) & 0xffffffff, smccc(0x84000000, 0, 0, 0, 0, 0) & 0xffffffff);
+	    smccc(SMCCC_VERSION, 0, 0, 0, 0, 0) & 0xffffffff, smccc(PSCI_VERSION, 0, 0, 0, 0, 0) & 0xffffffff);
 }
 
 void guest_main(void)

@@ -4,10 +4,6 @@
 
 #include "guest.h"
 
-#define SDEI_EVENT_COMPLETE_AND_RESUME 0xc4000026
-#define SDEI_EVENT_ROUTING_SET 0xc400002a
-#define OUT_OF_RESOURCE -10
-
 #define RM_PE 1
 #define STATE_0 0
 #define STATE_1 REGISTERED
@@ -15,12 +11,6 @@
 #define STATE_4 RUNNING
 #define STATE_5 (REGISTERED | RUNNING)
 #define STATE_7 (REGISTERED | ENABLED | RUNNING)
-
-#define PSCI_VERSION 0x84000000
-#define PSCI_CPU_SUSPEND 0xc4000001
-#define PSCI_CPU_OFF 0x84000002
-#define PSCI_AFFINITY_INFO 0xc4000004
-#define PSCI_FEATURES 0x8400000a
 
 #define LIMIT_US 2000000ul /* of every wait for what must come */
 #define SETTLE_US 300ul    /* for what must not come */
@@ -206,8 +196,6 @@ bool take_interrupt(unsigned intid, u64 us);
 
 /* ---- entry.S ---- */
 
-u64 context_save(u64 *buffer) __attribute__((returns_twice)); /* 0, or 1 after context_load */
-void context_load(u64 *buffer) __attribute__((noreturn));
 void scribble(void); /* garbage in x0..x17 and the flags */
 void fp_fill(u64 seed);
 void fp_store(u64 *to); /* 64 words */

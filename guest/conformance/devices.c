@@ -1,24 +1,11 @@
 /* Interrupts: SGIs that wake a parked CPU, and the sources for bound events. Addresses are those of QEMU's virt. */
 #include "conformance.h"
 
-#define GICD 0x08000000ul
-#define GICR_SGI(cpu) (0x080a0000ul + (u64)(cpu) * 0x20000 + 0x10000)
-#define IGROUPR 0x80
-#define ISENABLER 0x100
-#define ICENABLER 0x180
-#define ISPENDR 0x200
-#define ICPENDR 0x280
-#define IPRIORITYR 0x400
-#define ICFGR 0xc00
-#define IROUTER 0x6000
-
-#define UART 0x09000000ul
 #define UART_IMSC (UART + 0x38)
 #define IMSC_TX (1 << 5)
 
 #define WAKE_SGI 1
 #define NS_PRIORITY 0xa0
-#define SPURIOUS 1020 /* and above */
 
 static uint32_t get(u64 address)
 {
@@ -49,9 +36,9 @@ static uint32_t bit(unsigned intid)
 void device_init(void)
 {
 	gic_init();
-	set(frame(0) + IGROUPR, get(frame(0) + IGROUPR) | bit(WAKE_SGI) | bit(TIMER_PPI));
+	set(frame(0) + GIC_IGROUPR, get(frame(0) + GIC_IGROUPR) | bit(WAKE_SGI) | bit(TIMER_PPI));
 	intid_set_priority(WAKE_SGI, NS_PRIORITY);
-	set(frame(0) + ISENABLER, bit(WAKE_SGI));
+	set(frame(0) + GIC_ISENABLER, bit(WAKE_SGI));
 	ppi_quiet();
 }
 
@@ -96,39 +83,39 @@ void uart_quiet(void)
 
 void spi_set_pending(unsigned intid, bool pending)
 {
-	set(frame(intid) + (pending ? ISPENDR : ICPENDR) + word(intid), bit(intid));
+	set(frame(intid) + (pending ? GIC_ISPENDR : GIC_ICPENDR) + word(intid), bit(intid));
 }
 
 bool spi_is_pending(unsigned intid)
 {
-	return get(frame(intid) + ISPENDR + word(intid)) & bit(intid);
+	return get(frame(intid) + GIC_ISPENDR + word(intid)) & bit(intid);
 }
 
 void intid_enable(unsigned intid, bool enable)
 {
 	if (intid >= 32)
-		*(volatile u64 *)(GICD + IROUTER + 8 * intid) = affinity(this_cpu());
-	set(frame(intid) + (enable ? ISENABLER : ICENABLER) + word(intid), bit(intid));
+		*(volatile u64 *)(GICD + GIC_IROUTER + 8 * intid) = affinity(this_cpu());
+	set(frame(intid) + (enable ? GIC_ISENABLER : GIC_ICENABLER) + word(intid), bit(intid));
 }
 
 bool intid_is_enabled(unsigned intid)
 {
-	return get(frame(intid) + ISENABLER + word(intid)) & bit(intid);
+	return get(frame(intid) + GIC_ISENABLER + word(intid)) & bit(intid);
 }
 
 unsigned intid_priority(unsigned intid)
 {
-	return *(volatile uint8_t *)(frame(intid) + IPRIORITYR + intid);
+	return *(volatile uint8_t *)(frame(intid) + GIC_IPRIORITYR + intid);
 }
 
 void intid_set_priority(unsigned intid, unsigned priority)
 {
-	*(volatile uint8_t *)(frame(intid) + IPRIORITYR + intid) = (uint8_t)priority;
+	*(volatile uint8_t *)(frame(intid) + GIC_IPRIORITYR + intid) = (uint8_t)priority;
 }
 
 void spi_set_edge(unsigned intid, bool edge)
 {
-	u64 address = GICD + ICFGR + 4 * (intid / 16);
+	u64 address = GICD + GIC_ICFGR + 4 * (intid / 16);
 	uint32_t flag = 2u << 2 * (intid % 16);
 
 	set(address, edge ? get(address) | flag : get(address) & ~flag);

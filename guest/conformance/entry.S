@@ -1,42 +1,12 @@
 /* Handlers with all that they find, code below the client's EL, and a way out of a scenario. */
-#include "sdei.h"
+#include "entry.h"
 #include "limits.h"
+#include "sdei.h"
 
 	.arch	armv8-a+fp+simd
 
-#define X(n) (8 * (n))
-#define SP_OUT X(31)
-#define NZCV X(32)
-#define ELR X(33)
-#define SPSR X(34)
-#define SP_EL0_ X(35)
-#define DAIF_ X(36)
-#define SPSEL X(37)
-#define EL X(38)
-#define FRAME 320 /* struct entry, rounded up to 16 */
-
-	.macro	read_here dest, name	/* this EL's own copy of a register; uses the flags */
-	mrs	\dest, CurrentEL
-	cmp	\dest, #(2 << 2)
-	b.eq	8f
-	mrs	\dest, \name\()_el1
-	b	9f
-8:	mrs	\dest, \name\()_el2
-9:
-	.endm
-
-	.macro	write_here name, source, scratch
-	mrs	\scratch, CurrentEL
-	cmp	\scratch, #(2 << 2)
-	b.eq	8f
-	msr	\name\()_el1, \source
-	b	9f
-8:	msr	\name\()_el2, \source
-9:
-	.endm
-
 	.macro	save_entry	/* all of struct entry on the stack; x0 points to it */
-	sub	sp, sp, #FRAME
+	sub	sp, sp, #E_ROOM
 	stp	x0, x1, [sp, #X(0)]
 	stp	x2, x3, [sp, #X(2)]
 	stp	x4, x5, [sp, #X(4)]
@@ -53,18 +23,18 @@
 	stp	x26, x27, [sp, #X(26)]
 	stp	x28, x29, [sp, #X(28)]
 	mrs	x1, nzcv
-	add	x2, sp, #FRAME
+	add	x2, sp, #E_ROOM
 	stp	x30, x2, [sp, #X(30)]
-	str	x1, [sp, #NZCV]
+	str	x1, [sp, #X_NZCV]
 	read_here x1, elr
 	read_here x2, spsr
-	stp	x1, x2, [sp, #ELR]
+	stp	x1, x2, [sp, #E_ELR]
 	mrs	x1, sp_el0
 	mrs	x2, daif
-	stp	x1, x2, [sp, #SP_EL0_]
+	stp	x1, x2, [sp, #E_SP_EL0]
 	mrs	x1, SPSel
 	mrs	x2, CurrentEL
-	stp	x1, x2, [sp, #SPSEL]
+	stp	x1, x2, [sp, #E_SPSEL]
 	mov	x0, sp
 	.endm
 
@@ -75,7 +45,7 @@ conf_entry:
 	bl	conf_handler		/* struct end { function, argument } */
 	ldr	x18, [sp, #X(18)]
 	ldr	x30, [sp, #X(30)]
-	add	sp, sp, #FRAME
+	add	sp, sp, #E_ROOM
 	adrp	x9, conduit_hvc
 	ldr	x9, [x9, :lo12:conduit_hvc]
 	cbnz	x9, 1f
@@ -100,7 +70,7 @@ resume_entry:
 	ldr	x18, [sp, #X(18)]
 	ldr	x30, [sp, #X(30)]
 	ldp	x0, x1, [sp, #X(0)]
-	add	sp, sp, #FRAME
+	add	sp, sp, #E_ROOM
 	eret
 
 	/* Where COMPLETE_AND_RESUME goes when nothing of the interrupted context counts any more. */
@@ -114,30 +84,6 @@ enter_worker:	/* x0: CPU index */
 	bl	cpu_setup
 	mov	x0, x19
 	b	worker_again
-
-	.global	context_save, context_load
-context_save:
-	stp	x19, x20, [x0]
-	stp	x21, x22, [x0, #16]
-	stp	x23, x24, [x0, #32]
-	stp	x25, x26, [x0, #48]
-	stp	x27, x28, [x0, #64]
-	stp	x29, x30, [x0, #80]
-	mov	x1, sp
-	str	x1, [x0, #96]
-	mov	x0, #0
-	ret
-context_load:
-	ldp	x19, x20, [x0]
-	ldp	x21, x22, [x0, #16]
-	ldp	x23, x24, [x0, #32]
-	ldp	x25, x26, [x0, #48]
-	ldp	x27, x28, [x0, #64]
-	ldp	x29, x30, [x0, #80]
-	ldr	x1, [x0, #96]
-	mov	sp, x1
-	mov	x0, #1
-	ret
 
 	.global	scribble
 scribble:
@@ -209,7 +155,7 @@ back_from_below:
 	str	x17, [x0, #X(17)]
 	read_here x1, elr
 	read_here x2, spsr
-	stp	x1, x2, [x0, #ELR]
+	stp	x1, x2, [x0, #E_ELR]
 	ldr	x9, [sp, #104]
 	write_here vbar, x9, x10
 	isb

@@ -33,7 +33,7 @@ static const struct scenario scenarios[] = {
 
 struct subject subject;
 const struct scenario *current;
-static u64 escape[13];
+static u64 escape[CONTEXT_WORDS];
 static bool interface_present, running, reported[CONF_SCENARIOS + 1];
 static const char *skipped;
 static int from_kind = -1; /* of the first scenario: what is behind this kind only */
@@ -116,7 +116,8 @@ static void clean(u64 control)
 	spi_set_pending(RTC_SPI, false);
 	memset(probes, 0, sizeof(probes));
 	memset(resumed, 0, sizeof(resumed));
-	memset((void *)resumes, 0, sizeof(resumes));
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
+		resumes[cpu] = 0;
 	if (interface_present && code)
 		give_up("what the scenario left can be reset", code);
 	if (interface_present && failed)

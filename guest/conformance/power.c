@@ -1,11 +1,8 @@
 /* CPU power states and PSCI (DEN0054 6.5). */
 #include "conformance.h"
 
-#define ON 0
-#define OFF 1
 #define POWER_DOWN 0x10000 /* StateType of CPU_SUSPEND's original format */
 #define STATE_IDS 16       /* that are tried */
-#define SPURIOUS 1020 /* and above */
 
 void power_off_on(void)
 {
@@ -61,7 +58,7 @@ void power_stays_off(void)
 	trigger(1);
 	settle();
 	spin_us(5000);
-	IS("AFFINITY_INFO of the PE that was off", OFF, power_of(1));
+	IS("AFFINITY_INFO of the PE that was off", AFFINITY_OFF, power_of(1));
 	IS("handler runs", 0, p0->begun);
 	quiet();
 	CALL(SUCCESS, SDEI_EVENT_UNREGISTER, subject.event);
@@ -74,7 +71,7 @@ static void call_psci(struct probe *p, struct entry *e)
 
 	(void)p, (void)e;
 	IS("PSCI_VERSION in a handler: 1.x", 1, version >> 16);
-	IS("AFFINITY_INFO in a handler: ON", ON, power_of(0));
+	IS("AFFINITY_INFO in a handler: ON", AFFINITY_ON, power_of(0));
 	IS("PSCI_FEATURES in a handler: CPU_OFF is there", SUCCESS, smccc(PSCI_FEATURES, PSCI_CPU_OFF, 0, 0, 0, 0));
 	IS("PSCI_FEATURES in a handler: an id that is not", NOT_SUPPORTED, smccc(PSCI_FEATURES, 0x8400001f, 0, 0, 0, 0));
 	CALL(STATE_7, SDEI_EVENT_STATUS, 0);
@@ -130,7 +127,7 @@ void power_signalled_off(void)
 	if (code != (u64)INVALID_PARAMETERS)
 		IS("SIGNAL to a PE that is off: INVALID, or lost", SUCCESS, code);
 	settle();
-	IS("AFFINITY_INFO of the PE that was off", OFF, power_of(1));
+	IS("AFFINITY_INFO of the PE that was off", AFFINITY_OFF, power_of(1));
 	comes_back();
 	IS("handler runs for the signal to the PE that was off", 0, p1->begun);
 }

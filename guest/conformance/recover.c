@@ -5,7 +5,6 @@
 #include "harness.h"
 
 #define PRIORITIES 32         /* more than can be active at once */
-#define TIMER_INTID 27
 #define MOST_EXCEPTIONS 8     /* of one scenario: a firmware that answers each with another must not hold us */
 
 static uint32_t exceptions;

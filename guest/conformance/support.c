@@ -1,5 +1,13 @@
 /* Calls that are checked and logged, and handlers that are counted. */
+#include "entry.h"
 #include "harness.h"
+
+_Static_assert(offsetof(struct entry, x) == X(0) && offsetof(struct entry, sp) == X_SP, "entry.S");
+_Static_assert(offsetof(struct entry, nzcv) == X_NZCV && offsetof(struct entry, elr) == E_ELR, "entry.S");
+_Static_assert(offsetof(struct entry, spsr) == E_SPSR && offsetof(struct entry, sp_el0) == E_SP_EL0, "entry.S");
+_Static_assert(offsetof(struct entry, daif) == E_DAIF && offsetof(struct entry, spsel) == E_SPSEL, "entry.S");
+_Static_assert(offsetof(struct entry, el) == E_EL, "entry.S");
+_Static_assert(sizeof(struct entry) <= E_ROOM && E_ROOM % 16 == 0, "entry.S");
 
 struct probe probes[NR_PROBES];
 struct probe *const p0 = &probes[0], *const p1 = &probes[1];

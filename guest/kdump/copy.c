@@ -2,7 +2,7 @@
  * Takes /proc/vmcore to the disk that is there for it, as it is: an ELF file. Pages of zeroes are left out, and are a
  * hole in the host's file. By mmap: to read it takes an emulated guest a minute for each GiB.
  */
-#include "linux.h"
+#include "kdump.h"
 
 #define SERIAL "qemu-sdei-vmcore"
 #define CHUNK (4ul << 20)
@@ -18,7 +18,7 @@ static long core, disk;
 static uint64_t total, done, told, written;
 static uint8_t *buffer;
 
-static int failed(const char *what, long error)
+static int give_up(const char *what, long error)
 {
 	say("failed %s %d", what, error < 0 ? -error : error);
 	return 1;
@@ -43,7 +43,7 @@ static long find_disk(void)
 			if (same(text, SERIAL))
 				return open_file(device, O_RDWR | O_DIRECT);
 		}
-		call(SYS_NANOSLEEP, (long)&pause, 0, 0, 0, 0, 0);
+		call(SYS_NANOSLEEP, (long)&pause);
 	}
 	return -ENOENT;
 }
@@ -56,7 +56,7 @@ static long put(const uint8_t *data, uint64_t size, uint64_t offset)
 
 		/* What is mapped of /proc/vmcore cannot be given to the disk itself. */
 		__builtin_memcpy(buffer, data, part);
-		n = call(SYS_PWRITE, disk, (long)buffer, part, offset, 0, 0);
+		n = call(SYS_PWRITE, disk, (long)buffer, part, offset);
 		if (n <= 0)
 			return n ? n : -EIO;
 		data += n;
@@ -108,7 +108,7 @@ static long copy_segment(uint64_t offset, uint64_t size, const char **what)
 			if (!spare && !(spare = get_memory(CHUNK)))
 				return -EIO;
 			for (uint64_t got = 0; got < part; got += error) {
-				error = call(SYS_PREAD, core, (long)(spare + got), part - got, offset + at + got, 0, 0);
+				error = call(SYS_PREAD, core, (long)(spare + got), part - got, offset + at + got);
 				if (error <= 0)
 					return error ? error : -EIO;
 			}
@@ -117,7 +117,7 @@ static long copy_segment(uint64_t offset, uint64_t size, const char **what)
 		*what = "write";
 		error = put_chunk((const uint8_t *)view, part, offset + at);
 		if (view != (long)spare)
-			call(SYS_MUNMAP, view, part, 0, 0, 0, 0);
+			call(SYS_MUNMAP, view, part);
 		if (error)
 			return error;
 		done += part;
@@ -139,20 +139,20 @@ int copy(void)
 
 	buffer = get_memory(BUFFER);
 	if (!headers || !buffer)
-		return failed("memory", 12);
+		return give_up("memory", 12);
 	core = open_file("/proc/vmcore", O_RDONLY);
 	if (core < 0)
-		return failed("vmcore", core);
+		return give_up("vmcore", core);
 	disk = find_disk();
 	if (disk < 0)
-		return failed("disk", disk);
-	error = call(SYS_PREAD, core, (long)headers, UNIT, 0, 0, 0);
+		return give_up("disk", disk);
+	error = call(SYS_PREAD, core, (long)headers, UNIT);
 	if (error < (long)UNIT)
-		return failed("read", error < 0 ? error : -EIO);
+		return give_up("read", error < 0 ? error : -EIO);
 	segments = *(uint64_t *)(headers + 32);
 	count = *(uint16_t *)(headers + 56);
 	if (segments + count * 56ul > UNIT)
-		return failed("headers", count);
+		return give_up("headers", count);
 	for (unsigned n = 0; n < count; n++) {
 		const uint64_t *segment = (const uint64_t *)(headers + segments + n * 56);
 
@@ -162,13 +162,13 @@ int copy(void)
 			total += segment[4];
 		}
 	}
-	call(SYS_IOCTL, disk, BLKGETSIZE64, (long)&room, 0, 0, 0);
+	call(SYS_IOCTL, disk, BLKGETSIZE64, (long)&room);
 	if (first >= MAX_HEADERS || end > room || total > room)
-		return failed("room", 28);
+		return give_up("room", 28);
 	for (size = 0; size < first; size += error) {
-		error = call(SYS_PREAD, core, (long)(headers + size), first - size, size, 0, 0);
+		error = call(SYS_PREAD, core, (long)(headers + size), first - size, size);
 		if (error <= 0)
-			return failed("read", error ? error : -EIO);
+			return give_up("read", error ? error : -EIO);
 	}
 	say("copy 0 %u 0", total);
 	for (unsigned n = 0; n < count; n++) {
@@ -176,14 +176,14 @@ int copy(void)
 
 		error = *(const uint32_t *)segment == PT_LOAD ? copy_segment(segment[1], segment[4], &what) : 0;
 		if (error)
-			return failed(what, error);
+			return give_up(what, error);
 	}
 	/* Last: a file without them is no vmcore. */
 	error = put(headers, align_up(first, UNIT), 0);
 	if (!error)
-		error = call(SYS_FSYNC, disk, 0, 0, 0, 0, 0);
+		error = call(SYS_FSYNC, disk);
 	if (error)
-		return failed("write", error);
+		return give_up("write", error);
 	say("copied %u %u", end, written);
 	return 0;
 }

@@ -1,6 +1,6 @@
 /* The flattened device tree format: Devicetree Specification v0.4, chapter 5. */
 #include "fdt.h"
-#include "linux.h"
+#include "kdump.h"
 
 #define MAGIC 0xd00dfeed
 #define BEGIN_NODE 1

@@ -6,7 +6,7 @@
  * device tree in x0; the ELF header of /proc/vmcore; the device tree, in 2 MiB of its own.
  */
 #include "fdt.h"
-#include "linux.h"
+#include "kdump.h"
 
 #define FOLDER "/qemu-sdei/kdump/"
 #define MIB (1ul << 20)
@@ -47,7 +47,7 @@ struct elf_segment {
 static struct range ram[MAX_RANGES], crash[MAX_RANGES];
 static unsigned rams, crashes;
 
-static int failed(const char *what, long error)
+static int give_up(const char *what, long error)
 {
 	say("failed %s %d", what, error < 0 ? -error : error);
 	return 1;
@@ -196,15 +196,15 @@ int load(void)
 	long size, error;
 
 	if (!image || !initrd || image_size < 64)
-		return failed("files", 2);
+		return give_up("files", 2);
 	if (!core || !tree || !code || !old)
-		return failed("memory", 12);
+		return give_up("memory", 12);
 	size = read_file(FOLDER "cmdline", bootargs, sizeof(bootargs) - 1);
 	if (size < 0)
-		return failed("cmdline", size);
+		return give_up("cmdline", size);
 	error = read_iomem();
 	if (error < 0)
-		return failed("iomem", error);
+		return give_up("iomem", error);
 	for (unsigned n = 1; n < crashes; n++) {
 		if (crash[n].end - crash[n].start > where->end - where->start)
 			where = &crash[n];
@@ -212,16 +212,16 @@ int load(void)
 	if (!crashes || !where->end) {
 		long loaded = open_file("/sys/kernel/kexec_crash_loaded", O_RDONLY);
 
-		return loaded < 0 ? failed("kexec", ENOSYS) : failed("reservation", 0);
+		return loaded < 0 ? give_up("kexec", ENOSYS) : give_up("reservation", 0);
 	}
 	for (unsigned n = 0; n < crashes; n++)
 		leave_out(&crash[n]);
 	size = make_core(core, PAGE);
 	if (size < 0)
-		return failed("vmcoreinfo", size);
+		return give_up("vmcoreinfo", size);
 	error = read_file("/sys/firmware/fdt", old, BLOCK);
 	if (error <= 0)
-		return failed("fdt", error);
+		return give_up("fdt", error);
 	old_size = error;
 
 	kernel_at = align_up(where->start, BLOCK) + *(const uint64_t *)(image + 8);
@@ -241,7 +241,7 @@ int load(void)
 				  { initrd_at, initrd_at + initrd_size } };
 	tree_size = with_chosen(old, old_size, &chosen, tree, BLOCK);
 	if (!tree_size)
-		return failed("fdt", 0);
+		return give_up("fdt", 0);
 	constant(&word, 0, tree_at);
 	constant(&word, 16, kernel_at);
 	for (unsigned n = 1; n < 4; n++)
@@ -256,9 +256,9 @@ int load(void)
 		{ tree, tree_size, tree_at, align_up(tree_size, PAGE) },
 	};
 	error = call(SYS_KEXEC_LOAD, code_at, sizeof(segments) / sizeof(segments[0]), (long)segments,
-		     KEXEC_ON_CRASH | KEXEC_ARCH_AARCH64, 0, 0);
+		     KEXEC_ON_CRASH | KEXEC_ARCH_AARCH64);
 	if (error < 0)
-		return failed("kexec", error);
+		return give_up("kexec", error);
 	say("loaded %u", (where->end - where->start) / MIB);
 	return 0;
 }

@@ -3,7 +3,6 @@
 
 #include "console.h"
 
-#define UART 0x09000000ul
 #define UART_DR (UART + 0x00)
 #define UART_FR (UART + 0x18)
 #define UART_LCRH (UART + 0x2c)

@@ -1,22 +1,13 @@
 /* GICv3, just enough for one PPI: the virtual timer's, as a Non-secure Group 1 interrupt. */
 #include "guest.h"
 
-#define GICD 0x08000000ul
 #define GICD_CTLR (GICD + 0x0)
-#define GICR(cpu) (0x080a0000ul + (u64)(cpu) * 0x20000)
 #define GICR_WAKER 0x14
-#define GICR_SGI 0x10000
-#define GICR_IGROUPR0 (GICR_SGI + 0x80)
-#define GICR_ISENABLER0 (GICR_SGI + 0x100)
-#define GICR_IPRIORITYR (GICR_SGI + 0x400)
 
 #define CTLR_ENABLE_GRP1NS (1 << 1)
 #define CTLR_ARE_NS (1 << 4)
 #define WAKER_PROCESSOR_SLEEP (1 << 1)
 #define WAKER_CHILDREN_ASLEEP (1 << 2)
-
-#define TIMER_INTID 27
-#define SPURIOUS 1020 /* and above */
 
 volatile u64 irqs[MAX_CPUS];
 void (*irq_hook)(void);
@@ -34,7 +25,7 @@ static void set(u64 address, uint32_t value)
 /* GICR_WAKER and GICR_IGROUPR0 are for a GIC without Secure world; otherwise they ignore us and the firmware did it. */
 void gic_init(void)
 {
-	u64 gicr = GICR(this_cpu());
+	u64 gicr = GICR(this_cpu()), sgi = gicr + GICR_SGI_FRAME;
 	u64 deadline = ticks() + ticks_of_us(wait_us);
 
 	set(GICD_CTLR, get(GICD_CTLR) | CTLR_ARE_NS | CTLR_ENABLE_GRP1NS);
@@ -43,9 +34,9 @@ void gic_init(void)
 		if (ticks() > deadline)
 			fail("redistributor wake-up: waited for %lu s", wait_us / 1000000);
 	}
-	set(gicr + GICR_IGROUPR0, get(gicr + GICR_IGROUPR0) | 1u << TIMER_INTID);
-	*(volatile uint8_t *)(gicr + GICR_IPRIORITYR + TIMER_INTID) = 0xa0;
-	set(gicr + GICR_ISENABLER0, 1u << TIMER_INTID);
+	set(sgi + GIC_IGROUPR, get(sgi + GIC_IGROUPR) | 1u << TIMER_INTID);
+	*(volatile uint8_t *)(sgi + GIC_IPRIORITYR + TIMER_INTID) = 0xa0;
+	set(sgi + GIC_ISENABLER, 1u << TIMER_INTID);
 	__asm__ volatile("msr S3_0_C12_C12_5, %0\n\tisb\n\t" /* ICC_SRE_EL1 */
 			 "msr S3_0_C4_C6_0, %1\n\t"          /* ICC_PMR_EL1 */
 			 "msr S3_0_C12_C12_7, %2\n\tisb"     /* ICC_IGRPEN1_EL1 */

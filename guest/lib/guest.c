@@ -4,6 +4,13 @@
 #define RAM_START 0x40000000ul
 #define MAX_FAILURE 128 /* characters of one, for a hook */
 
+_Static_assert(offsetof(struct regs, x) == X(0), "smccc.S");
+_Static_assert(offsetof(struct regs, sp) == X_SP, "smccc.S");
+_Static_assert(offsetof(struct regs, nzcv) == X_NZCV, "smccc.S");
+_Static_assert(offsetof(struct regs, sp_before) == X_SP_BEFORE, "smccc.S");
+_Static_assert(sizeof(struct regs) <= REGS_ROOM && REGS_ROOM % 16 == 0, "smccc.S");
+_Static_assert(CONTEXT_SP + sizeof(u64) == CONTEXT_WORDS * sizeof(u64), "context.S");
+
 u64 conduit_hvc;
 unsigned nr_cpus = 1;
 const char *fail_epilogue;

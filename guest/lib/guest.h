@@ -7,8 +7,17 @@
 #include <stdint.h>
 
 #include "limits.h"
+#include "offsets.h"
+#include "psci.h"
 #include "sdei.h"
 #include "smccc.h"
+#include "virt.h"
+
+/* ---- the way back ---- */
+
+/* What calls preserve. Returns 0, and 1 after context_load of the same buffer. context.S */
+u64 context_save(u64 buffer[CONTEXT_WORDS]) __attribute__((returns_twice));
+void context_load(u64 buffer[CONTEXT_WORDS]) __attribute__((noreturn));
 
 /* ---- the program ---- */
 

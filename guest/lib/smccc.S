@@ -1,11 +1,6 @@
 /* The conduit, and the entry points of SDEI handlers. */
+#include "offsets.h"
 #include "sdei.h"
-
-#define X(n) (8 * (n))
-#define SP_OUT X(31)
-#define NZCV X(32)
-#define SP_IN X(33)
-#define FRAME 288 /* struct regs, rounded up to 16 */
 
 	.text
 	.global	smccc
@@ -85,18 +80,18 @@ smccc:
 	mrs	x2, nzcv
 	mov	x3, sp
 	str	x1, [x0, #X(0)]
-	str	x2, [x0, #NZCV]
-	str	x3, [x0, #SP_OUT]
+	str	x2, [x0, #X_NZCV]
+	str	x3, [x0, #X_SP]
 	.endm
 
 	.global	smccc_full
 smccc_full:
 	save_callee
 	mov	x1, sp
-	str	x1, [x0, #SP_IN]
+	str	x1, [x0, #X_SP_BEFORE]
 	adrp	x1, conduit_hvc
 	ldr	x1, [x1, :lo12:conduit_hvc]
-	ldr	x2, [x0, #NZCV]
+	ldr	x2, [x0, #X_NZCV]
 	cbnz	x1, 1f
 	msr	nzcv, x2
 	load_all
@@ -147,19 +142,19 @@ spin_end:
  */
 	.global	sdei_entry
 sdei_entry:
-	sub	sp, sp, #FRAME
+	sub	sp, sp, #REGS_ROOM
 	str	x0, [sp, #X(0)]
 	mov	x0, sp
 	store_rest
 	mrs	x1, nzcv
-	add	x2, sp, #FRAME
-	str	x1, [x0, #NZCV]
-	str	x2, [x0, #SP_OUT]
+	add	x2, sp, #REGS_ROOM
+	str	x1, [x0, #X_NZCV]
+	str	x2, [x0, #X_SP]
 	bl	sdei_handler
 	mov	x1, x0
 	ldr	x18, [sp, #X(18)]
 	ldr	x30, [sp, #X(30)]
-	add	sp, sp, #FRAME
+	add	sp, sp, #REGS_ROOM
 	b	complete
 
 /* The shortest handler: x1 (the registered argument) points to a counter. */

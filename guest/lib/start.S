@@ -3,19 +3,9 @@
  * Data accesses are to Device memory all the time, hence -mstrict-align everywhere.
  */
 #include "limits.h"
+#include "offsets.h"
 
 #define HCR_EL2_GUEST (1 << 31 | 1 << 5 | 1 << 4 | 1 << 3) /* RW, AMO, IMO, FMO: interrupts come to EL2 */
-
-/* dest = the EL's own copy of a register, by where we run; uses the flags. */
-	.macro mrs_el dest, name
-	mrs	\dest, CurrentEL
-	cmp	\dest, #(2 << 2)
-	b.eq	1f
-	mrs	\dest, \name\()_el1
-	b	2f
-1:	mrs	\dest, \name\()_el2
-2:
-	.endm
 
 	.section .text.start, "ax"
 	.global	_start
@@ -156,9 +146,9 @@ vectors:
 fatal_exception:	/* x0: vector index */
 	mov	x4, sp
 	fatal_stack
-	mrs_el	x1, esr
-	mrs_el	x2, elr
-	mrs_el	x3, far
+	read_here	x1, esr
+	read_here	x2, elr
+	read_here	x3, far
 	bl	exception_fatal
 0:	wfi
 	b	0b

@@ -100,20 +100,20 @@ static void init_distributor(void)
 
 	write32(GICD, 0x30); /* ARE_S, ARE_NS: before anything that depends on them */
 	for (u32 i = 1; i < lines; i++) {
-		write32(GICD + 0x80 + 4 * i, ~0u);  /* IGROUPR: all SPIs are the guest's (Non-secure Group 1) ... */
-		write32(GICD + 0xd00 + 4 * i, 0);   /* IGRPMODR */
+		write32(GICD + GIC_IGROUPR + 4 * i, ~0u);  /* all SPIs are the guest's (Non-secure Group 1) ... */
+		write32(GICD + GIC_IGRPMODR + 4 * i, 0);
 	}
 	/* ... but the doorbell: Group 0, priority 0, to CPU 0. */
-	write32(GICD + 0x80 + 4 * (UART_INTID / 32), ~(1u << (UART_INTID % 32)));
-	*(volatile unsigned char *)(u64)(GICD + 0x400 + UART_INTID) = 0;
-	*(volatile u64 *)(u64)(GICD + 0x6000 + 8 * UART_INTID) = 0;
-	write32(GICD + 0x100 + 4 * (UART_INTID / 32), 1u << (UART_INTID % 32));
+	write32(GICD + GIC_IGROUPR + 4 * (SECURE_UART_INTID / 32), ~(1u << (SECURE_UART_INTID % 32)));
+	*(volatile unsigned char *)(u64)(GICD + GIC_IPRIORITYR + SECURE_UART_INTID) = 0;
+	*(volatile u64 *)(u64)(GICD + GIC_IROUTER + 8 * SECURE_UART_INTID) = 0;
+	write32(GICD + GIC_ISENABLER + 4 * (SECURE_UART_INTID / 32), 1u << (SECURE_UART_INTID % 32));
 	write32(GICD, 0x31); /* EnableGrp0; Group 1 is for the guest to enable */
 }
 
 static void init_redistributor(u64 index)
 {
-	u64 base = index < GICR_FIRST_REGION ? GICR + index * GICR_STRIDE
+	u64 base = index < GICR_FIRST_REGION ? GICR_BASE + index * GICR_STRIDE
 					     : config_redist2 + (index - GICR_FIRST_REGION) * GICR_STRIDE;
 	u64 sgi = base + 0x10000;
 
@@ -228,7 +228,7 @@ u64 take_fiq(struct pcpu *me)
 
 		if (intid >= 1020)
 			break;
-		if (intid == UART_INTID) {
+		if (intid == SECURE_UART_INTID) {
 			forward_kicks(me);
 		} else if (intid == KICK_SGI) {
 			me->self = 1;

@@ -1,18 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What monitor.S and monitor.c share: the per-CPU block, addresses of QEMU's `virt` machine, the image's configuration words. */
+/* What monitor.S and monitor.c share: the per-CPU block, the image's configuration words. */
 #ifndef QEMU_SDEI_MONITOR_H
 #define QEMU_SDEI_MONITOR_H
 
 #include "layout.h"
-
-/* QEMU `virt,secure=on,gic-version=3`. */
-#define SECURE_FLASH_END 0x04000000 /* it begins at 0 */
-#define SECURE_UART 0x09040000
-#define UART_INTID 40 /* SPI 8 */
-#define GICD 0x08000000
-#define GICR 0x080a0000
-#define GICR_STRIDE 0x20000
-#define GICR_FIRST_REGION 123 /* redistributors in the low region; the rest lie above the RAM */
+#include "virt.h"
 
 /* Secure Group 0 SGI that carries a kick from the CPU that takes the UART's interrupt to the one that is meant. */
 #define KICK_SGI 8

@@ -19,15 +19,18 @@ from typing import Final
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.guest.guest import Guest
-from qemu_sdei.guestcompile import find_compiler
+from qemu_sdei.guestcompile import FOR_LINUX, LINK_FLAGS, Program, compile_program, find_compiler
 from qemu_sdei.vm.options import GuestOptions
+from scripts.benchlib.checkout import ROOT
 
 COUNT: Final = 1000
 """Timestamps of a round."""
 _STEAL_SECONDS: Final = 5.0
 _TICK: Final = 1e-2
 """Seconds of a unit of /proc/stat (USER_HZ)."""
-_SOURCE: Final = Path(__file__).with_name("crosstime.c")
+_CROSSTIME: Final = Program(
+    "crosstime", ("crosstime", "linux"), "linux/program.lds", (*LINK_FLAGS, *FOR_LINUX), executable=True
+)
 
 Row = Callable[[str, str, float, float], None]
 
@@ -36,14 +39,13 @@ def crosstime(target: Path) -> Path:
     """Build crosstime.c, which asks /dev/ptp0 for cross timestamps, into the file `target`.
 
     Raises:
-        UsageError: there is no cross compiler.
+        UsageError: there is no cross compiler, or it refuses.
     """
     compiler = find_compiler()
     if compiler is None:
         raise UsageError("a cross compiler for AArch64 is needed: apt install gcc-aarch64-linux-gnu")
-    flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-stack-protector")
-    command = [str(compiler.path), *flags, "-static", "-nostdlib", "-no-pie", "-o", str(target), str(_SOURCE)]
-    subprocess.run(command, check=True, timeout=60)
+    with tempfile.TemporaryDirectory() as build:
+        target.write_bytes(compile_program(_CROSSTIME, compiler, ROOT / "guest", Path(build)))
     target.chmod(0o755)
     return target
 

@@ -1,4 +1,4 @@
-/* Function ids, results and encodings of SDEI (DEN0054, chapter 5) and the PSCI calls that the guests need (DEN0022). */
+/* Function ids, results and encodings of SDEI (DEN0054, chapter 5), for C and assembly. */
 #ifndef SDEI_H
 #define SDEI_H
 
@@ -8,9 +8,11 @@
 #define SDEI_EVENT_DISABLE 0xc4000023
 #define SDEI_EVENT_CONTEXT 0xc4000024
 #define SDEI_EVENT_COMPLETE 0xc4000025
+#define SDEI_EVENT_COMPLETE_AND_RESUME 0xc4000026
 #define SDEI_EVENT_UNREGISTER 0xc4000027
 #define SDEI_EVENT_STATUS 0xc4000028
 #define SDEI_EVENT_GET_INFO 0xc4000029
+#define SDEI_EVENT_ROUTING_SET 0xc400002a
 #define SDEI_PE_MASK 0xc400002b
 #define SDEI_PE_UNMASK 0xc400002c
 #define SDEI_INTERRUPT_BIND 0xc400002d
@@ -25,6 +27,7 @@
 #define INVALID_PARAMETERS -2
 #define DENIED -3
 #define PENDING -5
+#define OUT_OF_RESOURCE -10
 
 /* EVENT_STATUS */
 #define REGISTERED 1
@@ -41,8 +44,5 @@
 /* FEATURES */
 #define FEATURE_BIND_SLOTS 0
 #define FEATURE_RELATIVE_MODE 1
-
-#define PSCI_CPU_ON 0xc4000003
-#define PSCI_SYSTEM_OFF 0x84000008
 
 #endif

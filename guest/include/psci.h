@@ -1,0 +1,25 @@
+/* Function ids of PSCI (DEN0022, chapter 5) and of SMCCC itself (DEN0028, chapter 7), for C and assembly. */
+#ifndef PSCI_H
+#define PSCI_H
+
+#define SMCCC_VERSION 0x80000000
+#define SMCCC_ARCH_FEATURES 0x80000001
+
+#define PSCI_VERSION 0x84000000
+#define PSCI_CPU_SUSPEND 0xc4000001
+#define PSCI_CPU_OFF 0x84000002
+#define PSCI_CPU_ON 0xc4000003
+#define PSCI_AFFINITY_INFO 0xc4000004
+#define PSCI_MIGRATE_INFO_TYPE 0x84000006
+#define PSCI_SYSTEM_OFF 0x84000008
+#define PSCI_SYSTEM_RESET 0x84000009
+#define PSCI_FEATURES 0x8400000a
+#define PSCI_SYSTEM_SUSPEND 0x8400000e
+#define PSCI_SYSTEM_RESET2 0x84000012
+#define PSCI_64 0x40000000 /* the bit that makes the 64-bit id of a 32-bit one (DEN0028 2.5) */
+
+/* AFFINITY_INFO */
+#define AFFINITY_ON 0
+#define AFFINITY_OFF 1
+
+#endif
