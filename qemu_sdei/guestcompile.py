@@ -182,7 +182,8 @@ def compile_program(program: Program, compiler: Compiler, guest: Path, build: Pa
         objects.append(target)
     elf = build / f"{program.name}.elf"
     if compiler.is_clang:
-        linker = [_lld(compiler), *program.link]
+        # Addresses in constants are relocated too, by the program itself: GNU ld takes that for granted.
+        linker = [_lld(compiler), *program.link, *(("-z", "notext") if "-pie" in program.link else ())]
     else:
         linker = [compiler.path, "-nostdlib", "-no-pie"]
         linker += [part for flag in program.link for part in ("-Xlinker", flag)]

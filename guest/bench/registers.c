@@ -71,7 +71,7 @@ static struct kept {
 } *const kept = (struct kept *)0x42000000;
 
 static struct state now;
-static volatile u64 round, arrived;
+static volatile u64 round;
 static unsigned changed, wrong;
 
 static bool is_el2(enum group group)
