@@ -32,6 +32,7 @@ LIMIT = 30.0
 
 
 _KERNEL_LINE = re.compile(r"^\[ *\d+\.\d{6}\] .*\n", re.MULTILINE)
+PYTEST_PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "pytest.md"
 NO_CALLS_OF_ITS_OWN = ("std=sdei",)
 """Services of a Linux that calls only when a test has it do so: it asks TRNG at any moment, on any CPU. Whoever writes
 into the frame of a CPU that waits for an answer has that CPU hang.
@@ -42,6 +43,13 @@ into the frame of a CPU that waits for an answer has that CPU hang.
 def postcopy_works() -> bool:
     """Whether the QEMU on PATH is one that does not lose pages by postcopy. It is started to find out."""
     return shutil.which("qemu-system-aarch64") is None or find_qemu().version[:2] <= LAST_POSTCOPY
+
+
+def page_example() -> str:
+    """The test file of twenty lines at the top of the page about pytest."""
+    first = re.search(r"```python\n(.*?)```", PYTEST_PAGE.read_text(), re.DOTALL)
+    assert first is not None
+    return first[1]
 
 
 @contextmanager

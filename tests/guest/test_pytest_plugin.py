@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.guest.guest import Guest
-from tests.guest.guests import check_nothing_left
+from tests.guest.guests import check_nothing_left, page_example
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 pytest_plugins = ["pytester"]
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "pytest.md"
 
 
 def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
@@ -20,7 +19,7 @@ def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def test_the_example_of_the_page(pytester: pytest.Pytester, runtime: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code = page_example()
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     pytester.makepyfile(code)
     _run(pytester).assert_outcomes(passed=3)

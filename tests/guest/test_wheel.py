@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.guestcompile import find_compiler
-from tests.guest.guests import check_nothing_left, runtime_directory
+from tests.guest.guests import check_nothing_left, page_example, runtime_directory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -24,9 +24,9 @@ pytestmark = [
 ]
 
 
-def execute(*words: str | Path, cwd: Path = Path("/")) -> str:
+def execute(*words: str | Path, cwd: Path = Path("/"), limit: float = 100) -> str:
     result = subprocess.run(
-        [str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False, timeout=100,
+        [str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False, timeout=limit,
         stdin=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
@@ -89,3 +89,21 @@ def test_linux_boots(installed: Path, words: list[str]) -> None:
     with runtime_directory() as runtime:
         execute("env", f"XDG_RUNTIME_DIR={runtime}", installed / "qemu-sdei", *words)
         check_nothing_left(runtime)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("linux")
+@pytest.mark.parametrize("what", ["page", "scenarios"])
+def test_pytest_has_fixtures_and_scenarios(installed: Path, what: str, tmp_path: Path) -> None:
+    """The file at the top of docs/howto/pytest.md, in a directory of its own; a scenario of the wheel."""
+    tmp_path.joinpath("test_my_kernel.py").write_text(page_example())
+    chosen = ["test_my_kernel.py"] if what == "page" else ["--pyargs", "qemu_sdei.scenarios", "-k", "test_without_sdei"]
+    with runtime_directory() as runtime:
+        out = execute(
+            "env", f"XDG_RUNTIME_DIR={runtime}",
+            installed / "python", "-m", "pytest", "-p", "no:cacheprovider", "-v", *chosen, cwd=tmp_path, limit=250,
+        )  # fmt: skip
+        check_nothing_left(runtime)
+    assert ("3 passed in " if what == "page" else "1 passed, ") in out
+    assert "wheel" in out.partition("plugins: ")[0], "the interpreter is the one of the venv"
