@@ -158,17 +158,25 @@ class LocalMigration:
         return {"path": path, "bytes": size}
 
     async def save(
-        self, path: str, report: Report, *, end: bool = False, hold: Hold | None = None, timeout: float = 120.0
+        self,
+        path: str,
+        report: Report,
+        *,
+        end: bool = False,
+        hold: Hold | None = None,
+        timeout: float = 120.0,
+        ram_apart: bool = False,
     ) -> int:
         """See `saved.save`."""
         record = self._record
         with self.alone():
             here = record.here
             where = record.options.memory_path
-            if where is not None:
+            if where is not None and not ram_apart:
                 memory.check_sent(here.ram.fd, here.ram.size, 0, Path(where))
+            ram = (here.ram.fd, here.ram.size) if ram_apart else None
             meta = {"options": described(record.options, here.plan.reboot), "nonce": record.nonce}
-            return await save(here.supervisor, path, meta, report, timeout=timeout, end=end, hold=hold)
+            return await save(here.supervisor, path, meta, report, timeout=timeout, end=end, hold=hold, ram=ram)
 
     async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         """Migrate to a new run directory `name` (None: the first free name).

@@ -87,6 +87,8 @@ class Boot:
         builder.write(files.MONITOR, monitor)
         builder.make(plan)
         builder.ram = Ram.create(plan.ram_size, options.memory_path)
+        if saved is not None:
+            saved.fill(builder.ram.fd)
         loop.start(f"guest {directory.name}")
         supervisor = builder.supervise(plan, record.console, record.nonce, arriving=saved is not None)
         supervisor.attach(record.onlookers)

@@ -23,7 +23,7 @@ from qemu_sdei.vm.options import GuestOptions
 DEFAULT_LIMIT: Final = 4 << 30
 """Bytes."""
 _FOLDER: Final = "pytest-guests"
-_VERSION: Final = "1"
+_VERSION: Final = "2"
 
 
 def key_of(options: GuestOptions, files: list[Path], qemu: str) -> str:

@@ -73,7 +73,7 @@ class Starter:
             if stored.find(key) is None:  # nobody else made it meanwhile
                 with Guest(options) as guest:
                     guest.wait_shell()
-                    guest.save(path, end=True)
+                    guest.save(path, end=True, ram_apart=True)
         return stored.path(key)
 
     def _remark(self, text: str) -> None:

@@ -4,7 +4,8 @@ saved.json     what `GuestOptions` were, how to know the shell's words on the co
                written last
 guest.json     the backend's configuration
 state.json     the state document
-vm.state       QEMU's migration stream, RAM included
+vm.state       QEMU's migration stream, RAM included where there is no ram.pages
+ram.pages      RAM, of a guest that was saved with RAM apart
 monitor.bin    the guest's EL3 monitor
 initrd.img, console.log
 """
@@ -32,12 +33,12 @@ from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import GuestError, LostGuestError, ProtocolError, SdeiError, StandsStillError, UsageError
 from qemu_sdei.migration.arrival import arrived, take_over
 from qemu_sdei.migration.backend_link import BackendLink
-from qemu_sdei.migration.options import COPY, Hold, MigrationOptions, Report, Step
+from qemu_sdei.migration.options import COPY, SHARED, Hold, MigrationOptions, Report, Step
 from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.source import Side, Source, execute
 from qemu_sdei.monitor import image
 from qemu_sdei.rundir import RunDirectory
-from qemu_sdei.saving import saved_trust
+from qemu_sdei.saving import ram_file, saved_trust
 from qemu_sdei.vm import travelling
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import check_boot
@@ -48,10 +49,14 @@ if TYPE_CHECKING:
 FORMAT: Final = "qemu-sdei-saved"
 VERSION: Final = 2
 """No release wrote version 1."""
+APART: Final = 3
+"""The version of a directory with RAM in a file of its own."""
 META: Final = "saved.json"
 VM: Final = "vm.state"
+RAM: Final = "ram.pages"
 _PART: Final = "vm.part"
 _AS_FILE: Final = MigrationOptions(route=COPY)
+_WITHOUT_RAM: Final = MigrationOptions(route=SHARED)
 _SETTLE: Final = 10.0
 _LOAD: Final = 120.0
 """Seconds that QEMU may take to read a guest."""
@@ -100,12 +105,13 @@ class Saved:
             raise UsageError(f"{directory} holds no saved guest: {error}") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UsageError(f"{directory} holds no saved guest, or not all of it")
-        if data.get("version") != VERSION or data.keys() != _KEYS:
+        if data.get("version") not in (VERSION, APART) or data.keys() != _KEYS:
             raise UsageError(f"{directory} was saved by another version of this program")
         found = data["files"]
         if (
             not isinstance(found, dict)
             or not found.keys() >= {*_FILES} - _OPTIONAL
+            or (RAM in found) != (data["version"] == APART)
             or not all(isinstance(digest, str) for digest in found.values())
         ):
             raise UsageError(f"{directory} holds no saved guest: {META} does not say what the files are")
@@ -126,7 +132,7 @@ class Saved:
         return saved_trust.wanted(options, self.config, initrd=(self.path / files.INITRD).exists())
 
     def check(self) -> None:
-        """Look whether the files are those that were saved. Raises `UsageError`."""
+        """Look whether the files are those that were saved, but for RAM (`fill`). Raises `UsageError`."""
         for name in _FILES:
             path = self.path / name
             if not path.is_symlink() and not path.exists() and name not in self.files:
@@ -134,6 +140,11 @@ class Saved:
             digest = saved_files.sha256(path, _limit(name, self.config))
             if self.files.get(name) != digest:
                 raise UsageError(f"{path} is damaged, or of another saved guest")
+
+    def fill(self, ram_fd: int) -> None:
+        """Fill the guest's RAM, which is zeroes, as far as it is in a file of its own. Raises `UsageError`."""
+        if RAM in self.files:
+            ram_file.load(self.path / RAM, ram_fd, self.config.ram_size, self.files[RAM])
 
     def furnish(self, directory: RunDirectory) -> GuestConfig:
         """Fill a new run directory. Returns the configuration there. Raises `UsageError`."""
@@ -168,7 +179,7 @@ class Saved:
 
     async def arrive(self, side: Supervisor) -> None:
         """Have QEMU and backend of `side`, which wait for a guest, take this one."""
-        await Source.capabilities(side, _AS_FILE)
+        await Source.capabilities(side, _WITHOUT_RAM if RAM in self.files else _AS_FILE)
         try:
             await execute(side, "migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.path / VM))}")
             await arrived(side, _LOAD, refusal=_REFUSAL)
@@ -192,10 +203,18 @@ def described(options: GuestOptions, reboot: bool) -> dict[str, Any]:
 
 
 async def save(
-    side: Side, path: str, meta: dict[str, Any], report: Report, *, timeout: float, end: bool, hold: Hold | None = None
+    side: Side,
+    path: str,
+    meta: dict[str, Any],
+    report: Report,
+    *,
+    timeout: float,
+    end: bool,
+    hold: Hold | None = None,
+    ram: tuple[int, int] | None = None,
 ) -> int:
     """Save the running guest of `side`, at a hold point if there is one, into the new directory `path`; it goes on, or
-    ends with `end`.
+    ends with `end`. `ram`: descriptor and bytes of its RAM, to have that in a file of its own.
 
     Returns the bytes written. Raises `UsageError`: the directory cannot be; `SdeiError`: it did not work, nothing is
     left of it, and the guest goes on.
@@ -213,8 +232,10 @@ async def save(
         report(Step("stop"))
         running, _ = await leaving.pause()
         part, whole = shlex.quote(str(directory / _PART)), shlex.quote(str(directory / VM))
-        await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", _AS_FILE)
+        await leaving.transfer(f"exec:cat >{part} && mv {part} {whole}", _AS_FILE if ram is None else _WITHOUT_RAM)
         await _appears(directory / VM)
+        if ram is not None:
+            await asyncio.to_thread(ram_file.write, directory / RAM, *ram)
         for name in (files.CONFIG, files.STATE, files.INITRD, files.MONITOR, files.CONSOLE_LOG):
             if (side.path / name).is_file():
                 await asyncio.to_thread(shutil.copyfile, side.path / name, directory / name)
@@ -222,7 +243,8 @@ async def save(
         sums = {
             name: await asyncio.to_thread(saved_files.sha256, directory / name, 1 << 62) for name in _saved(directory)
         }
-        text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "running": running, "files": sums}, indent=2)
+        version = VERSION if ram is None else APART
+        text = json.dumps({"format": FORMAT, "version": version, **meta, "running": running, "files": sums}, indent=2)
         (directory / META).write_text(text + "\n")
         for file in directory.iterdir():
             file.chmod(0o600)  # the guest's RAM is its user's alone, wherever the files are moved to
@@ -248,7 +270,7 @@ async def save(
 
 
 def _saved(directory: Path) -> list[str]:
-    return [name for name in _FILES if (directory / name).is_file()]
+    return [name for name in (*_FILES, RAM) if (directory / name).is_file()]
 
 
 async def _appears(file: Path) -> None:

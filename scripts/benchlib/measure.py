@@ -30,7 +30,7 @@ from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import above_el2, in_process, launch, load, migration, ras, services, tables, trace
+from scripts.benchlib import above_el2, fixtures, in_process, launch, load, migration, ras, services, tables, trace
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
@@ -318,6 +318,9 @@ def main() -> int:
     )
     parser.add_argument("--ras", action="store_true", help="only hardware errors in a Linux that handles them")
     parser.add_argument("--services", action="store_true", help="only cross timestamps and stolen time of a Linux")
+    parser.add_argument(
+        "--fixtures", action="store_true", help="only how soon a test has its guest from a saved state, beside a boot"
+    )
     parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
     parser.add_argument(
         "--hypervisor", action="store_true", help="only what --hypervisor costs: calls by HVC, and work above stage 2"
@@ -357,6 +360,11 @@ def main() -> int:
         table = Table(("HVC", "SMC"))
         measure_above_el2(options.qemu, rounds, scale, table)
         above_el2.measure(options.qemu, rounds, say, table.add)
+        return finish(table, options.json)
+    if options.fixtures:
+        table = Table(("saved", "boot"))
+        for series in ("6.1", "6.12"):
+            fixtures.measure(series, rounds, say, table.add)
         return finish(table, options.json)
     table = Table()
     if options.load:

@@ -26,7 +26,9 @@ STORM = GuestOptions(kernel="builtin:bench", append="mode=storm count=8000 smp=2
 @pytest.mark.smoke
 @pytest.mark.timeout(120)
 def test_goes_on_and_is_restored_twice(runtime: Path, tmp_path: Path) -> None:
-    """The guest that stayed and both that come back find every call answered once and every signal handled once."""
+    """The guest that stayed and both that come back find every call answered once and every signal handled once. One
+    of them has its RAM in QEMU's stream, the other one beside it.
+    """
     with Guest(STORM) as guest:
         until("the storm is on", lambda: guest.status()["counts"]["calls"] > 1000)
         assert guest.save(tmp_path / "saved") > 100_000
@@ -34,10 +36,12 @@ def test_goes_on_and_is_restored_twice(runtime: Path, tmp_path: Path) -> None:
         assert guest.power_off is None
         with pytest.raises(UsageError, match="File exists"):
             guest.save(tmp_path / "saved")
+        guest.save(tmp_path / "apart", ram_apart=True)
+        assert (tmp_path / "apart/vm.state").stat().st_size < (tmp_path / "saved/vm.state").stat().st_size
         storm_ended(guest)
         assert "storm: ok" in guest.console
-    for _ in range(2):
-        with Guest.saved(tmp_path / "saved") as guest:
+    for name in ("saved", "apart"):
+        with Guest.saved(tmp_path / name) as guest:
             assert guest.status()["counts"]["delivered"] >= before
             storm_ended(guest)
             assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
@@ -107,7 +111,8 @@ def test_damaged(runtime: Path, tmp_path: Path) -> None:
     refused(lambda: edit("saved.json", '"smp": 2', '"smp": 4'), "of different ones")
     refused(lambda: edit("saved.json", '"smp": 2', '"smp": "2"'), "options are damaged: smp")
     refused(lambda: edit("saved.json", '"smp"', '"vcpus"'), "another version of this program")
-    refused(lambda: edit("saved.json", '"version": 2', '"version": 3'), "another version of this program")
+    refused(lambda: edit("saved.json", '"version": 2', '"version": 4'), "another version of this program")
+    refused(lambda: edit("saved.json", '"version": 2', '"version": 3'), "does not say what the files are")
     with pytest.raises(UsageError, match="holds no saved guest"):
         Guest.saved(tmp_path)
 
