@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qemu_sdei.host.unpack import Unpacked, damaged, sha256, write
+
+_OLD: Final = 2.0
+"""Seconds after which a change of a file shows in its times, whatever clock the file system has."""
+_sums: Final[dict[tuple[str, int, int, int, int], str]] = {}
+"""SHA-256 of files that this process has read, by path, inode, size and times: each guest of a process asks anew."""
 
 
 class CacheIndex:
@@ -48,7 +54,7 @@ class CacheIndex:
         """Whether a file is not what was put there. A file without a checksum is not."""
         known = self.digest(path)
         try:
-            return known is not None and sha256(path) != known
+            return known is not None and _sum(path) != known
         except OSError:
             return True
 
@@ -71,6 +77,17 @@ class CacheIndex:
         """The package from which the directory `folder`, named by its version, was unpacked. Raises `UsageError`."""
         versions = [key.partition("=")[2] for key in self.read()["debs"] if key.startswith(f"{package}=")]
         return next((self.deb(package, version) for version in versions if safe(version) == folder), None)
+
+
+def _sum(path: Path) -> str:
+    """SHA-256 of a file, read only if it may have changed since this process has. Raises `OSError`."""
+    now = path.stat()
+    key = (str(path), now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    if (found := _sums.get(key)) is None:
+        found = sha256(path)
+        if time.time() - now.st_ctime > _OLD:
+            _sums[key] = found
+    return found
 
 
 def safe(name: str) -> str:
