@@ -5,7 +5,7 @@ from __future__ import annotations
 from qemu_sdei.boot import flat, linux
 from qemu_sdei.boot.config import BootConfig, Entry
 
-__all__ = ["BootConfig", "Entry", "check", "load"]
+__all__ = ["BootConfig", "Entry", "check", "load", "page_size"]
 
 
 def check(config: BootConfig) -> None:
@@ -14,6 +14,11 @@ def check(config: BootConfig) -> None:
         linux.check(config)
     elif config.kind == "flat":
         flat.check(config)
+
+
+def page_size(config: BootConfig) -> int | None:
+    """Bytes of a page of the Linux that `config` boots; None: it does not say, or boots none. Raises `UsageError`."""
+    return linux.page_size(config) if config.kind == "linux" else None
 
 
 def load(ram: memoryview, config: BootConfig) -> Entry:

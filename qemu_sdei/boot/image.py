@@ -1,4 +1,4 @@
-"""Kernels as they lie on disk: arm64 Image, Image.gz and EFI zboot; and a name for everything else.
+"""Kernels as they lie on disk: arm64 Image, also compressed, and EFI zboot; and a name for everything else.
 
 The Image header is Documentation/arch/arm64/booting.rst, "Call the kernel image"; zboot's is
 drivers/firmware/efi/libstub/zboot-header.S.
@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from qemu_sdei import compressed
@@ -48,11 +49,19 @@ class KernelImage:
         """
         source = os.fspath(path)
         data = read_file(source, "kernel")
-        if compressed.method_of(data) == "gzip":
-            data = compressed.decompress("gzip", data, source, MAX_FILE, "kernel")
+        method = compressed.method_of(data)
+        if method is None and data[:3] in (b"BZh", b"]\0\0"):  # Image.bz2 and Image.lzma of a build tree
+            method = "bzip2" if data[:3] == b"BZh" else "lzma"
+        if method is not None:
+            data = compressed.decompress(method, data, source, MAX_FILE, "kernel")
         elif data[4:8] == b"zimg":
             data = _zboot(data, source)
         return cls._parse(data, source)
+
+    @property
+    def page_size(self) -> int | None:
+        """Bytes of a page of this kernel; None: it does not say (bits 1 and 2 of the flags, since Linux 4.6)."""
+        return (None, 4096, 16384, 65536)[self.flags >> 1 & 3]
 
     @classmethod
     def _parse(cls, data: bytes, source: str) -> KernelImage:
@@ -60,7 +69,7 @@ class KernelImage:
             raise UsageError(f"{source}: {describe(data)}, too short for an arm64 kernel: {_ARM64}")
         text_offset, image_size, flags, magic, _ = _HEADER.unpack_from(data)
         if magic != b"ARMd":
-            raise UsageError(f"{source}: this is {describe(data)}: {_ARM64}")
+            raise UsageError(f"{source}: this is {describe(data)}: {_instead(data, source)}")
         if flags & 1:
             raise UsageError(
                 f"{source}: a big-endian arm64 kernel, and only little-endian ones are supported: {_ARM64}"
@@ -134,16 +143,27 @@ def describe(data: bytes) -> str:
 _MAGICS: Final = {
     b"\xd0\x0d\xfe\xed": "a flattened device tree (a FIT image or a DTB)",
     b"\x27\x05\x19\x56": "a U-Boot image (uImage)",
-    b"\xfd7zXZ": "an xz-compressed file (decompress it first)",
-    b"\x28\xb5\x2f\xfd": "a zstd-compressed file (decompress it first)",
+    b"\xfd7zXZ": "an xz-compressed file",
+    b"\x28\xb5\x2f\xfd": "a zstd-compressed file",
     b"\x02\x21\x4c\x18": "an lz4-compressed file (decompress it first)",
     b"\x04\x22\x4d\x18": "an lz4-compressed file (decompress it first)",
     b"\x1f\x8b": "a gzip-compressed file",
-    b"BZh": "a bzip2-compressed file (decompress it first)",
-    b"!<arch>": "a Debian package or ar archive (extract ./boot/vmlinuz-* from it)",
+    b"BZh": "a bzip2-compressed file",
+    b"!<arch>": "a Debian package or ar archive",
     b"QFI\xfb": "a qcow2 disk image",
     b"#!": "a script",
 }
+
+
+def _instead(data: bytes, source: str) -> str:
+    """What to give in place of a file that is no arm64 Image."""
+    if data[:4] != b"\x7fELF" or int.from_bytes(data[18:20], "little") != 0xB7:
+        return _ARM64
+    tree = Path(source).resolve().parent
+    image = tree / "arch/arm64/boot/Image"
+    if image.is_file():
+        return f"give {image}, or the build tree {tree} (a vmlinux serves --symbols)"
+    return "give the Image that was built with it (`make Image`), or `objcopy -O binary vmlinux Image` makes one"
 
 
 def _zboot(data: bytes, source: str) -> bytes:

@@ -62,6 +62,11 @@ def check(config: BootConfig) -> None:
     pieces(config)
 
 
+def page_size(config: BootConfig) -> int | None:
+    """Bytes of a page of the kernel that is booted; None: it does not say. Raises `UsageError` as `load`."""
+    return _kernel(config.kernel).page_size
+
+
 def code_range(config: BootConfig) -> tuple[int, int]:
     """Physical address and size in bytes of what `load` writes that the guest will execute."""
     kernel, _, place = pieces(config)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.paths import cache_directory
@@ -15,6 +16,11 @@ from qemu_sdei.paths import cache_directory
 _TIMEOUT = 20.0
 # 32-bit models: no AArch64 kernel runs there. A name that is not listed here is QEMU's to judge.
 _AARCH32 = re.compile(r"arm\d+.*|cortex-(a(5|7|8|9|12|15|17)|m\d+|r[4578]f?|r52)|pxa.*|sa11\d\d|ti9.*")
+
+_NO_16K: Final = ("a64fx", "cortex-a53", "cortex-a57", "cortex-a72")
+"""Models whose ID_AA64MMFR0_EL1.TGran16 is 0 in QEMU (target/arm/cpu64.c, each model's `id_aa64mmfr0`): Linux of 16 KiB
+pages never gets as far as to its first message there. All models have 4 KiB and 64 KiB.
+"""
 
 
 def cpu_models(qemu: Path) -> list[str]:
@@ -71,3 +77,13 @@ def check_cpu(cpu: str, qemu: Path) -> None:
         f"unknown CPU model {name!r}; "
         + (f"nearest: {', '.join(near)}" if near else f"this QEMU has: {', '.join(models)}")
     )
+
+
+def check_page_size(cpu: str, page_size: int | None) -> None:
+    """Raise `UsageError` when a kernel whose pages have `page_size` bytes (None: unknown) cannot run on a CPU model."""
+    name = cpu.partition(",")[0]
+    if page_size == 16384 and name in _NO_16K:
+        raise UsageError(
+            f"this kernel has pages of 16 KiB, and CPU model {name} has no such pages: use --cpu cortex-a76, "
+            "neoverse-n1 or max"
+        )

@@ -18,6 +18,7 @@ from qemu_sdei.boot.load_addresses import BLOCK, plan
 from qemu_sdei.config import RAM_BASE, parse_size
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host import kernel_drivers, own_kernels
+from qemu_sdei.host.cpu_models import check_page_size
 from qemu_sdei.vm.devices import part_of
 from qemu_sdei.vm.options import SERIES, GuestOptions
 
@@ -42,12 +43,15 @@ class CaptureKernel:
     """Bytes of RAM that are kept for it."""
     append: str
     """Its command line."""
+    cpu: str = "max"
+    """The guest's CPU model."""
     drivers: Path | None = None
     """Directory with its modules; None: what is needed is taken to be built in."""
 
     def files(self, busybox: bytes, nonce: str) -> dict[str, tuple[bytes, int]]:
         """What the first kernel's initramfs carries of it. Raises `UsageError`: it does not fit, too."""
         kernel = KernelImage.load(self.image)
+        check_page_size(self.cpu, kernel.page_size)
         modules = kernel_drivers.load_order(self.drivers, _DISK) if self.drivers is not None else ()
         initrd = capture.own_initramfs(busybox, nonce, modules)
         capture.check_fit(kernel, len(initrd), self.reserved)
@@ -123,7 +127,8 @@ def find(
     image = Path(found) if isinstance(found, str) else found.image
     # reset_devices: drivers find devices that nobody has put to rest. panic=-1: the end of it is the end.
     words = f"{append} maxcpus={options.kdump_cpus} reset_devices panic=-1"
-    return CaptureKernel(image, size, words, None if isinstance(found, str) else cache.drivers(found))
+    drivers = None if isinstance(found, str) else cache.drivers(found)
+    return CaptureKernel(image, size, words, options.cpu, drivers)
 
 
 def _file(vmcore: str | Path | None) -> Path:

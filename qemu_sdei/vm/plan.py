@@ -13,7 +13,7 @@ from qemu_sdei import paths
 from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host import memory
-from qemu_sdei.host.cpu_models import check_cpu
+from qemu_sdei.host.cpu_models import check_cpu, check_page_size
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.smccc import call_filter
 from qemu_sdei.vm import capture_kernel, elected_services, linux_kernel, uefi_boot
@@ -468,10 +468,13 @@ def monitor_image(plan: Plan) -> bytes:
 
 
 def check_boot(config: GuestConfig) -> None:
-    """Raise `UsageError` when kernel and initrd are not what they should be, or do not fit into the guest's memory."""
+    """Raise `UsageError` when kernel and initrd are not what they should be, or do not fit into the guest's memory and
+    CPUs.
+    """
     from qemu_sdei import boot
     from qemu_sdei.boot.config import BootConfig
 
     found = BootConfig.from_json(config.boot)
     boot.check(found)
+    check_page_size(config.cpu, boot.page_size(found))
     uefi_boot.check_ram(found)

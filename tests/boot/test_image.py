@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import os
+import re
+import shutil
+import subprocess
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,12 @@ from qemu_sdei.boot import image
 from qemu_sdei.boot.image import KernelImage, describe
 from qemu_sdei.errors import UsageError
 from tests.boot.kernels import MIB, arm64_image, zboot
+
+NEEDS_ZSTD = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd here")
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True, timeout=60).stdout
 
 
 def load(tmp_path: Path, data: bytes) -> KernelImage:
@@ -58,13 +69,33 @@ def test_kernels_before_3_17_do_not_say_their_size(tmp_path: Path) -> None:
         lambda data: zboot(gzip.compress(data), b"gzip"),
         lambda data: zboot(lzma.compress(data) + len(data).to_bytes(4, "little"), b"xzkern"),
         lambda data: zboot(lzma.compress(data, lzma.FORMAT_ALONE) + len(data).to_bytes(4, "little"), b"lzma"),
+        lzma.compress,
+        lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+        bz2.compress,
+        pytest.param(zstd, marks=NEEDS_ZSTD),
+        pytest.param(lambda data: zboot(zstd(data) + len(data).to_bytes(4, "little"), b"zstd22"), marks=NEEDS_ZSTD),
     ],
-    ids=["Image.gz", "zboot gzip", "zboot xz", "zboot lzma"],
+    ids=[
+        "Image.gz",
+        "zboot gzip",
+        "zboot xz",
+        "zboot lzma",
+        "Image.xz",
+        "Image.lzma",
+        "Image.bz2",
+        "Image.zst",
+        "zboot zstd",
+    ],
 )
 def test_compressed_kernels_are_the_image_inside(pack: object, tmp_path: Path) -> None:
     data = arm64_image()
     assert callable(pack)
     assert load(tmp_path, pack(data)) == load(tmp_path, data)
+
+
+@pytest.mark.parametrize(("flags", "size"), [(0, None), (2, 4096), (4, 16384), (6, 65536), (0xA, 4096)])
+def test_the_header_says_the_page_size(flags: int, size: int | None, tmp_path: Path) -> None:
+    assert load(tmp_path, arm64_image(flags=flags)).page_size == size
 
 
 ELF = b"\x7fELF\x02\x01".ljust(18, b"\0")
@@ -82,8 +113,6 @@ ELF = b"\x7fELF\x02\x01".ljust(18, b"\0")
         (b"\x27\x05\x19\x56", "U-Boot image"),
         (b"MZ", "unified kernel image"),
         (b"070701", "cpio archive"),
-        (b"\xfd7zXZ\0", "xz-compressed"),
-        (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
         (b"!<arch>\ndebian-binary", "Debian package"),
         (b"#!/bin/sh\n", "script"),
         (b"hello world, how are you\n", "text file"),
@@ -93,7 +122,7 @@ ELF = b"\x7fELF\x02\x01".ljust(18, b"\0")
 def test_what_is_no_kernel_is_called_by_its_name(data: bytes, name: str, tmp_path: Path) -> None:
     text = refusal(tmp_path, data.ljust(0x400, b"\0") if not data.endswith(b"\n") else data * 20)
     assert name in text
-    assert "give an arm64 Image" in text
+    assert "give an arm64 Image" in text or "give the Image that was built with it" in text
 
 
 @pytest.mark.parametrize(
@@ -120,9 +149,38 @@ def test_damaged_kernels_are_refused_with_a_reason(data: bytes, message: str, tm
     assert message in refusal(tmp_path, data)
 
 
-def test_zstd_is_read_or_refused_with_a_reason(tmp_path: Path) -> None:
-    text = refusal(tmp_path, zboot(b"x" * 100, b"zstd22"))
-    assert "compressed with zstd" in text or "damaged" in text  # before and since Python 3.14
+@NEEDS_ZSTD
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-100], "cut short"),
+        (lambda data: data[:9], "cut short"),
+        (lambda data: data[:3000] + bytes(500) + data[3500:], "damaged"),
+        (lambda data: data[:4] + b"\xff" + data[5:], "damaged|cut short"),
+    ],
+)
+def test_a_damaged_zstd_kernel_is_refused_in_one_line(
+    damage: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    text = refusal(tmp_path, damage(zstd(os.urandom(100_000))))
+    assert re.search(message, text)
+    assert "\n" not in text
+
+
+def test_without_zstd_the_user_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = b"\x28\xb5\x2f\xfd\x20\x01\x09\x00\x00x"  # one raw block of one byte
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = refusal(tmp_path, zboot(frame, b"zstd22"))
+    assert "apt-get install zstd" in text or "too short" in text  # before and since Python 3.14
+
+
+def test_a_vmlinux_names_the_image_beside_it(tmp_path: Path) -> None:
+    vmlinux = ELF + b"\xb7\0" + bytes(1000)
+    assert "make Image" in refusal(tmp_path, vmlinux)
+    image = tmp_path / "arch/arm64/boot/Image"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(arm64_image())
+    assert f"give {image}, or the build tree {tmp_path}" in refusal(tmp_path, vmlinux)
 
 
 def test_a_small_file_that_inflates_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,14 +188,15 @@ def test_a_small_file_that_inflates_without_end_is_stopped(tmp_path: Path, monke
     assert "become 1 MiB or more" in refusal(tmp_path, gzip.compress(bytes(3 * MIB)))
 
 
-@pytest.mark.parametrize("form", ["gzip", "zboot-gzip", "zboot-xzkern"])
+@pytest.mark.parametrize("form", ["gzip", "zboot-gzip", "zboot-xzkern", pytest.param("zboot-zstd22", marks=NEEDS_ZSTD)])
 def test_a_bomb_takes_no_more_memory_than_a_kernel(form: str, tmp_path: Path) -> None:
     """One that says that it is a kernel of 1 GiB, and whose zeroes have been compressed a thousand times."""
     head = bytearray(64)
     head[16:24] = (1 << 30).to_bytes(8, "little")
     head[56:60] = b"ARMd"
     bomb = bytes(head) + bytes(96 * MIB)
-    data = lzma.compress(bomb, preset=0) if form.endswith("xzkern") else gzip.compress(bomb, 1)
+    packed = {"xzkern": lambda: lzma.compress(bomb, preset=0), "zstd22": lambda: zstd(bomb)}
+    data = packed.get(form.rpartition("-")[2], lambda: gzip.compress(bomb, 1))()
     if form.startswith("zboot"):
         data = zboot(data, form.removeprefix("zboot-").encode())
     tracemalloc.start()

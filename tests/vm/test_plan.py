@@ -11,6 +11,7 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, prepare
+from tests.boot.kernels import arm64_image
 from tests.uefi.test_files import firmware
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
@@ -124,6 +125,19 @@ def test_too_little_ram_for_uefi(memory: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"UEFI needs 128 MiB .*, the guest has \d+ MiB: use --memory 160"):
         check_boot(guest_config(prepare(options), "guest", None))
     check_boot(guest_config(prepare(replace(options, memory="160M")), "guest", None))
+
+
+def test_a_kernel_of_16k_pages_needs_a_cpu_that_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "Image"
+    path.write_bytes(arm64_image(flags=4))
+    plan = replace(prepare(SELFTEST), kernel=str(path), flat=False)
+    with pytest.raises(UsageError, match=r"pages of 16 KiB, and CPU model cortex-a72 .*: use --cpu cortex-a76"):
+        check_boot(guest_config(plan, "guest", None))
+    for cpu in ("cortex-a76", "max,pauth=off"):
+        check_boot(guest_config(replace(plan, options=replace(plan.options, cpu=cpu)), "guest", None))
+    path.write_bytes(arm64_image(flags=6))  # 64 KiB: all have them
+    path = path.rename(tmp_path / "Image-64k")
+    check_boot(guest_config(replace(plan, kernel=str(path)), "guest", None))
 
 
 @pytest.mark.parametrize("version", ["", "1", "x.y", "1.0.0"])
