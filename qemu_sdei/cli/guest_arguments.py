@@ -111,7 +111,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kernel",
         metavar="K",
-        help="arm64 Image; flat:FILE for any other binary; builtin:NAME for a bare-metal guest of ours (bench, "
+        help="arm64 Image, plain or compressed, a linux-image package (.deb), or a kernel's build tree; flat:FILE for "
+        "any other binary; builtin:NAME for a bare-metal guest of ours (bench, "
         "compare, conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
     )
     group.add_argument(
@@ -138,6 +139,12 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         "--series",
         metavar="S",
         help="series of Debian's kernel, such as 6.1 or 6.12; own-7.3: the kernel that scripts/crash-kernel built",
+    )
+    group.add_argument(
+        "--modules",
+        metavar="DIR",
+        help="the kernel's modules: our own initramfs loads those that the guest's devices need (default: those of the "
+        "package or the build tree)",
     )
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own initramfs, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")
@@ -360,6 +367,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         uefi=args.uefi,
         uefi_vars=args.uefi_vars,
         series=args.series,
+        modules=args.modules,
         initrd=args.initrd,
         busybox=args.busybox,
         append=args.append,

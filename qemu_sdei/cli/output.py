@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from qemu_sdei import message_log
 from qemu_sdei.cli.screen import raw
+from qemu_sdei.host.progress import NOTE
 from qemu_sdei.printable import printable, printable_lines
 
 _TICK: Final = 0.2
@@ -82,6 +83,10 @@ class Progress:
     def __call__(self, text: str) -> None:
         """What is being done now."""
         if self._quiet:
+            return
+        if text.startswith(NOTE):
+            self.done()
+            say(f"qemu-sdei: {text}", error=True)
             return
         with self._lock:
             self._text = text

@@ -26,8 +26,8 @@ def add_symbol_options(parser: argparse.ArgumentParser) -> None:
         help="show code addresses as function+0x1c/0x80 [module], with the symbols of FILE: a vmlinux, a "
         "kernel Image, a System.map, a module (.ko), a copy of the guest's /proc/kallsyms or "
         "/proc/modules, or a directory with such files. FILE@0xADDRESS gives the load address. May be "
-        "repeated. For a running guest the default is the kernel that it booted (the vmlinux, if "
-        "scripts/crash-kernel built it). `none`: show numbers",
+        "repeated. For a running guest the default is the kernel that it booted (the vmlinux of "
+        "its build tree, if it lies in one). `none`: show numbers",
     )
     parser.add_argument(
         "--symbols-force",
@@ -61,7 +61,7 @@ def sources_of(args: argparse.Namespace, guest: Running | None = None) -> Source
     """What the options of `add_symbol_options` name, or a running guest's kernel; None: nothing. Raises `UsageError`
     as `symbols_of`.
     """
-    from qemu_sdei.host import own_kernels
+    from qemu_sdei.host import given_kernels, own_kernels
     from qemu_sdei.symbols.sources import Sources, image_build_id, load, load_image
 
     words = args.symbols
@@ -73,9 +73,11 @@ def sources_of(args: argparse.Namespace, guest: Running | None = None) -> Source
         if image is not None and sources.build_id is None:
             sources.build_id = image_build_id(image)
     else:
-        better = None if image is None else own_kernels.vmlinux_of(image)
-        if better is not None:
-            return load([str(better)])
+        better = None if image is None else own_kernels.vmlinux_of(image) or given_kernels.vmlinux_of(image)
+        if image is not None and better is not None:
+            sources = load([str(better)])
+            sources.build_id = sources.build_id or image_build_id(image)
+            return sources
         kernel = None if image is None else load_image(image)
         if kernel is None:
             return None

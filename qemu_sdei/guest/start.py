@@ -14,6 +14,7 @@ from qemu_sdei.config import GuestConfig
 from qemu_sdei.guest.adoption import Adoption
 from qemu_sdei.guest.placement import Placement, PlacementBuilder, Ram
 from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.host.progress import NOTE
 from qemu_sdei.monitor.image import with_proof
 from qemu_sdei.rundir import RunDirectory, Running
 from qemu_sdei.saving.saved import VM, Saved
@@ -75,6 +76,8 @@ class Boot:
         """See `Beginning`."""
         options, saved, builder = record.options, self._saved, self.builder
         plan = prepare(options, record.progress)
+        for remark in plan.remarks:
+            record.progress(f"{NOTE}{remark}")
         directory = builder.directory = RunDirectory.create(options.name)
         if saved is None:
             config, monitor = self._furnish(plan, directory, record.nonce)

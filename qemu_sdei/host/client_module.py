@@ -2,7 +2,8 @@
 
 For a Debian kernel three packages of the image's very version are needed; none of them is installed: the headers of the
 flavour, the common headers, and kbuild, which holds the build's own programs and so is of the host's architecture.
-A kernel of `scripts/crash-kernel` has its own beside it (`build_own`); any other needs its build tree (`build_for`).
+A kernel of `scripts/crash-kernel` has its own beside it (`build_own`); any other needs its build tree (`build_tree`,
+`build_for`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from qemu_sdei.host.debian import DebianCache, KernelFiles
 from qemu_sdei.host.own_kernels import OwnKernel
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.host.unpack import Unpacked, read_sums, sha256, write_sums
+from qemu_sdei.printable import printable
 
 NAME: Final = "sdei_test"
 MODULE_PATH: Final = "/lib/sdei_test.ko"
@@ -36,6 +38,8 @@ KBUILD_ARCHITECTURE: Final = "amd64"
 """Debian's name for the host's architecture: kbuild's programs run here."""
 
 _TIMEOUT: Final = 300.0
+_LONGEST: Final = 300
+"""Characters of a line of make or the compiler that are shown."""
 _VERMAGIC: Final = re.compile(rb"\0?vermagic=([^ \0]+)")
 
 
@@ -95,6 +99,23 @@ def build_for(kdir: str | Path, target: str | Path, progress: Progress = no_prog
         return _compile(tree, release, toolchain, Path(work), paths.resolved(target), progress)
 
 
+def build_tree(cache: Path, kdir: Path, progress: Progress = no_progress) -> Path:
+    """The module for the kernel of a build tree, in the directory `cache`: built again when the tree was, or when the
+    module's sources are others. Raises `UsageError` as `build_for`.
+    """
+    tree = paths.resolved(kdir)
+    release = _release(tree)
+    key = hashlib.sha256(f"{tree} {release} {_digest()}".encode())
+    for name in (".config", "Module.symvers", "include/generated/utsrelease.h", "vmlinux"):
+        with contextlib.suppress(OSError):
+            status = (tree / name).stat()
+            key.update(f"{name} {status.st_mtime_ns} {status.st_size}\n".encode())
+    target = cache / "modules" / f"tree-{key.hexdigest()[:32]}" / f"{NAME}.ko"
+    if target.is_file() and read_sums(target.parent).get(target.name) == sha256(target):
+        return target
+    return build_for(tree, target, progress)
+
+
 def vermagic(module: Path) -> str:
     """The kernel release that a built module is for; empty when it does not say."""
     found = _VERMAGIC.search(module.read_bytes())
@@ -140,8 +161,15 @@ def _headers(cache: DebianCache, kernel: KernelFiles, work: Path) -> Path:
     for package in packages:
         _run(["dpkg-deb", "--extract", str(package), str(root)], f"{package.name} cannot be unpacked")
     tree = root / "usr/src" / headers
-    # The package's own Makefile includes the common one by its installed path.
-    (tree / "Makefile").write_text(f"include {root}/usr/src/{common[0]}/Makefile\n")
+    # The package's own Makefile names the common one, and where objects are (KBUILD_OUTPUT, since 6.13), by installed
+    # paths.
+    makefile = tree / "Makefile"
+    try:
+        text = makefile.read_text(errors="replace")
+    except OSError:
+        text = f"include /usr/src/{common[0]}/Makefile\n"
+    makefile.unlink(missing_ok=True)  # a link would lead to where the package is not installed
+    makefile.write_text(re.sub(r"(?<![\w.)/])/usr/(?=src/|lib/)", lambda _: f"{root}/usr/", text))
     return tree
 
 
@@ -245,6 +273,27 @@ def _run(command: Sequence[str], failed: str) -> str:
         raise
     if process.returncode:
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
-        telling = [line for line in lines if "error" in line.lower()] or lines or [f"exit status {process.returncode}"]
-        raise UsageError(f"{failed}: {telling[0]}")
+        raise UsageError(f"{failed}: {_telling(lines) or f'exit status {process.returncode}'}")
     return output
+
+
+_REASONS: Final = (
+    (r"GLIBC_[\d.]+'? not found", "the kernel's build programs are for a newer Debian: build it there"),
+    (r"unrecognized command[- ]line option|unknown argument", "the kernel wants a newer compiler than this one"),
+    (r"\b(?:fatal )?error: (?!.*Error \d)", ""),
+    (r"\*\*\* (?!\[)", ""),
+    (r"(?i)not found|no such file|cannot", ""),
+)
+"""What says the reason in what a build prints, the first the best; and what more there is to say. That make ends with
+"Error 1" is no reason.
+"""
+
+
+def _telling(lines: Sequence[str]) -> str:
+    """Of what a build that fails has printed, the line with the reason; "" if there is none."""
+    for pattern, more in _REASONS:
+        for line in lines:
+            if re.search(pattern, line):
+                text = printable(" ".join(line.split()))[:_LONGEST]
+                return f"{text} ({more})" if more else text
+    return printable(lines[0])[:_LONGEST] if lines else ""

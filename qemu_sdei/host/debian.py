@@ -23,17 +23,13 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.host.apt import WHAT_ELSE, Apt
 from qemu_sdei.host.cache_index import CacheIndex, safe
 from qemu_sdei.host.progress import Progress, no_progress
-from qemu_sdei.host.unpack import SUMS, Unpacked, damaged, extract, read_sums, sha256, write_sums
+from qemu_sdei.host.unpack import DRIVERS, SUMS, Unpacked, damaged, extract, read_sums, sha256, write_sums
 from qemu_sdei.paths import cache_directory
 
 METAPACKAGE: Final = "linux-image-arm64"
 """Depends on the release's default kernel; `linux-image-SERIES-arm64` on that of another series."""
 
-_DRIVERS: Final = re.compile(
-    r"\./(?:usr/)?lib/modules/[^/]+/kernel/"
-    r"(?:drivers/(?:virtio|block|net|char)|net/(?:core|9p)|fs|fs/(?:9p|ext4|jbd2|netfs|fscache)|lib|crypto)/([^/]+\.ko(?:\.xz)?)"
-)
-"""Whole directories: which of their modules need each other changes from kernel to kernel."""
+_DRIVERS: Final = re.compile(DRIVERS)
 _LOCK_TIMEOUT: Final = 1800.0
 
 Got = TypeVar("Got")

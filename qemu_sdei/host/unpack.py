@@ -11,17 +11,36 @@ import re
 import shlex
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host.apt import WHAT_ELSE
 
 SUMS: Final = "complete"
 """File in a directory of many unpacked files: says that all are there, and what they are, as sha256sum prints it."""
+IMAGE: Final = r"\./(?:boot/(vmlinuz-[^/]+)|(?:usr/)?lib/modules/[^/]+/(vmlinuz))"
+CONFIG: Final = r"\./(?:boot/(config-[^/]+)|(?:usr/)?lib/modules/[^/]+/(config))"
+DRIVERS: Final = (
+    r"\./(?:usr/)?lib/modules/[^/]+/kernel/"
+    r"(?:drivers/(?:virtio|block|net|char)|net/(?:core|9p)|fs|fs/(?:9p|ext4|jbd2|netfs|fscache)|lib|crypto)"
+    r"/([^/]+\.ko(?:\.xz|\.gz|\.zst)?)"
+)
+"""Where Debian's packages have a kernel, its configuration, and the modules that disks, networks and shares can need:
+whole directories, because which modules need each other changes from kernel to kernel.
+"""
 _TIMEOUT: Final = 300.0
+_MAX_MEMBER: Final = 256 << 20
+"""Bytes of a file of a package that is unpacked; more than any kernel has."""
+_MAX_WRITTEN: Final = 1 << 30
+_MAX_RATIO: Final = 32
+_MIN_LIMIT: Final = 64 << 20
+"""A kernel's package becomes 6 times as large; how large it may become, as in `qemu_sdei.compressed`."""
+_MAX_SAID: Final = 16 << 20
+"""Bytes of what a package says of itself: checksums of 5000 files have 500 KiB."""
 _SUM: Final = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
 
 
@@ -81,8 +100,8 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str | None = None) -> dict[str, Unpacked]:
-    """Write the files of a package whose names match into `target`, by their group 1, until `last` was seen; all of
-    them without one.
+    """Write the files of a package whose names match into `target`, by the group that matched, until `last` was seen;
+    all of them without one. Links are no files.
 
     A kernel's package begins with what is in /boot: not to unpack its 4000 modules saves seconds. What is written was
     compared with the package's own checksums, because the end of the package, with those of its compression, is then
@@ -95,31 +114,39 @@ def extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str | None =
 
     sums = _md5sums(deb)
     found: dict[str, Unpacked] = {}
-    process = subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(deb)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = _dpkg("--fsys-tarfile", str(deb))
     assert process.stdout is not None
     deadline = time.monotonic() + _TIMEOUT
+    written = 0
     try:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+        stream = _Limited(process.stdout, deb)
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
             for member in archive:
                 match = wanted.fullmatch(member.name)
-                if match and member.isfile() and (stream := archive.extractfile(member)):
-                    data = stream.read()
+                if match and match.lastindex and member.isfile():
+                    name = match[match.lastindex]
+                    written += member.size
+                    if member.size > _MAX_MEMBER or written > _MAX_WRITTEN:
+                        raise UsageError(f"{deb} is damaged: what is in it is larger than any kernel")
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    data = content.read()
                     md5 = sums.get(member.name.removeprefix("./"))
                     if md5 not in (None, hashlib.md5(data, usedforsecurity=False).hexdigest()):
                         raise damaged(deb)
-                    write(target / match[1], data, 0o755 if member.mode & 0o100 else 0o644)
-                    found[match[1]] = Unpacked(target / match[1], hashlib.sha256(data).hexdigest())
-                    if match[1] == last:
+                    write(target / name, data, 0o755 if member.mode & 0o100 else 0o644)
+                    found[name] = Unpacked(target / name, hashlib.sha256(data).hexdigest())
+                    if name == last:
                         return found
                 if time.monotonic() > deadline:
                     break
             else:
                 if last is None:
+                    stream.rest()
+                    if process.wait(_TIMEOUT):
+                        raise EOFError("its end is missing")
                     return found
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"{deb} is damaged ({error}): delete it and try again") from None
     finally:
         process.kill()
@@ -128,13 +155,73 @@ def extract(deb: Path, wanted: re.Pattern[str], target: Path, last: str | None =
     raise UsageError(f"{deb} has no {last or 'end'} in it: delete it and try again, or {WHAT_ELSE}")
 
 
+class _Limited:
+    """What dpkg-deb unpacks, as far as a package can become so large."""
+
+    def __init__(self, stream: IO[bytes], deb: Path) -> None:
+        self._stream = stream
+        self._left = max(_MIN_LIMIT, _MAX_RATIO * deb.stat().st_size)
+        self._deb = deb
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises `UsageError`: there are too many."""
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise UsageError(f"{self._deb} is damaged: it becomes more than {_MAX_RATIO} times as large")
+        return data
+
+    def rest(self) -> None:
+        """Read to the end: dpkg-deb then says whether all was right."""
+        while self.read(1 << 20):
+            pass
+
+
+def _dpkg(*arguments: str) -> subprocess.Popen[bytes]:
+    """dpkg-deb, started. Raises `UsageError`: there is none."""
+    try:
+        return subprocess.Popen(
+            ["dpkg-deb", *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError:
+        raise UsageError(
+            "a Debian package is read by dpkg-deb, which is not here: install dpkg, or unpack the package elsewhere "
+            "and give the vmlinuz in it"
+        ) from None
+
+
+def _said(*arguments: str) -> str | None:
+    """What dpkg-deb says; None: it fails."""
+    process = _dpkg(*arguments)
+    timer = threading.Timer(_TIMEOUT, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        out = process.stdout.read(_MAX_SAID)
+        whole = len(out) < _MAX_SAID and process.wait() == 0
+        return out.decode(errors="replace") if whole else None
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def fields(deb: Path, *names: str) -> dict[str, str]:
+    """Fields of a package such as "Version", by name, each in one line. Raises `UsageError`: it is no package."""
+    text = _said("--field", str(deb), *names)
+    if text is None:
+        raise UsageError(f"{deb} is no Debian package, or is damaged: dpkg-deb cannot read it")
+    found = {}
+    for line in re.sub(r"\n[ \t]+", " ", text).splitlines():
+        name, colon, value = line.partition(":")
+        if colon and len(value) < 1 << 16:
+            found[name] = value.strip()
+    return found
+
+
 def _md5sums(deb: Path) -> dict[str, str]:
     """MD5 of each file in a package, by its path; {} where the package does not say (deb-md5sums(5))."""
-    try:
-        out = subprocess.run(
-            ["dpkg-deb", "--info", str(deb), "md5sums"], capture_output=True, text=True, errors="replace",
-            timeout=_TIMEOUT, check=True, stdin=subprocess.DEVNULL,
-        ).stdout  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {name: md5 for md5, _, name in (line.partition("  ") for line in out.splitlines())}
+    out = _said("--info", str(deb), "md5sums")
+    return {} if out is None else {name: md5 for md5, _, name in (line.partition("  ") for line in out.splitlines())}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from qemu_sdei.host import kernel_config
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -91,19 +93,8 @@ def release_of(plan: Plan) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
-def config_of(kernel: Path) -> Path | None:
-    """The configuration of a kernel's file: `config-RELEASE` beside Debian's `vmlinuz-RELEASE`, `config` or `.config`
-    beside it, or that of the build tree in which it is `arch/arm64/boot/Image`. None: there is none.
-    """
-    release = kernel.name.partition("-")[2]
-    found = [kernel.with_name(name) for name in (f"config-{release}", "config", ".config")]
-    if kernel.parts[-4:-1] == ("arch", "arm64", "boot"):
-        found.append(kernel.parents[3] / ".config")
-    return next((path for path in found if path.is_file()), None)
-
-
 def _not_configured(name: str, plan: Plan) -> str | None:
-    path = config_of(Path(plan.kernel))
+    path = plan.config or kernel_config.beside(Path(plan.kernel))
     if path is None:
         return f"{name} is needed, and nobody knows how the kernel is configured: there is no config beside it"
     text = path.read_text(errors="replace")

@@ -17,9 +17,10 @@ from qemu_sdei.boot.image import MIB, KernelImage
 from qemu_sdei.boot.load_addresses import BLOCK, plan
 from qemu_sdei.config import RAM_BASE, parse_size
 from qemu_sdei.errors import UsageError
-from qemu_sdei.host import kernel_drivers, own_kernels
+from qemu_sdei.host import given_kernels, kernel_drivers, own_kernels
 from qemu_sdei.host.cpu_models import check_page_size
 from qemu_sdei.vm.devices import part_of
+from qemu_sdei.vm.linux_kernel import LinuxKernel
 from qemu_sdei.vm.options import SERIES, GuestOptions
 
 if TYPE_CHECKING:
@@ -107,27 +108,29 @@ def reserved(options: GuestOptions, ram_size: int) -> int:
 def find(
     options: GuestOptions,
     cache: DebianCache,
-    first: KernelFiles | str,
+    first: KernelFiles | LinuxKernel,
     append: str,
     ram_size: int,
 ) -> CaptureKernel:
-    """The capture kernel that is wanted. `first`: the kernel that is booted, of Debian's or a file; `append`: its
+    """The capture kernel that is wanted. `first`: the kernel that is booted, of Debian's or another one; `append`: its
     command line. Raises `UsageError`.
     """
     size = reserved(options, ram_size)
-    found: KernelFiles | str
-    if options.kdump is True:
-        found = first
-    elif own_kernels.is_own(str(options.kdump)):
-        found = str(own_kernels.kernel(str(options.kdump)).image)
-    elif SERIES.fullmatch(str(options.kdump)):
-        found = cache.kernel(str(options.kdump))
+    drivers: Path | None
+    if options.kdump is True and isinstance(first, LinuxKernel):
+        image, drivers = first.image, first.drivers
+    elif options.kdump is True or SERIES.fullmatch(str(options.kdump)):
+        if own_kernels.is_own(str(options.kdump)):
+            image, drivers = own_kernels.kernel(str(options.kdump)).image, None
+        else:
+            files = cache.kernel(str(options.kdump)) if options.kdump is not True else first
+            assert not isinstance(files, LinuxKernel)
+            image, drivers = files.image, cache.drivers(files)
     else:
-        found = str(paths.absolute(str(options.kdump)))
-    image = Path(found) if isinstance(found, str) else found.image
+        given = given_kernels.find(str(options.kdump))
+        image, drivers = given.image, given.modules
     # reset_devices: drivers find devices that nobody has put to rest. panic=-1: the end of it is the end.
     words = f"{append} maxcpus={options.kdump_cpus} reset_devices panic=-1"
-    drivers = None if isinstance(found, str) else cache.drivers(found)
     return CaptureKernel(image, size, words, options.cpu, drivers)
 
 

@@ -133,9 +133,9 @@ class GuestOptions:
     """
 
     kernel: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_kernel))
-    """arm64 Image (also compressed), `builtin:NAME` for a bare-metal guest of ours, `flat:FILE` for a binary that is
-    entered at its first byte, "none" for what `uefi` finds by itself: a disk, or its shell; None: Debian's stock
-    kernel.
+    """arm64 Image (also compressed), a Debian package with one, a build tree, `builtin:NAME` for a bare-metal guest of
+    ours, `flat:FILE` for a binary that is entered at its first byte, "none" for what `uefi` finds by itself: a disk, or
+    its shell; None: Debian's stock kernel.
     """
     series: str | None = field(default=None, metadata=_SAVED)
     """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. "own-7.3": the kernel that
@@ -196,7 +196,13 @@ class GuestOptions:
     files: Mapping[str, Path] = field(default_factory=dict, metadata=_option(Goes.NOWHERE, roots=_files))
     """Files of the host that our initramfs carries too: path in the guest → path here."""
     client: bool | str | Path = field(default=False, metadata=_option(Goes.NOWHERE, roots=_client))
-    """Have the SDEI client module at hand for `Guest.sdei_client`: built for Debian's kernel, or this file."""
+    """Have the SDEI client module at hand for `Guest.sdei_client`: built for Debian's kernel or from the kernel's build
+    tree, or this file.
+    """
+    modules: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
+    """Directory with the kernel's modules, at any depth; our own initramfs loads those that disks, shares, network and
+    channel need. None: those of the package or the build tree that the kernel comes from.
+    """
     drives: Sequence[str] = field(default=(), metadata=_option(Goes.EVERYWHERE, roots=_before(",")))
     """Disks, each as `FILE[,OPTIONS]` (of QEMU's -drive): /dev/vda and so on in the guest."""
     snapshots: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))

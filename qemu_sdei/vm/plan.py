@@ -34,6 +34,7 @@ from qemu_sdei.vm.options import (
 from qemu_sdei.vm.qemu_command import CHANNEL_CARD, HELPER_CARD
 
 if TYPE_CHECKING:
+    from qemu_sdei.host.given_kernels import GivenKernel
     from qemu_sdei.profiles.firmware_profile import FirmwareProfile
     from qemu_sdei.sdei.machine_description import MachineDescription
 
@@ -64,6 +65,10 @@ class Plan:
     """The client module that our own initramfs carries."""
     drivers: Path | None = None
     """Directory with the kernel's modules; None: what is needed is taken to be built in."""
+    config: Path | None = None
+    """The kernel's configuration, where that is known."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of the kernel, in sentences."""
     capture: CaptureKernel | None = None
     """What runs when the kernel has panicked."""
     extras: AcpiExtras = field(default_factory=AcpiExtras)
@@ -264,6 +269,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     for path in options.files.values():
         readable_file(path, "file for the guest")
     kernel = None
+    named: GivenKernel | None = None
     if flat:
         kernel = str(options.kernel)
         if kernel.startswith(FLAT):
@@ -271,7 +277,9 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     elif options.kernel == NO_KERNEL:
         kernel = ""
     elif options.kernel is not None:
-        kernel = str(check_kernel(options.kernel))
+        named = given_kernel(options.kernel, progress)
+    elif options.modules is not None and bare:
+        raise UsageError("modules are loaded by our own initramfs: leave out --modules")
     initrd = None if options.initrd is None else readable_file(options.initrd, "initrd")
     given_busybox = None if options.busybox is None else readable_file(options.busybox, "busybox")
     qemu, size = check_machine(options)
@@ -282,7 +290,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
         words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
         append = " ".join(word for word in words if word)
-    busybox = driver_folder = capture = None
+    busybox = driver_folder = capture = config = None
+    remarks: tuple[str, ...] = ()
     client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
     if not bare:
         from qemu_sdei.host.debian import DebianCache
@@ -290,16 +299,17 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         cache = DebianCache(progress=progress)
         booted = linux_kernel.find(
             options,
-            kernel,
+            named,
             cache,
             drivers=initrd is None and bool(attached.seen or options.root),
             channel=options.channel,
             progress=progress,
         )
-        kernel, driver_folder = str(booted.image), booted.drivers
+        kernel, driver_folder, config = str(booted.image), booted.drivers, booted.config
+        remarks = booted.remarks
         client = booted.client or client
         if options.kdump is not False:
-            capture = capture_kernel.find(options, cache, booted.debian or kernel, append, size)
+            capture = capture_kernel.find(options, cache, booted.debian or booted, append, size)
             append += f" crashkernel={capture.reserved // _MIB}M"
         if initrd is None:
             busybox = given_busybox or cache.busybox()
@@ -317,6 +327,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         devices=attached,
         client=client,
         drivers=driver_folder,
+        config=config,
+        remarks=remarks,
         capture=capture,
         uefi=uefi_boot.find_image(options, progress),
     )
@@ -368,12 +380,22 @@ def writable_file(path: str | Path, what: str) -> None:
 
 
 def check_kernel(path: str | Path) -> Path:
-    """The absolute path of the arm64 kernel `path`. Raises `UsageError`: it is none."""
-    from qemu_sdei.boot.image import KernelImage
+    """The absolute path of the arm64 kernel that `path` names: a file, a Debian package, or a directory.
 
-    file = readable_file(path, "kernel")
-    KernelImage.load(file)
-    return file
+    Raises:
+        UsageError: it is none.
+    """
+    return given_kernel(path).image
+
+
+def given_kernel(path: str | Path, progress: Progress = no_progress) -> GivenKernel:
+    """The arm64 kernel that `path` names, with what belongs to it. Raises `UsageError`: it is none."""
+    from qemu_sdei.boot.image import KernelImage
+    from qemu_sdei.host import given_kernels
+
+    found = given_kernels.find(path, progress)
+    KernelImage.load(found.image)
+    return found
 
 
 def _placed(profile: FirmwareProfile, plan: Plan) -> FirmwareProfile:

@@ -283,3 +283,68 @@ def test_the_former_name_works_and_warns() -> None:
     with pytest.warns(DeprecationWarning, match=r"qemu_sdei\.host\.client_module"):
         former = importlib.import_module("qemu_sdei.machine.module")
     assert former.build_for is module.build_for
+
+
+# ---- a kernel of the user's own
+
+
+def test_a_build_trees_module_is_built_again_only_when_the_tree_was(tmp_path: Path) -> None:
+    tree = kernel_tree(tmp_path / "linux")
+    told: list[str] = []
+    first = module.build_tree(tmp_path / "cache", tree, told.append)
+    assert module.vermagic(first) == RELEASE
+    assert module.build_tree(tmp_path / "cache", tree, told.append) == first
+    assert len(told) == 1
+    (tree / "Module.symvers").write_text("new\n")
+    assert module.build_tree(tmp_path / "cache", tree, told.append) != first
+    assert len(told) == 2
+    assert first.is_file()  # a guest may be about to read it
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        (
+            "warning: the compiler differs\n"
+            "aarch64-linux-gnu-gcc: error: unrecognized command-line option '-fmin-function-alignment=8'\n"
+            "make[2]: *** [scripts/Makefile.build:243: /tmp/x/main.o] Error 1",
+            "unrecognized command-line option '-fmin-function-alignment=8' (the kernel wants a newer compiler",
+        ),
+        (
+            "make[1]: *** [scripts/Makefile.modpost:145: Module.symvers] Error 1\n"
+            "modpost: /lib/libc.so.6: version `GLIBC_2.38' not found (required by modpost)",
+            "GLIBC_2.38' not found (required by modpost) (the kernel's build programs are for a newer Debian",
+        ),
+        ("main.c:3:10: fatal error: x.h: No such file\nmake: *** [main.o] Error 1", "main.c:3:10: fatal error: x.h"),
+        ("make: *** No rule to make target 'modules'.  Stop.", "No rule to make target"),
+        ("something else\nmake: *** [x] Error 2", "something else"),
+        ("\x1b[31mfoo.c:1: error: evil\x1b[0m", r"\x1b[31mfoo.c:1: error: evil"),
+    ],
+)
+def test_the_line_with_the_reason_is_told(printed: str, told: str, tmp_path: Path) -> None:
+    lines = "".join(f'\t@echo "{line}" >&2\n' for line in printed.replace("`", "\\`").split("\n"))
+    tree = kernel_tree(tmp_path / "linux", makefile=f"modules:\n{lines}\t@false\n")
+    with pytest.raises(UsageError, match="does not build for") as error:
+        module.build_for(tree, tmp_path / "x.ko")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_headers_that_keep_their_objects_elsewhere_are_found(tmp_path: Path) -> None:
+    """Since 6.13 Debian's Makefile says where they are, and an include of it alone would lose that."""
+    cache = FakeCache(tmp_path)
+    common, kbuild = "linux-headers-6.1.0-99-common", "linux-kbuild-6.1"
+    cache.add(
+        f"linux-headers-{RELEASE}",
+        "arm64",
+        f"Depends: {common} (= {VERSION}), {kbuild} (= {VERSION})\n",
+        {
+            f"usr/src/linux-headers-{RELEASE}/Makefile": f"export KBUILD_OUTPUT = /usr/src/linux-headers-{RELEASE}\n"
+            f"include /usr/src/{common}/Makefile\n",
+            f"usr/src/linux-headers-{RELEASE}/.config": "CONFIG_ARM64=y\n",
+        },
+    )
+    makefile = f"{KBUILD.replace('{release}', RELEASE)}\ttest -f $(KBUILD_OUTPUT)/.config\n"
+    cache.add(common, "all", "", {f"usr/src/{common}/Makefile": makefile})
+    cache.add(kbuild, module.KBUILD_ARCHITECTURE, "", {"usr/lib/x": ""})
+    assert module.vermagic(build(cache)) == RELEASE

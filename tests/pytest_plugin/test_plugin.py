@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei.host.kernel_config import beside as config_of
 from qemu_sdei.pytest_plugin.cache import GuestCache, key_of
-from qemu_sdei.pytest_plugin.needs import config_of
 from qemu_sdei.vm.options import GuestOptions
 
 pytest_plugins = ["pytester"]

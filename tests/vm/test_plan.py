@@ -65,7 +65,7 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (replace(SELFTEST, append="x" * 5000), "command line"),
         (replace(SELFTEST, memory_path="/nonexistent"), "--memory-path"),
         (GuestOptions(kernel="/nonexistent"), "kernel /nonexistent cannot be read: no such file"),
-        (GuestOptions(kernel="/"), "directory|regular"),
+        (GuestOptions(kernel="/etc"), "/etc has no kernel in it: give an arm64 Image, a linux-image package"),
         (GuestOptions(kernel="/dev/null"), "regular"),
         (GuestOptions(kernel="/bin/sh"), "arm64 Image"),
         (GuestOptions(initrd="/nonexistent"), "initrd /nonexistent"),
