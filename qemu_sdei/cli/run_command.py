@@ -114,11 +114,11 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei.vm.capture_kernel import settled
     from qemu_sdei.vm.devices import devices
     from qemu_sdei.vm.options import FLAT, NO_KERNEL
-    from qemu_sdei.vm.plan import check_kernel, check_machine, check_tables
+    from qemu_sdei.vm.plan import check_kernel, check_machine, check_tables, with_channel
     from qemu_sdei.vm.qemu_command import command_line, fd_wiring
 
     flat = str(options.kernel).startswith((BUILTIN, FLAT))
-    options = settled(options, flat)
+    options = settled(with_channel(options, flat), flat)
     check_tables(options, flat)
     uefi_boot.check_options(options, flat=flat)
     uefi_boot.check_drives(options)
@@ -135,7 +135,15 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
         cpu=options.cpu,
         virtualization=options.has_el2,
         # Which numbers the descriptors will have is known only then.
-        wiring=fd_wiring(str(monitor), ram=3, doorbell=4, console=5, qmp=6),
+        wiring=fd_wiring(
+            str(monitor),
+            ram=3,
+            doorbell=4,
+            console=5,
+            qmp=6,
+            helper=7 if options.helper else None,
+            channel=range(8, 8 + rundir.EXEC_PORTS) if options.channel else (),
+        ),
         reboot=options.command is None,
         extra=[*devices(options).arguments, *options.qemu_args],
     )
@@ -145,7 +153,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
         print_data(shlex.join(words) + "\n")
         if sys.stdout.isatty():
             print(
-                "(descriptors 3 to 6, RAM and listening sockets, are passed by qemu-sdei; for a QEMU of your own see "
+                "(descriptors from 3 on, RAM and listening sockets, are passed by qemu-sdei; for a QEMU of your own see "
                 "`qemu-sdei qemu-args`)"
             )
     return 0

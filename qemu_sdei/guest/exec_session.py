@@ -351,8 +351,8 @@ def claim(directory: Path, name: str) -> tuple[int, int]:
     """A port of a guest that nobody uses, and a descriptor that keeps it so. Raises `UsageError`: there is none."""
     if not (directory / files.exec_socket(MAIN)).exists():
         raise UsageError(
-            f"guest {name!r} takes no commands: it has no agent of ours in it. Start it by `qemu-sdei run` with our "
-            "own initramfs (in Python: GuestOptions(channel=True)), or type at its console"
+            f"guest {name!r} takes no commands: our agent is only in our own initramfs. Start it by `qemu-sdei run` "
+            "without --initrd, --root and --kdump (in Python: GuestOptions(channel=True)), or type at its console"
         )
     for port in PORTS:
         with contextlib.suppress(OSError):

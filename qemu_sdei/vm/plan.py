@@ -261,8 +261,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
             raise UsageError(f"root device {options.root!r}: give one of the guest's, such as /dev/vda")
         if options.helper:
             raise UsageError("the helper is a part of our own initramfs: leave out --root, or helper=True")
-    if options.channel and (bare or options.initrd is not None or options.root is not None or options.kdump):
-        options = replace(options, channel=False, apart=False)
+    options = with_channel(options, flat)
     options = capture_kernel.settled(options, bare)
     attached = devices(options)
     uefi_boot.check_drives(options)
@@ -335,6 +334,16 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     plan = replace(plan, extras=AcpiExtras.of(options, acpi=plan.acpi))
     plan.boot_json(initrd)  # so that a bad command line is known now
     return plan
+
+
+def with_channel(options: GuestOptions, flat: bool) -> GuestOptions:
+    """`options` with the agent's channel only where our own initramfs runs, which has the agent. `flat`: the guest is
+    no Linux.
+    """
+    ours = not (flat or options.kernel == NO_KERNEL) and options.initrd is None and options.root is None
+    if options.channel and (not ours or options.kdump):
+        return replace(options, channel=False, apart=False)
+    return options
 
 
 def check_tables(options: GuestOptions, builtin: bool) -> None:

@@ -111,6 +111,20 @@ def test_dry_run_prints_a_command_line_and_creates_nothing(command: Command, run
     assert command("run", "--dry-run", "--kernel", "builtin:bench").returncode == 0
 
 
+@needs_qemu
+def test_dry_run_shows_the_devices_of_the_agent_and_the_helper(command: Command, kernel: Path) -> None:
+    """What a user compares a command line of their own with is what a guest has."""
+    plain = json.loads(command("run", "--kernel", str(kernel), "--dry-run", "--json").stdout)["command"]
+    assert any(word.startswith("virtio-serial-pci,id=channel") for word in plain)
+    assert sum(word.startswith("virtserialport") for word in plain) == 5
+    assert not any(word.startswith("pci-serial") for word in plain)
+    ras = json.loads(command("run", "--kernel", str(kernel), "--ras", "--dry-run", "--json").stdout)["command"]
+    assert any(word.startswith("pci-serial,chardev=helper") for word in ras)
+    own = command("run", "--kernel", str(kernel), "--initrd", str(kernel), "--dry-run").stdout
+    assert "virtio-serial" not in own
+    assert "virtio-serial" not in command("run", "--kernel", "builtin:bench", "--dry-run").stdout
+
+
 def test_list_of_nothing(command: Command) -> None:
     assert command("list").stdout == "no guest is running\n"
     assert json.loads(command("list", "--json").stdout) == {"guests": []}

@@ -163,7 +163,7 @@ def test_a_guest_without_an_agent(runtime: Path) -> None:
     ask(runtime, "run", "-q", "-d", "--name", "bare", *idle)
     status, _, err = done(runtime, "exec", "--", "true")
     assert status == 2
-    assert b"guest 'bare' takes no commands: it has no agent" in err
+    assert b"guest 'bare' takes no commands: our agent is only in" in err
     assert b"there is no command behind --" in done(runtime, "exec", "--")[2]
     ask(runtime, "stop")
     ask(runtime, "wait", "bare", status=143)

@@ -298,7 +298,7 @@ def test_a_guest_that_is_gone(directory: Path) -> None:
 
 
 def test_a_port_is_one_client_s(directory: Path) -> None:
-    with pytest.raises(UsageError, match="takes no commands: it has no agent"):
+    with pytest.raises(UsageError, match="takes no commands: our agent is only in"):
         claim(directory, "box")
     (directory / rundir.exec_socket(MAIN)).touch()
     taken = [claim(directory, "box") for _ in PORTS]
