@@ -144,13 +144,14 @@ def _words(option: str, text: str) -> list[str]:
 def _kernels(args: argparse.Namespace) -> list[Kernel]:
     from qemu_sdei import paths
     from qemu_sdei.crash.cells import Kernel
+    from qemu_sdei.host.kernel_packages import HOW
     from qemu_sdei.vm.options import SERIES
 
     series = args.series if args.series is not None else "" if args.kernel else _SERIES
     names = _words("--series", series) if series or not args.kernel else []
     for name in names:
         if SERIES.fullmatch(name) is None:
-            raise UsageError(f"kernel series {name!r}: give two numbers, such as 6.1")
+            raise UsageError(f"kernel series {name!r}: {HOW}")
     found = [Kernel(name) for name in names]
     if args.client and len(args.client) != len(args.kernel):
         raise UsageError("give one --client for each --kernel, in the same order")

@@ -138,7 +138,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--series",
         metavar="S",
-        help="series of Debian's kernel, such as 6.1 or 6.12; own-7.3: the kernel that scripts/crash-kernel built",
+        help="series of Debian's kernel, such as 6.1 or 6.12; a flavour: 6.12-rt, 6.12-cloud, 6.12-16k; from another "
+        "suite: 7.3/trixie-backports; own-7.3: the kernel that scripts/crash-kernel built",
     )
     group.add_argument(
         "--modules",

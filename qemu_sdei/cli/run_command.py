@@ -153,8 +153,8 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
         print_data(shlex.join(words) + "\n")
         if sys.stdout.isatty():
             print(
-                "(descriptors from 3 on, RAM and listening sockets, are passed by qemu-sdei; for a QEMU of your own see "
-                "`qemu-sdei qemu-args`)"
+                "(descriptors from 3 on, RAM and listening sockets, are passed by qemu-sdei; for a QEMU of your own "
+                "see `qemu-sdei qemu-args`)"
             )
     return 0
 

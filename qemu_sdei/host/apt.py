@@ -72,6 +72,11 @@ class Apt:
         stanza = parse_deb822(out)
         return stanza[0].fields if stanza else {}
 
+    def versions(self, package: str) -> list[dict[str, str]]:
+        """The fields of all versions of `package` that there are, the newest first."""
+        self._prepare()
+        return [stanza.fields for stanza in parse_deb822(self._query(["show", package]))]
+
     def names(self, prefix: str) -> list[str]:
         """All package names that start with `prefix`."""
         self._prepare()
@@ -151,7 +156,12 @@ class Apt:
         if output is None:
             raise UsageError(f"{failed}: apt-get said nothing for {_STALLED:.0f} s: {WHAT_ELSE}")
         if process.returncode != 0:
-            raise UsageError(f"{failed}: {_reason(output)}: {WHAT_ELSE}")
+            reason = _reason(output)
+            if re.search(r"expired|not valid (?:yet|anymore)", reason):
+                reason += (
+                    " (this mirror is out of date: name another one in your apt sources; nothing is taken unchecked)"
+                )
+            raise UsageError(f"{failed}: {reason}: {WHAT_ELSE}")
 
     def _follow(self, process: subprocess.Popen[bytes], status: int, percent: str) -> str | None:
         """Everything that apt-get prints until it ends; None if it stalls."""

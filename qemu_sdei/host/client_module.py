@@ -175,7 +175,8 @@ def _headers(cache: DebianCache, kernel: KernelFiles, work: Path) -> Path:
 
 def _download(cache: DebianCache, kernel: KernelFiles, package: str, architecture: str) -> Path:
     try:
-        return cache.download(package, kernel.version, architecture)
+        more = {} if kernel.suite is None else {"suite": kernel.suite}
+        return cache.download(package, kernel.version, architecture, **more)
     except UsageError as error:
         reason = str(error).removesuffix(f": {WHAT_ELSE}").rpartition("cannot be downloaded: ")[2]
         raise UsageError(

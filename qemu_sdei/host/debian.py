@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import IO, Final, TypeVar
 
 from qemu_sdei.errors import UsageError
+from qemu_sdei.host import kernel_packages
 from qemu_sdei.host.apt import WHAT_ELSE, Apt
 from qemu_sdei.host.cache_index import CacheIndex, safe
+from qemu_sdei.host.kernel_packages import Packages
 from qemu_sdei.host.progress import Progress, no_progress
-from qemu_sdei.host.unpack import DRIVERS, SUMS, Unpacked, damaged, extract, read_sums, sha256, write_sums
+from qemu_sdei.host.unpack import CONFIG, DRIVERS, SUMS, Unpacked, damaged, extract, read_sums, sha256, write_sums
 from qemu_sdei.paths import cache_directory
-
-METAPACKAGE: Final = "linux-image-arm64"
-"""Depends on the release's default kernel; `linux-image-SERIES-arm64` on that of another series."""
 
 _DRIVERS: Final = re.compile(DRIVERS)
 _LOCK_TIMEOUT: Final = 1800.0
@@ -40,15 +39,23 @@ class KernelFiles:
     """A Debian kernel in the cache."""
 
     series: str
-    """Such as "6.1"."""
+    """As it was asked for, such as "6.1", "6.12-rt" or "7.3/trixie-backports"."""
     release: str
     """What `uname -r` says, such as "6.1.0-56-arm64"."""
     package: str
+    """Which has the image."""
     version: str
     """The package's version."""
     image: Path
     config: Path | None
     """The kernel's .config, if the package has it."""
+    modules: str = ""
+    """The package with its modules, where that is another one."""
+
+    @property
+    def suite(self) -> str | None:
+        """The suite that it comes from, where that was named."""
+        return self.series.partition("/")[2] or None
 
 
 class DebianCache:
@@ -63,35 +70,48 @@ class DebianCache:
         """Thread that holds the lock."""
 
     def kernel(self, series: str | None = None, *, refresh: bool = False) -> KernelFiles:
-        """The kernel of a series such as "6.1", or the release's default one; downloaded if it is not here yet.
+        """The kernel of a series such as "6.1" or "6.12-rt" (`kernel_packages`), or the release's default one;
+        downloaded if it is not here yet.
 
         `refresh` asks the mirror for a newer one first. Kernels that were there before stay.
 
         Raises:
             UsageError: it is not here and cannot be had; the message says why and what to do.
         """
-        if series is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", series):
-            raise UsageError(f"kernel series {series!r}: give two numbers, such as 6.1")
+        suite = kernel_packages.suite_of(series)
         if not refresh and (found := self._sound_kernel(series)):
             return found
         with self._locked():
             if not refresh and (found := self._sound_kernel(series)):
                 return found
-            apt = self._apt("arm64")
+            apt = self._apt("arm64", suite)
 
-            def get() -> tuple[str, str, Path]:
-                package, version = self._find_kernel(apt, series)
-                return package, version, self._deb(apt, package, version)
+            def get() -> tuple[Packages, Path, Path | None]:
+                parts = kernel_packages.find(apt, series)
+                image = self._deb(apt, parts.image, parts.version)
+                config = None if parts.config == parts.image else self._deb(apt, parts.config, parts.version)
+                if parts.modules != parts.image:
+                    self._deb(apt, parts.modules, parts.version)
+                return parts, image, config
 
-            package, version, deb = _with_lists(apt, get, refresh)
-            release = package.removeprefix("linux-image-")
-            files = self._extract_kernel(deb, release)
-            image = files[f"vmlinuz-{release}"].path
-            config = files[f"config-{release}"].path if f"config-{release}" in files else None
-            found = KernelFiles(_series(release), release, package, version, image, config)
+            parts, deb, more = _with_lists(apt, get, refresh)
+            release = parts.release
+            files = self._extract_kernel(deb, release, parts.file)
+            if more is not None:
+                files |= extract(more, re.compile(CONFIG), self.directory / "kernels" / release)
+            config = next((file.path for name, file in files.items() if name.startswith("config")), None)
+            found = KernelFiles(
+                kernel_packages.series_of(release) if series is None else series,
+                release,
+                parts.image,
+                parts.version,
+                files[parts.file].path,
+                config,
+                parts.modules if parts.modules != parts.image else "",
+            )
             index = self._index.read()
             index["kernels"][found.series] = asdict(found) | {
-                "image": str(image.relative_to(self.directory)),
+                "image": str(found.image.relative_to(self.directory)),
                 "config": str(config.relative_to(self.directory)) if config else None,
             }
             if series is None:
@@ -149,8 +169,9 @@ class DebianCache:
             self._index.write(index, files.values())
             return files[name].path
 
-    def download(self, package: str, version: str, architecture: str = "arm64") -> Path:
-        """A package of exactly this version, as a .deb file. `architecture` "all" is looked for beside arm64.
+    def download(self, package: str, version: str, architecture: str = "arm64", suite: str | None = None) -> Path:
+        """A package of exactly this version, as a .deb file. `architecture` "all" is looked for beside arm64; `suite`
+        is that of `KernelFiles`.
 
         Raises:
             UsageError: it is not here and cannot be had.
@@ -158,7 +179,7 @@ class DebianCache:
         if known := self._index.deb(package, version):
             return known
         with self._locked():
-            apt = self._apt("arm64" if architecture == "all" else architecture)
+            apt = self._apt("arm64" if architecture == "all" else architecture, suite)
             return _with_lists(apt, lambda: self._deb(apt, package, version))
 
     def package(self, name: str, architecture: str = "arm64") -> Path:
@@ -190,7 +211,7 @@ class DebianCache:
         if read_sums(target) or (unsummed and not os.access(target, os.W_OK)):
             return target
         try:
-            deb = self.download(kernel.package, kernel.version)
+            deb = self.download(kernel.modules or kernel.package, kernel.version, suite=kernel.suite)
         except UsageError:
             if unsummed:
                 return target
@@ -203,7 +224,9 @@ class DebianCache:
 
     def cached_kernels(self) -> list[KernelFiles]:
         """The newest kernel of each series in the cache; asks nobody."""
-        found = (self._indexed_kernel(series) for series in sorted(self._index.read()["kernels"], key=_numbers))
+        found = (
+            self._indexed_kernel(series) for series in sorted(self._index.read()["kernels"], key=kernel_packages.order)
+        )
         return [kernel for kernel in found if kernel is not None]
 
     def cached_busybox(self) -> Path | None:
@@ -222,26 +245,11 @@ class DebianCache:
 
     # Finding and downloading; the lock is held.
 
-    def _apt(self, architecture: str) -> Apt:
-        if architecture not in self._apts:
-            directory = self.directory / f"apt-{safe(architecture)}"
-            self._apts[architecture] = Apt(directory, architecture, self._progress)
-        return self._apts[architecture]
-
-    def _find_kernel(self, apt: Apt, series: str | None) -> tuple[str, str]:
-        """Name and version of the package that the series' metapackage depends on."""
-        metapackages = [METAPACKAGE] + ([f"linux-image-{series}-arm64"] if series else [])
-        for metapackage in metapackages:
-            depends = apt.show(metapackage).get("Depends", "")
-            for name, version in re.findall(r"(linux-image-[\w.+~-]+) \(= ([\w.+~:-]+)\)", depends):
-                if series is None or _series(name.removeprefix("linux-image-")) == series:
-                    return name, version
-        have = {_series(name.removeprefix("linux-image-")) for name in apt.names("linux-image-") if "arm64" in name}
-        known = ", ".join(sorted(have - {""}, key=_numbers)) or "no kernels at all"
-        wanted = f"series {series}" if series else METAPACKAGE
-        raise UsageError(
-            f"your Debian package sources have no arm64 kernel of {wanted} (they have {known}): {WHAT_ELSE}"
-        )
+    def _apt(self, architecture: str, suite: str | None = None) -> Apt:
+        name = safe(architecture if suite is None else f"{architecture}-{suite}")
+        if name not in self._apts:
+            self._apts[name] = Apt(self.directory / f"apt-{name}", architecture, self._progress, suite=suite)
+        return self._apts[name]
 
     def _deb(self, apt: Apt, package: str, version: str) -> Path:
         if known := self._index.deb(package, version):
@@ -253,11 +261,12 @@ class DebianCache:
         self._index.write(index, [Unpacked(path, sha256(path))])
         return path
 
-    def _extract_kernel(self, deb: Path, release: str) -> dict[str, Unpacked]:
+    def _extract_kernel(self, deb: Path, release: str, image: str) -> dict[str, Unpacked]:
         self._progress(f"unpacking {release}")
         target = self.directory / "kernels" / release
         name = re.escape(release)
-        return extract(deb, re.compile(rf"\./boot/(vmlinuz-{name}|config-{name})"), target, last=f"vmlinuz-{release}")
+        where = rf"\./boot/((?:vmlinuz|config)-{name})|\./(?:usr/)?lib/modules/{name}/(vmlinuz|config)"
+        return extract(deb, re.compile(where), target, last=image)
 
     # The index.
 
@@ -283,7 +292,7 @@ class DebianCache:
         found = self._sound(
             known.image,
             lambda: self._index.deb(known.package, known.version),
-            lambda deb: self._extract_kernel(deb, known.release),
+            lambda deb: self._extract_kernel(deb, known.release, known.image.name),
         )
         return known if found else None
 
@@ -378,13 +387,3 @@ def _with_lists(apt: Apt, action: Callable[[], Got], refresh: bool = False) -> G
             raise
     apt.update(0)
     return action()
-
-
-def _series(release: str) -> str:
-    """The first two numbers of a release: 6.1 of 6.1.0-56-arm64 and of 6.1-arm64; "" if it has none at its start."""
-    found = re.match(r"\d+\.\d+", release)
-    return found[0] if found else ""
-
-
-def _numbers(series: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", series)]

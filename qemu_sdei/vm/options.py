@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from qemu_sdei import paths
+from qemu_sdei.host import kernel_packages
 from qemu_sdei.smccc import selection
 from qemu_sdei.vm.option_types import check_types
 
@@ -30,7 +31,7 @@ CONTINUE: Final = "continue"
 """What `GuestOptions.on_panic` can be."""
 SMC: Final = ("served", "unsupported", "undefined")
 """What `GuestOptions.smc` can be."""
-SERIES: Final = re.compile(r"(?:own-)?\d{1,3}\.\d{1,3}")
+SERIES: Final = re.compile(rf"own-\d{{1,3}}\.\d{{1,3}}|{kernel_packages.SERIES.pattern}")
 """A series of Debian's kernels, or of those that were built here (`qemu_sdei.host.own_kernels`)."""
 
 
@@ -138,8 +139,9 @@ class GuestOptions:
     its shell; None: Debian's stock kernel.
     """
     series: str | None = field(default=None, metadata=_SAVED)
-    """Which of Debian's kernels: "6.1" or "6.12"; None for the default one. "own-7.3": the kernel that
-    `scripts/crash-kernel` built. Only without `kernel`.
+    """Which of Debian's kernels: "6.1" or "6.12"; a flavour, "6.12-rt", "6.12-cloud" or "6.12-16k"; of another suite,
+    "7.3/trixie-backports"; None for the default one. "own-7.3": the kernel that `scripts/crash-kernel` built. Only
+    without `kernel`.
     """
     initrd: str | Path | None = field(default=None, metadata=_option(Goes.NOWHERE, roots=_path))
     """None: our own initramfs with Debian's busybox; with it `Guest.run` and `command` work."""

@@ -31,8 +31,9 @@ class Archive:
         depends: str = "",
         arch: str = "arm64",
         md5sums: str = "",
+        beside: bool = False,
     ) -> Path:
-        """Build a package and list it, in place of an older version; returns its file."""
+        """Build a package and list it, in place of an older version (or `beside` it); returns its file."""
         tree = self.directory / "build" / package
         for name, data in (files or {}).items():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ class Archive:
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         for listed in ("arm64", "amd64") if arch == "all" else (arch,):
             digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-            self._stanzas.setdefault(listed, {})[package] = (
+            self._stanzas.setdefault(listed, {})[f"{package} {version}" if beside else package] = (
                 f"{control}Filename: pool/{name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\nDescription: test\n"
             )
         self.publish()
@@ -75,6 +76,20 @@ class Archive:
         return subprocess.run(
             ["date", "-u", "-R"], capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"}
         ).stdout.strip()
+
+
+def split_kernel(archive: Archive, release: str, version: str, metapackage: str) -> bytes:
+    """The same in several packages, as forky and sid have it."""
+    image = f"kernel {release} {version} ".encode() * 1000
+    modules = f"usr/lib/modules/{release}"
+    exactly = f"(= {version})"
+    archive.add(f"linux-binary-{release}", version, {f"{modules}/vmlinuz": image})
+    archive.add(f"linux-modules-{release}", version, {f"{modules}/kernel/drivers/block/virtio_blk.ko": b"\x7fELF"})
+    archive.add(f"linux-base-{release}", version, {f"boot/config-{release}": b"CONFIG_ARM64=y\n"})
+    parts = [f"linux-{part}-{release} {exactly}" for part in ("base", "binary", "modules")]
+    archive.add(f"linux-image-{release}", version, depends=", ".join(parts))
+    archive.add(metapackage, version, depends=f"linux-image-{release} {exactly}")
+    return image
 
 
 def kernel(archive: Archive, release: str, version: str, metapackage: str) -> bytes:

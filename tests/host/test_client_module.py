@@ -27,6 +27,7 @@ VERSION = "6.1.999-1"
 class FakeKernel:
     release: str = RELEASE
     version: str = VERSION
+    suite: str | None = None
 
 
 class FakeCache:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host import debian
 from qemu_sdei.host.debian import DebianCache
-from tests.host.archive import Archive, kernel
+from qemu_sdei.host.kernel_packages import series_of
+from tests.host.archive import Archive, kernel, split_kernel
 
 pytestmark = pytest.mark.skipif(
     not all(shutil.which(name) for name in ("apt-get", "dpkg-deb")), reason="no apt: nothing is downloaded here"
@@ -89,6 +91,82 @@ def test_an_unknown_series_names_those_that_there_are(setting: Setting) -> None:
         setting.cache.kernel("5.10")
     with pytest.raises(UsageError, match="two numbers"):
         setting.cache.kernel("bookworm; rm -rf /")
+
+
+@pytest.mark.parametrize(
+    ("series", "release", "metapackage"),
+    [
+        ("6.1-rt", "6.1.0-9-rt-arm64", "linux-image-rt-arm64"),
+        ("6.1-cloud", "6.1.0-9-cloud-arm64", "linux-image-cloud-arm64"),
+        ("6.12-rt", "6.12.3+deb12-rt-arm64", "linux-image-6.12-rt-arm64"),
+        ("6.12-16k", "6.12.3+deb12-arm64-16k", "linux-image-6.12-arm64-16k"),
+        ("6.12-cloud", "6.12.3+deb12-cloud-arm64", "nothing"),
+    ],
+)
+def test_flavours_are_found(series: str, release: str, metapackage: str, setting: Setting) -> None:
+    image = kernel(setting.archive, release, "9", metapackage)
+    found = setting.cache.kernel(series)
+    assert (found.series, found.release, found.image.read_bytes()) == (series, release, image)
+    assert series_of(release) == series
+    assert setting.cache.kernel(series) == found  # out of the cache
+    assert setting.cache.kernel("6.12" if series.startswith("6.12") else "6.1").release != release
+
+
+def test_the_newest_of_a_series_without_a_metapackage(setting: Setting) -> None:
+    for release in ("7.3.9+deb13-arm64", "7.3.10+deb13-arm64", "7.3.11+deb13-arm64-unsigned", "7.3.12-arm64-dbg"):
+        kernel(setting.archive, release, release.partition("+")[0], "nothing")
+    assert setting.cache.kernel("7.3").release == "7.3.10+deb13-arm64"
+
+
+def test_of_two_suites_each_has_its_own_metapackage(setting: Setting) -> None:
+    """Of trixie and trixie-backports: apt shows the one that it would install, and the other one is asked for."""
+    image = kernel(setting.archive, "7.3.4+deb13-arm64", "7.3.4-1~bpo13+1", "nothing")
+    depends = "linux-image-7.3.4+deb13-arm64 (= 7.3.4-1~bpo13+1)"
+    setting.archive.add("linux-image-arm64", "7.3.4-1~bpo13+1", depends=depends, beside=True)
+    assert setting.cache.kernel("7.3").image.read_bytes() == image
+    assert setting.cache.kernel("6.1").image.read_bytes() == setting.image
+
+
+def test_a_kernel_in_several_packages(setting: Setting) -> None:
+    image = split_kernel(setting.archive, "7.5.2-arm64", "7.5.2-1", "linux-image-7.5-arm64")
+    found = setting.cache.kernel("7.5")
+    assert (found.release, found.package, found.image.read_bytes()) == (
+        "7.5.2-arm64",
+        "linux-binary-7.5.2-arm64",
+        image,
+    )
+    assert found.config is not None
+    assert found.config.read_text() == "CONFIG_ARM64=y\n"
+    shutil.rmtree(setting.archive.directory)  # its modules came along
+    assert [path.name for path in setting.cache.drivers(found).glob("*.ko")] == ["virtio_blk.ko"]
+    assert setting.cache.kernel("7.5") == found
+
+
+def test_a_suite_that_the_users_sources_do_not_name(setting: Setting) -> None:
+    dists = setting.archive.directory / "dists"
+    shutil.copytree(dists / "stable", dists / "trixie-backports")
+    found = setting.cache.kernel("6.12/trixie-backports")
+    assert (found.series, found.suite) == ("6.12/trixie-backports", "trixie-backports")
+    assert setting.cache.kernel("6.12/trixie-backports") == found
+    with pytest.raises(UsageError, match=r"trixie-nowhere\) cannot be had"):
+        setting.cache.kernel("6.12/trixie-nowhere")
+    with pytest.raises(UsageError, match=r"name another suite, as in 7\.3/trixie-backports"):
+        setting.cache.kernel("7.3")
+
+
+def test_lists_that_have_expired_are_not_taken(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apt compares the date of signed lists only, which a test cannot make: here it says what it says of those."""
+    (tmp_path / "bin").mkdir()
+    said = "E: Release file for copy:/x/InRelease is expired (invalid since 3d 2h). Updates will not be applied."
+    (tmp_path / "bin/apt-get").write_text(f"#!/bin/sh\necho '{said}'\nexit 100\n")
+    (tmp_path / "bin/apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    with pytest.raises(UsageError, match=r"expired .*mirror is out of date: name another one") as error:
+        setting.cache.kernel()
+    assert "\n" not in str(error.value)
+    assert leftovers(setting) == []
 
 
 def test_refresh_gets_a_newer_kernel_and_keeps_the_old_one(setting: Setting) -> None:
