@@ -25,6 +25,7 @@ void mode_deaf(void);
 void mode_registers(void);
 void mode_wedge(void);
 void mode_services(void);
+void mode_ready(void);
 
 /* The other modes have no handler in C. */
 u64 storm_handler(struct regs *regs);

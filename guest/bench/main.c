@@ -287,7 +287,7 @@ void guest_main(void)
 		{ "hostile", mode_hostile }, { "bound", mode_bound_events },
 		{ "fuzz", mode_fuzz }, { "journey", mode_journey }, { "dirty", mode_dirty },
 		{ "deaf", mode_deaf_cpus }, { "registers", mode_registers }, { "calls", mode_calls },
-		{ "wedge", mode_wedged }, { "services", mode_services },
+		{ "wedge", mode_wedged }, { "services", mode_services }, { "ready", mode_ready },
 	};
 	const char *mode = arg_text("mode", "");
 
@@ -302,5 +302,5 @@ void guest_main(void)
 		}
 	}
 	fail("mode=%s: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf, registers, "
-	     "calls, wedge or services", mode);
+	     "calls, wedge, services or ready", mode);
 }

@@ -15,6 +15,9 @@
 #define W_SCRATCH_OFFSET 0x120000
 #define W_READY_OFFSET 0x1c0000
 #define W_READY_SIZE 0x200
+#define W_READY_HASH 0xee52bdb6d1020a15
+#define W_READY_ONE 0x100000000
+#define W_READY_TWO 0x200000000
 #define W_OP_WORDS 0x3
 #define W_MAX_OPS 0x10
 #define W_OPS_SHIFT 0x8
@@ -75,6 +78,16 @@
 #define BAD_OP 0x2
 #define BAD_COUNT 0x3
 #define BAD_VERSION 0x4
+
+#define READY_NO_KEY 0x0
+#define READY_VALID 0x8
+#define READY_TRAP 0x10
+#define READY_CALLER 0x18
+
+#define ENTRY_KEY 0x0
+#define ENTRY_ARGUMENT 0x8
+#define ENTRY_RESULT 0x10
+#define ENTRY_COUNT 0x18
 
 #define ANSWER_REPOST 0x1
 #define ANSWER_PARK 0x2

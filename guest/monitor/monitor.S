@@ -2,7 +2,7 @@
 /*
  * The EL3 monitor: carries register frames between a vCPU and the host. It knows nothing of SDEI or PSCI.
  *
- * Hot path (an SMC): the vector saves the guest's registers straight into the frame, posts the sequence number, waits for
+ * Hot path (an SMC): where its answer is ready, the vector gives it. Else the vector saves the guest's registers straight into the frame, posts the sequence number, waits for
  * the answer, loads the context and returns. It runs no C. Everything rare is in monitor.c.
  *
  * Register use between entry and ERET: x30 = frame, sp = per-CPU block.
@@ -61,6 +61,10 @@ reset:
 	str	x6, [sp, #P_SEQ_ADDR]
 	add	x6, x5, #H_POLL
 	str	x6, [sp, #P_POLL_ADDR]
+	ldr	x6, =W_READY_OFFSET
+	add	x6, x5, x6
+	add	x6, x6, x19, lsl #9		/* W_READY_SIZE */
+	str	x6, [sp, #P_READY]
 	str	x19, [sp, #P_INDEX]
 	str	xzr, [sp, #P_FIXUP]
 	str	xzr, [sp, #P_SELF]
@@ -75,9 +79,8 @@ halt:	/* A CPU that the image was not patched for. */
 	wfi
 	b	halt
 
-/* Save the guest into its frame. Leaves x30 = frame, x0 = ESR_EL3; x1-x17 free. */
+/* Save the guest, but for its x30, into its frame. Leaves x30 = frame, x0 = ESR_EL3; x1-x17 free. */
 	.macro	save_guest
-	str	x30, [sp, #P_X30]
 	ldr	x30, [sp, #P_FRAME]
 	stp	x0, x1, [x30, #F_X0]
 	str	x0, [x30, #F_FUNCTION]
@@ -108,6 +111,16 @@ vectors:
 	mov	x18, #\index
 	b	own_exception
 	.else
+	str	x30, [sp, #P_X30]
+	.if \kind == 1
+	ldr	x30, [sp, #P_READY]
+	stp	x3, x4, [sp, #P_SPARE]
+	ldr	x3, [x30, #READY_VALID]
+	lsr	x4, x3, x0			/* by x0 modulo 64 */
+	tbnz	x4, #0, ready
+not_ready:
+	ldp	x3, x4, [sp, #P_SPARE]
+	.endif
 	save_guest
 	mov	x2, #\index
 	.if \kind == 1
@@ -156,6 +169,85 @@ vectors:
 	vector	2, 14
 	vector	3, 15
 	.balign	128
+
+/*
+ * There may be an answer in this CPU's table. A guest can write there: it then gives itself a wrong x0, and nothing else.
+ * x30 = table; x3 to x6 free, x3 and x4 saved.
+ */
+ready:
+	stp	x5, x6, [sp, #P_SPARE + 16]
+	mrs	x3, esr_el3
+	ldr	x4, [x30, #READY_TRAP]
+	cmp	x3, x4
+	b.ne	no_answer
+	mrs	x3, spsr_el3
+	ldr	x4, [x30, #READY_CALLER]
+	and	x3, x3, #0x1c
+	cmp	x3, x4, lsr #32
+	b.ne	no_answer
+	lsr	x5, x0, #32			/* KEY has bits of its own there */
+	cbnz	x5, no_answer
+	cbz	x0, no_answer			/* KEY of an entry that is none */
+	ldr	x6, =W_READY_HASH
+
+	mul	x5, x0, x6			/* whatever its arguments are */
+	lsr	x5, x5, #60
+	add	x3, x30, x5, lsl #5		/* ENTRY_SIZE */
+	ldr	x5, [x3, #ENTRY_KEY]
+	cmp	x5, x0
+	b.eq	answered
+
+	add	x5, x0, x1			/* by x1 */
+	mul	x5, x5, x6
+	lsr	x5, x5, #60
+	add	x3, x30, x5, lsl #5
+	ldr	x5, [x3, #ENTRY_KEY]
+	eor	x5, x5, x0
+	eor	x5, x5, #W_READY_ONE
+	cbnz	x5, 1f
+	ldr	x5, [x3, #ENTRY_ARGUMENT]
+	cmp	x5, x1
+	b.eq	answered
+
+1:	add	x5, x0, x1			/* by x1 and x2 */
+	add	x5, x5, x2
+	mul	x5, x5, x6
+	lsr	x5, x5, #60
+	add	x3, x30, x5, lsl #5
+	ldr	x5, [x3, #ENTRY_KEY]
+	eor	x5, x5, x0
+	eor	x5, x5, #W_READY_TWO
+	cbnz	x5, no_answer
+	ldr	x5, [x3, #ENTRY_ARGUMENT]
+	cmp	x1, w5, uxtw
+	b.ne	no_answer
+	cmp	x2, x5, lsr #32
+	b.ne	no_answer
+
+answered:	/* x3 = entry, x4 = CALLER */
+	cbz	w4, 2f
+	mrs	x5, esr_el2			/* the exception that EL2 has passed on */
+	cmp	x5, w4, uxtw
+	b.ne	no_answer
+	mrs	x6, spsr_el2
+	and	x5, x6, #0x1c
+	cmp	x5, #4				/* AArch64 EL1: never what a guest may have put there */
+	b.ne	no_answer
+	mrs	x5, elr_el2
+	msr	elr_el3, x5
+	msr	spsr_el3, x6
+2:	ldr	x0, [x3, #ENTRY_RESULT]
+	ldr	x5, [x3, #ENTRY_COUNT]
+	add	x5, x5, #1
+	str	x5, [x3, #ENTRY_COUNT]
+	ldp	x5, x6, [sp, #P_SPARE + 16]
+	ldp	x3, x4, [sp, #P_SPARE]
+	ldr	x30, [sp, #P_X30]
+	eret
+
+no_answer:
+	ldp	x5, x6, [sp, #P_SPARE + 16]
+	b	not_ready
 
 lower_sync:
 	lsr	x1, x0, #26

@@ -24,6 +24,9 @@
 #define P_SELF 0x40   /* a kick for this CPU waits to be posted */
 #define P_INTID 0x48  /* an interrupt of the host's waits to be posted; 0: none (INTID 0 is an SGI of the guest's) */
 
+#define P_READY 0x50  /* address of this CPU's table of ready answers */
+#define P_SPARE 0x60  /* x3 to x6 of the guest while that is looked at */
+
 /* Image header, patched per guest by qemu_sdei.monitor.image. */
 #define IMAGE_MAGIC 0x334e4f4d49454453 /* "SDEIMON3"; SDEIMON2 did not say its W_VERSION */
 

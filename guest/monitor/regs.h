@@ -13,6 +13,7 @@ struct pcpu {
 	u64 seq_addr, poll_addr, seq, x30;
 	volatile u64 fixup;
 	u64 index, kicked, self, intid;
+	u64 ready, unused, spare[4];
 };
 
 #define WORD(offset) ((offset) / 8)

@@ -72,9 +72,19 @@ version of its own: no monitor looks at it.
 """
 READY_OFFSET: Final = 0x1C_0000
 READY_SIZE: Final = 0x200
-"""For each CPU a table of answers that are ready before they are asked for. Host: its first word, VALID, is 0 while
-nothing behind it counts. Reserved: no monitor answers by itself yet, and VALID is 0.
+"""For each CPU a table of answers that are ready before they are asked for: words of `Ready`, then entries of `Entry`,
+each at the place that `ready_entry` tells. An entry that stands elsewhere is not found. All is the host's but COUNT. A
+table is filled only while its CPU waits for an answer. To take an answer back the host clears KEY or VALID, at any
+time.
 """
+READY_ENTRY_WORDS: Final = 4
+READY_ENTRIES: Final = READY_SIZE // (8 * READY_ENTRY_WORDS)
+"""The first one is no entry: the words of `Ready` are there."""
+READY_HASH: Final = 0xEE52_BDB6_D102_0A15
+"""Spreads what is asked most often over the table."""
+READY_ONE: Final = 1 << 32
+READY_TWO: Final = 1 << 33
+"""In KEY: x1 has to be as ARGUMENT says, or x1 and x2."""
 
 
 class Header(IntEnum):
@@ -217,6 +227,34 @@ class BadAnswer(IntEnum):
     """The first answer after a reset, while the header's VERSION is not that of the monitor."""
 
 
+class Ready(IntEnum):
+    """Words of a CPU's table of ready answers."""
+
+    NO_KEY = 0
+    """0, where an entry would have its KEY."""
+    VALID = 1
+    """Bit n: there may be an entry for a call whose x0 is n modulo 64. 0: nothing behind it counts."""
+    TRAP = 2
+    """ESR_EL3 of a call that may be answered."""
+    CALLER = 3
+    """Bits 63:32: bits 4:2 of its PSTATE. Bits 31:0: 0, or the call has come by EL2: ESR_EL2 of it then. Such a call
+    returns by ELR_EL2 and SPSR_EL2, to EL1 and nowhere else.
+    """
+
+
+class Entry(IntEnum):
+    """Words of a ready answer."""
+
+    KEY = 0
+    """x0 of the call, with `READY_ONE` or `READY_TWO` where more of it counts. 0: no call."""
+    ARGUMENT = 1
+    """x1, or x1 in bits 31:0 and x2 in bits 63:32."""
+    RESULT = 2
+    """What goes into x0. All other registers stay as they are."""
+    COUNT = 3
+    """Monitor: how often it has answered by this entry."""
+
+
 class AnswerFlag(IntFlag):
     """What the monitor does with an answer before the guest goes on. 0 is the ordinary way: load the context and
     ERET.
@@ -293,6 +331,11 @@ def ready_offset(cpu: int) -> int:
     return READY_OFFSET + cpu * READY_SIZE
 
 
+def ready_entry(function: int, *arguments: int) -> int:
+    """Index of the entry that answers `function` for these values of x1 and x2; 0: none can."""
+    return ((function + sum(arguments)) * READY_HASH & 0xFFFF_FFFF_FFFF_FFFF) >> 60
+
+
 def pv_time_offset(cpu: int) -> int:
     """Offset of CPU `cpu`'s record of stolen time from the start of the window, in bytes."""
     return PV_TIME_OFFSET + cpu * PV_TIME_STRIDE
@@ -327,6 +370,7 @@ def c_header() -> str:
 
     for name in ("MAGIC", "VERSION", "WINDOW_SIZE", "MAX_CPUS", "SEQ_OFFSET", "KICK_OFFSET", "FRAME_OFFSET",
                  "FRAME_SIZE", "MONITOR_OFFSET", "MONITOR_SIZE", "SCRATCH_OFFSET", "READY_OFFSET", "READY_SIZE",
+                 "READY_HASH", "READY_ONE", "READY_TWO",
                  "OP_WORDS", "MAX_OPS", "OPS_SHIFT", "OP_ABORTED"):  # fmt: skip
         define(f"W_{name}", globals()[name])
     for prefix, members, scale in (
@@ -335,6 +379,8 @@ def c_header() -> str:
         ("F_", Word, 8),
         ("KIND_", Kind, 1),
         ("BAD_", BadAnswer, 1),
+        ("READY_", Ready, 8),
+        ("ENTRY_", Entry, 8),
         ("ANSWER_", AnswerFlag, 1),
         ("OP_", Op, 1),
         ("REG_", SysReg, 1),

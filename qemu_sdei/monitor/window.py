@@ -23,6 +23,7 @@ class Window:
         frames: one view of 128 words for each CPU.
         contexts: PC, PSTATE, X0..X17 of each frame (20 words).
         pv_time: the record of stolen time of each CPU, two words: 0 (revision and attributes), and nanoseconds.
+        ready: the table of ready answers of each CPU.
         kept: bytes for the state document of a snapshot, format "B".
         save: what the monitor is asked to save at each entry, from the next `announce` on.
     """
@@ -51,6 +52,7 @@ class Window:
         self.contexts = [frame[layout.CONTEXT] for frame in self.frames]
         self.kept = self.ram[start + layout.KEPT_OFFSET : start + layout.KEPT_OFFSET + layout.KEPT_SIZE]
         self.pv_time = [_sub(words, layout.pv_time_offset(cpu), 2) for cpu in range(nr_cpus)]
+        self.ready = [_sub(words, layout.ready_offset(cpu), layout.READY_SIZE // 8) for cpu in range(nr_cpus)]
         self.save = Save(0)
         self._words = words
 
@@ -63,7 +65,7 @@ class Window:
 
     def close(self) -> None:
         """Unmap. The views die with it."""
-        parts = (*self.contexts, *self.frames, *self.pv_time)
+        parts = (*self.contexts, *self.frames, *self.pv_time, *self.ready)
         for view in (*parts, self.kick, self.seq, self.header, self._words, self.kept, self.ram):
             view.release()
         self._map.close()

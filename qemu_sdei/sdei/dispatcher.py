@@ -362,6 +362,11 @@ class Dispatcher(Interrupts):
             self._waits(inst)
         return Trigger.QUEUED
 
+    def has_static(self, pe: int, event: int) -> bool:
+        """Whether an event is there for a PE, and is none that an interrupt can be bound to."""
+        inst = self._pes[pe].instances.get(event)
+        return inst is not None and inst.slot is None
+
     def why_pending(self, event: int, pe: int | None) -> str | None:
         """`what_is_in_the_way` in a sentence. Raises as it does."""
         found = self.what_is_in_the_way(event, pe)

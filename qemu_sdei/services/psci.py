@@ -14,7 +14,7 @@ from qemu_sdei.errors import ProtocolError
 from qemu_sdei.sdei.context import X0
 from qemu_sdei.services.platform import Platform, PowerControl
 from qemu_sdei.smccc.ids import Owner
-from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Service
+from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Lasting, Service
 
 _M32: Final = 0xFFFF_FFFF
 _SMC64: Final = 0x4000_0000
@@ -99,6 +99,7 @@ class Psci(Service):
             *(Function.AFFINITY_INFO, Function.AFFINITY_INFO | _SMC64),
         )
     )
+    lasts = frozenset((Function.PSCI_VERSION, Function.PSCI_FEATURES))
     names: ClassVar[Mapping[int, str]] = {int(function): function.name for function in Function}
 
     @classmethod
@@ -145,6 +146,10 @@ class Psci(Service):
         for function in _BOTH_WIDTHS:
             table[function | _SMC64] = table[function]
         return table
+
+    def lasting(self, function: int, pe: int, regs: memoryview) -> Lasting | None:
+        """Always, until services are withheld or are not any more."""
+        return Lasting(0 if function == Function.PSCI_VERSION else 1)
 
     def _argument(self, regs: memoryview, n: int) -> int:
         value: int = regs[X0 + n]

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Protocol, Self
 from qemu_sdei.smccc.ids import NOT_SUPPORTED, SUCCESS, Owner, owner_of
 from qemu_sdei.smccc.registry import Registry
 from qemu_sdei.smccc.regs import X0, Regs
-from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Service, Widths
+from qemu_sdei.smccc.service import FunctionRange, Handler, JournalMode, Lasting, Service, Widths
 
 SMCCC_VERSION: Final = 0x8000_0000
 SMCCC_ARCH_FEATURES: Final = 0x8000_0001
@@ -41,6 +41,8 @@ class ArchService(Service):
     ranges: ClassVar[tuple[FunctionRange, ...]] = (FunctionRange(Owner.ARCH, 0, 0xFFFF, Widths.BOTH),)
     journal: ClassVar[JournalMode] = JournalMode.NONE
 
+    lasts: ClassVar[frozenset[int]] = frozenset((SMCCC_VERSION, SMCCC_ARCH_FEATURES))
+
     names: ClassVar[Mapping[int, str]] = {
         SMCCC_VERSION: "SMCCC_VERSION",
         SMCCC_ARCH_FEATURES: "SMCCC_ARCH_FEATURES",
@@ -59,6 +61,10 @@ class ArchService(Service):
     def handlers(self) -> dict[int, Handler]:
         """The two functions."""
         return {SMCCC_VERSION: self._do_version, SMCCC_ARCH_FEATURES: self._do_arch_features}
+
+    def lasting(self, function: int, pe: int, regs: Regs) -> Lasting | None:
+        """Always, until services are withheld or are not any more."""
+        return Lasting(0 if function == SMCCC_VERSION else 1)
 
     def _do_version(self, pe: int, regs: Regs) -> int:
         return self._version

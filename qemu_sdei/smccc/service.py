@@ -77,6 +77,15 @@ class FunctionRange(NamedTuple):
         return f"owner {self.owner}, functions {self.first:#x}..{self.last:#x}, SMC{widths}"
 
 
+class Lasting(NamedTuple):
+    """How long the answer to a call stays the same."""
+
+    arguments: int
+    """How many arguments it depends on: 0, x1 (1), or x1 and x2 (2)."""
+    event: int | None = None
+    """Until this SDEI event changes its state; None: as long as the services are what they are."""
+
+
 class Call(NamedTuple):
     """A call as a user's service sees it."""
 
@@ -102,6 +111,9 @@ class Service:
     reads: ClassVar[frozenset[int]] = frozenset()
     """Function ids that only look: whatever `journal` says, they may be done again."""
 
+    lasts: ClassVar[frozenset[int]] = frozenset()
+    """Functions of a built-in service, among those that only look, whose answers may last (`lasting`)."""
+
     since_state_2: ClassVar[bool] = False
     """It came after guests which can still be here: their state documents do not have it, and they do not find it."""
 
@@ -118,6 +130,12 @@ class Service:
         Returns:
             x0 as an int (a negative one is sign-extended), or a tuple for x0, x1, ... (up to x17), or None if there is
             no such function (NOT_SUPPORTED); or a generator (`Steps`) that ends with one of these.
+        """
+        return None
+
+    def lasting(self, function: int, pe: int, regs: Regs) -> Lasting | None:
+        """How long the answer lasts that `function` has just given; None: it may be another one the next time. Only
+        asked of functions of `lasts`, of a built-in service. `regs`: with the answer in them.
         """
         return None
 

@@ -187,7 +187,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Schema], tuple[str, ...]]]] = {
         ("entry",),
     ),
     "counted": (
-        "Calls that always answer the same, and are counted in place of being written one by one",
+        "Calls whose answer was known before, and which are counted in place of being written one by one",
         {
             "function": text(),
             "id": ref("word"),

@@ -54,9 +54,8 @@ def window() -> str:
         (
             layout.READY_OFFSET,
             layout.MAX_CPUS * layout.READY_SIZE,
-            f"answers that are ready, {layout.READY_SIZE:#x} bytes a CPU. The first word, VALID, is 0 while nothing "
-            "behind it counts. Reserved: no monitor answers by itself yet, and all of it is 0",
-            "host",
+            f"[answers that are ready](#a-cpus-table-of-ready-answers), {layout.READY_SIZE:#x} bytes a CPU",
+            "host; COUNT of an entry: monitor",
         ),
     ):
         out.append(f"| {offset:#x} | {size:#x} | {what} | {writer} |")
@@ -87,6 +86,15 @@ def window() -> str:
     out += _table("Kinds of frames", layout.Kind, notes, str, "KIND")
     out += _table("What can be wrong with an answer", layout.BadAnswer, notes, str, "VECTOR")
     out += _table("Flags of an answer", layout.AnswerFlag, notes, str, "bit value")
+    out += _table("A CPU's table of ready answers", layout.Ready, notes, lambda value: f"{value * 8:#x}", "offset")
+    words = layout.READY_ENTRY_WORDS
+    out += [
+        "",
+        f"Behind these words are {layout.READY_ENTRIES - 1} entries of {words} words, entry n at n * {words * 8:#x}. A "
+        "call finds its entry where n is bits 63:60 of "
+        f"(x0, or x0 + x1, or x0 + x1 + x2, by what counts) * {layout.READY_HASH:#x}; 0 is no entry.",
+    ]
+    out += _table("A ready answer", layout.Entry, notes, lambda value: f"{value * 8:#x}", "offset in the entry")
     out += _table("Micro-operations", layout.Op, notes, str, "code")
     out += [
         "",

@@ -19,9 +19,9 @@ from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.firmware.machine_boot import Boot
 from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.server import Server
-from qemu_sdei.boot.config import Entry
+from qemu_sdei.boot.config import Entry as EntryPoint
 from qemu_sdei.monitor import layout
-from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Header, Kind, Op, Save, SysReg, Word
+from qemu_sdei.monitor.layout import RESET_REGISTERS, AnswerFlag, Entry, Header, Kind, Op, Ready, Save, SysReg, Word
 from qemu_sdei.monitor.ops import MicroOp, write_phys
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.smccc.service import Service
@@ -36,7 +36,7 @@ SYSREGS: dict[int, int] = {SysReg.ICC_AP1R0_EL1: 0x0500_0000, SysReg.PMCR_EL0: 0
 """Two priorities are active."""
 BELL = 0
 """The doorbell's descriptor: registered, never polled."""
-ENTRY = Entry(pc=0x4020_0000, x0=0x4800_0000, x1=0)
+ENTRY = EntryPoint(pc=0x4020_0000, x0=0x4800_0000, x1=0)
 
 
 class SimulatedBoot:
@@ -48,7 +48,7 @@ class SimulatedBoot:
     def proceed(self, frame: memoryview) -> list[MicroOp]:
         return []
 
-    def load(self, epoch: int) -> Entry:
+    def load(self, epoch: int) -> EntryPoint:
         return ENTRY
 
 
@@ -193,6 +193,36 @@ class SimulatedGuest:
             frame[Word.X0 + n] = value & 0xFFFF_FFFF_FFFF_FFFF
         frame[Word.PC] = frame[Word.PC] + 4 & 0xFFFF_FFFF_FFFF_FFFF
         self.post(pe, Kind.SMC)
+
+    def ready(self, pe: int, function: int, *arguments: int) -> int | None:
+        """What the monitor answers a call with by itself, as guest/monitor/monitor.S does it; None: it posts a frame.
+        The caller is at EL1, and calls by SMC.
+        """
+        table = self.window.ready[pe]
+        if not table[Ready.VALID] >> (function & 63) & 1 or self.version < layout.VERSION:
+            return None
+        if table[Ready.TRAP] != 0x5E00_0000 or table[Ready.CALLER] != 4 << 32 or not 0 < function < 1 << 32:
+            return None
+        x1, x2 = (*arguments, 0x1D1E, 0x1D1E)[:2]  # what a caller has there that does not say
+        for more, which, argument in (
+            (0, (), None),
+            (layout.READY_ONE, (x1,), x1),
+            (layout.READY_TWO, (x1, x2), x1 | x2 << 32),
+        ):
+            at = layout.ready_entry(function, *which) * layout.READY_ENTRY_WORDS
+            if table[at + Entry.KEY] == function | more and argument in (None, table[at + Entry.ARGUMENT]):
+                table[at + Entry.COUNT] += 1
+                return table[at + Entry.RESULT]
+        return None
+
+    def answer_to(self, server: Server, pe: int, function: int, *arguments: int) -> tuple[int, bool]:
+        """A call, wherever its answer comes from: x0, and whether the monitor gave it."""
+        found = self.ready(pe, function, *arguments)
+        if found is not None:
+            return found, True
+        self.smc(pe, function, *arguments)
+        server.answer_as_wanted(pe, self.window.seq[pe])
+        return self.take(pe)[3], False
 
     def waiting(self, pe: int) -> bool:
         """Whether the CPU waits for an answer."""

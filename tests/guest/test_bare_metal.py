@@ -84,7 +84,7 @@ def test_bench_without_sdei_fails_cleanly(tmp_path: Path, mode: str) -> None:
         (
             "mode=loud",
             "mode=loud: want hot, cold, signal, idle, storm, call, hostile, bound, fuzz, journey, dirty, deaf, "
-            "registers, calls, wedge or services",
+            "registers, calls, wedge, services or ready",
         ),
         ("mode=hot cuont=5", "unknown word 'cuont' on the command line"),
         ("mode=hot count=0", "count=0: want a number from 1 to 1000000000"),

@@ -58,6 +58,7 @@ def take(server: Server) -> Document:
     firmware, window = server.firmware, server.window
     if firmware.exchange.busy:
         raise BusyError("a service of the guest has micro-operations in flight: its state cannot be written down now")
+    server.guest.ready.collect()
     for pe in range(window.nr_cpus):
         document_rules.put_right(server.guest, pe)
     return {

@@ -15,7 +15,7 @@ from qemu_sdei.services.psci import Function as PsciFunction
 from qemu_sdei.smccc.arch import SMCCC_VERSION
 from qemu_sdei.smccc.ids import NOT_SUPPORTED
 from qemu_sdei.smccc.registry import Registry
-from qemu_sdei.smccc.service import JournalMode
+from qemu_sdei.smccc.service import JournalMode, Lasting
 
 INPUT: Final = 1
 OUTCOME: Final = 2
@@ -26,6 +26,8 @@ _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _RESUME: Final = int(SdeiFunction.EVENT_COMPLETE_AND_RESUME)
 
 Handler = Callable[[int, memoryview], Any]
+Lasts = Callable[[int, int, memoryview], "Lasting | None"]
+"""`Service.lasting`."""
 
 
 def _nobody(pe: int, regs: memoryview) -> int:
@@ -85,6 +87,13 @@ class CallTable:
             if handler is not None:
                 entry = self._entry(function, handler)
         return entry
+
+    def lasting(self, function: int) -> Lasts | None:
+        """What tells how long an answer of `function` lasts, after it was given; None: it may always be another one."""
+        service = self._registry.service_of(function)
+        if service is None or function not in service.lasts or function not in self._plain:
+            return None
+        return None if self.table.get(function) != self._plain[function] else service.lasting
 
     def _entry(self, function: int, handler: Handler) -> tuple[Handler, int]:
         service = self._registry.service_of(function)

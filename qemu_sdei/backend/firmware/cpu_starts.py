@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from qemu_sdei.errors import ProtocolError
@@ -17,10 +18,13 @@ class Starts:
     counted again.
     """
 
-    def __init__(self, started: dict[int, int], power: list[Power], calls: dict[int, list[int]]) -> None:
+    def __init__(
+        self, started: dict[int, int], power: list[Power], calls: dict[int, list[int]], collect: Callable[[], None]
+    ) -> None:
         """`started`: see `PowerStates`, drained here. `power`: of each CPU. `calls`: function -> how often each PE
-        called it. Their owners keep them up to date.
+        called it. Their owners keep them up to date. `collect` brings `calls` up to date.
         """
+        self._collect = collect
         self._started = started
         self._power = power
         self._calls = calls
@@ -28,6 +32,7 @@ class Starts:
 
     def note(self) -> None:
         """Take what the firmware has started since the last time."""
+        self._collect()
         for pe, entry in self._started.items():
             self._starts[pe] = entry, self._made(pe)
         self._started.clear()
@@ -45,6 +50,7 @@ class Starts:
 
     def snapshot(self) -> list[list[int]]:
         """For the state document: `[PE, entry point]` of each CPU that is silent."""
+        self._collect()
         found = [(pe, self.silent(pe)) for pe in sorted(self._starts)]
         return [[pe, entry] for pe, entry in found if entry is not None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 from qemu_sdei import __version__
@@ -57,9 +57,12 @@ class EventLog:
         self.times.now = now = self.clock()
         return now
 
-    def transition_hook(self) -> Callable[[int, int, int, int, str], None]:
+    def transition_hook(
+        self, ready: Container[int] = (), changes: Callable[[int], None] = lambda event: None
+    ) -> Callable[[int, int, int, int, str], None]:
         """What the dispatcher calls for each transition, twice for each event: a closure is a third cheaper than a
-        method. The first one that comes of a call goes into the call's slot, which saves a record.
+        method. The first one that comes of a call goes into the call's slot, which saves a record. `changes` is called
+        with each event that is in `ready`.
         """
         ring, clock, listeners, tell = self.ring, self.clock, self.listeners, self._tell
         keep, seen = ring.keep, self.times
@@ -79,6 +82,8 @@ class EventLog:
             return found
 
         def transition(event: int, pe: int, old: int, new: int, cause: str) -> None:
+            if event in ready:
+                changes(event)
             try:
                 words, times = of_cause[cause][event]
             except KeyError:

@@ -148,6 +148,8 @@ class PollLoop:
                 return
             self._window.header[Header.POLL] = 0
             again = self._tick()
+            self._counted.tell()
+            self._log.ring.commit()
             if self._hooks.heartbeat_ms:
                 limit = min(self._hooks.heartbeat_ms, again)
                 self._hooks.ask_for_heartbeat()

@@ -19,6 +19,7 @@ from qemu_sdei.monitor.layout import FRAME_WORDS, AnswerFlag, Kind, Word
 
 def checkpoint(guest: ServedGuest, answers: dict[int, memoryview] | None = None) -> None:
     """Replace the journal by the state as it is. `answers`: frames that are answered but not acknowledged yet."""
+    guest.ready.collect()
     guest.journal.checkpoint(
         {
             "firmware": guest.firmware.snapshot(),
@@ -51,6 +52,7 @@ def recover(guest: ServedGuest) -> bool:
     firmware.boot.booting = booting
     if state is None and guest.journal.count == 0:
         return False
+    guest.ready.begin()  # before any state is another one than the guest was told
     last, answers = replay(firmware, guest.journal, window.nr_cpus, state)
     try:
         if state is not None:

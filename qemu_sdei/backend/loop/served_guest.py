@@ -7,6 +7,7 @@ from typing import Any
 from qemu_sdei.backend.firmware.cpu_starts import Starts
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop.journal import Journal
+from qemu_sdei.backend.loop.ready_answers import ReadyAnswers
 from qemu_sdei.monitor.window import Window
 
 
@@ -19,6 +20,7 @@ class ServedGuest:
         journal: what was decided about, for the backend that comes after a crash.
         calls: how often each function was called, per PE, since the backend started to serve this guest; under UNKNOWN
             what nobody serves, under OTHER what is served beyond MAX_FUNCTIONS of them.
+        ready: answers that the monitor gives by itself; their calls are in `calls` after `ready.collect`.
         starts: which CPUs were started and have not called since.
         answered: sequence number of the newest frame of each PE that was answered. The list stays the same object.
         seen: SEQ word of each PE as last looked at.
@@ -30,7 +32,8 @@ class ServedGuest:
         self.firmware = firmware
         self.journal = journal
         self.calls: dict[int, list[int]] = {}
-        self.starts = Starts(firmware.power.started, firmware.psci.power, self.calls)
+        self.ready = ReadyAnswers(window, self.calls, firmware.machine.client_el)
+        self.starts = Starts(firmware.power.started, firmware.psci.power, self.calls, self.ready.collect)
         self.answered = [0] * window.nr_cpus
         self.seen = memoryview(bytearray(8 * window.nr_cpus)).cast("Q")
         self.machine: dict[str, Any] = {}

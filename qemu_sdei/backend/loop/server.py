@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.backend.firmware.call_counts import MAX_FUNCTIONS, counter
+from qemu_sdei.backend.firmware.call_table import Lasts
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import recovery, status_report
 from qemu_sdei.backend.loop.counted_calls import CountedCalls
@@ -34,6 +35,7 @@ from qemu_sdei.backend.loop.rare_frames import RareFrames
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.backend.loop.stolen_time import StolenTime
 from qemu_sdei.errors import BusyError, ProtocolError, SdeiError
+from qemu_sdei.hypervisor.vectors import FIRST_IMMEDIATE, LOWER_SYNC
 from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
 from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Save, Word
@@ -51,8 +53,10 @@ from qemu_sdei.trace.trace_file import Recorder
 if TYPE_CHECKING:
     from qemu_sdei.backend.loop.device_frames import DeviceFrames
 
-Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int]]
-"""Handler, journal mode, result if it is always the same, and how often each PE called."""
+Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int], Lasts | None]
+"""Handler, journal mode, result if it is always the same, how often each PE called, and what tells how long an answer
+lasts.
+"""
 
 
 class Server:
@@ -103,7 +107,7 @@ class Server:
         self.host_errors = HostErrors(window, self.errors, self.log, lambda: self.paused, journal.bad_pages)
         self._journal_space = JournalSpace(self, guest)
         self._checks = FrameChecks(guest, self.log)
-        self._counted = CountedCalls(ring)
+        self._counted = CountedCalls(ring, guest.ready)
         self.clock = CounterClock()
         self.stolen = StolenTime(
             window,
@@ -118,6 +122,7 @@ class Server:
             self._answer = hypervisor.before(self.frame)
             self._answer_hooked = hypervisor.before_unless(lambda: self.descriptors.paused, self.hooks.frame)
             window.save |= Save.EL2
+            guest.ready.come_by_el2(FIRST_IMMEDIATE + LOWER_SYNC)
         self._each = 0
         """How many want to see each call, also those that are only counted otherwise."""
         window.save |= Save.COUNTER
@@ -138,6 +143,7 @@ class Server:
         self._stamped_to = 0
         self._posted = [frame[POSTED] for frame in window.frames]
         self._done = [frame[DONE] for frame in window.frames]
+        self._ready = guest.ready
         self._call = firmware.exchange.call
         self._wanted_kicks = firmware.kicks
         self._attention = firmware.dispatcher.attention
@@ -187,7 +193,7 @@ class Server:
         self.firmware.observer.note = self.log.note
         self.firmware.observer.record = self._record_outcome
         self.firmware.observer.wall = self.clock.wall
-        self.firmware.dispatcher.on_transition = self.log.transition_hook()
+        self.firmware.dispatcher.on_transition = self.log.transition_hook(self._ready.events, self._ready.changes)
         self.firmware.dispatcher.on_waiting = self._waits
         self.firmware.notices.on_came = self.notifier.came
         self._tell_profile()
@@ -203,6 +209,7 @@ class Server:
         self._stamped_to = self._ring.tag + STAMP_EVERY * STEP
 
     def _machine_resets(self) -> None:
+        self._ready.begin()
         self._look_at_monitor()  # its counter may be another one now
         self.stolen.reset()
 
@@ -216,6 +223,8 @@ class Server:
     def run(self) -> None:
         """Serve. Returns when QEMU closed the doorbell or after `descriptors.stop`."""
         self.begin()
+        if not self.descriptors.paused:
+            self._ready.begin()
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000)  # the hot path keeps nothing; a collection there would be a hiccup of milliseconds
@@ -238,6 +247,7 @@ class Server:
         if self.recorder is not None and not self.descriptors.paused:
             self.recorder.copy()  # before another backend goes on with the same file
         self.descriptors.paused = True
+        self._ready.want(False)
         self.window.header[Header.POLL] = 0
 
     def resume(self) -> None:
@@ -265,13 +275,16 @@ class Server:
         return self.answer_function()(pe, s)
 
     def answer_function(self) -> Callable[[int, int], bool]:
-        """What answers the next frames."""
-        return self._answer_hooked if self.descriptors.paused or self.hooks.wanted else self._answer
+        """What answers the next frames. Where somebody else is to see them too, the monitor answers none."""
+        hooked = self.descriptors.paused or self.hooks.wanted
+        self._ready.want(not (hooked or self._each or self.firmware.misbehaviour.active))
+        return self._answer_hooked if hooked else self._answer
 
     def take_over(self, answered: list[int]) -> None:
         """Serve a guest whose state and window were just filled in; `answered` as of the backend before this."""
         self.log.begun("incoming")
         self._last[:] = answered
+        self._ready.begin()
         self._forget_entries()  # they count in lists that were replaced
         self.late.forget()
         self._tell_profile()
@@ -298,12 +311,14 @@ class Server:
         last[pe] = s
         if frame[8] == 2:  # Word.KIND, Kind.SMC
             try:
-                handler, mode, constant, counts = self._entries[frame[10]]  # Word.FUNCTION
+                handler, mode, constant, counts, lasts = self._entries[frame[10]]  # Word.FUNCTION
             except KeyError:
-                handler, mode, constant, counts = self._entry(frame[10])
+                handler, mode, constant, counts, lasts = self._entry(frame[10])
             counts[pe] += 1
             if constant is not None:
                 frame[18] = constant  # Word.X0
+                if lasts is not None:
+                    self._offer(pe, frame, lasts)
                 frame[1] = 0  # Word.FLAGS
                 frame[0] = s  # Word.ACK
                 return False
@@ -322,7 +337,10 @@ class Server:
                 kept = self._keep(1, pe, s, self._heads[pe])
                 if kept >= FULL:
                     self._full = True
+                lasts = None
             flags = self._call(pe, frame, self._contexts[pe], handler, mode == 2)
+            if lasts is not None and not flags:
+                self._offer(pe, frame, lasts)
             part[outcome] = self._done[pe]
             part[at + 22] = ring.word | flags if flags else ring.word  # At.ANSWER
             ring.word = -1
@@ -355,15 +373,23 @@ class Server:
             return entry
         found = self.firmware.calls.find(number)
         if found is None:
-            return None, 3, None, counter(self.guest.calls, UNKNOWN, self.window.nr_cpus)
+            return None, 3, None, counter(self.guest.calls, UNKNOWN, self.window.nr_cpus), None
         constant = None if self._each else self.firmware.calls.constants.get(number)
         counts = counter(self.guest.calls, number, self.window.nr_cpus)
         if constant is not None:
             self._counted.watch(number, counts)
-        entry = (*found, constant, counts)
+        entry = (*found, constant, counts, self.firmware.calls.lasting(number))
         if len(self._entries) < MAX_FUNCTIONS:
             self._entries[number] = entry
         return entry
+
+    def _offer(self, pe: int, frame: memoryview, lasts: Lasts) -> None:
+        """A call has been answered by what may be known the next time."""
+        if self._ready.wanted:
+            function, regs = frame[Word.FUNCTION], self._contexts[pe]
+            lasting = lasts(function & FUNCTION_MASK, pe, regs)
+            if lasting is not None:
+                self._ready.offer(pe, function, lasting, regs)
 
     def record_each(self, wanted: bool) -> None:
         """Have each call recorded, also those that are only counted otherwise; or somebody wants that no more."""
@@ -371,6 +397,8 @@ class Server:
         self._forget_entries()
 
     def _forget_entries(self) -> None:
+        """What calls need, and what they answer, may be something else from now on."""
+        self._ready.close()
         self._counted.forget()
         self._entries.clear()
 

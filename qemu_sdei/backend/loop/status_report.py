@@ -19,6 +19,7 @@ _FUNCTION: Final = At.DATA + Word.FUNCTION - Word.KIND
 
 def status(guest: ServedGuest, log: EventLog) -> dict[str, Any]:
     """Where everything stands, JSON-able: see docs/reference/control-protocol.md."""
+    guest.ready.collect()
     firmware, times = guest.firmware, log.times
     sdei = firmware.dispatcher.status()
     on = {pe for pe, power in enumerate(firmware.psci.power) if power is Power.ON}
