@@ -45,7 +45,7 @@ def register(subparsers: Any) -> None:
         "--endings",
         metavar="E,...",
         help="how a stopped CPU leaves the event: stay, off, abort-stay, abort-off (the default: these four), "
-        "complete-off, irq-off; docs/reference/crash-matrix.md says what each does",
+        "complete-off, irq-off, linux; docs/reference/crash-matrix.md says what each does",
     )
     group.add_argument(
         "--firmware",
@@ -53,7 +53,12 @@ def register(subparsers: Any) -> None:
         metavar="P,...",
         help=f"firmware profiles of `qemu-sdei firmware --list`, or TOML files; may be repeated (default: {_FIRMWARE})",
     )
-    group.add_argument("--series", metavar="S,...", help=f"Debian's kernels (default: {_SERIES}, or --kernel alone)")
+    group.add_argument(
+        "--series",
+        metavar="S,...",
+        help=f'Debian\'s kernels, and own-7.3 of scripts/crash-kernel, whose cells are "not built" where it is not '
+        f"(default: {_SERIES}, or --kernel alone)",
+    )
     group.add_argument(
         "--kernel", action="append", default=[], metavar="FILE", help="your own kernel (Image); may be repeated"
     )
@@ -144,6 +149,7 @@ def _words(option: str, text: str) -> list[str]:
 def _kernels(args: argparse.Namespace) -> list[Kernel]:
     from qemu_sdei import paths
     from qemu_sdei.crash.cells import Kernel
+    from qemu_sdei.host import own_kernels
     from qemu_sdei.host.kernel_packages import HOW
     from qemu_sdei.vm.options import SERIES
 
@@ -152,7 +158,8 @@ def _kernels(args: argparse.Namespace) -> list[Kernel]:
     for name in names:
         if SERIES.fullmatch(name) is None:
             raise UsageError(f"kernel series {name!r}: {HOW}")
-    found = [Kernel(name) for name in names]
+    absent = [name for name in names if own_kernels.is_own(name) and own_kernels.find(name) is None]
+    found = [Kernel(name, missing=own_kernels.not_built(name) if name in absent else "") for name in names]
     if args.client and len(args.client) != len(args.kernel):
         raise UsageError("give one --client for each --kernel, in the same order")
     for at, file in enumerate(args.kernel):

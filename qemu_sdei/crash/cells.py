@@ -41,6 +41,20 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A guest that is booted once, for all cells that differ in nothing before their crash.
+
+    Attributes:
+        kernel, capture: of these cells.
+        by_kernel: event 0 is the kernel's own, if it wants it; else the client module's.
+    """
+
+    kernel: Kernel
+    capture: Capture
+    by_kernel: bool = False
+
+
+@dataclass(frozen=True)
 class Cell:
     """One crash."""
 
@@ -65,13 +79,29 @@ class Axes:
     kernels: Sequence[Kernel]
     captures: Sequence[Capture]
 
-    def origins(self) -> Iterator[tuple[Kernel, Capture]]:
-        """What has to be booted: cells of the same one differ in nothing before their crash."""
-        return ((kernel, capture) for kernel in self.kernels for capture in self.captures)
+    def origins(self) -> Iterator[Origin]:
+        """What has to be booted."""
+        kinds = sorted({ending.by_kernel for ending in self.endings})
+        pairs = ((kernel, capture) for kernel in self.kernels for capture in self.captures)
+        return (Origin(kernel, capture, by_kernel) for kernel, capture in pairs for by_kernel in kinds)
 
-    def cells(self, kernel: Kernel, capture: Capture) -> list[Cell]:
+    def cells(self, origin: Origin) -> list[Cell]:
         """Those that begin with the same guest."""
-        return [Cell(ending, firmware, kernel, capture) for firmware in self.firmware for ending in self.endings]
+        return [cell for cell in self if (cell.kernel, cell.capture, cell.ending.by_kernel) == _key(origin)]
+
+    def __iter__(self) -> Iterator[Cell]:
+        """All, in the order in which they are shown."""
+        return (
+            Cell(ending, firmware, kernel, capture)
+            for kernel in self.kernels
+            for capture in self.captures
+            for firmware in self.firmware
+            for ending in self.endings
+        )
 
     def __len__(self) -> int:
         return len(self.endings) * len(self.firmware) * len(self.kernels) * len(self.captures)
+
+
+def _key(origin: Origin) -> tuple[Kernel, Capture, bool]:
+    return origin.kernel, origin.capture, origin.by_kernel

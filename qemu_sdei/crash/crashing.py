@@ -74,14 +74,14 @@ class _Followed:
         return Seen(stages, self.vcpus, self.wanted, self.explanation, error, self.acted)
 
 
-def crash(cell: Cell, origin: Path, scratch: Path, limits: Limits) -> Verdict:
-    """Run a cell in a guest of its own, from the saved one in `origin`. Its dump is written below `scratch`, and gone
-    then. What the guest does raises nothing.
+def crash(cell: Cell, directory: Path, scratch: Path, limits: Limits) -> Verdict:
+    """Run a cell in a guest of its own, from the saved one in `directory`. Its dump is written below `scratch`, and
+    gone then. What the guest does raises nothing.
     """
     began = time.monotonic()
     vmcore = scratch / f"vmcore-{time.monotonic_ns():x}"
     try:
-        guest = restored(origin, vmcore, poll=POLL)
+        guest = restored(directory, vmcore, poll=POLL)
         try:
             verdict = _crashed(cell, guest, limits)
         finally:

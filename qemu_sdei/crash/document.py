@@ -208,5 +208,5 @@ SCHEMA: Final[dict[str, Any]] = {
 
 def ordered(results: Sequence[CellResult], axes: Axes) -> list[CellResult]:
     """Cells in the order of the axes, however they came."""
-    place = {cell: n for n, cell in enumerate(cell for pair in axes.origins() for cell in axes.cells(*pair))}
+    place = {cell: n for n, cell in enumerate(axes)}
     return sorted(results, key=lambda result: place[result.cell])

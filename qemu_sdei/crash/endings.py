@@ -26,20 +26,22 @@ class Ending:
         name: in a word, for options, tables and JSON.
         sentence: what such a CPU does.
         hangs: the CPUs to be stopped hang, and take no interrupt; else Linux stops them, by its own interrupt.
+        by_kernel: whoever stops CPUs that hang is the kernel that runs; else the client module, and event 0 is its own.
     """
 
     name: str
     sentence: str
     hangs: bool = True
+    by_kernel: bool = False
 
     def script(self, vcpus: int) -> str:
         """What crashes a guest of `vcpus` so, as one line for its shell. Of CPUs that hang, those of an odd number hang
         in a thread, the others in an interrupt's handler.
         """
-        if not self.hangs:
-            return f"taskset {1 << _CRASHES:x} sh -c 'echo c >/proc/sysrq-trigger'"
-        words = [f"hang {vcpu}{'' if vcpu % 2 else ' irq'}" for vcpu in range(vcpus) if vcpu != _CRASHES]
-        lines = [f"echo {command} >{CONTROL}" for command in (*words, f"crash {self.name}")]
+        words = [f"hang {vcpu}{'' if vcpu % 2 else ' irq'}" for vcpu in range(vcpus) if vcpu != _CRASHES and self.hangs]
+        words += [f"crash {self.name}"] if self.hangs and not self.by_kernel else []
+        lines = [f"echo {command} >{CONTROL}" for command in words]
+        lines += [] if self.hangs and not self.by_kernel else ["echo c >/proc/sysrq-trigger"]
         return f"taskset {1 << _CRASHES:x} sh -c '{' && '.join(lines)}'"
 
 
@@ -55,6 +57,12 @@ ENDINGS: Final = {
             "irq-off",
             "does not hang: it takes Linux' own stop interrupt and calls CPU_OFF in that handler, without an event",
             hangs=False,
+        ),
+        Ending(
+            "linux",
+            "is stopped as its kernel does it without a client module: by event 0 where it has CONFIG_ARM_SDEI_NMI, "
+            "else not at all",
+            by_kernel=True,
         ),
     )
 }

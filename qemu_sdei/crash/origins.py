@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from qemu_sdei.crash.cells import Capture, Kernel
+from qemu_sdei.crash.cells import Origin
 from qemu_sdei.errors import SdeiError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.guest.start import Boot
@@ -22,13 +22,17 @@ VCPUS: Final = 3
 """One panics, one hangs in a thread, one in an interrupt's handler."""
 MEMORY: Final = "640M"
 CRASHKERNEL: Final = "224M"
+_WITHOUT_NMI: Final = "initcall_blacklist=sdei_nmi_init"
+"""Keeps a kernel with CONFIG_ARM_SDEI_NMI from taking event 0, which is the client module's then. To a kernel without
+that function it says nothing."""
 _names = itertools.count(1)
 _one_takes = threading.Lock()
 _running: list[Guest] = []
 
 
-def options_of(kernel: Kernel, capture: Capture, scratch: Path, *, timeout: float) -> GuestOptions:
+def options_of(origin: Origin, scratch: Path, *, timeout: float) -> GuestOptions:
     """A guest that has a capture kernel, and whose CPUs can be made to hang."""
+    kernel = origin.kernel
     return GuestOptions(
         kernel=kernel.image,
         series=None if kernel.image is not None else kernel.name,
@@ -36,7 +40,8 @@ def options_of(kernel: Kernel, capture: Capture, scratch: Path, *, timeout: floa
         memory=MEMORY,
         kdump=True,
         crashkernel=CRASHKERNEL,
-        kdump_cpus=capture.vcpus(VCPUS),
+        kdump_cpus=origin.capture.vcpus(VCPUS),
+        append="" if origin.by_kernel else _WITHOUT_NMI,
         vmcore=scratch / "vmcore",
         client=kernel.client or True,
         name=_name(),
@@ -50,21 +55,23 @@ def _name() -> str:
         return f"crash-{next(_names)}-{threading.get_native_id() % 100_000}"
 
 
-def save(kernel: Kernel, capture: Capture, directory: Path, *, timeout: float, progress: Progress = no_progress) -> str:
-    """Boot such a guest, with the capture kernel loaded and the client module's event registered on all CPUs, and write
-    it into the new directory `directory`. Returns the kernel's release.
+def save(origin: Origin, directory: Path, *, timeout: float, progress: Progress = no_progress) -> str:
+    """Boot such a guest, with the capture kernel loaded and event 0 registered on all CPUs by who is to have it, and
+    write it into the new directory `directory`. Returns the kernel's release.
 
     Raises:
         UsageError: there is no such kernel, or no client module for it. `SdeiError`: it does not boot.
     """
-    options = options_of(kernel, capture, directory.parent, timeout=timeout)
+    options = options_of(origin, directory.parent, timeout=timeout)
     with Guest(options, progress=progress) as guest:
         guest.wait_shell()
         progress("loading the client module")
-        loaded = guest.run(f"insmod {MODULE_PATH} events=0 verbose=0")
+        loaded = guest.run(f"insmod {MODULE_PATH} events={'' if origin.by_kernel else '0'} verbose=0")
         if loaded.status:
             said = loaded.output.strip().splitlines()
-            raise UsageError(f"the client module does not load into kernel {kernel.name}: {said[-1] if said else '?'}")
+            raise UsageError(
+                f"the client module does not load into kernel {origin.kernel.name}: {said[-1] if said else '?'}"
+            )
         release = guest.run("uname -r").output.strip()
         progress("saving the guest")
         guest.save(directory, end=True, timeout=timeout)

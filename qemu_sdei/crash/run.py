@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from qemu_sdei import __version__
 from qemu_sdei.crash import origins
-from qemu_sdei.crash.cells import Axes, Capture, Cell, Kernel
+from qemu_sdei.crash.cells import Axes, Cell, Origin
 from qemu_sdei.crash.crashing import Limits, crash
 from qemu_sdei.crash.document import CellResult, Matrix, ordered
 from qemu_sdei.crash.verdict import Result, Verdict
@@ -73,8 +73,8 @@ def run(
     scratch = Path(tempfile.mkdtemp(prefix="qemu-sdei-crash-"))
     runner = _Runner(plan, matrix, scratch, progress, on_cell)
     try:
-        for kernel, capture in plan.axes.origins():
-            runner.run(kernel, capture)
+        for origin in plan.axes.origins():
+            runner.run(origin)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     matrix.results = ordered(matrix.results, plan.axes)
@@ -92,19 +92,18 @@ class _Runner:
         self._progress, self._on_cell = progress, on_cell
         self._stopped = threading.Event()
 
-    def run(self, kernel: Kernel, capture: Capture) -> None:
+    def run(self, origin: Origin) -> None:
         """The cells of one guest."""
-        cells = self._plan.axes.cells(kernel, capture)
+        cells, kernel = self._plan.axes.cells(origin), origin.kernel
         if kernel.missing:
             self._all(cells, Verdict(Result.MISSING, reason=kernel.missing))
             return
-        origin = self._scratch / f"guest-{len(self._matrix.results)}"
-        what = f"{kernel.name}, {capture.value} capture kernel"
+        directory = self._scratch / f"guest-{len(self._matrix.results)}"
+        what = f"{kernel.name}, {origin.capture.value} capture kernel"
         try:
             self._matrix.releases[kernel.name] = origins.save(
-                kernel,
-                capture,
                 origin,
+                directory,
                 timeout=_BOOT * self._plan.limits.stage,
                 progress=lambda text: self._progress(f"{what}: {text}"),
             )
@@ -114,20 +113,20 @@ class _Runner:
             self._all(cells, Verdict(Result.FAILED, reason=f"{what}: it cannot be prepared: {error}".split("\n")[0]))
             return
         try:
-            self._crash(cells, origin)
+            self._crash(cells, directory)
         finally:
-            shutil.rmtree(origin, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _all(self, cells: list[Cell], verdict: Verdict) -> None:
         for cell in cells:
             self._done(CellResult(cell, (verdict,)))
 
-    def _crash(self, cells: list[Cell], origin: Path) -> None:
+    def _crash(self, cells: list[Cell], directory: Path) -> None:
         rounds: dict[Cell, list[Verdict]] = {cell: [] for cell in cells}
         with ThreadPoolExecutor(self._plan.jobs, "cell") as pool:
             self._progress(f"cell {len(self._matrix.results) + 1} of {len(self._plan.axes)}: {cells[0].name}")
             left: dict[Future[Verdict], Cell] = {
-                pool.submit(self._one, cell, origin): cell for _ in range(self._plan.rounds) for cell in cells
+                pool.submit(self._one, cell, directory): cell for _ in range(self._plan.rounds) for cell in cells
             }
             try:
                 while left:
@@ -153,10 +152,10 @@ class _Runner:
             origins.close_all()
             running = list(wait(running, timeout=_TICK).not_done)
 
-    def _one(self, cell: Cell, origin: Path) -> Verdict:
+    def _one(self, cell: Cell, directory: Path) -> Verdict:
         if self._stopped.is_set():
             return Verdict(Result.FAILED, reason="it was not begun")
-        return crash(cell, origin, self._scratch, self._plan.limits)
+        return crash(cell, directory, self._scratch, self._plan.limits)
 
     def _done(self, result: CellResult) -> None:
         self._matrix.results.append(result)

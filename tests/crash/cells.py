@@ -63,7 +63,7 @@ def wedged() -> Verdict:
 def matrix(*rounds: Verdict) -> Matrix:
     """Each cell of the first kernel came to `rounds`."""
     found = Matrix(AXES, dict(FACTS), {"spec": "nothing is wrong", "tfa": "as measured"}, {"6.1": "6.1.0-57-arm64"})
-    for pair in AXES.origins():
-        cells: list[Cell] = AXES.cells(*pair)
+    for origin in AXES.origins():
+        cells: list[Cell] = AXES.cells(origin)
         found.results += [CellResult(cell, rounds) for cell in cells]
     return found

@@ -9,7 +9,7 @@ import fastjsonschema
 import pytest
 
 from qemu_sdei.crash.cells import Capture
-from qemu_sdei.crash.document import SCHEMA, ordered
+from qemu_sdei.crash.document import SCHEMA, CellResult, ordered
 from qemu_sdei.crash.endings import CONTROL, DEFAULT, ENDINGS, endings_of
 from qemu_sdei.crash.page import render
 from qemu_sdei.crash.table import markdown, summary, table
@@ -80,6 +80,19 @@ def test_cells_come_in_the_order_of_the_axes() -> None:
     assert len({result.cell for result in found.results}) == len(AXES) == 2 * 2 * 2 * 4
 
 
+def test_who_has_event_0_is_a_guest_of_its_own() -> None:
+    """A kernel's own stop and the client module's cannot both register it."""
+    axes = replace(AXES, endings=endings_of(["linux", "off", "irq-off"]))
+    assert [(origin.kernel.name, origin.capture, origin.by_kernel) for origin in axes.origins()] == [
+        (kernel, capture, by_kernel) for kernel in ("6.1", "own") for capture in Capture for by_kernel in (False, True)
+    ]
+    cells = [cell for origin in axes.origins() for cell in axes.cells(origin)]
+    assert {cell.ending.name for cell in axes.cells(next(axes.origins()))} == {"off", "irq-off"}
+    assert len(cells) == len(set(cells)) == len(axes)
+    found = ordered([CellResult(cell, (dumped(),)) for cell in cells], axes)
+    assert [result.cell.ending.name for result in found[:3]] == ["linux", "off", "irq-off"]
+
+
 def test_endings() -> None:
     assert [ending.name for ending in endings_of(DEFAULT)] == list(DEFAULT)
     with pytest.raises(UsageError, match="there is no ending 'x': give stay, off"):
@@ -87,5 +100,8 @@ def test_endings() -> None:
     script = ENDINGS["abort-off"].script(3)
     assert script.startswith("taskset 1 sh -c '")
     assert [f"echo {word} >{CONTROL}" in script for word in ("hang 1", "hang 2 irq", "crash abort-off")] == [True] * 3
-    assert "sysrq" in ENDINGS["irq-off"].script(3)
+    assert ENDINGS["irq-off"].script(3) == "taskset 1 sh -c 'echo c >/proc/sysrq-trigger'"
+    script = ENDINGS["linux"].script(3)
+    assert [f"echo hang {word} >{CONTROL}" in script for word in ("1", "2 irq")] == [True] * 2
+    assert script.endswith("echo c >/proc/sysrq-trigger'")
     assert [Capture.UP.vcpus(3), Capture.SMP.vcpus(3)] == [1, 3]

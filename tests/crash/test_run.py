@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.crash import run as running
-from qemu_sdei.crash.cells import Cell, Kernel
+from qemu_sdei.crash.cells import Cell, Origin
 from qemu_sdei.crash.document import CellResult
 from qemu_sdei.crash.run import Plan
 from qemu_sdei.crash.verdict import Result, Verdict
@@ -32,12 +32,12 @@ class World:
         self.ended = threading.Event()
         self.waits = False
 
-    def save(self, kernel: Kernel, capture: Any, directory: Path, **_: Any) -> str:
+    def save(self, origin: Origin, directory: Path, **_: Any) -> str:
         if self.error is not None:
             raise self.error
         directory.mkdir()
         self.saved.append(directory)
-        return f"{kernel.name}.0-arm64"
+        return f"{origin.kernel.name}.0-arm64"
 
     def crash(self, cell: Cell, origin: Path, scratch: Path, limits: Any) -> Verdict:
         assert origin.is_dir()
