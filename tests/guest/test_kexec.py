@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qemu_sdei.cli import main
+from qemu_sdei.errors import NotDeliveredError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.vm.options import GuestOptions
@@ -75,6 +76,37 @@ def test_kexec_with_events_registered(series: str, capsys: pytest.CaptureFixture
         assert status["counts"]["rejected"] == 0
         assert client.registered(0x200) == [False]
         check_sdei_works(client, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("series", ["6.12", "6.1"])
+def test_kexec_on_firmware_that_keeps_events(series: str) -> None:
+    """Profile `agdi-eio`: the next kernel's resets are DENIED, and Linux does without SDEI. What is left registered is
+    of a kernel that is gone: nothing of it is delivered, since no vCPU is unmasked.
+    """
+    image = DebianCache().kernel(series).image
+    files = {KO: module_for(series), IMAGE: image}
+    with Guest(GuestOptions(series=series, smp=2, files=files, firmware="agdi-eio")) as guest:
+        client = Client(guest)
+        client.shell("dmesg -n 1")
+        prepare(client, image)
+        client.load("events=0,0x200")
+        guest.inject(0, 1, wait=True)
+        before = guest.console_text.end
+        resets = calls(guest, "SDEI_SHARED_RESET")
+        guest.write("kexec\r")
+        until("the next kernel probes SDEI", lambda: calls(guest, "SDEI_SHARED_RESET") >= resets + 2)
+        guest.console_text.search("qemu-sdei:[0-9a-f]+:shell", before, 60)
+        log = client.shell("dmesg")
+        assert "sdei: Failed to reset platform: -1" in log, log
+        assert "sdei: disabling SDEI firmware interface" in log
+        loaded = guest.run(f"insmod {KO} events=0")
+        assert loaded.status != 0, loaded.output
+        assert [rule["acted"] > 0 for rule in guest.firmware.status()["rules"]] == [True, True]
+        assert all(pe["masked"] for pe in guest.status()["pes"])
+        with pytest.raises(NotDeliveredError):
+            guest.inject(0, 1, wait=True, timeout=1)
+        assert guest.explain().picture.misbehaves.startswith("profile agdi-eio")
 
 
 def calls(guest: Guest, function: str) -> int:
