@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.backend.loop.error_sources import ErrorSources
+from qemu_sdei.backend.loop.untold_errors import UntoldErrors
 from qemu_sdei.boot.area import AcpiArea, ErrorSource
 from qemu_sdei.boot.previous_errors import Stage
 from qemu_sdei.errors import NotDeliveredError
@@ -329,12 +330,13 @@ def test_a_backend_that_dies_while_it_reports_is_replaced_by_one_that_tells(back
                 raise Stop
             of(address, size, value)
 
-        def trigger(event: int, pe: int | None, of: Any = errors._trigger, last: int = stores) -> Any:
+        def trigger(event: int, pe: int | None, of: Any = server.trigger, last: int = stores) -> Any:
             if last == 5:
                 raise Stop  # all is written, and nobody told
             return of(event, pe)
 
-        errors._put, errors._trigger = put, trigger  # type: ignore[method-assign]
+        errors._put = put  # type: ignore[method-assign]
+        errors.untold = UntoldErrors(errors, server.guest, server.log, trigger)
         died = False
         try:
             errors.tell(MEMORY, error(), None)

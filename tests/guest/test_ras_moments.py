@@ -4,6 +4,7 @@ it prints. Each is dealt with once, and acknowledged.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from qemu_sdei.errors import NotDeliveredError
+from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.migration.options import Hold, Step
 from qemu_sdei.ras import kinds
@@ -56,18 +58,27 @@ class World:
         guest.run(f"mount -t tracefs tracefs {TRACING}; mkdir {TRACE}; echo 1 >{TRACE}/{EVENT}/enable", timeout=LIMIT)
         self.sent: list[int] = []
         """Of which it is known that they were reported."""
-        self._number = 0
+        self._numbers = itertools.count(1)
 
     def error(self) -> tuple[int, bytes]:
         """Another one: no two are equal, so that Linux drops none of them."""
-        self._number += 1
-        section = kinds.raw(linux_ras.UNKNOWN, struct.pack(">I12x", self._number))
-        return self._number, block([entry(section)]).pack()
+        number = next(self._numbers)
+        section = kinds.raw(linux_ras.UNKNOWN, struct.pack(">I12x", number))
+        return number, block([entry(section)]).pack()
 
-    def report(self, source: str, vcpu: int | None = None, *, wait: bool = True) -> dict[str, Any]:
+    def report(
+        self, source: str, vcpu: int | None = None, *, wait: bool = True, client: ControlClient | None = None
+    ) -> dict[str, Any]:
         """Report one. Raises `NotDeliveredError`: it was refused, and nothing was written."""
         number, data = self.error()
-        found: dict[str, Any] = self.guest.client().ras_report(source, data, vcpu=vcpu, wait=wait, timeout=LIMIT)
+        control = client or self.guest.client()
+        try:
+            found: dict[str, Any] = control.ras_report(source, data, vcpu=vcpu, wait=wait, timeout=LIMIT)
+        except NotDeliveredError as error:
+            if "before its handler started" not in str(error):
+                raise
+            # The vCPU went off. The error lies there, and another vCPU is told of it.
+            found = {"outcome": "queued"}
         self.sent.append(number)
         return found
 
@@ -89,6 +100,57 @@ class World:
         assert not twice
         assert handled.keys() <= set(self.sent)
         assert not [line for line in self.guest.run("dmesg", timeout=LIMIT).output.splitlines() if TROUBLE.search(line)]
+
+
+class Storm:
+    """Errors of some sources, one after the other, with as much time between them as they take; in a `with`.
+
+    One that is refused has written nothing, and comes again as another one.
+    """
+
+    def __init__(self, world: World, *sources: tuple[str, int | None]) -> None:
+        """`sources`: their names, and the vCPU that is told (None: any)."""
+        self.reported = 0
+        self.refused: Counter[str] = Counter()
+        """Why, and how often."""
+        self._world = world
+        self._end = threading.Event()
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._run, args=each) for each in sources]
+
+    def __enter__(self) -> Storm:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(LIMIT)
+        assert not [thread for thread in self._threads if thread.is_alive()]
+        assert not self._failures, self._failures
+
+    def _run(self, source: str, vcpu: int | None) -> None:
+        try:
+            with self._world.guest.client() as client:
+                pause = 0.01
+                while not self._end.wait(pause):
+                    began = time.monotonic()
+                    try:
+                        self._world.report(source, vcpu, client=client)
+                    except NotDeliveredError as error:
+                        self.refused[str(error)] += 1
+                    else:
+                        self.reported += 1
+                    # Without it a guest whose host is busy does nothing else.
+                    pause = 2 * (time.monotonic() - began)
+        except BaseException as error:
+            self._failures.append(error)
+
+    def blows(self) -> None:
+        """Wait until some more have come through."""
+        wanted = self.reported + 10
+        until("errors are dealt with", lambda: self.reported >= wanted or self._failures, LIMIT)
 
 
 @pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.slow), "6.12"])
@@ -140,6 +202,40 @@ def test_while_the_guest_moves(route: str, world: World) -> None:
     guest.migrate("b" if went == "a" else "a", route=route, hold=Hold("running", PRIVATE_CRITICAL, 0), report=report)
     begun[0].join(LIMIT)
     world.report("v2-normal")
+    world.settled()
+
+
+@pytest.mark.timeout(400)
+def test_a_storm_while_vcpus_come_and_go(world: World) -> None:
+    online = f"/sys/devices/system/cpu/cpu{VCPU}/online"
+    with Storm(world, ("v2-normal", None), ("v2-critical", VCPU)) as storm:
+        for _ in range(2):
+            storm.blows()
+            world.guest.run(f"echo 0 >{online}", timeout=LIMIT)
+            storm.blows()
+            world.guest.run(f"echo 1 >{online}", timeout=LIMIT)
+        storm.blows()
+    world.settled()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "route",
+    [
+        "shared",
+        pytest.param("live", marks=pytest.mark.slow),
+        pytest.param("copy", marks=pytest.mark.slow),
+        pytest.param("postcopy", marks=pytest.mark.slow),
+    ],
+)
+def test_a_storm_while_the_guest_moves(route: str, world: World) -> None:
+    """There and back: each error that was taken is dealt with once, wherever the guest is by then."""
+    guest = world.guest
+    with Storm(world, ("v2-normal", None), ("v2-critical", VCPU), ("v1-normal", 0)) as storm:
+        for _ in range(2):
+            storm.blows()
+            guest.migrate("b" if guest.name == "a" else "a", route=route)
+        storm.blows()
     world.settled()
 
 

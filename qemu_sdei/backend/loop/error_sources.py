@@ -20,6 +20,7 @@ from typing import Any, Final
 from qemu_sdei.backend.loop.event_log import EventLog
 from qemu_sdei.backend.loop.notifications import Notifications, Outcome, Then
 from qemu_sdei.backend.loop.served_guest import ServedGuest
+from qemu_sdei.backend.loop.untold_errors import UntoldErrors
 from qemu_sdei.boot.area import ErrorSource
 from qemu_sdei.boot.previous_errors import Stage
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
@@ -66,6 +67,7 @@ class ErrorSources:
         stage: where an error is kept for the next boot to tell of; None: a guest without ACPI.
         notifications: what tells of errors by other means than SDEI.
         reports: how many errors this backend has written into guest RAM.
+        untold: those that SDEI tells of and whose handler has not begun.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class ErrorSources:
         self.reports = 0
         self._guest = guest
         self._log = log
-        self._trigger = trigger
+        self.untold = UntoldErrors(self, guest, log, trigger)
         self._arriving = arriving
         self._fence = threading.Lock()
 
@@ -139,6 +141,10 @@ class ErrorSources:
         if words.status:
             return UNREAD
         return FREE if words.ack is None or words.ack & 1 else UNACKNOWLEDGED
+
+    def unread(self, placed: ErrorSource) -> bool:
+        """Whether an error lies there that the guest has not read."""
+        return self.state(placed) == UNREAD
 
     def why_unheard(self, placed: ErrorSource, pe: int | None, *, force: bool = False) -> str | None:
         """Why nobody would notice an error now; None: somebody would.
@@ -305,7 +311,7 @@ class ErrorSources:
 
         try:
             if source.event is not None:
-                self._trigger(source.event, pe)
+                self.untold.tell(source.event, pe)
             elif source.interrupt is not None:
                 self.notifications.interrupt(source.interrupt, then=made)
             elif source.notify is Notify.SEA:
@@ -359,29 +365,20 @@ class ErrorSources:
     def take_up(self) -> None:
         """A backend that was killed while it reported an error is replaced by this one: finish what it began.
 
-        An error that lies there and that SDEI tells of is told of, unless its event is pending or its handler runs. It
-        may have been told before: a handler that finds nothing new says so at most. Where no error lies, none waits to
-        be acknowledged.
+        An error that lies there unread is told of. Where none lies, none waits to be acknowledged.
         """
         if not self.placed or self.why_closed() is not None:
             return
-        dispatcher = self._guest.firmware.dispatcher
-        busy = {
-            event["event"]
-            for event in dispatcher.status()["events"]
-            if any(instance["pending"] or instance["running"] for instance in event["instances"])
-        }
         for placed in self.placed:
             state = self.state(placed)
             if state == UNACKNOWLEDGED:
                 self._clear(placed)
-            elif state == UNREAD and placed.source.interrupt is not None:
-                if not self.notifications.waits(placed.source.interrupt):
-                    with contextlib.suppress(SdeiError):
-                        self.notifications.interrupt(placed.source.interrupt)
-            elif state == UNREAD and placed.source.event not in (None, *busy) and not self.why_unheard(placed, None):
-                assert placed.source.event is not None
-                self._trigger(placed.source.event, self.target(placed, None))
+                continue
+            line = placed.source.interrupt
+            if state == UNREAD and line is not None and not self.notifications.waits(line):
+                with contextlib.suppress(SdeiError):
+                    self.notifications.interrupt(line)
+        self.untold.tell_again()
 
     def not_told(self, outcome: Outcome) -> None:
         """An abort or an interrupt that a backend before this was to make was given up: take back what it told of."""

@@ -232,6 +232,7 @@ class Server:
 
     def _tick(self) -> int:
         """Go on with what waits for time to pass. Returns after how many milliseconds this is to be called again."""
+        self.errors.untold.tick()
         return min(self.notifier.tick(), self.host_errors.tick(), self.stolen.tick())
 
     # ---- paused ------------------------------------------------------------------------------------------------------
@@ -445,6 +446,7 @@ class Server:
         self.firmware.restore(self.firmware.snapshot() | {"sdei": sdei})
         self._forget_entries()
         self.log.times.forget()
+        self.errors.untold.look_again()
         self.checkpoint()
         self.kicks.send()
         self.hooks.changed()
