@@ -22,6 +22,7 @@ KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
 MONITOR: Final = "monitor"
 PROFILE: Final = "profile"
+UEFI: Final = "uefi"
 SERVICE: Final = "service"
 """Roles of files; of services with a number behind it."""
 _READ: Final = 1 << 20
@@ -54,14 +55,14 @@ def make_offer(
     """
     if options.kdump is not False:
         raise UsageError("a guest with --kdump cannot go to another host: what its vmcore is written to is here")
-    if options.uefi is not False:
-        raise UsageError("a guest that boots by UEFI cannot go to another host: what its firmware reads is here")
     found: dict[str, Path] = {MONITOR: directory / files.MONITOR}
     kernel, initrd = str(config.boot.get("kernel")), config.boot.get("initrd")
-    if not kernel.startswith(BUILTIN):
+    if kernel and not kernel.startswith(BUILTIN):
         found[KERNEL] = Path(kernel)
     if initrd is not None:
         found[INITRD] = Path(str(initrd))
+    if config.boot.get("uefi") is not None:
+        found[UEFI] = Path(str(config.boot["uefi"]))
     if config.events is not None:
         found[PROFILE] = Path(config.events)
     for number, service in enumerate(config.services):

@@ -22,15 +22,16 @@ from qemu_sdei.backend.control import state_document
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import ProtocolError, SdeiError, UsageError
 from qemu_sdei.host import memory
+from qemu_sdei.hypervisor.stage2 import FLASH_SIZE
 from qemu_sdei.migration import offered_services
-from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, PROFILE, SERVICE, describe
+from qemu_sdei.migration.offer import INITRD, KERNEL, MONITOR, PROFILE, SERVICE, UEFI, describe
 from qemu_sdei.migration.receiver_session import File
 from qemu_sdei.migration.remote_link import clean
 from qemu_sdei.paths import cache_directory
-from qemu_sdei.vm import machine_type, travelling
+from qemu_sdei.vm import machine_type, travelling, uefi_boot
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.devices import devices
-from qemu_sdei.vm.options import BUILTIN, GuestOptions
+from qemu_sdei.vm.options import BUILTIN, NO_KERNEL, GuestOptions
 from qemu_sdei.vm.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
 
 _KEYS: Final = {
@@ -39,9 +40,23 @@ _KEYS: Final = {
 }
 _SELECTION: Final = "selection"
 """A source that is older does not say which services its guest finds."""
-_LIMITS: Final = {KERNEL: 1 << 30, INITRD: 8 << 30, MONITOR: 1 << 20, PROFILE: 1 << 20, SERVICE: 1 << 20}
+_LIMITS: Final = {
+    KERNEL: 1 << 30,
+    INITRD: 8 << 30,
+    UEFI: FLASH_SIZE,
+    MONITOR: 1 << 20,
+    PROFILE: 1 << 20,
+    SERVICE: 1 << 20,
+}
+_NAMES: Final = {KERNEL: "kernel.img", INITRD: files.INITRD, UEFI: "uefi.fd", PROFILE: "events.toml"}
+"""What files that were received are called here."""
 _SAME: Final = ("name", "ram_path", "events", "firmware", "services", "trace")
 """Fields of guest.json that differ between two hosts."""
+_IN_PLACE: Final = frozenset((KERNEL, UEFI, PROFILE))
+"""Files that are taken from where the source has them, if they are here too."""
+_CACHED: Final = {KERNEL: "kernels", UEFI: "qemu-efi-aarch64"}
+"""Directories of the cache in which a file may be."""
+_FILES_OF_BOOT: Final = ("kernel", "initrd", "uefi")
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,13 @@ class Allowed:
         disks = [text.partition(",")[0] for text in options.drives]
         if any(words.partition(",")[2].strip(",") for words in options.drives) and not self.qemu_args:
             raise UsageError("the guest has disks with options for QEMU, which are not allowed here: --allow qemu-args")
-        for text in (*disks, *(share.partition(":")[0] for share in options.shares), *map(str, options.services)):
+        kept = () if options.uefi_vars is None else (str(options.uefi_vars),)
+        for text in (
+            *disks,
+            *kept,
+            *(share.partition(":")[0] for share in options.shares),
+            *map(str, options.services),
+        ):
             path = Path(text).resolve()
             if not any(path.is_relative_to(good) for good in self.paths):
                 raise UsageError(f"the guest uses {path}, which is not allowed here: --allow {path}")
@@ -118,11 +139,12 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
     theirs = GuestConfig.from_data(offer["config"])
     offered_services.check(offer.get(_SELECTION, {}), theirs)
     options = replace(options, memory=theirs.ram_size, pad_memory=False, start_timeout=own.start_timeout)
-    options = replace(options, kernel=words["kernel"])
+    options = replace(options, kernel=words["kernel"] or NO_KERNEL, uefi=theirs.boot.get("uefi") is not None)
     allowed.check(options)
     check_tables(replace(options, kernel=BUILTIN if flags["flat"] else None), flags["flat"])
+    uefi_boot.check_options(options, flat=flags["flat"])
     qemu, size = check_machine(replace(options, services=(), events=None))
-    attached = devices(options)
+    attached = devices(options, arriving=True)
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
     kind = _machine_type(offer["qemu"], qemu)
 
@@ -134,11 +156,10 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         if role.startswith(SERVICE):
             continue
         here = _here(role, file, allowed.everything)
-        places[role] = here or directory / {KERNEL: "kernel.img", INITRD: files.INITRD, PROFILE: "events.toml"}.get(
-            role, "monitor.offered"
-        )
+        places[role] = here or directory / _NAMES.get(role, "monitor.offered")
         if here is None:
             needed[role] = replace(file, path=places[role])
+    options = replace(options, uefi=places.get(UEFI, False))
     plan = Plan(
         options=replace(options, events=places.get(PROFILE)),
         qemu=qemu,
@@ -152,15 +173,15 @@ def consider(offer: dict[str, Any], own: GuestOptions, directory: Path, name: st
         reboot=flags["reboot"],
         devices=attached,
         extras=AcpiExtras.of_boot(theirs.boot),
+        uefi=str(places[UEFI]) if UEFI in places else None,
     )
     plan = machine_type.pinned(plan, kind)
     own_monitor = monitor_image(plan)
     if describe_bytes(own_monitor) == (offered[MONITOR].size, offered[MONITOR].sha256):
         needed.pop(MONITOR, None)
     # As far as it can be known before the files are here.
-    machine = state_document.machine_of(
-        guest_config(replace(plan, options=replace(plan.options, events=None)), name, None)
-    )
+    known = replace(plan, options=replace(plan.options, events=None), uefi=None, kernel=plan.kernel or BUILTIN)
+    machine = state_document.machine_of(guest_config(known, name, None))
     if offer["machine"] != machine:
         different = sorted(key for key, value in machine.items() if _field(offer["machine"], key) != value)
         raise ProtocolError(
@@ -198,7 +219,7 @@ def _check_same(theirs: GuestConfig, ours: GuestConfig) -> None:
     for name in _SAME:
         del one[name], other[name]
     for config in (one, other):
-        config["boot"] = {key: value for key, value in config["boot"].items() if key not in ("kernel", "initrd")}
+        config["boot"] = {key: value for key, value in config["boot"].items() if key not in _FILES_OF_BOOT}
     if one != other:
         names = ", ".join(sorted(name for name in one if one[name] != other[name]))
         raise ProtocolError(f"the guest's configuration is not what its options make of it here: {names}")
@@ -216,10 +237,12 @@ def _machine_type(data: object, qemu: Path) -> str:
 def _files(data: object, kernel: str, config: GuestConfig, services: int) -> dict[str, File]:
     """The offered files, by role: all that there must be, and no others."""
     wanted = {MONITOR, *(f"{SERVICE}{number}" for number in range(services))}
-    if not kernel.startswith(BUILTIN):
+    if kernel and not kernel.startswith(BUILTIN):
         wanted.add(KERNEL)
     if config.boot.get("initrd") is not None:
         wanted.add(INITRD)
+    if config.boot.get("uefi") is not None:
+        wanted.add(UEFI)
     if config.events is not None:
         wanted.add(PROFILE)
     if not isinstance(data, dict) or data.keys() != wanted:
@@ -253,10 +276,10 @@ def _is(path: Path, file: File) -> bool:
 
 def _here(role: str, file: File, trusted: bool) -> Path | None:
     """Where this host has a file already; what a stranger names is not looked for."""
-    candidates = [file.path] if trusted and role in (KERNEL, PROFILE) else []
-    if role == KERNEL:
+    candidates = [file.path] if trusted and role in _IN_PLACE else []
+    if role in _CACHED:
         try:
-            candidates += (cache_directory() / "kernels").rglob("*")
+            candidates += (cache_directory() / _CACHED[role]).rglob("*")
         except OSError:
             pass
     return next((path for path in candidates if _is(path, file)), None)

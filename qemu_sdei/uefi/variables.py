@@ -24,8 +24,9 @@ _LOOK: Final = 0x1000
 _AGAIN: Final = "delete it, and an empty one is made"
 
 
-def check(name: str | Path) -> Path:
-    """The absolute path of a file of variables; it is not touched.
+def check(name: str | Path, *, arriving: bool = False) -> Path:
+    """The absolute path of a file of variables; it is not touched. `arriving`: another QEMU may have it still, from
+    which the guest comes.
 
     Raises:
         UsageError: it is damaged, in use, or can neither be used nor made.
@@ -47,7 +48,7 @@ def check(name: str | Path) -> Path:
         raise UsageError(f"UEFI variables {path} are damaged, or of something else: {_AGAIN}")
     if not os.access(path, os.W_OK):
         raise UsageError(f"UEFI variables {path} cannot be written: make the file writable")
-    if in_use(path):
+    if not arriving and in_use(path):
         raise UsageError(f"UEFI variables {path} are in use by another QEMU: give each guest a file of its own")
     return path
 

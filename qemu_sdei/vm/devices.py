@@ -85,8 +85,11 @@ class Devices:
                 self.vmcore.unlink()
 
 
-def devices(options: GuestOptions) -> Devices:
-    """Check what `options` says of devices. Raises `UsageError`."""
+def devices(options: GuestOptions, *, arriving: bool = False) -> Devices:
+    """Check what `options` says of devices. Raises `UsageError`.
+
+    `arriving`: from another host, whose QEMU has the same files as long as the guest is there.
+    """
     arguments: list[str] = []
     for number, text in enumerate(options.drives):
         arguments += _drive(number, text, boots=options.kernel == NO_KERNEL)
@@ -128,7 +131,7 @@ def devices(options: GuestOptions) -> Devices:
         ]
     kept = None
     if options.uefi_vars is not None:
-        kept = variables.check(options.uefi_vars)
+        kept = variables.check(options.uefi_vars, arriving=arriving)
         # The second bank; what is in the first the machine hides from the guest.
         arguments += ["-drive", f"if=pflash,unit=1,format=raw,file={_value(str(kept))}"]
     return Devices(tuple(arguments), tuple(tags), len(options.drives), net, place, rules, kept, part)

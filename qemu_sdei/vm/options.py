@@ -153,7 +153,7 @@ class GuestOptions:
     """UEFI is the guest's own firmware, and boots the kernel: True: Debian's (EDK II), or an image for QEMU's arm64
     `virt` machine. Only with `hypervisor`. It boots by ACPI then, unless `boot` is "dt".
     """
-    uefi_vars: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
+    uefi_vars: str | Path | None = field(default=None, metadata=_option(Goes.EVERYWHERE, roots=_path))
     """File that keeps UEFI's variables, made if it is not there; None: they live as long as QEMU does."""
     ras: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""

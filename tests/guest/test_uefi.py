@@ -16,10 +16,12 @@ from qemu_sdei.errors import SdeiError, UsageError
 from qemu_sdei.guest.sdei_client import SdeiClient
 from qemu_sdei.host import kernel_drivers
 from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.migration import offer_check
 from qemu_sdei.vm.options import NO_KERNEL
 from tests.guest import debian_root, uefi_disk
 from tests.guest.client import module_for
 from tests.guest.guests import until
+from tests.guest.remote import Receiving
 from tests.guest.test_cpus import TROUBLE
 from tests.uefi.images import SYSTEM, qcow2_of, write_gpt
 
@@ -111,6 +113,24 @@ def test_events_go_on_over_a_reboot_and_moves(cpu: str, tmp_path: Path) -> None:
         handled(guest)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_to_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What boots it again there comes along."""
+    monkeypatch.setattr(offer_check, "_here", lambda *_: None)
+    with Guest(options(series="6.12", name="a", ras=True)) as guest, Receiving(name="b") as receiver:
+        guest.wait_shell()
+        handled(guest)
+        guest.migrate_to(receiver.to)
+        there = receiver.guest
+        handled(there)
+        there.write("reboot -f\r")
+        until("the guest resets itself", lambda: there.resets, 60)
+        there.wait_shell()
+        handled(there)
+        assert not TROUBLE.search(log(there))
+
+
 def serving(guest: Guest) -> int | None:
     """The process that serves a guest; None: there is none just now."""
     try:
@@ -161,6 +181,29 @@ def test_the_shell_keeps_its_variables(boot: str, tmp_path: Path) -> None:
         guest.write("reset\r")
         guest.expect(BANNER, 60)
         guest.expect("to skip", 120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_its_variables_are_there_at_another_host(tmp_path: Path) -> None:
+    wanted = options(kernel=NO_KERNEL, boot="dt", name="a", uefi_vars=tmp_path / "vars.fd")
+    with Guest(wanted) as guest, Receiving(name="b") as receiver:
+        guest.expect("to skip", 120)
+        guest.write("\x1b")
+        guest.expect(SHELL, 60)
+        typed(guest, f"setvar Kept -guid {GUID} -nv -bs -rt =0x1234", "")
+        guest.migrate_to(receiver.to)
+        there = receiver.guest
+        before = there.console_text.end
+        there.write("reset\r")
+        there.console_text.search("to skip", before, 120)
+        there.write("\x1b")
+        there.console_text.search(SHELL, before, 60)
+        there.write(f"setvar Kept -guid {GUID}\r")
+        there.console_text.search("34 12", before, 60)
+        there.write("reset -s\r")
+        assert there.wait_off(60).guest
+    assert b"K\0e\0p\0t\0" in (tmp_path / "vars.fd").read_bytes()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from qemu_sdei.migration import offer_check
 from qemu_sdei.migration.offer import make_offer
 from qemu_sdei.migration.offer_check import Allowed, consider
 from qemu_sdei.migration.remote_address import Tls
+from qemu_sdei.uefi import variables
 from qemu_sdei.vm.options import GuestOptions
 from qemu_sdei.vm.plan import guest_config, monitor_image, prepare
+from tests.uefi.test_files import firmware, locked_as_qemu_does
 
 TRUSTED = Allowed(everything=True)
 HERE = GuestOptions()
@@ -47,11 +50,53 @@ def take(offer: dict[str, Any], directory: Path, allowed: Allowed = TRUSTED) -> 
     return consider(offer, HERE, directory, "b", allowed)
 
 
-def test_a_guest_with_uefi_stays_here(tmp_path: Path) -> None:
-    plan = prepare(GuestOptions(kernel="builtin:bench", append="mode=idle"))
-    options = GuestOptions(hypervisor=True, uefi=True)
-    with pytest.raises(UsageError, match="boots by UEFI cannot go to another host"):
-        make_offer(options, plan, guest_config(plan, "a", None), tmp_path, "abc", {})
+def test_a_guest_with_uefi_brings_its_image(tmp_path: Path) -> None:
+    """Unless it is here; its variables are a file that it may use or not, and one that its own QEMU has still."""
+    image = tmp_path / "uefi.fd"
+    image.write_bytes(firmware())
+    kept = tmp_path / "vars.fd"
+    variables.create(kept)
+    words = {"hypervisor": True, "uefi": image, "kernel": "none", "append": "", "memory": "512M"}
+    offer = offered(tmp_path / "there", **words, uefi_vars=kept)
+    assert offer["kernel"] == ""
+    assert offer["files"].keys() == {"monitor", "uefi"}
+    fd = locked_as_qemu_does(kept, 101)
+    found = take(offer, tmp_path / "here")
+    os.close(fd)
+    assert "uefi" not in found.needed
+    plan, config, _ = found.build()
+    assert (plan.uefi, config.boot["uefi"], plan.options.kernel) == (str(image), str(image), "none")
+    assert str(kept) in " ".join(plan.devices.arguments)
+
+    stranger = Allowed()
+    with pytest.raises(UsageError, match=f"the guest uses {kept}, which is not allowed here"):
+        take(offer, tmp_path / "here", stranger)
+    there = take(offer, tmp_path / "here", Allowed(paths=(tmp_path,)))
+    assert there.needed["uefi"].path == tmp_path / "here" / "uefi.fd"
+    (tmp_path / "here").mkdir(exist_ok=True)
+    there.needed["uefi"].path.write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"UEFI image .*: it is none"):
+        there.build()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda offer: offer["options"].update(hypervisor=False), "--uefi and --disk need --hypervisor"),
+        (lambda offer: offer["options"].update(stage2=False), "leave out --no-stage2"),
+        (lambda offer: offer["config"]["boot"].update(uefi=None), "has not the files|without a kernel"),
+        (lambda offer: offer["files"].pop("uefi"), "has not the files"),
+        (lambda offer: offer["files"]["uefi"].update(size=65 << 20), "file uefi is not described as it should be"),
+        (lambda offer: offer.update(flat=True), "UEFI boots none"),
+    ],
+)
+def test_uefi_that_cannot_be(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    image = tmp_path / "uefi.fd"
+    image.write_bytes(firmware())
+    offer = offered(tmp_path, hypervisor=True, uefi=image, kernel="none", append="", memory="512M")
+    change(offer)
+    with pytest.raises(SdeiError, match=message):
+        take(offer, tmp_path).build()
 
 
 def test_the_same_guest(tmp_path: Path) -> None:
