@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED = {
+    "qemu_sdei/host/cache_index.py": "the age of a file, whose time stamp is of that clock as well",
     "qemu_sdei/host/apt.py": "the age of a file, whose time stamp is of that clock as well",
     "qemu_sdei/cli/snapshot_command.py": "a date is shown",
     "qemu_sdei/backend/loop/counter_clock.py": "KVM's cross timestamps are of that clock",
