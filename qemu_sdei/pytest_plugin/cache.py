@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +25,9 @@ DEFAULT_LIMIT: Final = 4 << 30
 """Bytes."""
 _FOLDER: Final = "pytest-guests"
 _VERSION: Final = "2"
+_MAKING: Final = 600.0
+"""Seconds that another process may take to make a guest: a boot on a busy host."""
+_LOOK: Final = 0.05
 
 
 def key_of(options: GuestOptions, files: list[Path], qemu: str) -> str:
@@ -76,6 +80,9 @@ class GuestCache:
         Raises `OSError`.
         """
         with self.locked(key):
+            for stale in self.directory.glob(f".{key}.*"):  # whoever was at it was killed
+                if stale.is_dir():
+                    shutil.rmtree(stale, ignore_errors=True)
             beside = self.directory / f".{key}.{os.getpid()}"
             try:
                 yield beside
@@ -88,9 +95,17 @@ class GuestCache:
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Alone with the guest `key`, also among processes."""
+        """Alone with the guest `key`, also among processes. Raises `TimeoutError`: another one is at it too long."""
         with (self.directory / f".{key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            deadline = time.monotonic() + _MAKING
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(f"another process has been making {key} for {_MAKING:g} s") from None
+                time.sleep(_LOOK)
             yield
 
     def forget(self, key: str) -> None:

@@ -33,7 +33,7 @@ def sdei_starter(pytestconfig: pytest.Config) -> Starter:
 
     megabytes = words.value(pytestconfig, "cache")
     limit = cache.DEFAULT_LIMIT if megabytes is None else megabytes * _MB
-    return Starter(fresh=words.value(pytestconfig, "fresh"), limit=limit)
+    return Starter(fresh=words.value(pytestconfig, "fresh"), limit=limit, cores=words.value(pytestconfig, "cores"))
 
 
 @pytest.fixture(scope="session")
@@ -81,15 +81,16 @@ def _running(request: pytest.FixtureRequest, **more: Any) -> Iterator[Guest]:
     shown = repr(options)
     if shown in failed:
         pytest.fail(f"this guest did not come up before: {failed[shown]}", pytrace=False)
-    try:
-        guest = starter.start(options)
-    except SdeiError as error:
-        failed[shown] = str(error).splitlines()[0]
-        pytest.fail(str(error), pytrace=False)
-    try:
-        yield guest
-    finally:
-        guest.close()
+    with starter.room(options):
+        try:
+            guest = starter.start(options)
+        except SdeiError as error:
+            failed[shown] = str(error).splitlines()[0]
+            pytest.fail(str(error), pytrace=False)
+        try:
+            yield guest
+        finally:
+            guest.close()
 
 
 _DOES_NOT_START: Final = pytest.StashKey[dict[str, str]]()

@@ -66,6 +66,13 @@ OPTIONS: Final = (
     Option("trace", "keep each guest's trace below this directory", metavar="DIR"),
     Option("keep", "keep the guest of a test that failed below this directory, to go on with", metavar="DIR"),
     Option("cache", "megabytes that guests in the cache may have (default: 4096)", "", int, metavar="MB"),
+    Option(
+        "cores",
+        "cores that guests of all processes may take together, one for each vCPU and one more (default: this host's)",
+        "",
+        int,
+        metavar="N",
+    ),
     Option("fresh", "boot each guest, and take none from the cache", "", None),
 )
 BY_WORD: Final = {option.word: option for option in OPTIONS}
@@ -161,4 +168,5 @@ def guest_options(config: pytest.Config, chosen: Mapping[str, Any], more: Mappin
     found |= {**chosen, **more}
     if not found.get("initrd"):
         found.setdefault("helper", True)
+    found.setdefault("die_with_owner", True)  # a worker of xdist that is killed leaves no guest
     return GuestOptions(**found)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qemu_sdei.errors import SdeiError
+from qemu_sdei.errors import SdeiError, UsageError
 from qemu_sdei.guest.guest import Guest
+from qemu_sdei.host import memory
 from qemu_sdei.pytest_plugin import cache
 from qemu_sdei.pytest_plugin.cache import GuestCache
+from qemu_sdei.pytest_plugin.room import LONGEST, Room
 from qemu_sdei.vm.options import BUILTIN, FLAT, GuestOptions
 from qemu_sdei.vm.plan import prepare
 
@@ -28,14 +33,31 @@ _log: Final = logging.getLogger("qemu_sdei.pytest_plugin")
 class Starter:
     """Starts guests for one process of pytest."""
 
-    def __init__(self, *, fresh: bool, limit: int = cache.DEFAULT_LIMIT) -> None:
-        """`fresh`: boot each. `limit`: bytes that those in the cache may have together."""
+    def __init__(self, *, fresh: bool, limit: int = cache.DEFAULT_LIMIT, cores: int | None = None) -> None:
+        """`fresh`: boot each. `limit`: bytes that those in the cache may have together. `cores`: what the guests of all
+        processes may take together; None: what the host has.
+        """
         # It tells of each connection that ends, also of those that are to.
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
         self._fresh = fresh
         self._limit = limit
+        self._room = Room(cores, free=memory.available)
         self.remarks: list[str] = []
         """Why the cache could not be used, each said once."""
+
+    @contextmanager
+    def room(self, options: GuestOptions) -> Iterator[None]:
+        """Have room on the host for a guest, beside those of other processes of pytest, as long as the context lasts;
+        waits for it, with a limit.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                size = memory.ram_size(options.memory)
+                if not stack.enter_context(self._room.taken(options.smp + 1, size)):
+                    self._remark(f"guests of other processes took all cores or memory for {LONGEST:g} s: one more now")
+            except (OSError, UsageError) as error:
+                self._remark(f"guests are started without looking whether there is room for them: {error}")
+            yield
 
     def start(self, options: GuestOptions) -> Guest:
         """A running guest: at its shell, if it is a Linux with our own initramfs.
