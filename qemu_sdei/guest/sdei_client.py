@@ -21,6 +21,12 @@ from qemu_sdei.trace.guest_clock import MARKS
 MAX_NS: Final = 10_000_000_000
 """How long a handler or a thread may be made to spin, in ns."""
 _PROC: Final = "/proc/sdei_test"
+_SAME_KERNEL: Final = (
+    r"""v=$(tr '\0' '\n' <{path} | sed -n 's/^vermagic=\([^ ]*\) .*/\1/p'); """
+    """[ -z "$v" ] || [ "$v" = "$(uname -r)" ] || """
+    """{{ echo "the client module is built for kernel $v, and this is $(uname -r)"; exit 1; }}"""
+)
+"""insmod says no more than "invalid module format"."""
 _EL0_32: Final = 0x10
 
 
@@ -133,9 +139,25 @@ class SdeiClient:
         Args:
             verbose: full dumps a second at most.
             records: how many of the newest records each CPU keeps.
+
+        Raises:
+            SdeiClientError: the module is built for another kernel, the kernel has a handler of its own for one of
+                `events`, or another reason of the guest's.
         """
+        looked = self._run(_SAME_KERNEL.format(path=self._path))
+        if looked.status:
+            raise SdeiClientError((looked.output.strip().splitlines() or ["uname fails"])[-1], "Exec format error")
         numbers = ",".join(hex(event) for event in events)
-        self.shell(f"insmod {self._path} events={numbers} verbose={verbose} records={records}")
+        try:
+            self.shell(f"insmod {self._path} events={numbers} verbose={verbose} records={records}")
+        except SdeiClientError as error:
+            if "busy" not in error.errno:
+                raise
+            raise SdeiClientError(
+                f"an event of {numbers} has a handler already, the kernel's own (event 0 where CONFIG_ARM_SDEI_NMI is "
+                "set): leave it out, as in events=[0x100]",
+                error.errno,
+            ) from None
 
     def unload(self) -> None:
         """Unload the module: all its events are unregistered, what was not printed yet is printed."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
@@ -87,7 +91,7 @@ def test_commands_are_the_modules() -> None:
     typed.mask()
     typed.unmask(2)
     typed.irqs_off(1, 5)
-    assert guest.commands == [
+    assert guest.commands[1:] == [
         "insmod /x.ko events=0x0,0x100 verbose=3 records=256",
         *(
             f"echo {words} >/proc/sdei_test/control"
@@ -101,6 +105,44 @@ def test_what_the_guest_refuses() -> None:
     with pytest.raises(SdeiClientError, match="'echo signal 9' failed: sh: write error: No such device") as error:
         typed.signal(9)
     assert error.value.errno == "No such device"
+
+
+def test_a_module_of_another_kernel_is_not_loaded() -> None:
+    words = "the client module is built for kernel 6.1, and this is 6.12"
+    typed, guest = client(vermagic=CommandResult(1, f"{words}\n"))
+    with pytest.raises(SdeiClientError, match=words):
+        typed.load()
+    assert len(guest.commands) == 1
+
+
+def test_the_comparison_of_kernels_is_a_shell_s(tmp_path: Path) -> None:
+    """Of any shell with tr and sed, on a file with bytes of all kinds in it."""
+    ko = tmp_path / "x.ko"
+    for release, status in ((os.uname().release, 0), ("6.1.0-other", 1)):
+        ko.write_bytes(bytes(range(256)) + f"\0license=GPL\0vermagic={release} SMP mod_unload\0\xff".encode("latin-1"))
+        done: list[int] = []
+
+        def run(command: str, done: list[int] = done) -> CommandResult:
+            if command.startswith("insmod"):
+                return CommandResult(0, "")
+            out = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+            done.append(out.returncode)
+            return CommandResult(out.returncode, out.stdout)
+
+        if status:
+            with pytest.raises(SdeiClientError, match=r"built for kernel 6\.1\.0-other, and this is"):
+                SdeiClient(run, str(ko)).load()
+        else:
+            SdeiClient(run, str(ko)).load()
+        assert done == [status]
+
+
+def test_an_event_that_the_kernel_keeps_for_itself_is_told() -> None:
+    busy = CommandResult(1, "insmod: can't insert '/x.ko': Device or resource busy\n")
+    typed, _ = client(insmod=busy)
+    with pytest.raises(SdeiClientError, match=r"CONFIG_ARM_SDEI_NMI is set\): leave it out") as error:
+        typed.load()
+    assert error.value.errno == "Device or resource busy"
 
 
 def test_a_guest_that_is_not_started_has_no_client() -> None:

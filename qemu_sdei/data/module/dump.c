@@ -10,9 +10,17 @@
 #include <linux/printk.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 #include <linux/workqueue.h>
 
 #include "sdei_test.h"
+
+/* The queue that is bound to no CPU; its former name makes kernels since then warn. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#define QUEUE system_unbound_wq
+#else
+#define QUEUE system_dfl_wq
+#endif
 
 /* How far printing has come on a CPU. */
 struct printer {
@@ -86,7 +94,7 @@ static DECLARE_WORK(print_work, print_all);
 
 static void on_irq(struct irq_work *unused)
 {
-	queue_work(system_unbound_wq, &print_work);
+	queue_work(QUEUE, &print_work);
 }
 
 /* In NMI context. */
@@ -103,7 +111,7 @@ void dump_flush(void)
 
 	for_each_possible_cpu(cpu)
 		irq_work_sync(&per_cpu_ptr(printers, cpu)->irq);
-	queue_work(system_unbound_wq, &print_work); /* also records that are not to be printed, for the count of the lost */
+	queue_work(QUEUE, &print_work); /* also records that are not to be printed, for the count of the lost */
 	flush_work(&print_work);
 }
 

@@ -84,10 +84,12 @@ static int __init register_and_enable(u32 event)
 {
 	int err = register_event(event);
 
-	if (err) {
+	if (err == -EBUSY)
+		pr_err("sdei_init: SDEI event (0x%x) not registered: the kernel has a handler of its own for it\n", event);
+	else if (err)
 		pr_err("sdei_init: SDEI event (0x%x) not registered: error %d\n", event, err);
+	if (err)
 		return err;
-	}
 	pr_info("sdei_init: SDEI event (0x%x) registered\n", event);
 	err = set_enabled(event, true);
 	if (err) {
