@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
     from qemu_sdei.guest.kdump_stages import Kdump
     from qemu_sdei.guest.shell import CommandResult
+    from qemu_sdei.guest.status import Status
     from qemu_sdei.migration.options import Hold, MigrationResult
     from qemu_sdei.vm.kernel_messages import Panic
     from qemu_sdei.vm.options import GuestOptions
@@ -33,6 +34,7 @@ _HOMES = {
     "MigrationResult": "qemu_sdei.migration.options",
     "Panic": "qemu_sdei.vm.kernel_messages",
     "PowerOff": "qemu_sdei.vm.qemu_exit",
+    "Status": "qemu_sdei.guest.status",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "MigrationResult",
     "Panic",
     "PowerOff",
+    "Status",
     "__version__",
 ]
 

@@ -62,8 +62,11 @@ _MIGRATION_EXTRA: Final = 60.0
 class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGuest):
     """A guest from `start` to `close`; `with` does both.
 
-    Methods may be called from any one thread. Every wait has a limit, and ends early when the guest panics
-    (`GuestPanicError`), or its QEMU ends (`LostGuestError`).
+    Threads may share it: each asks the firmware by a connection of its own while another one waits there. The console
+    is one, so a second thread that calls `run` meanwhile is refused (`UsageError`); `exec` takes several.
+
+    Every wait has a limit, and ends early when the guest panics (`GuestPanicError`), or its QEMU ends
+    (`LostGuestError`).
     """
 
     def __init__(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import LostGuestError, SdeiError
@@ -17,6 +18,7 @@ from qemu_sdei.symbols.sources import booted_file
 if TYPE_CHECKING:
     from qemu_sdei.explain.explanation import Explanation
     from qemu_sdei.guest.nmi import Nmi
+    from qemu_sdei.guest.status import Status
     from qemu_sdei.symbols.symbolizer import Symbolizer
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ class GuestBackend(GuestPart):
     def __init__(self, record: GuestRecord) -> None:
         super().__init__(record)
         self._firmware: GuestFirmware | None = None
+        self._asking = threading.RLock()
+        """Held while the connection of the placement is in use: it serves one thread at a time."""
 
     def inject(
         self,
@@ -79,9 +83,9 @@ class GuestBackend(GuestPart):
 
         return self._ask(lambda control: give(control, vcpu, by))
 
-    def status(self) -> dict[str, Any]:
-        """The state of vCPUs and events: what `qemu-sdei status --json` prints."""
-        return self._ask(ControlClient.status)
+    def status(self) -> Status:
+        """The state of vCPUs and events: what `qemu-sdei status --json` prints, without what is around the backend."""
+        return cast("Status", self._ask(ControlClient.status))
 
     @property
     def firmware(self) -> GuestFirmware:
@@ -112,7 +116,7 @@ class GuestBackend(GuestPart):
 
     def _kernels(self) -> int | None:
         try:
-            found = self._control().hello().get("kernels")
+            found = self._ask(ControlClient.hello).get("kernels")
         except SdeiError:
             return None
         return found if isinstance(found, int) else None
@@ -136,7 +140,14 @@ class GuestBackend(GuestPart):
         """Ask the backend. The end of a guest is told by what is known of it, and not by its socket that is gone."""
         control = self._control()
         try:
-            return question(control)
+            if not self._asking.acquire(blocking=False):
+                # Another thread waits for an answer by that connection, perhaps for long.
+                with self.client() as own:
+                    return question(own)
+            try:
+                return question(control)
+            finally:
+                self._asking.release()
         except LostGuestError:
             if not control.path.parent.is_dir():
                 console = self.console_text

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError
+from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.guest import shell
 from qemu_sdei.guest.guest_part import GuestPart
 from qemu_sdei.guest.record import GuestRecord
@@ -50,6 +51,8 @@ class GuestConsole(GuestPart, ABC):
         self._dismissed = -1
         self._looked = 0.0
         """Newest claimed boot on the console that is settled, and when the firmware was asked of one."""
+        self._shell_use = threading.RLock()
+        """Held while a command is in the shell."""
 
     @abstractmethod
     def write(self, text: str | bytes) -> None:
@@ -212,7 +215,19 @@ class GuestConsole(GuestPart, ABC):
                 unless the shell did not come to it in that time: then it will not run.
             GuestPanicError, LostGuestError: as `expect`; also with `on_panic="continue"` where this command is lost
                 with its kernel.
+            UsageError: another thread has a command in that shell just now.
         """
+        if not self._shell_use.acquire(blocking=False):
+            raise UsageError(
+                "another thread runs a command in this guest's shell, which takes one at a time: wait for it, or use "
+                "Guest.exec, which takes several (GuestOptions(channel=True))"
+            )
+        try:
+            return self._run(command, timeout)
+        finally:
+            self._shell_use.release()
+
+    def _run(self, command: str, timeout: float) -> CommandResult:
         what = f"command {command!r} in the guest"
         while True:
             self.wait_shell()

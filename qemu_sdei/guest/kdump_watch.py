@@ -29,6 +29,7 @@ from qemu_sdei.guest.kdump_stages import (
     load_failure,
 )
 from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.guest.status import Status
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.kernel_messages import Panic
 from qemu_sdei.vm.qemu_exit import PowerOff
@@ -55,7 +56,7 @@ class Watched(Protocol):
     def reset_count(self) -> int:
         """How many there were."""
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """What its firmware knows."""
 
     def wait_off(self, timeout: float = ...) -> PowerOff:
@@ -236,7 +237,7 @@ class KdumpWatch:
             if second is not None:
                 self._fail(f"the capture kernel panicked: {second.message}")
 
-    def _ask(self) -> dict[str, Any] | None:
+    def _ask(self) -> Status | None:
         try:
             return self._guest.status()
         except SdeiError:

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -24,12 +25,30 @@ from qemu_sdei.guest.ras_report import Report
 from qemu_sdei.guest.ras_victim import Victim
 from qemu_sdei.guest.sdei_client import Count, Dumps, EventInfo, Record, SdeiClient
 from qemu_sdei.guest.sdei_where import Where
+from qemu_sdei.guest.status import (
+    Counts,
+    EventStatus,
+    FirmwareStatus,
+    InstanceStatus,
+    RuleStatus,
+    SourceStatus,
+    TriggerCounts,
+    VcpuStatus,
+)
 from qemu_sdei.migration.destination_remote import RemoteResult
 from qemu_sdei.saving.snapshots import Snapshot
 from scripts.docgenlib.page import ROOT, note
 
 CLASSES: Final[tuple[type, ...]] = (
     *(found for name in sorted(qemu_sdei.__all__) if inspect.isclass(found := getattr(qemu_sdei, name))),
+    VcpuStatus,
+    EventStatus,
+    InstanceStatus,
+    TriggerCounts,
+    Counts,
+    SourceStatus,
+    FirmwareStatus,
+    RuleStatus,
     ExecResult,
     RemoteResult,
     Snapshot,
@@ -139,7 +158,12 @@ def _plain(text: str) -> str:
 
 
 def _fields(kind: type) -> Iterator[str]:
-    """The fields of a data class, with what stands below each of them in the source."""
+    """The fields of a data class or of a dictionary's type, with what stands below each of them in the source."""
+    if typing.is_typeddict(kind):
+        for name, type_ in kind.__annotations__.items():
+            shown = getattr(type_, "__forward_arg__", str(type_)).replace("|", "\\|")
+            yield f"| `{name}` | `{shown}` | | {field_notes(kind).get(name, '').replace('|', chr(92) + '|')} |"
+        return
     if not dataclasses.is_dataclass(kind):
         return
     notes: dict[str, str] = {}

@@ -7,18 +7,18 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from qemu_sdei.errors import NotDeliveredError
+from qemu_sdei.guest.status import VcpuStatus
 from tests.guest.client import Client
 from tests.guest.guests import until
 from tests.guest.test_power import linux
 
 pytestmark = pytest.mark.guest
 
-Status = list[dict[str, Any]]
+Status = list[VcpuStatus]
 """Of each PE."""
 
 

@@ -15,6 +15,7 @@ from qemu_sdei.errors import KdumpError, LostGuestError, UsageError
 from qemu_sdei.guest.kdump_stages import Kdump, Reached, Stage, load_failure
 from qemu_sdei.guest.kdump_watch import KdumpWatch, Listener
 from qemu_sdei.guest.record import GuestRecord
+from qemu_sdei.guest.status import Status
 from qemu_sdei.vm.console import Console
 from qemu_sdei.vm.devices import Devices
 from qemu_sdei.vm.options import GuestOptions
@@ -62,8 +63,8 @@ class Guest:
         if off is not None:
             self.console_text.close()
 
-    def status(self) -> dict[str, Any]:
-        return {"kernels": self.kernels, "pes": self.pes}
+    def status(self) -> Status:
+        return cast(Status, {"kernels": self.kernels, "pes": self.pes})
 
     def wait_off(self, timeout: float = 1) -> PowerOff:
         if self._off is None or self._off.returncode:
