@@ -34,7 +34,7 @@ def check_refused(result: subprocess.CompletedProcess[str], runtime: Path, *what
     [
         ("run --kernel /bin/sh -- true", ["arm64 Image"]),
         ("run --kernel /nonexistent -- true", ["/nonexistent", "no such file"]),
-        ("run --kernel / -- true", ["/ has no kernel in it", "give an arm64 Image"]),
+        ("run --kernel / -- true", ["/ has no kernel in it: give an arm64 Image"]),
         ("run --initrd /nonexistent", ["/nonexistent", "no such file"]),
         ("run --memory 16M -- true", ["too small", "64M"]),
         ("run --memory 300G -- true", ["too much", "255G"]),
