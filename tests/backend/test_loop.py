@@ -67,6 +67,57 @@ def test_a_ring_that_was_lost_before_qemu_accepted_us_does_no_harm(loop: Loop) -
     loop.until(lambda: not loop.guest.waiting(0))
 
 
+def test_a_call_is_answered_before_what_else_has_woken_the_loop(loop: Loop) -> None:
+    """A request may take long; a vCPU does not wait for it. Also one that pauses the guest finds it answered."""
+    loop.until_asleep()
+    loop.guest.reset(0)
+    loop.ring()
+    loop.until(lambda: not loop.guest.waiting(0))
+    loop.guest.take(0)
+    waited: list[bool] = []
+    read, write = os.pipe()
+
+    def request(events: int) -> None:
+        waited.append(loop.guest.waiting(0))
+        os.read(read, 1)
+
+    loop.until_asleep()
+    loop.server.descriptors.watch(read, request)
+    for n in range(1, 20):
+        loop.until_asleep()
+        loop.guest.smc(0, Function.PE_MASK)
+        os.write(write, b"x")
+        loop.until(lambda wanted=n: len(waited) == wanted)
+        loop.guest.take(0)
+    assert not any(waited)
+    loop.server.descriptors.unwatch(read)
+    os.close(read)
+    os.close(write)
+
+
+def test_a_loop_that_others_want_the_core_of_goes_to_sleep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kick is on its way, and each yield lasts a slice of the host's scheduler: hundreds of them would be seconds."""
+    yields: list[int] = []
+
+    def slow() -> None:
+        yields.append(1)
+        time.sleep(0.002)
+
+    monkeypatch.setattr(os, "sched_yield", slow)
+    loop = Loop(tmp_path)
+    try:
+        for _ in range(5):
+            loop.until_asleep()
+            yields.clear()
+            loop.server.kicks.on_the_way[0] = 1
+            loop.ring()
+            loop.until(lambda: yields)
+            loop.until_asleep()
+            assert len(yields) < 5
+    finally:
+        loop.close()
+
+
 def test_a_ring_wakes_the_loop(loop: Loop) -> None:
     loop.until_asleep()
     loop.guest.reset(0)

@@ -13,12 +13,14 @@ class Descriptors:
 
     Attributes:
         paused: the loop answers no frame, because the guest is about to be written down or has not come yet.
+        first: called when one is ready, before it is served: who waits for an answer waits for nothing else.
         stopping: the loop is to end at its next turn.
     """
 
     def __init__(self) -> None:
         self.paused = False
         self.stopping = False
+        self.first: Callable[[], None] = lambda: None
         self._poll = select.poll()
         self._handlers: dict[int, Callback] = {}
         self._waiting = False
@@ -41,6 +43,8 @@ class Descriptors:
     def look(self, timeout_ms: int | None) -> bool:
         """Call back for what is ready within `timeout_ms` (None: without limit). Returns whether anything was."""
         ready = self._poll.poll(timeout_ms)
+        if ready and not self.paused:
+            self.first()
         for fd, events in ready:
             callback = self._handlers.get(fd)
             if callback is not None:

@@ -12,12 +12,12 @@ leaves a source that is not ready or an error that nobody was told of; `take_up`
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from qemu_sdei.backend.loop.event_log import EventLog
+from qemu_sdei.backend.loop.fence import Fence
 from qemu_sdei.backend.loop.notifications import Notifications, Outcome, Then
 from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.backend.loop.untold_errors import UntoldErrors
@@ -87,7 +87,7 @@ class ErrorSources:
         self._log = log
         self.untold = UntoldErrors(self, guest, log, trigger)
         self._arriving = arriving
-        self._fence = threading.Lock()
+        self._fence = Fence()
 
     # ---- what is there
 
@@ -405,6 +405,5 @@ class ErrorSources:
         self._guest.window.ram[at : at + size].cast("I" if size == 4 else "Q")[0] = value
 
     def _order(self) -> None:
-        """What was written before is seen before what is written after: a locked instruction."""
-        with self._fence:
-            pass
+        """What was written before is seen before what is written after."""
+        self._fence.order()

@@ -9,13 +9,14 @@ because cores are few and a watcher takes one from the guest.
 from __future__ import annotations
 
 import os
-import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 from qemu_sdei.backend.loop.counted_calls import CountedCalls
 from qemu_sdei.backend.loop.descriptors import Descriptors
 from qemu_sdei.backend.loop.event_log import EventLog
+from qemu_sdei.backend.loop.fence import Fence
 from qemu_sdei.backend.loop.frame_hooks import FrameHooks
 from qemu_sdei.backend.loop.kicks import Kicks
 from qemu_sdei.backend.loop.late_calls import LateCalls
@@ -29,6 +30,9 @@ _SPIN_YIELD: Final = 32
 _SPIN_KICK: Final = 500
 """The same while a kick is on its way, with a sched_yield between looks: its frame comes within a few dozen
 microseconds, or the CPU is busy in EL3.
+"""
+_LONG_YIELD_NS: Final = 200_000
+"""A yield that takes longer: others want this core, hundreds more would be seconds. The ring wakes a sleeper as well.
 """
 _SOCKETS_EVERY: Final = 256
 """Frames after which a busy loop looks at its sockets; after one of a user's service it does so at once."""
@@ -65,20 +69,20 @@ class PollLoop:
         self._counted = counted
         self._answers = answers
         self._tick = tick
-        fence = threading.Lock()
-        fence.acquire()
-        self._fence = fence.release, fence.acquire
+        self._fence = Fence()
         self._spin = _SPIN_MIN
 
     def run(self) -> None:
         """Returns when the descriptors are stopped."""
         seq, seen, poll_word = self._window.seq, self._seen, self._window.header
         cpus = range(self._window.nr_cpus)
-        descriptors, kicked, sched_yield = self._descriptors, self._kicks.on_the_way, os.sched_yield
-        release, acquire = self._fence
+        descriptors, kicked = self._descriptors, self._kicks.on_the_way
+        sched_yield, clock = os.sched_yield, time.monotonic_ns
+        release, acquire = self._fence.release, self._fence.acquire
         look, late, hooks, answers = self._log.look, self._late, self._hooks, self._answers
         if descriptors.paused:
             descriptors.wait_while_paused()
+        descriptors.first = self._answer_posted
         frame = answers()
         quiet = 0
         since_sockets = 0
@@ -109,15 +113,18 @@ class PollLoop:
             if quiet < _SPIN_YIELD:
                 continue
             if quiet < _SPIN_KICK and 1 in kicked:
+                began = clock()
                 sched_yield()  # who takes the ring may have been woken on this core
+                if clock() - began > _LONG_YIELD_NS:
+                    quiet = max(self._spin, _SPIN_KICK)
                 continue
             if quiet < self._spin:
                 continue
             # Nothing came: stop watching, and look once more, because a frame may have been posted by somebody who
             # still saw us watch.
             poll_word[Header.POLL] = 0
-            release()  # a locked instruction: the store above is visible before the load below
-            acquire()  # (one that is free is taken and given back: twice as much)
+            release()  # the store above is visible before the load below
+            acquire()
             if seq != seen:
                 poll_word[Header.POLL] = 1
                 continue
@@ -130,6 +137,21 @@ class PollLoop:
             poll_word[Header.POLL] = 1
             quiet = 0
             since_sockets = 0
+
+    def _answer_posted(self) -> None:
+        """Answer what is posted, once: a ring is only drained when its call is answered. What is rung for meanwhile is
+        seen by the loop.
+        """
+        seq, seen = self._window.seq, self._seen
+        if seq == seen:
+            return
+        self._window.header[Header.POLL] = 1
+        self._log.look()
+        frame = self._answers()
+        for pe in range(self._window.nr_cpus):
+            s = seq[pe]
+            if s != seen[pe]:
+                frame(pe, s)
 
     def _sleep(self) -> None:
         """Wait for a descriptor, or for news that nobody rang for.
