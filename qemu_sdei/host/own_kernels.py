@@ -29,7 +29,7 @@ SERIES: Final = re.compile(r"own-\d{1,3}\.\d{1,3}")
 FOLDER: Final = "own-kernels"
 FILES: Final = ("Image", "vmlinux", "config", "System.map")
 DESCRIPTION: Final = "kernel.json"
-COST: Final = "about 40 minutes of two cores, 4 GB of disk while it builds"
+COST: Final = "about 30 minutes of two cores, 4 GB of disk while it builds"
 
 _MAX_DESCRIPTION: Final = 1 << 16
 _MAX_KERNELS: Final = 1000
