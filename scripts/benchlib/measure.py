@@ -9,7 +9,6 @@ of the two sides alternate, and the medians of all rounds are compared.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import shutil
@@ -19,23 +18,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from qemu_sdei import rundir
-from qemu_sdei.boot import initramfs
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
-from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.monitor import layout
-from scripts.benchlib import above_el2, fixtures, in_process, launch, load, migration, ras, services, tables, trace
+from scripts.benchlib import (
+    above_el2,
+    boots,
+    fixtures,
+    in_process,
+    launch,
+    load,
+    migration,
+    ras,
+    services,
+    tables,
+    trace,
+)
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
 
 RAM: Final = 256 << 20
-LINUX_RAM: Final = 1 << 30
 HERE: Final = Path(__file__).parent
 
 Figures = list[dict[str, float]]
@@ -125,39 +132,6 @@ def idle_share(qemu: str, seconds: float) -> float:
         before = cpu_seconds(guest.backend.pid)
         time.sleep(seconds)
         return (cpu_seconds(guest.backend.pid) - before) / seconds
-
-
-def boot_times(qemu: str, rounds: int, series: str, directory: Path, say: Callable[[str], None]) -> dict[str, float]:
-    """Median seconds from starting QEMU to the shell of our initramfs: by our device tree ("dt") and ACPI ("acpi")
-    boots, by plain QEMU ("plain") and by EDK II on it ("edk2"), one after the other in each round.
-    """
-    cache = DebianCache()
-    kernel = cache.kernel(series).image
-    nonce = "bench"
-    archive = directory / "initrd"
-    archive.write_bytes(initramfs.build(cache.busybox().read_bytes(), command=None, nonce=nonce))
-    append = "console=ttyAMA0 quiet panic=-1"
-    hidden = RAM_BASE + LINUX_RAM - layout.window_base(RAM_BASE, LINUX_RAM)
-    config = BootConfig(
-        kind="linux", kernel=str(kernel), initrd=str(archive), append=append,
-        ram_size=LINUX_RAM, hidden_size=hidden, nr_cpus=2,
-    )  # fmt: skip
-    marker = f"qemu-sdei:{nonce}:shell"
-    edk2 = cache.uefi()
-    sides: dict[str, Callable[[], AbstractContextManager[launch.Running]]] = {
-        "plain": lambda: launch.plain(qemu, kernel, archive, append, LINUX_RAM, 2),
-        "dt": lambda: launch.guest(qemu, config),
-        "acpi": lambda: launch.guest(qemu, dataclasses.replace(config, tables="acpi")),
-        "edk2": lambda: launch.plain(qemu, kernel, archive, append, LINUX_RAM, 2, edk2),
-    }
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for n in range(rounds):
-        for side, start in sides.items():
-            say(f"boot of {series} ({side}), round {n + 1} of {rounds}")
-            with start() as guest:
-                guest.expect(marker, 120)
-                times[side].append(time.monotonic() - guest.started)
-    return {side: statistics.median(values) for side, values in times.items()}
 
 
 class Table:
@@ -323,7 +297,9 @@ def main() -> int:
     )
     parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
     parser.add_argument(
-        "--hypervisor", action="store_true", help="only what --hypervisor costs: calls by HVC, and work above stage 2"
+        "--hypervisor",
+        action="store_true",
+        help="only what --hypervisor costs: calls, work, boots",
     )
     parser.add_argument(
         "--in-process",
@@ -360,6 +336,8 @@ def main() -> int:
         table = Table(("HVC", "SMC"))
         measure_above_el2(options.qemu, rounds, scale, table)
         above_el2.measure(options.qemu, rounds, say, table.add)
+        if not options.quick:
+            boots.measure_above_el2(options.qemu, rounds, say, table.add)
         return finish(table, options.json)
     if options.fixtures:
         table = Table(("saved", "boot"))
@@ -390,7 +368,7 @@ def main() -> int:
             say("idle guest")
             table.add("backend of an idle guest: share of a core", "", idle_share(options.qemu, 5), 0, "0")
         for series in () if options.quick else ("6.1", "6.12"):
-            boot = boot_times(options.qemu, rounds, series, directory, say)
+            boot = boots.times(options.qemu, rounds, series, directory, say)
             table.add(f"{series}: DT boot to shell (plain QEMU)", "s", boot["dt"], boot["plain"], "<= 1.03x")
             table.add(f"{series}: ACPI boot to shell (EDK II)", "s", boot["acpi"], boot["edk2"])
             table.add(f"{series}: ACPI boot to shell (our DT boot)", "s", boot["acpi"], boot["dt"])

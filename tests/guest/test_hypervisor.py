@@ -12,6 +12,7 @@ from qemu_sdei.monitor.layout import EL2_OFFSET, FRAME_OFFSET, MONITOR_OFFSET
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import until
 from tests.guest.test_conformance import NEEDS, check
+from tests.guest.test_cpus import MATRIX, booted, check_boot_log, check_events
 
 pytestmark = [
     pytest.mark.guest,
@@ -67,3 +68,14 @@ def test_linux(series: str) -> None:
         for offset in (FRAME_OFFSET, MONITOR_OFFSET, EL2_OFFSET):
             assert any(why.startswith(f"write to {WINDOW + offset:#x}, ") for why in whys), whys
         handled(client, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("linux")
+@pytest.mark.parametrize(("cpu", "series"), MATRIX)
+def test_each_cpu_model(cpu: str, series: str) -> None:
+    """All of the matrix have EL2; `max` has the most registers in which an EL2 can trap what Linux uses."""
+    with booted(GuestOptions(cpu=cpu, series=series, hypervisor=True, files={KO: module_for(series)})) as client:
+        check_boot_log(client.shell("dmesg"), 2, 1)
+        check_events(client, 2)

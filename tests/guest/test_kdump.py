@@ -101,24 +101,25 @@ def check_capture_kernel(guest: Guest, crashed_on: int, kernel: int) -> list[int
     return cpus
 
 
-def crash_and_capture(series: str, boot: str, crashes: Sequence[tuple[int, bool]]) -> None:
+def crash_and_capture(series: str, boot: str, crashes: Sequence[tuple[int, bool]], *, hypervisor: bool = False) -> None:
     """`crash`, in a new guest where Linux did not stop all CPUs of the one before."""
     for left in reversed(range(TRIES)):
         try:
-            crash(series, boot, crashes)
+            crash(series, boot, crashes, hypervisor=hypervisor)
             return
         except NotStoppedError:
             if not left:
                 raise
 
 
-def crash(series: str, boot: str, crashes: Sequence[tuple[int, bool]]) -> None:
+def crash(series: str, boot: str, crashes: Sequence[tuple[int, bool]], *, hypervisor: bool) -> None:
     """A panic, and further ones of the capture kernels: on which physical CPU, and whether in a handler."""
     image = DebianCache().kernel(series).image
     options = GuestOptions(
         series=series,
         smp=CPUS,
         boot="acpi" if boot == "acpi" else "dt",
+        hypervisor=hypervisor,
         memory="1G",
         append="crashkernel=512M",
         files={KO: module_for(series), IMAGE: image},
@@ -144,6 +145,7 @@ def crash(series: str, boot: str, crashes: Sequence[tuple[int, bool]]) -> None:
 
 
 @pytest.mark.slow  # a cell of the crash matrix has a capture kernel with all CPUs too (test_crash_matrix.py)
+@pytest.mark.parametrize("hypervisor", [False, True], ids=["alone", "above EL2"])
 @pytest.mark.parametrize(
     ("series", "boot", "crashes"),
     [
@@ -152,8 +154,8 @@ def crash(series: str, boot: str, crashes: Sequence[tuple[int, bool]]) -> None:
     ],
     ids=["ACPI", "device tree"],
 )
-def test_smp_kdump(series: str, boot: str, crashes: list[tuple[int, bool]]) -> None:
-    crash_and_capture(series, boot, crashes)
+def test_smp_kdump(series: str, boot: str, crashes: list[tuple[int, bool]], hypervisor: bool) -> None:
+    crash_and_capture(series, boot, crashes, hypervisor=hypervisor)
 
 
 @pytest.mark.slow

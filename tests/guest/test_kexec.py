@@ -46,11 +46,12 @@ def prepare(client: Client, image: Path) -> None:
 
 
 @pytest.mark.slow  # for the firmware a capture kernel (test_kdump.py) is the same
+@pytest.mark.parametrize("hypervisor", [False, True], ids=["alone", "above EL2"])
 @pytest.mark.parametrize("series", ["6.12", "6.1"])
-def test_kexec_with_events_registered(series: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kexec_with_events_registered(series: str, hypervisor: bool, capsys: pytest.CaptureFixture[str]) -> None:
     image = DebianCache().kernel(series).image
     files = {KO: module_for(series), IMAGE: image}
-    with Guest(GuestOptions(series=series, smp=2, files=files)) as guest:
+    with Guest(GuestOptions(series=series, smp=2, hypervisor=hypervisor, files=files)) as guest:
         client = Client(guest)
         client.shell("dmesg -n 1")
         prepare(client, image)
