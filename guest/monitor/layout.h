@@ -22,6 +22,11 @@
 #define W_MAX_OPS 0x10
 #define W_OPS_SHIFT 0x8
 #define W_OP_ABORTED 0x10000
+#define W_FRAME_SHIFT 0xa
+#define W_MONITOR_SHIFT 0xa
+#define W_READY_SHIFT 0x9
+#define W_ENTRY_SHIFT 0x5
+#define W_READY_ENTRIES_SHIFT 0x4
 
 #define H_MAGIC 0x0
 #define H_VERSION 0x8

@@ -2,8 +2,9 @@
 /*
  * The EL3 monitor: carries register frames between a vCPU and the host. It knows nothing of SDEI or PSCI.
  *
- * Hot path (an SMC): where its answer is ready, the vector gives it. Else the vector saves the guest's registers straight into the frame, posts the sequence number, waits for
- * the answer, loads the context and returns. It runs no C. Everything rare is in monitor.c.
+ * Hot path (an SMC): where its answer is ready, the vector gives it. Else the vector saves the guest's registers straight
+ * into the frame, posts the sequence number, waits for the answer, loads the context and returns. It runs no C. Everything
+ * rare is in monitor.c.
  *
  * Register use between entry and ERET: x30 = frame, sp = per-CPU block.
  */
@@ -41,7 +42,7 @@ reset:
 	ldr	x4, [x4]
 	add	x4, x4, #W_MONITOR_OFFSET
 	add	x5, x19, #1
-	add	x4, x4, x5, lsl #10		/* W_MONITOR_SIZE */
+	add	x4, x4, x5, lsl #W_MONITOR_SHIFT
 	sub	x4, x4, #PCPU_BLOCK
 	mov	sp, x4
 	msr	tpidr_el3, x4
@@ -54,7 +55,7 @@ reset:
 	adr	x5, config_window
 	ldr	x5, [x5]
 	add	x6, x5, #W_FRAME_OFFSET
-	add	x6, x6, x19, lsl #10		/* W_FRAME_SIZE */
+	add	x6, x6, x19, lsl #W_FRAME_SHIFT
 	str	x6, [sp, #P_FRAME]
 	add	x6, x5, #W_SEQ_OFFSET
 	add	x6, x6, x19, lsl #3
@@ -63,7 +64,7 @@ reset:
 	str	x6, [sp, #P_POLL_ADDR]
 	ldr	x6, =W_READY_OFFSET
 	add	x6, x5, x6
-	add	x6, x6, x19, lsl #9		/* W_READY_SIZE */
+	add	x6, x6, x19, lsl #W_READY_SHIFT
 	str	x6, [sp, #P_READY]
 	str	x19, [sp, #P_INDEX]
 	str	xzr, [sp, #P_FIXUP]
@@ -191,16 +192,16 @@ ready:
 	ldr	x6, =W_READY_HASH
 
 	mul	x5, x0, x6			/* whatever its arguments are */
-	lsr	x5, x5, #60
-	add	x3, x30, x5, lsl #5		/* ENTRY_SIZE */
+	lsr	x5, x5, #(64 - W_READY_ENTRIES_SHIFT)
+	add	x3, x30, x5, lsl #W_ENTRY_SHIFT
 	ldr	x5, [x3, #ENTRY_KEY]
 	cmp	x5, x0
 	b.eq	answered
 
 	add	x5, x0, x1			/* by x1 */
 	mul	x5, x5, x6
-	lsr	x5, x5, #60
-	add	x3, x30, x5, lsl #5
+	lsr	x5, x5, #(64 - W_READY_ENTRIES_SHIFT)
+	add	x3, x30, x5, lsl #W_ENTRY_SHIFT
 	ldr	x5, [x3, #ENTRY_KEY]
 	eor	x5, x5, x0
 	eor	x5, x5, #W_READY_ONE
@@ -212,8 +213,8 @@ ready:
 1:	add	x5, x0, x1			/* by x1 and x2 */
 	add	x5, x5, x2
 	mul	x5, x5, x6
-	lsr	x5, x5, #60
-	add	x3, x30, x5, lsl #5
+	lsr	x5, x5, #(64 - W_READY_ENTRIES_SHIFT)
+	add	x3, x30, x5, lsl #W_ENTRY_SHIFT
 	ldr	x5, [x3, #ENTRY_KEY]
 	eor	x5, x5, x0
 	eor	x5, x5, #W_READY_TWO

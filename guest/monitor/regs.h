@@ -16,6 +16,22 @@ struct pcpu {
 	u64 ready, unused, spare[4];
 };
 
+#define AT(member, offset) _Static_assert(__builtin_offsetof(struct pcpu, member) == (offset), "monitor.S")
+AT(frame, P_FRAME);
+AT(seq_addr, P_SEQ_ADDR);
+AT(poll_addr, P_POLL_ADDR);
+AT(seq, P_SEQ);
+AT(x30, P_X30);
+AT(fixup, P_FIXUP);
+AT(index, P_INDEX);
+AT(kicked, P_KICKED);
+AT(self, P_SELF);
+AT(intid, P_INTID);
+AT(ready, P_READY);
+AT(spare, P_SPARE);
+_Static_assert(sizeof(struct pcpu) <= PCPU_BLOCK, "monitor.S");
+#undef AT
+
 #define WORD(offset) ((offset) / 8)
 
 #define read_reg(name) ({ u64 v_; __asm__ volatile("mrs %0, " name : "=r"(v_)); v_; })

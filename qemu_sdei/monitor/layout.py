@@ -373,6 +373,10 @@ def c_header() -> str:
                  "READY_HASH", "READY_ONE", "READY_TWO",
                  "OP_WORDS", "MAX_OPS", "OPS_SHIFT", "OP_ABORTED"):  # fmt: skip
         define(f"W_{name}", globals()[name])
+    # What assembly shifts an index by.
+    for name, size in (("FRAME", FRAME_SIZE), ("MONITOR", MONITOR_SIZE), ("READY", READY_SIZE),
+                       ("ENTRY", 8 * READY_ENTRY_WORDS), ("READY_ENTRIES", READY_ENTRIES)):  # fmt: skip
+        define(f"W_{name}_SHIFT", size.bit_length() - 1)
     for prefix, members, scale in (
         ("H_", Header, 8),
         ("SAVE_", Save, 1),
