@@ -244,11 +244,11 @@ bool wait_done(unsigned cpu)
 	return cpu == this_cpu() || wait_while(cpu, &jobs[cpu].busy);
 }
 
-/* No call whose answer is always the same: there a firmware need not look at anything else. */
+/* No call whose answer may be known before: there a firmware need not look at anything else, nor even be asked. */
 static void poke(unsigned argument)
 {
 	(void)argument;
-	smccc(SDEI_EVENT_STATUS, 0, 0, 0, 0, 0);
+	smccc(PSCI_AFFINITY_INFO, affinity(this_cpu()), 0, 0, 0, 0);
 }
 
 void settle(void)

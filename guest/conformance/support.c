@@ -164,7 +164,7 @@ void settle(void)
 {
 	for (unsigned cpu = 0; cpu < nr_cpus; cpu++) {
 		if (cpu == 0 || (cpu_is_up(cpu) && !cpu_is_busy(cpu)))
-			sdei_on(cpu, SDEI_VERSION, 0, 0);
+			sdei_on(cpu, PSCI_AFFINITY_INFO, affinity(cpu), 0); /* never known before the call */
 	}
 	spin_us(SETTLE_US);
 }

@@ -15,7 +15,7 @@ import pytest
 
 from qemu_sdei import Guest, GuestOptions
 from tests.guest import programs
-from tests.guest.guests import command, until
+from tests.guest.guests import command, plain, until
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux")]
 
@@ -72,8 +72,8 @@ def test_disk_share_and_network(series: str, tmp_path: Path) -> None:
     with Guest(options) as guest, web_server() as server:
         client = guest.sdei_client()
         guest.run("dmesg -n 1")
-        assert guest.run("mount /dev/vda /root && head -c 6 /dev/vdb").output == "marked"
-        assert guest.run("cat /mnt/src/hello").output == "from the share\n"
+        assert plain(guest.run("mount /dev/vda /root && head -c 6 /dev/vdb").output) == "marked"
+        assert plain(guest.run("cat /mnt/src/hello").output) == "from the share\n"
         # An event does not care for a device that is at work.
         guest.run(
             "((dd if=/dev/zero of=/root/data bs=64k count=64 2>/dev/null; head -c 9000000 /dev/zero >/mnt/src/big;"
@@ -86,7 +86,7 @@ def test_disk_share_and_network(series: str, tmp_path: Path) -> None:
             == 0
         )
         assert client.count(event=0, cpu=1) == 20
-        assert guest.run(f"wget -q -O - http://10.0.2.2:{server}/", timeout=20).output == "from the host\n"
+        assert plain(guest.run(f"wget -q -O - http://10.0.2.2:{server}/", timeout=20).output) == "from the host\n"
         guest.run("mkdir /www; echo from the guest >/www/index.html; httpd -p 80 -h /www")
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
