@@ -44,6 +44,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "exec": "run a command in a running guest",
         "attach": "take over a guest whose owner was killed",
         "console": "the console of a running guest, in this terminal",
+        "shell": "a Python prompt with a running guest bound to `guest`",
     },
     "move": {
         "migrate": "move a running guest to a new QEMU and backend, here or on another host",

@@ -34,6 +34,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "exec": ("exec -- dmesg", "exec box -- tar c /etc > etc.tar"),
     "logs": ("logs -f", "logs box --since 10m"),
     "console": ("console", "console box --look"),
+    "shell": ("shell box", "shell box -c 'print(guest.status())'"),
     "wait": ("wait box", "wait box --timeout 60 --json"),
     "attach": ("attach", "attach box"),
     "stop": ("stop", "stop box box-2"),

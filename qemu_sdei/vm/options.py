@@ -296,7 +296,8 @@ class GuestOptions:
     """The file for the dump; None: the first free one of vmcore, vmcore-2, ... in the working directory."""
     die_with_owner: bool | None = field(default=None, metadata=_SAVED)
     """Whether `kill -9` of the process that runs the guest ends the guest too; None: as the environment variable
-    QEMU_SDEI_DIE_WITH_OWNER says, and without it the guest goes on, for another process to take over.
+    QEMU_SDEI_DIE_WITH_OWNER says; without it a guest of a Python prompt or a notebook ends, and each other one goes on,
+    for another process to take over.
     """
     stall_timeout: float = field(default=60.0, metadata=_option(Goes.EVERYWHERE, may_be=_seconds))
     """Seconds of silent console while booting after which a wait gives up."""

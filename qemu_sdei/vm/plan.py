@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -83,9 +84,14 @@ class Plan:
 
     @property
     def die_with_owner(self) -> bool:
-        """The guest is to be killed by the kernel when its owner is."""
+        """The guest is to be killed by the kernel when its owner is. Where nobody has said so, guests of a prompt are
+        (Python's, IPython's, a notebook's kernel: they have `sys.ps1`), and those of a program are not.
+        """
         wanted = self.options.die_with_owner
-        return os.environ.get(DIE_WITH_OWNER, "") not in ("", "0") if wanted is None else wanted
+        if wanted is None:
+            said = os.environ.get(DIE_WITH_OWNER, "")
+            return said != "0" if said else hasattr(sys, "ps1")
+        return wanted
 
     @property
     def own_initramfs(self) -> bool:

@@ -145,6 +145,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["exec", text, "--", text],
     lambda text: ["logs", text, "--since", text],
     lambda text: ["wait", text],
+    lambda text: ["shell", text, "-c", text],
     lambda text: ["regs", text],
     lambda text: ["pause", text],
     lambda text: ["resume", text],
