@@ -66,6 +66,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for option in options.OPTIONS:
         options.value(config, option.word)
     options.several(config)
+    if config.getoption("dist", "no") != "no":
+        # With xdist only its workers read the scenarios' conftest.py, and their tables are not seen.
+        from qemu_sdei.pytest_plugin.results_table import show
+
+        show(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

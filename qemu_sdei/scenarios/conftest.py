@@ -8,14 +8,14 @@ from typing import Any, Final
 import pytest
 
 from qemu_sdei.pytest_plugin import options
-from qemu_sdei.scenarios.results_table import TITLE, VARIANT, ResultsTable
+from qemu_sdei.pytest_plugin.results_table import TITLE, VARIANT, show
 
 _HERE: Final = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have the table printed."""
-    config.pluginmanager.register(ResultsTable(), "qemu-sdei-scenarios")
+    show(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

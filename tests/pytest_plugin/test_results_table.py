@@ -6,7 +6,9 @@ from typing import Literal
 
 import pytest
 
-from qemu_sdei.scenarios.results_table import TITLE, VARIANT, ResultsTable
+from qemu_sdei.pytest_plugin.results_table import TITLE, VARIANT, ResultsTable
+
+pytest_plugins = ["pytester"]
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -61,3 +63,12 @@ def test_names_and_reasons_reach_no_terminal_raw() -> None:
     table = ResultsTable()
     report(table, "test_a.py::test_one[\x1b]0;x\x07]", "bo\x1b[31mots", "skipped", "setup", "no \x1b[2J module")
     assert not [line for line in table.lines() if any(ord(letter) < 32 or ord(letter) == 127 for letter in line)]
+
+
+def test_it_is_there_with_xdist_too(pytester: pytest.Pytester) -> None:
+    """Whose main process does not read the scenarios' conftest.py."""
+    found = pytester.runpytest_subprocess(
+        *("-p", "no:cacheprovider", "-n", "1", "--pyargs", "qemu_sdei.scenarios", "-k", "test_without_sdei"),
+        *("--sdei-kernel", "nowhere"),
+    )
+    found.stdout.fnmatch_lines(["No SDEI at all: it boots, and complains of nothing*FAILED"])

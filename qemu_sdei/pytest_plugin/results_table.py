@@ -14,6 +14,13 @@ VARIANT: Final = "sdei.variant"
 """The one that has the kernel and the firmware profile, as the plugin names them."""
 OK, FAILED, NOT_APPLICABLE = "ok", "FAILED", "n.a."
 _WIDTH: Final = 60
+_NAME: Final = "qemu-sdei-scenarios"
+
+
+def show(config: pytest.Config) -> None:
+    """Have the table printed at the end, if there was a scenario."""
+    if not config.pluginmanager.has_plugin(_NAME):
+        config.pluginmanager.register(ResultsTable(), _NAME)
 
 
 class ResultsTable:
