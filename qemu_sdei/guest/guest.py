@@ -10,6 +10,7 @@ with Guest(GuestOptions(smp=2)) as guest:
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -88,6 +89,7 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         self._migration: LocalMigration | None = None
         self._ras: GuestRas | None = None
         self._one_closes = threading.RLock()
+        self._process = os.getpid()
         self._written = self._typed = 0
         """Bytes that were given to `write`, and those of them that have reached the supervisor."""
         self._kdump: Kdump | None = None
@@ -201,6 +203,7 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         """
         if self.loop.started:
             raise SdeiError("this Guest was started before: make a new one")
+        self._process = os.getpid()
         exit_hooks.register(self)
         try:
             placement = self._beginning.begin(self._record, self.loop)
@@ -216,8 +219,10 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
 
     def close(self) -> None:
         """End the guest, or the wait for it, whatever it is doing, and leave nothing of it; does nothing the second
-        time.
+        time, nor in a child of the process (fork), whose guest it is not.
         """
+        if os.getpid() != self._process:
+            return
         with self._one_closes:
             try:
                 self._close()

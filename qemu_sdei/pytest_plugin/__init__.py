@@ -6,6 +6,8 @@ nothing where no test asks for a guest.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -35,6 +37,7 @@ _MARKERS = (
     "sdei_needs(*words, kernel=None, config=None, cpus=None): skip where the guest lacks it; words: acpi, dt, ras, "
     "shell, linux",
 )
+_PROCESS = pytest.StashKey[int]()
 
 __all__ = [
     "_module_guest",
@@ -63,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have pytest know the markers, and check the options."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+    config.stash[_PROCESS] = os.getpid()
     for option in options.OPTIONS:
         options.value(config, option.word)
     options.several(config)
@@ -85,6 +89,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A failed test's report has what its guests were doing; JUnit learns what they were."""
     report = yield
     guests = guests_of(item)
+    if guests and os.getpid() != item.config.stash[_PROCESS]:
+        # Else it would run the other tests once more.
+        sys.stderr.write(f"{item.nodeid}: a child process that the test forked came back from it, and is ended here\n")
+        sys.stderr.flush()
+        os._exit(1)
     if call.when != "call" or not guests:
         return report
     from qemu_sdei.pytest_plugin import report as words

@@ -85,7 +85,8 @@ class Starter:
             try:
                 return _going_on(path, options)
             except SdeiError as error:
-                self._remark(f"a guest in the cache could not be used, and is made again: {error}")
+                words = str(error).partition("\n")[0]
+                self._remark(f"a guest in the cache could not be used, and is made again: {words}")
                 stored.forget(key)
         return _booted(options)
 
@@ -95,7 +96,10 @@ class Starter:
             if stored.find(key) is None:  # nobody else made it meanwhile
                 with Guest(options) as guest:
                     guest.wait_shell()
-                    guest.save(path, end=True, ram_apart=True)
+                    try:
+                        guest.save(path, end=True, ram_apart=True)
+                    except SdeiError as error:
+                        raise OSError(str(error).partition("\n")[0]) from None
         return stored.path(key)
 
     def _remark(self, text: str) -> None:

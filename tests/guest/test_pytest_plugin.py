@@ -92,3 +92,41 @@ def test_a_failure_tells_of_its_guest_and_keeps_it(pytester: pytest.Pytester, ru
     junit = pytester.path.joinpath("junit.xml").read_text()
     assert re.search(r'name="sdei.release" value="\d+\.\d+', junit)
     check_nothing_left(runtime)
+
+
+def test_what_a_test_does_to_its_guest(pytester: pytest.Pytester, runtime: Path) -> None:
+    """It closes it, forks, raises in a callback: the others have theirs, and a child that comes back from a test runs
+    no other one.
+    """
+    pytester.makepyfile(
+        """
+        import os, sys
+
+        def _guest(start):
+            guest = start("bench", append="mode=idle")
+            guest.expect("idle: ready")
+            return guest
+
+        def test_closes(bare_metal_guest):
+            _guest(bare_metal_guest).close()
+
+        def test_forks(bare_metal_guest):
+            guest = _guest(bare_metal_guest)
+            child = os.fork()
+            if not child:
+                sys.exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+            assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
+
+        def test_raises_in_a_callback(bare_metal_guest):
+            def fail(data):
+                raise RuntimeError("in a callback")
+
+            guest = _guest(bare_metal_guest)
+            guest.attach(fail)
+            assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
+        """
+    )
+    found = _run(pytester)
+    found.assert_outcomes(passed=3)
+    check_nothing_left(runtime)
