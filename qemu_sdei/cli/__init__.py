@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     command: list[str] | None = None
-    if "--" in words and words[0] in ("run", "exec"):
+    if "--" in words and words[0] in ("run", "exec", "initramfs"):
         # Everything behind it is the guest's: argparse must not look at it.
         split = words.index("--")
         words, command = words[:split], words[split + 1 :]

@@ -59,6 +59,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "your own QEMU, your shell": {
         "qemu-args": "print the command line for a QEMU or libvirt of your own",
         "backend": "serve a QEMU of your own",
+        "initramfs": "write our own initramfs into a file",
         "completion": "print shell completion",
     },
 }

@@ -38,6 +38,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "wait": ("wait box", "wait box --timeout 60 --json"),
     "attach": ("attach", "attach box"),
     "stop": ("stop", "stop box box-2"),
+    "initramfs": (
+        "initramfs export -o initrd.gz",
+        "initramfs export --file t.sh -o i.cpio -- sh /t.sh",
+    ),
     "doctor": ("doctor", "doctor --json"),
     "dt": ("dt --dtb board.dtb -o new.dtb", "dt --smp 4"),
     "tables": ("tables --ghes 0x100@0xbff00000 -o acpi/", "tables check /sys/firmware/acpi/tables"),

@@ -228,6 +228,13 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         help="words to add to QEMU's command line: --qemu-arg='-device X'. May be repeated",
     )
     group.add_argument(
+        "--gdb",
+        type=int,
+        metavar="PORT",
+        help="gdb server at this port of 127.0.0.1; the kernel gets nokaslr, and its console may be silent for any "
+        "time unless --boot-timeout is given",
+    )
+    group.add_argument(
         "--on-panic",
         choices=("end", "continue"),
         default="end",
@@ -275,7 +282,6 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--boot-timeout",
         type=float,
-        default=60.0,
         metavar="S",
         help="end with an error if the console prints nothing for S seconds during the boot (default: 60)",
     )
@@ -356,7 +362,10 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         qemu_args = [word for argument in args.qemu_arg for word in shlex.split(argument)]
     except ValueError as error:
         raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
-    if not args.boot_timeout > 0:
+    boot_timeout = args.boot_timeout
+    if boot_timeout is None:
+        boot_timeout = 60.0 if args.gdb is None else _LONGEST
+    if not boot_timeout > 0:
         raise UsageError("--boot-timeout must be more than 0 seconds")
     if not 0 < args.kdump_timeout <= _LONGEST:
         raise UsageError(f"--kdump-timeout must be more than 0 seconds, and {_LONGEST:g} at most")
@@ -388,6 +397,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         root=args.root,
         memory_path=args.memory_path,
         qemu_args=qemu_args,
+        gdb=args.gdb,
         on_panic=args.on_panic,
         kdump=args.kdump,
         crashkernel=args.crashkernel,
@@ -395,7 +405,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         kdump_timeout=args.kdump_timeout,
         vmcore=args.vmcore,
         die_with_owner=args.die_with_owner,
-        stall_timeout=args.boot_timeout,
+        stall_timeout=boot_timeout,
         start_timeout=args.start_timeout,
     )
     if not args.disk:

@@ -110,7 +110,7 @@ def _run(guest: Guest, script: CodeType | None, args: argparse.Namespace, progre
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
-    from qemu_sdei.vm import uefi_boot
+    from qemu_sdei.vm import debugger, uefi_boot
     from qemu_sdei.vm.capture_kernel import settled
     from qemu_sdei.vm.devices import devices
     from qemu_sdei.vm.options import FLAT, NO_KERNEL
@@ -145,7 +145,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
             channel=range(8, 8 + rundir.EXEC_PORTS) if options.channel else (),
         ),
         reboot=options.command is None,
-        extra=[*devices(options).arguments, *options.qemu_args],
+        extra=[*devices(options).arguments, *debugger.arguments(options.gdb), *options.qemu_args],
     )
     if as_json:
         print_json({"command": words})

@@ -11,6 +11,7 @@ from qemu_sdei import boundedlog, locks
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import LaunchError, UsageError
 from qemu_sdei.rundir import RunDirectory
+from qemu_sdei.vm import debugger
 from qemu_sdei.vm.plan import Plan
 from qemu_sdei.vm.process import Child
 from qemu_sdei.vm.qemu_command import INCOMING, PAUSED, command_line, fd_wiring
@@ -79,7 +80,13 @@ def _launch(
                 channel=channel,
             ),
             reboot=plan.reboot,
-            extra=(*plan.devices.arguments, *options.qemu_args, *_waits(incoming, options.paused)),
+            extra=(
+                *plan.devices.arguments,
+                # A guest that arrives finds its port still taken, by the QEMU that it comes from.
+                *debugger.arguments(None if incoming else options.gdb),
+                *options.qemu_args,
+                *_waits(incoming, options.paused),
+            ),
         )
         listening()
         try:

@@ -34,6 +34,8 @@ class LinuxKernel:
     """The client module that was built for it."""
     debian: KernelFiles | None = None
     """Set when it is one of Debian's."""
+    vmlinux: Path | None = None
+    """The ELF file with its symbols, if that is known."""
     config: Path | None = None
     """Its configuration, if that is known."""
     remarks: tuple[str, ...] = ()
@@ -87,7 +89,7 @@ def _given(options: GuestOptions, given: GivenKernel, cache: DebianCache, progre
                 "as --kernel, or name the module's file, --client FILE"
             )
     drivers = None if options.initrd is not None else given.modules
-    return LinuxKernel(given.image, drivers, client, config=given.config)
+    return LinuxKernel(given.image, drivers, client, config=given.config, vmlinux=given.vmlinux)
 
 
 def _package(given: GivenKernel) -> KernelFiles:
@@ -111,7 +113,7 @@ def _own(options: GuestOptions, progress: Progress) -> LinuxKernel:
         from qemu_sdei.host import client_module
 
         client = client_module.build_own(own, progress)
-    return LinuxKernel(own.image, client=client, config=own.directory / "config")
+    return LinuxKernel(own.image, client=client, config=own.directory / "config", vmlinux=own.vmlinux)
 
 
 def _debian(
@@ -127,7 +129,7 @@ def _debian(
         from qemu_sdei.host import client_module
 
         client = client_module.build(cache, files, progress)
-    return LinuxKernel(files.image, folder, client, files, files.config)
+    return LinuxKernel(files.image, folder, client, files, config=files.config)
 
 
 def _modules(options: GuestOptions) -> Path | None:

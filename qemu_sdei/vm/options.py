@@ -271,6 +271,10 @@ class GuestOptions:
     """The QEMU to start; None: qemu-system-aarch64 on PATH."""
     qemu_args: Sequence[str] = field(default=(), metadata=_EVERYWHERE)
     """Added to QEMU's command line."""
+    gdb: int | None = field(default=None, metadata=_NOWHERE)
+    """TCP port of 127.0.0.1 for QEMU's gdb server. A Linux kernel then gets `nokaslr`, so that its addresses are those
+    of its vmlinux.
+    """
     reboot: bool | None = field(default=None, metadata=_SAVED)
     """Whether a reset starts the guest again; None: only without `command`."""
     paused: bool = field(default=False, metadata=_NOWHERE)

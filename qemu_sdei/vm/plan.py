@@ -17,7 +17,7 @@ from qemu_sdei.host import memory
 from qemu_sdei.host.cpu_models import check_cpu, check_page_size
 from qemu_sdei.host.progress import Progress, no_progress
 from qemu_sdei.smccc import call_filter
-from qemu_sdei.vm import capture_kernel, elected_services, linux_kernel, uefi_boot
+from qemu_sdei.vm import capture_kernel, debugger, elected_services, linux_kernel, uefi_boot
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.capture_kernel import CaptureKernel
 from qemu_sdei.vm.devices import Devices, devices
@@ -287,6 +287,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         raise UsageError("modules are loaded by our own initramfs: leave out --modules")
     initrd = None if options.initrd is None else readable_file(options.initrd, "initrd")
     given_busybox = None if options.busybox is None else readable_file(options.busybox, "busybox")
+    if options.gdb is not None:
+        debugger.check(options.gdb)
     qemu, size = check_machine(options)
     memory.check_free(size, None if options.memory_path is None else Path(options.memory_path))
 
@@ -295,6 +297,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         # panic=-1: with a command to run, a panic must end the guest (-no-reboot) and not wait for somebody to see it.
         words = [DEFAULT_APPEND, "panic=-1" if options.command is not None else "", options.append]
         append = " ".join(word for word in words if word)
+        if options.gdb is not None:
+            append = debugger.command_line(append)
     busybox = driver_folder = capture = config = None
     remarks: tuple[str, ...] = ()
     client = None if isinstance(options.client, bool) else readable_file(options.client, "client module")
@@ -312,6 +316,8 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         )
         kernel, driver_folder, config = str(booted.image), booted.drivers, booted.config
         remarks = booted.remarks
+        if options.gdb is not None:
+            remarks = (*remarks, debugger.told(options.gdb, booted.vmlinux))
         client = booted.client or client
         if options.kdump is not False:
             capture = capture_kernel.find(options, cache, booted.debian or booted, append, size)

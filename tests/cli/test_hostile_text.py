@@ -128,6 +128,7 @@ WORDS: list[Callable[[str], Sequence[str]]] = [
     lambda text: ["run", "--name", text, "--kernel", "builtin:bench", "--dry-run"],
     lambda text: ["run", "--kernel", "builtin:bench", "--dry-run", "--qemu-arg", text],
     lambda text: ["run", "--drive", text, "--kernel", "builtin:bench"],
+    lambda text: ["initramfs", "export", "--modules", text, "--kernel", text],
     lambda text: ["status", text],
     lambda text: ["explain", text],
     lambda text: ["firmware", text, "--set", text],
