@@ -405,7 +405,7 @@ def guest_options(args: argparse.Namespace) -> GuestOptions:
         kdump_timeout=args.kdump_timeout,
         vmcore=args.vmcore,
         die_with_owner=args.die_with_owner,
-        stall_timeout=boot_timeout,
+        boot_timeout=boot_timeout,
         start_timeout=args.start_timeout,
     )
     if not args.disk:

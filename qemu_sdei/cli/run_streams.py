@@ -120,7 +120,7 @@ class _Watch:
             raise console.timeout_error(f"{what} was waited for {self._timeout:g} s")
         if not self._session.started:
             try:
-                console.raise_if_silent(self._guest.options.stall_timeout, what)
+                console.raise_if_silent(self._guest.options.boot_timeout, what)
             except GuestTimeoutError:
                 if console.panicked:
                     raise console.panic_error(what) from None

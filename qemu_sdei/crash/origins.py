@@ -46,7 +46,7 @@ def options_of(origin: Origin, scratch: Path, *, timeout: float) -> GuestOptions
         client=kernel.client or True,
         name=_name(),
         die_with_owner=True,
-        stall_timeout=timeout,
+        boot_timeout=timeout,
     )
 
 

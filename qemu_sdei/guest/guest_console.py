@@ -97,7 +97,7 @@ class GuestConsole(GuestPart, ABC):
             GuestPanicError, LostGuestError: it will not come any more.
         """
         self._record.check_started()
-        stall = None if self.booted else self.options.stall_timeout
+        stall = None if self.booted else self.options.boot_timeout
         match, self._cursor = self.console_text.search(pattern, self._cursor, timeout, stall=stall)
         return match
 
@@ -174,7 +174,7 @@ class GuestConsole(GuestPart, ABC):
         while True:
             left = max(deadline - time.monotonic(), 0.0)
             _, position = self.console_text.search(
-                pattern, self._boot_position(), left, what="the guest's shell", stall=self.options.stall_timeout
+                pattern, self._boot_position(), left, what="the guest's shell", stall=self.options.boot_timeout
             )
             self._heard(position)
             if self._has_shell:  # else that kernel has left meanwhile
@@ -305,7 +305,7 @@ class GuestConsole(GuestPart, ABC):
 
         Raises:
             GuestTimeoutError: the boot stalled, or `timeout` seconds (None: no limit) passed.
-            GuestPanicError, LostGuestError: as `expect`; a panic after which nothing comes for `stall_timeout`.
+            GuestPanicError, LostGuestError: as `expect`; a panic after which nothing comes for `boot_timeout`.
         """
         if self.options.command is None:
             raise SdeiError("this guest was started without a command")
@@ -353,7 +353,7 @@ class GuestConsole(GuestPart, ABC):
                 raise console.timeout_error(f"{what} was waited for {timeout:g} s")
             if not stream.begun or console.panicked:
                 try:
-                    console.raise_if_silent(self.options.stall_timeout, what)
+                    console.raise_if_silent(self.options.boot_timeout, what)
                 except GuestTimeoutError:
                     if console.panicked:
                         raise console.panic_error(what) from None

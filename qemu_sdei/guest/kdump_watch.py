@@ -266,7 +266,7 @@ class KdumpWatch:
             self._fail(f"{what} was waited for {timeout:g} s")
         if Stage.LOADED not in self.stages:
             try:
-                self._console.raise_if_silent(self._record.options.stall_timeout, what)
+                self._console.raise_if_silent(self._record.options.boot_timeout, what)
             except GuestTimeoutError as error:
                 self._fail(error.message)
 

@@ -303,8 +303,10 @@ class GuestOptions:
     QEMU_SDEI_DIE_WITH_OWNER says; without it a guest of a Python prompt or a notebook ends, and each other one goes on,
     for another process to take over.
     """
-    stall_timeout: float = field(default=60.0, metadata=_option(Goes.EVERYWHERE, may_be=_seconds))
+    boot_timeout: float = field(default=60.0, metadata=_option(Goes.EVERYWHERE, may_be=_seconds))
     """Seconds of silent console while booting after which a wait gives up."""
+    stall_timeout: InitVar[float | None] = None
+    """The former name of `boot_timeout`; it warns, and goes with the next release."""
     start_timeout: float = field(default=30.0, metadata=_option(Goes.SAVED, may_be=_seconds))
     """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
     for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
@@ -320,7 +322,10 @@ class GuestOptions:
         """Something may come after a panic, and is waited for."""
         return self.on_panic == CONTINUE or self.kdump is not False
 
-    def __post_init__(self, profile: str | Path | None) -> None:
+    def __post_init__(self, profile: str | Path | None, stall_timeout: float | None) -> None:
+        if stall_timeout is not None:
+            warnings.warn("GuestOptions(stall_timeout=...) is boot_timeout=... now", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "boot_timeout", stall_timeout)
         check_types(self)
         if self.selection and "sdei" not in selection.parse(self.selection).get("std", ("sdei",)):
             object.__setattr__(self, "sdei", False)

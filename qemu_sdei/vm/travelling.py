@@ -15,7 +15,7 @@ from qemu_sdei.vm.options import Goes, GuestOptions, rooted, travel
 
 _FORMER: Final = frozenset(("exact_memory",))
 """Options that there were, in directories of older versions; how much RAM there is, the configuration says."""
-_RENAMED: Final = {"profile": "events"}
+_RENAMED: Final = {"profile": "events", "stall_timeout": "boot_timeout"}
 """Options that had another name."""
 _MAX_TEXT: Final = 4096
 _MAX_LIST: Final = 64
@@ -37,7 +37,7 @@ def to_host(options: GuestOptions) -> dict[str, Any]:
 def from_host(data: object, kind: type[GuestOptions] = GuestOptions) -> GuestOptions:
     """Read what another host's `to_host` gave; all of it must be there. Raises `ProtocolError`."""
     try:
-        options = codec.from_data(kind, data, complete=True, only=names(kind, Goes.EVERYWHERE))
+        options = codec.from_data(kind, renamed(data), complete=True, only=names(kind, Goes.EVERYWHERE))
     except codec.FieldError as error:
         if error.name and error.fault == codec.TYPE:
             raise ProtocolError(f"the guest's option {error.name} has the wrong type") from None

@@ -250,7 +250,7 @@ def prepared(guest: Guest) -> Trial:
 def try_all(series: str) -> None:
     """Try all cases on a kernel, and print what came."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted = replace(options(series, Path(folder) / "events.toml"), stall_timeout=600, start_timeout=300)
+        wanted = replace(options(series, Path(folder) / "events.toml"), boot_timeout=600, start_timeout=300)
         with Guest(wanted) as guest:
             trial = prepared(guest)
             for case in cases():

@@ -201,7 +201,7 @@ def test_backend_killed_while_it_reads_the_tables_many_times() -> None:
 def test_sixty_four_cpus_are_described() -> None:
     """One is started by hand; a kernel with all of them online is too slow here."""
     with booted(
-        options("6.12", smp=64, memory="2G", append="maxcpus=2", stall_timeout=300, start_timeout=100)
+        options("6.12", smp=64, memory="2G", append="maxcpus=2", boot_timeout=300, start_timeout=100)
     ) as client:
         assert "ACPI: APIC" in client.shell("dmesg")
         client.shell("echo 1 >/sys/devices/system/cpu/cpu63/online")

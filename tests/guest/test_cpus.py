@@ -154,7 +154,7 @@ def test_linux_with_as_many_cpus_as_fill_the_first_redistributor_region(cpus: in
         series="6.12",
         memory="2G",
         append="maxcpus=2",
-        stall_timeout=300,
+        boot_timeout=300,
         start_timeout=100,
         files={KO: module_for("6.12")},
     )

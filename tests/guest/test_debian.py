@@ -22,7 +22,7 @@ def test_debian_boots_to_a_login_handles_events_and_reboots(tmp_path: Path) -> N
         pytest.skip(f"debootstrap needs root and is told to be here: missing {debian_root.missing()}")
     image = tmp_path / "debian.img"
     debian_root.make(tmp_path, image, files={"/root/sdei_test.ko": module_for("6.1")})
-    options = GuestOptions(series="6.1", drives=[str(image)], root="/dev/vda", net=True, memory="1G", stall_timeout=120)
+    options = GuestOptions(series="6.1", drives=[str(image)], root="/dev/vda", net=True, memory="1G", boot_timeout=120)
     with Guest(options) as guest:
         for boot in (1, 2):
             debian_root.log_in(guest)

@@ -124,7 +124,7 @@ def crash(series: str, boot: str, crashes: Sequence[tuple[int, bool]], *, hyperv
         append="crashkernel=512M",
         files={KO: module_for(series), IMAGE: image},
         on_panic="continue",
-        stall_timeout=120,
+        boot_timeout=120,
     )
     with Guest(options) as guest:
         shell(guest, "dmesg -n 1")

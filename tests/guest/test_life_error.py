@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime"), py
 def test_an_error_while_the_capture_kernel_runs(series: str, tmp_path: Path) -> None:
     """It has registered the event of the HEST itself, so it hears of the error, and the vmcore comes all the same."""
     options = GuestOptions(
-        series=series, smp=3, ras=True, kdump=True, kdump_timeout=400, vmcore=tmp_path / "core", stall_timeout=120
+        series=series, smp=3, ras=True, kdump=True, kdump_timeout=400, vmcore=tmp_path / "core", boot_timeout=120
     )
     outcomes: list[str] = []
     error = block([entry(Memory(physical_address=0x4A00_0000), "corrected")]).pack()

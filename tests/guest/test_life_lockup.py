@@ -101,7 +101,7 @@ def test_a_hard_lockup_panics_into_a_dump(series: str, tmp_path: Path) -> None:
         kdump=True,
         kdump_timeout=400,
         vmcore=tmp_path / "core",
-        stall_timeout=120,
+        boot_timeout=120,
     )
     with Guest(options) as guest:
         guest.run("dmesg -n 1")

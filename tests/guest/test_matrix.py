@@ -76,7 +76,7 @@ def test_boots_and_takes_an_event(
         boot=boot,
         files={KO: module_for(series)},
         start_timeout=100,
-        stall_timeout=400,  # 64 vCPUs on two cores
+        boot_timeout=400,  # 64 vCPUs on two cores
     )
     with booted(options) as client:
         took = time.monotonic() - began

@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(own_kernels.find(SERIES) is None, reason=own_kernels.not_built(SERIES)),
 ]
 
-LINUX: Final = GuestOptions(series=SERIES, boot="acpi", smp=CPUS, client=True, stall_timeout=240, start_timeout=120)
+LINUX: Final = GuestOptions(series=SERIES, boot="acpi", smp=CPUS, client=True, boot_timeout=240, start_timeout=120)
 
 
 def with_module(guest: Guest) -> None:

@@ -43,7 +43,7 @@ def edk2() -> Path:
 
 
 def options(**words: object) -> GuestOptions:
-    return GuestOptions(**{"hypervisor": True, "uefi": True, "stall_timeout": 120.0} | words)  # type: ignore[arg-type]
+    return GuestOptions(**{"hypervisor": True, "uefi": True, "boot_timeout": 120.0} | words)  # type: ignore[arg-type]
 
 
 def handled(guest: Guest) -> None:

@@ -126,7 +126,7 @@ def test_each_cause_leaves_one(
         kdump=True,
         kdump_cpus=cpus,
         vmcore=tmp_path / "core",
-        stall_timeout=120,
+        boot_timeout=120,
     )
     with Guest(options) as guest:
         guest.run("dmesg -n 1")

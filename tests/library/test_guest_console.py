@@ -176,7 +176,7 @@ def test_a_command_whose_kernel_panics_and_nothing_comes() -> None:
 
 
 def test_a_command_whose_kernel_panics_and_hangs() -> None:
-    guest = Played(command=["x"], stall_timeout=0.05)
+    guest = Played(command=["x"], boot_timeout=0.05)
     begin, _ = begin_and_end(guest, 0)
     with pytest.raises(GuestPanicError, match="sysrq"):
         command(guest, BOOT, begin, KDUMP, end=False)

@@ -240,7 +240,7 @@ def test_the_time_until_the_crash_is_the_callers(tmp_path: Path) -> None:
     with pytest.raises(
         KdumpError, match=r"printed nothing for 0.1 s while waiting for the capture kernel to be loaded"
     ):
-        Guest(tmp_path, "", None, stall_timeout=0.1).wait()
+        Guest(tmp_path, "", None, boot_timeout=0.1).wait()
 
 
 @pytest.mark.parametrize(

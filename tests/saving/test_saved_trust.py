@@ -194,7 +194,7 @@ def test_only_the_end_of_an_endless_console_is_read(directory: Path, runtime: Pa
     [
         *(("kernel", 5), ("kernel", ["a"]), ("root", ["/dev/vda"]), ("drives", "abc"), ("drives", [1]), ("smp", True)),
         *(("sdei_slots", [1]), ("sdei_slots", ["1", "2"]), ("boot", "uefi"), ("net", 1), ("memory", None)),
-        *(("stall_timeout", float("nan")), ("start_timeout", float("inf")), ("start_timeout", -1), ("trace", "/x")),
+        *(("boot_timeout", float("nan")), ("start_timeout", float("inf")), ("start_timeout", -1), ("trace", "/x")),
     ],
 )
 def test_options_of_a_wrong_kind(directory: Path, name: str, value: object) -> None:

@@ -21,7 +21,7 @@ from qemu_sdei.vm.options import GuestOptions
         ({"smp": "4"}, "smp is '4', but must be a whole number"),
         ({"smp": True}, "smp is True, but must be a whole number"),
         ({"ras": "yes"}, "ras is 'yes', but must be True or False"),
-        ({"stall_timeout": "60"}, "stall_timeout is '60', but must be a number"),
+        ({"boot_timeout": "60"}, "boot_timeout is '60', but must be a number"),
         ({"kernel": 6}, "kernel is 6, but must be text or a path or None"),
         ({"boot": None}, "boot is None, but must be one of 'auto', 'acpi', 'dt'"),
         ({"files": ["a"]}, "files is ['a'], but must be a dict of texts to paths"),
@@ -46,7 +46,7 @@ def test_what_fits_is_taken() -> None:
         command=["uname"],
         files={"/x": Path("x")},
         sdei_slots=(1, 2),
-        stall_timeout=5,
+        boot_timeout=5,
         kdump="6.12",
         client=True,
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from qemu_sdei.errors import UsageError
 from qemu_sdei.vm.options import GuestOptions, rooted
-from qemu_sdei.vm.travelling import from_directory, to_directory
+from qemu_sdei.vm.travelling import from_directory, from_host, to_directory, to_host
 
 
 def test_rooted_options_name_the_same_files_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +56,23 @@ def test_the_former_name_of_the_events_file_works_and_warns() -> None:
     written = to_directory(GuestOptions())
     del written["events"]
     assert from_directory({**written, "profile": "/mine.toml"}).events == "/mine.toml"
+
+
+def test_the_former_name_of_the_boot_timeout_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="boot_timeout="):
+        options = GuestOptions(stall_timeout=5)
+    assert options.boot_timeout == 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert replace(options, smp=4).boot_timeout == 5
+    with (
+        pytest.warns(DeprecationWarning, match="boot_timeout="),
+        pytest.raises(UsageError, match="boot_timeout is 'x'"),
+    ):
+        GuestOptions(stall_timeout="x")  # type: ignore[arg-type]
+    written = to_directory(GuestOptions())
+    del written["boot_timeout"]
+    assert from_directory({**written, "stall_timeout": 7.0}).boot_timeout == 7
+    told = to_host(GuestOptions())
+    del told["boot_timeout"]
+    assert from_host({**told, "stall_timeout": 7.0}).boot_timeout == 7  # of a host with an older version
