@@ -37,6 +37,7 @@ from scripts.benchlib import (
     ras,
     services,
     tables,
+    terminal,
     trace,
 )
 from scripts.benchlib.checkout import ROOT, checkout
@@ -295,6 +296,9 @@ def main() -> int:
     parser.add_argument(
         "--fixtures", action="store_true", help="only how soon a test has its guest from a saved state, beside a boot"
     )
+    parser.add_argument(
+        "--terminal", action="store_true", help="only many lines of a command, and the way to a first handled event"
+    )
     parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
     parser.add_argument(
         "--hypervisor",
@@ -353,6 +357,9 @@ def main() -> int:
         return finish(table, options.json)
     if options.ras:
         ras.measure(options.qemu, rounds, say, table.add)
+        return finish(table, options.json)
+    if options.terminal:
+        terminal.measure(options.qemu, rounds, say, table.add)
         return finish(table, options.json)
     if options.services:
         services.measure(options.qemu, rounds, say, table.add)
