@@ -109,6 +109,8 @@ class GuestConfig:
     """What becomes of calls before a service sees them, as `run --smccc-filter` takes it."""
     trace: str | None = None
     """File that receives one JSON record per firmware call and delivery."""
+    low_latency: bool = False
+    """The backend keeps the host's cores awake."""
 
     def __post_init__(self) -> None:
         if NAME_PATTERN.fullmatch(self.name) is None:

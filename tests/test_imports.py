@@ -63,6 +63,7 @@ COMMON = {
     "fetching",
     "guestbuild",
     "guestcompile",
+    "idle_states",
     "json_schema",
     "jsonline",
     "locks",

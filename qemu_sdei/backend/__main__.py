@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei import __version__, boundedlog, locks, rundir
+from qemu_sdei import __version__, boundedlog, idle_states, locks, rundir
 from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.backend.control.state_document import form, machine_of
 from qemu_sdei.backend.firmware.core import RefusedSmc
@@ -97,6 +97,7 @@ def serve(options: argparse.Namespace) -> int:
     fd = os.open(config.ram_path, os.O_RDWR | os.O_CLOEXEC) if ram_fd is None and config.ram_path else ram_fd
     if fd is None:
         raise SdeiError("no guest RAM: neither --ram-fd nor ram_path in guest.json")
+    awake = _keep_awake() if config.low_latency else None
     window = Window(fd, config.ram_base, config.ram_size, config.nr_cpus)
     profile = description_of(config)
     boot = BootConfig.from_json(config.boot) if config.boot else None
@@ -176,7 +177,18 @@ def serve(options: argparse.Namespace) -> int:
         if lifeline is not None:
             lifeline.close()
         os.close(lock)
+        if awake is not None:
+            os.close(awake)
     return 0
+
+
+def _keep_awake() -> int | None:
+    """What holds the host's cores awake. A guest that is taken over goes on without it."""
+    try:
+        return idle_states.keep_awake()
+    except OSError as error:
+        complain(f"the host's cores may sleep: {error}")
+        return None
 
 
 def _flash(boot: BootConfig | None, window: Window) -> Flash | None:

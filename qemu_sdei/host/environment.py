@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei import idle_states
 from qemu_sdei.config import format_size
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host.cpu_models import cpu_models
@@ -161,7 +162,7 @@ def _output(path: Path, *arguments: str) -> str:
 
 def check(qemu: Path | None = None) -> list[Finding]:
     """Everything that guests, tests and builds use, in the order of its importance. Raises nothing; asks no network."""
-    findings = [*_qemu(qemu), *_python(), _blobs(), _shared_memory()]
+    findings = [*_qemu(qemu), *_python(), _blobs(), _shared_memory(), _idle_states()]
     findings += [
         _tool("apt-get", "downloads Debian's kernel and busybox", "without it give --kernel IMAGE and --busybox FILE"),
         _kernels(),
@@ -240,6 +241,13 @@ def _shared_memory() -> Finding:
     except OSError:
         shm = None
     return Finding("/dev/shm", shm, False, "a place for --memory-path", "mount a tmpfs there")
+
+
+def _idle_states() -> Finding:
+    why = "to wake a core is most of what an event takes to reach an idle guest"
+    refused = idle_states.why_not()
+    remedy = "run --low-latency keeps the cores awake" + (f", but not here: {refused}" if refused else "")
+    return Finding("the cores' sleep", f"{idle_states.describe()}; {remedy}", False, why, remedy)
 
 
 def _tool(name: str, why: str, remedy: str) -> Finding:

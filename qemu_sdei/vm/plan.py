@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei import paths
+from qemu_sdei import idle_states, paths
 from qemu_sdei.config import MAX_CPUS, RAM_BASE, GuestConfig, check_name
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host import memory
@@ -192,6 +192,8 @@ def check_machine(options: GuestOptions) -> tuple[Path, int]:
         load(options.firmware)
     if options.trace is not None:
         writable_file(options.trace, "trace")
+    if options.low_latency and (why := idle_states.why_not()) is not None:
+        raise UsageError(f"the host's cores cannot be kept awake: {why}; run as root, or leave out --low-latency")
     check_cpu(options.cpu, qemu.path)
     return qemu.path, size
 
@@ -472,6 +474,7 @@ def guest_config(plan: Plan, name: str, initrd: Path | None, ram_path: Path | No
         selection=tuple(options.selection),
         smccc_filter=tuple(options.smccc_filter),
         trace=absolute(options.trace),
+        low_latency=options.low_latency,
     )
     switches = (options.sdei_version, options.sdei_vendor, options.sdei_signal, options.sdei_slots)
     if options.events is not None or switches != (None, None, None, None):
