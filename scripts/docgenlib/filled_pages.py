@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from qemu_sdei.backend.control.commands import requests_in
 from qemu_sdei.backend.control.control_socket import Control
@@ -108,23 +109,31 @@ def trace() -> str:
     return f"# Trace records\n\n{head}\n\n{text}"
 
 
-def crash_matrix() -> str:
-    """A crash matrix as it was run: its table from docs/reference/crash-matrix.json, the rest from the `.in`."""
-    found = json.loads((ROOT / "docs/reference/crash-matrix.json").read_text())
+def _run_of(found: dict[str, Any]) -> str:
+    """When and on what a crash matrix was run."""
     kernels = " and ".join(str(kernel["release"]) for kernel in found["kernels"])
-    run = (
+    return (
         f"Run on {found['date']} (UTC): qemu-sdei {found['program']}, QEMU {found['qemu']}, Linux {kernels}, "
         f"{found['vcpus']} vCPUs, {found['memory']}. {crash_table.summary(found)}."
+    )
+
+
+def crash_matrix() -> str:
+    """Crash matrices as they were run: their tables from what `--json` printed, the rest from the `.in`."""
+    stock, own = (
+        json.loads((ROOT / f"docs/reference/{name}.json").read_text()) for name in ("crash-matrix", "crash-matrix-own")
     )
     ways = [f"| `{each.name}` | {each.sentence} |" for each in crash_endings.ENDINGS.values()]
     text = (ROOT / "docs/reference/crash-matrix.in").read_text()
     for mark, words in (
-        ("@RUN@", run),
+        ("@RUN@", _run_of(stock)),
         ("@ENDINGS@", "\n".join(["| ending | a stopped CPU |", "|---|---|", *ways])),
-        ("@TABLE@", "\n".join(crash_table.markdown(found))),
+        ("@TABLE@", "\n".join(crash_table.markdown(stock))),
+        ("@OWN RUN@", _run_of(own)),
+        ("@OWN TABLE@", "\n".join(crash_table.markdown(own))),
     ):
         text = text.replace(mark, words)
-    head = note("docs/reference/crash-matrix.json (a run's `--json`) and docs/reference/crash-matrix.in")
+    head = note("docs/reference/crash-matrix*.json (what `--json` printed) and docs/reference/crash-matrix.in")
     return f"# Crash matrix\n\n{head}\n\n{text}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import fastjsonschema
 import pytest
@@ -72,6 +73,14 @@ def test_a_page_shows_hostile_text_and_obeys_none_of_it() -> None:
     assert "\x1b" not in page
     assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page.replace("&#x27;", "'")
+
+
+@pytest.mark.parametrize("name", ["crash-matrix", "crash-matrix-own"])
+def test_what_the_documentation_shows_was_judged(name: str) -> None:
+    document = json.loads((Path(__file__).parents[2] / f"docs/reference/{name}.json").read_text())
+    fits(document)
+    assert {cell["result"] for cell in document["cells"]} <= {result.value for result in Result if result.judged}
+    assert sum(document["counts"].values()) == len(document["cells"])
 
 
 def test_cells_come_in_the_order_of_the_axes() -> None:
