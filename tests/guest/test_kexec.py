@@ -61,7 +61,7 @@ def test_kexec_with_events_registered(series: str, hypervisor: bool, capsys: pyt
         before = guest.console_text.end
         resets = calls(guest, "SDEI_SHARED_RESET")
         guest.write("kexec\r")
-        until("the next kernel probes SDEI", lambda: calls(guest, "SDEI_SHARED_RESET") >= resets + 2)
+        until("the next kernel probes SDEI", lambda: calls(guest, "SDEI_SHARED_RESET") >= resets + 2, 120)
         guest.console_text.search("qemu-sdei:[0-9a-f]+:shell", before, 60)
         client.shell("dmesg -n 1")
         log = client.shell("dmesg")

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from qemu_sdei.conformance import run
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.host.environment import find_qemu
@@ -28,6 +29,7 @@ from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
 from tests.guest.guests import check_nothing_left, command, plain, until
 from tests.guest.remote import Receiving
+from tests.guest.test_conformance import NEEDS, check
 from tests.guest.test_live import dirty, finish, lost_pages
 
 VARIABLE = "QEMU_SDEI_OTHER_QEMU"
@@ -121,6 +123,37 @@ def test_linux_with_all_that_the_cpu_has(virtualization: bool, other: Path, linu
     """Each version's `max` has more features, and Linux uses those that it knows: the monitor lets them through."""
     with Guest(GuestOptions(series="6.12", cpu="max", virtualization=virtualization)) as guest:
         assert plain(guest.run("echo $((6 * 7))").output) == "42\n"
+        assert guest.poweroff().guest
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("cpu", ["cortex-a72", "max"])
+def test_conformance_above_el2(cpu: str, other: Path) -> None:
+    """Newer versions have more registers in which our EL2 could trap what a guest does."""
+    check(
+        run(GuestOptions(cpu=cpu, hypervisor=True, smp=4, memory="128M")),
+        set(NEEDS) - ({39} if cpu == "max" else set()),
+    )
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("cpu", ["cortex-a72", "max"])
+@pytest.mark.parametrize("boot", ["dt", "uefi"])
+def test_linux_above_el2(boot: str, cpu: str, other: Path, linux: Path, nothing_left: Path) -> None:
+    """By HVC, behind stage 2: events on each CPU, hotplug, a migration, another boot."""
+    more: dict[str, Any] = {"uefi": True, "ras": True} if boot == "uefi" else {"boot": boot}
+    options = GuestOptions(series="6.12", cpu=cpu, hypervisor=True, files={KO: module_for("6.12")}, **more)
+    with Guest(options) as guest:
+        client = Client(guest)
+        client.load("events=0,0x100 verbose=0")
+        guest.migrate()
+        online = "/sys/devices/system/cpu/cpu1/online"
+        client.shell(f"echo 0 >{online}; echo 1 >{online}")
+        for number in (0, 1):
+            assert guest.inject(0x100, number, wait=True, timeout=20).outcome == "completed"
+        assert not re.search(r"BUG|Oops|WARNING|Call trace|stall", client.shell("dmesg"))
+        guest.reset()
+        assert plain(guest.run("dmesg | grep -c 'SDEIv1.1'").output) == "1\n"
         assert guest.poweroff().guest
 
 
