@@ -80,11 +80,14 @@ def test_it_is_looked_at_often_while_it_grows_and_seldom_while_it_does_not(tmp_p
     assert server.stolen.tick() == FOREVER_MS
     guest.ask(server)
     waits = []
-    for _ in range(8):
+    for _ in range(64):
         guest.counter += SELDOM_MS * MS // 16
         waits.append(server.stolen.tick())
     assert waits[-1] == SELDOM_MS
-    guest.delays[0] += 40 * MS
+    guest.delays[0] += 40 * MS  # one in a hundred
+    guest.counter += SELDOM_MS * MS // 16
+    assert server.stolen.tick() == SELDOM_MS
+    guest.delays[0] += 400 * MS
     guest.counter += SELDOM_MS * MS // 16
     assert server.stolen.tick() == OFTEN_MS
 

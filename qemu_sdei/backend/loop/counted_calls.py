@@ -27,8 +27,9 @@ class CountedCalls:
         self.tell()
         self._watched.clear()
 
-    def tell(self) -> None:
-        """Keep a record for each function and vCPU that has called since the last time."""
+    def tell(self) -> bool:
+        """Keep a record for each function and vCPU that has called since the last time. Returns whether any has."""
+        before = self._ring.serial
         ready = self._ready
         ready.collect()
         watched = {function for function, *_ in self._watched}
@@ -43,3 +44,4 @@ class CountedCalls:
                     self._ring.keep(Type.COUNTED, vcpu, function, count - told[vcpu], self._since)
             told[:] = counts
         self._since = self._ring.clock()
+        return self._ring.serial != before

@@ -37,7 +37,9 @@ _LONG_YIELD_NS: Final = 200_000
 _SOCKETS_EVERY: Final = 256
 """Frames after which a busy loop looks at its sockets; after one of a user's service it does so at once."""
 _SECOND_LOOK_MS: Final = 2
-_LONGEST_SLEEP_MS: Final = 1000
+_LONG_SLEEP_MS: Final = 1000
+_LONGEST_SLEEP_MS: Final = 8000
+"""Of a guest that makes no call at all: an idle one costs its host nothing."""
 
 
 class PollLoop:
@@ -164,16 +166,20 @@ class PollLoop:
         self._counted.tell()
         self._tick()
         self._log.ring.commit()
-        limit = _SECOND_LOOK_MS
+        limit = longest = _SECOND_LOOK_MS
         while not self._descriptors.serve(self._late.at_most(limit)) and self._window.seq == self._seen:
             if self._late.due:
                 return
             self._window.header[Header.POLL] = 0
             again = self._tick()
-            self._counted.tell()
+            told = self._counted.tell()
             self._log.ring.commit()
             if self._hooks.heartbeat_ms:
                 limit = min(self._hooks.heartbeat_ms, again)
                 self._hooks.ask_for_heartbeat()
                 continue
-            limit = min(_LONGEST_SLEEP_MS if self._kicks.heard else 2 * limit, _LONGEST_SLEEP_MS, again)
+            if told or not self._kicks.heard:
+                longest = min(2 * longest, _LONG_SLEEP_MS)
+            else:
+                longest = min(max(2 * longest, _LONG_SLEEP_MS), _LONGEST_SLEEP_MS)
+            limit = min(longest, again)

@@ -13,9 +13,12 @@ from qemu_sdei.services.pv_time import PvTime
 
 FOREVER_MS: Final = 1 << 30
 OFTEN_MS: Final = 50
-SELDOM_MS: Final = 1000
+SELDOM_MS: Final = 4000
 _GROWS_NS: Final = 1_000_000
-"""What less than this was stolen in one turn is no reason to look often."""
+_SHARE: Final = 20
+"""What is less than this, or than a twentieth of the time since the last look, is no reason to look often: on a busy
+host each wake-up of an idle guest waits for a core, too.
+"""
 _MS: Final = 1_000_000
 _SANE: Final = 1 << 63
 
@@ -47,7 +50,7 @@ class StolenTime:
         self._seen: dict[int, int] = {}
         """What a vCPU's thread had waited when it was looked at last."""
         self._pause_ms = OFTEN_MS
-        self._due = 0
+        self._due = self._looked = 0
 
     def tick(self) -> int:
         """Go on. Returns after how many milliseconds this is to be called again."""
@@ -62,7 +65,9 @@ class StolenTime:
             return (self._due - now) // _MS + 1
         self._asked = asked
         most = self._add(service, threads.waited(), asked)
-        self._pause_ms = OFTEN_MS if most >= _GROWS_NS else min(2 * self._pause_ms, SELDOM_MS)
+        grows = most >= max(_GROWS_NS, (now - self._looked) // _SHARE)
+        self._looked = now
+        self._pause_ms = OFTEN_MS if grows else min(2 * self._pause_ms, SELDOM_MS)
         self._due = now + self._pause_ms * _MS
         return self._pause_ms
 
