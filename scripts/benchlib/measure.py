@@ -40,8 +40,10 @@ from scripts.benchlib import (
     terminal,
     trace,
 )
+from scripts.benchlib.busy import busy
 from scripts.benchlib.checkout import ROOT, checkout
 from scripts.benchlib.processes import cpu_seconds
+from scripts.benchlib.table import Table, earlier, host_state
 
 RAM: Final = 256 << 20
 HERE: Final = Path(__file__).parent
@@ -133,34 +135,6 @@ def idle_share(qemu: str, seconds: float) -> float:
         before = cpu_seconds(guest.backend.pid)
         time.sleep(seconds)
         return (cpu_seconds(guest.backend.pid) - before) / seconds
-
-
-class Table:
-    """The rows that are printed: `python` beside `reference`, under what these are called."""
-
-    def __init__(self, names: tuple[str, str] = ("Python", "reference")) -> None:
-        self.names = names
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, what: str, unit: str, python: float, reference: float, aim: str = "") -> None:
-        """One figure; `reference` 0: there is none."""
-        ratio = python / reference if reference else None
-        self.rows.append(
-            {"what": what, "unit": unit, "python": python, "reference": reference, "ratio": ratio, "aim": aim}
-        )
-
-    def add_medians(self, what: str, key: str, python: Figures, reference: Figures, aim: str = "") -> None:
-        """Medians over rounds of one figure, from ns to us."""
-        values = [statistics.median(round_[key] for round_ in side) / 1000 for side in (python, reference)]
-        self.add(what, "us", values[0], values[1], aim)
-
-    def print(self) -> None:
-        """For people."""
-        print(f"{'':46}{self.names[0]:>10}{self.names[1]:>11}{'ratio':>8}  aim")
-        for row in self.rows:
-            ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
-            unit = f"{row['aim']} [{row['unit']}]" if row["unit"] else row["aim"]
-            print(f"{row['what']:46}{row['python']:>10.3f}{row['reference']:>11.3f}{ratio:>8}  {unit}")
 
 
 def say(text: str) -> None:
@@ -311,7 +285,24 @@ def main() -> int:
         help="only what the backend's code needs for a call, without QEMU, beside one without the trace; "
         "with --against beside that checkout's",
     )
+    parser.add_argument("--busy", action="store_true", help="with work on every core of the host meanwhile")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="print the figures of an earlier run beside: what --json printed"
+    )
     options = parser.parse_args()
+    try:
+        before = {} if options.compare is None else earlier(options.compare)
+    except ValueError as error:
+        parser.error(str(error))
+    with busy(options.busy) as count:
+        state = host_state(count)
+        table = measured(options, parser)
+    table.before = before
+    return finish(table, options.json, state)
+
+
+def measured(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Table:
+    """Measure what was asked for."""
     if options.boot and options.quick:
         parser.error("--quick leaves out the boots, --boot all but the boots: give one of them")
     rounds = 2 if options.quick else options.rounds
@@ -323,47 +314,47 @@ def main() -> int:
                 in_process.measure((ROOT, tree), rounds, say, table.add, {})
             else:
                 measure_against(options.qemu, rounds, scale, (ROOT, tree), table)
-        return finish(table, options.json)
+        return table
     if options.in_process:
         with trace.without_ring() as tree:
             table = Table(("with trace", "without"))
             in_process.measure_trace((ROOT, tree), rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     if options.trace:
         with trace.without_ring() as tree:
             table = Table(("with trace", "without"))
             measure_against(options.qemu, rounds, scale, (ROOT, tree), table, ("<= 1.20x", "<= 1.10x"))
         trace.measure_file(rounds, say, table.add)
         trace.measure_explain(say, table.add)
-        return finish(table, options.json)
+        return table
     if options.hypervisor:
         table = Table(("HVC", "SMC"))
         measure_above_el2(options.qemu, rounds, scale, table)
         above_el2.measure(options.qemu, rounds, say, table.add)
         if not options.quick:
             boots.measure_above_el2(options.qemu, rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     if options.fixtures:
         table = Table(("saved", "boot"))
         for series in ("6.1", "6.12"):
             fixtures.measure(series, rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     table = Table()
     if options.load:
         measure_load(options.qemu, rounds, table)
-        return finish(table, options.json)
+        return table
     if options.migrate:
         migration.measure(options.qemu, 2 if options.quick else 4 * rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     if options.ras:
         ras.measure(options.qemu, rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     if options.terminal:
         terminal.measure(options.qemu, rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     if options.services:
         services.measure(options.qemu, rounds, say, table.add)
-        return finish(table, options.json)
+        return table
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         if not options.boot:
@@ -381,17 +372,20 @@ def main() -> int:
             table.add(f"{series}: ACPI boot to shell (our DT boot)", "s", boot["acpi"], boot["dt"])
         if not (options.quick or options.boot):
             measure_load(options.qemu, rounds, table)
-    return finish(table, options.json)
+    return table
 
 
-def finish(table: Table, as_json: bool) -> int:
-    """Print everything."""
+def finish(table: Table, as_json: bool, state: dict[str, Any]) -> int:
+    """Print everything. `state`: of the host, as it was before."""
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     if as_json:
-        print(json.dumps({"columns": table.names, "rows": table.rows, "load": os.getloadavg()}, indent=2))
+        state |= {"load": os.getloadavg(), "load_before": state["load"]}
+        print(json.dumps({"columns": table.names, "rows": table.rows, "before": table.before, **state}, indent=2))
     else:
         table.print()
+        load = f"load {state['load'][0]:.1f} before, {os.getloadavg()[0]:.1f} after"
+        print(f"\n{state['cores']} cores, {state['busy']} of them kept busy, {load}, {state['sleep']}")
     return 0
 
 
