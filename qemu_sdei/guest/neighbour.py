@@ -58,8 +58,12 @@ class Neighbour:
         except (SdeiError, KeyError, TypeError, AttributeError) as error:
             words = str(error).partition("\n")[0]
             return printable(f"<guest {self.name!r}: it does not answer ({words}), {where}>", None)
+        try:
+            state = machine_control.run_state(self._guest.path / rundir.OWNER, self._guest.identity)
+        except SdeiError:
+            state = "here, and nobody says whether it runs"
         vcpus = f"{len(power)} vCPU{'s' if len(power) != 1 else ''} ({', '.join(power)})"
-        return printable(f"<guest {self.name!r}: running, {vcpus}, events: {events}, {where}>", None)
+        return printable(f"<guest {self.name!r}: {state}, {vcpus}, events: {events}, {where}>", None)
 
     @property
     def directory(self) -> Path:

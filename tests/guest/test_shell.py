@@ -43,13 +43,14 @@ def test_the_guest_of_another_process(box: Path) -> None:
     status, out, errors = shell(
         box,
         "print(guest); print(guest.inject(0, 1, wait=True).outcome, guest.trace(1)[0]['n'] > 0)\n"
-        "print(guest.pause(), guest.resume(), 'idle: ready' in guest.console, guest.explain().wedged)\n"
+        "print(guest.pause(), ': paused, ' in repr(guest), guest.resume(), "
+        "'idle: ready' in guest.console, guest.explain().wedged)\n"
         "guest.firmware.on('CPU_ON').returns('DENIED'); print(len(guest.firmware.status()['rules']))",
     )
     assert (status, errors) == (0, "")
     first, *rest = out.splitlines()
     assert first.startswith("<guest 'box': running, 2 vCPUs (on, on), events: 0x0")
-    assert rest == ["completed True", "paused running True False", "1"]
+    assert rest == ["completed True", "paused True running True False", "1"]
     assert shell(box, "guest.inject(0x7777)")[0] == 2, "a user's mistake"
     status, _, errors = shell(box, "1 / 0")
     assert (status, errors.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")
