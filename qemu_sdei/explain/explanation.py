@@ -19,14 +19,14 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is to be said of a guest.
+    """What is wrong with a guest.
 
     Attributes:
-        picture: the guest.
-        history: its past.
-        findings: recognised situations, the heaviest first.
-        waits: events that are pending, and why.
-        refusals: calls that were refused lately, and why.
+        picture: the present state of the guest.
+        history: what happened before.
+        findings: situations that were recognised, the worst first.
+        waits: pending events, and why they wait.
+        refusals: recent calls that were refused, and why.
     """
 
     picture: Picture
@@ -37,11 +37,11 @@ class Explanation:
 
     @property
     def wedged(self) -> bool:
-        """Something was found that the guest hangs by."""
+        """True: a finding is a reason for which the guest hangs."""
         return any(finding.weight is Weight.ERROR for finding in self.findings)
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it: `explanation_schema.py`."""
+        """The explanation as a dictionary for JSON (`explanation_schema.py`)."""
         picture = self.picture
         return {
             "version": VERSION,

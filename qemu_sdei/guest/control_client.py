@@ -25,13 +25,16 @@ CONNECT_TIMEOUT: Final = 30.0
 
 @dataclass(frozen=True)
 class Injection:
-    """What became of an injected event."""
+    """Result of an injection."""
 
     event: int
+    """Event number."""
     vcpu: int | None
-    """The one that was asked for; None: any."""
+    """Number of the vCPU that was asked for; None: any."""
     outcome: str
-    """`queued`: pending or being delivered; `merged`: it was pending already; `completed`: the handler completed it."""
+    """"queued": the event is pending, or being delivered; "merged": it was pending already; "completed": its handler
+    completed.
+    """
     reason: str | None = None
     """Why it is not delivered yet."""
     entry_ns: int | None = None
@@ -41,10 +44,12 @@ class Injection:
 
 
 class ControlClient:
-    """What one guest's backend can be asked; not for use by several threads at once.
+    """A connection to the backend of one guest. Threads must not share it: each one takes its own (`Guest.client`).
 
-    When the guest migrates, the connection follows it. It is bound to the guest, not to the path: when that guest has
-    ended and another one has its name, each request is a `LostGuestError`.
+    The connection follows the guest when it migrates. It belongs to this guest, not to the socket's path: after the
+    guest's end each request raises `LostGuestError`, also if another guest has the same name.
+
+    Every request may raise the errors of `request`.
     """
 
     def __init__(
@@ -74,17 +79,17 @@ class ControlClient:
 
     @property
     def path(self) -> Path:
-        """The control socket; another one after the guest has migrated."""
+        """Path of the control socket. It changes when the guest migrates."""
         return self._connection.path
 
     @property
     def identity(self) -> str:
-        """Which guest it is, once it has answered."""
+        """Identity of the guest, from the first answer on; "" before that."""
         return self._connection.identity
 
     @property
     def timeout(self) -> float:
-        """Seconds that an answer may take."""
+        """Seconds to wait for an answer."""
         return self._connection.timeout
 
     @timeout.setter
@@ -93,7 +98,7 @@ class ControlClient:
 
     @property
     def connect_timeout(self) -> float:
-        """Seconds that a backend has to come back."""
+        """Seconds to wait for a backend that is being started again."""
         return self._connection.connect_timeout
 
     @connect_timeout.setter
@@ -108,7 +113,23 @@ class ControlClient:
         timeout: float | None = None,
         again: bool = False,
     ) -> dict[str, Any]:
-        """See `ControlConnection.request`."""
+        """Send one request to the backend, and return its result.
+
+        Args:
+            command: name of the request (docs/reference/control-protocol.md).
+            arguments: the fields of the request.
+            timeout: seconds to wait for the answer; None: as `timeout` of the client.
+            again: True: send the request again if the backend is restarted before it answers. Only for requests that
+                change nothing.
+
+        Raises:
+            UsageError: the request is not valid.
+            NotDeliveredError: the state of the guest does not allow the request.
+            LostGuestError: the backend is gone.
+            GuestTimeoutError: the backend did not answer in time.
+            ProtocolError: the answer is malformed.
+            SdeiError: an internal error of the backend.
+        """
         return self._connection.request(command, arguments, timeout=timeout, again=again)
 
     def _reason(self) -> str:
@@ -118,7 +139,11 @@ class ControlClient:
     # What the backend offers
 
     def hello(self) -> dict[str, Any]:
-        """Who serves: {pid, name, nr_cpus, epoch, protocol}. Raises `SdeiError` if it speaks another protocol."""
+        """Ask which backend answers: `pid`, `name`, `nr_cpus`, `epoch`, `protocol`.
+
+        Raises:
+            SdeiError: the backend speaks another version of the protocol.
+        """
         result = self.request("hello", again=True)
         if result.get("protocol") != PROTOCOL:
             raise SdeiError(
@@ -128,15 +153,20 @@ class ControlClient:
         return result
 
     def status(self) -> dict[str, Any]:
-        """The state of the guest's vCPUs and events (see docs/internals.md)."""
+        """State of the guest's vCPUs and events, with the fields of `Status`."""
         return self.request("status", again=True)
 
     def look(self, vcpus: list[int], *, ask: bool = True) -> dict[str, Any]:
-        """Where these vCPUs are, as far as they have come; `ask`: have them come now. See the protocol's `look`."""
+        """Where vCPUs execute: see the request `look` in docs/reference/control-protocol.md.
+
+        Args:
+            vcpus: numbers of the vCPUs.
+            ask: True: interrupt them, so that they report; False: return only what is known already.
+        """
         return self.request("look", {"vcpus": vcpus, "ask": ask}, again=True)
 
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest trace records, oldest first."""
+        """The newest trace records, at most `limit`, oldest first (docs/reference/trace.md)."""
         records = self.request("trace", {"limit": limit}, again=True).get("records")
         if not isinstance(records, list):
             raise ProtocolError("the backend's answer to trace is not of the protocol's form")
@@ -151,55 +181,85 @@ class ControlClient:
         kernel: bool = False,
         limit: int = 10,
     ) -> dict[str, Any]:
-        """Have a vCPU (None: the first that can) take a synchronous external abort: {vcpu, pc, pstate, el} that it was
-        taken at.
+        """Make a vCPU take a synchronous external abort.
 
         Args:
-            vcpu: None: the first that is where it can take one.
-            address: virtual, for FAR; None: FAR holds none.
-            fetch: of an instruction, not of data.
-            kernel: it may hit the guest's kernel too, which dies of it.
-            limit: seconds in which a moment is to come.
+            vcpu: number of the vCPU; None: the first one that can take the abort.
+            address: virtual address for FAR_EL1; None: FAR_EL1 holds no address.
+            fetch: True: the abort is of an instruction fetch; False: of a data access.
+            kernel: True: the abort may also hit the guest's kernel, which then panics.
+            limit: seconds to wait until a vCPU is at a place where it can take the abort.
+
+        Returns:
+            `vcpu`, and the `pc`, `pstate` and `el` at which it took the abort.
 
         Raises:
-            NotDeliveredError: no moment came; the message says what was in the way.
+            NotDeliveredError: no vCPU could take it within `limit`; the message says why.
+            UsageError: there is no such vCPU.
         """
         arguments = {"vcpu": vcpu, "address": address, "fetch": fetch, "kernel": kernel, "limit": limit}
         return self.request("abort", arguments, timeout=limit + self.timeout)
 
     def interrupt(self, intid: int, *, look: bool = False) -> dict[str, Any]:
-        """Make an SPI of the guest's pending; `look`: only find out whether it would reach the guest.
+        """Make a shared peripheral interrupt (SPI) of the guest pending.
+
+        Args:
+            intid: interrupt number, 32 to 1019.
+            look: True: change nothing, only check that the interrupt would reach the guest.
 
         Raises:
-            UsageError: it is no SPI, or a device's. `NotDeliveredError`: the guest has not enabled it.
+            UsageError: the interrupt is no SPI, or belongs to a device.
+            NotDeliveredError: the guest has not enabled the interrupt.
         """
         return self.request("interrupt", {"intid": intid, "look": look}, timeout=2 * self.timeout)
 
     def memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> dict[str, Any]:
-        """Tell of a page of guest RAM that is bad at the host: {page, source, vcpu, outcome} of how it is reported.
+        """Report a page of guest RAM that has failed on the host.
 
         Args:
-            address: guest physical, in that page.
-            source: name of the error source; None: the first that is ready.
-            vcpu: which one is told; None: any.
+            address: a guest physical address in the page.
+            source: name of the error source; None: the first one that is ready.
+            vcpu: number of the vCPU that is notified; None: any.
+
+        Returns:
+            `page` (its physical address), `source`, `vcpu` and `outcome` of the report.
 
         Raises:
-            UsageError: that is no page of the guest's. `NotDeliveredError`: no source can report it now.
+            UsageError: the address is not in the guest's RAM.
+            NotDeliveredError: no error source can report it now.
         """
         asked = {"address": address, "source": source, "vcpu": vcpu}
         return self.request("memory_error", asked, timeout=2 * self.timeout)
 
     def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> dict[str, Any]:
-        """Give the guest an NMI: see `qemu_sdei.guest.nmi`."""
+        """Give the guest an NMI.
+
+        Args:
+            vcpu: number of the vCPU; None: any.
+            by: one of `qemu_sdei.guest.nmi.WAYS`; None: the first one that the guest has ready.
+
+        Returns:
+            The fields of `Nmi`.
+
+        Raises:
+            NotDeliveredError: the guest takes no NMI now; the message says why.
+            UsageError: there is no such vCPU or way.
+        """
         return self.request("nmi", {"vcpu": vcpu, "by": by}, timeout=2 * self.timeout)
 
     def inject(self, event: int, vcpu: int | None = None, *, wait: bool = False, timeout: float = 5.0) -> Injection:
-        """Trigger `event` on `vcpu` (None: a shared event, on any); with `wait`, return when its handler completed,
-        `timeout` seconds at most.
+        """Trigger an SDEI event. With `wait`, return when its handler has completed.
+
+        Args:
+            event: event number.
+            vcpu: number of the vCPU for a private event; None for a shared event.
+            wait: True: wait for the handler.
+            timeout: seconds to wait, with `wait`.
 
         Raises:
             UsageError: there is no such event or vCPU.
-            NotDeliveredError: it cannot be delivered, or was not within `timeout`; the message says why.
+            NotDeliveredError: the event cannot be delivered, or its handler did not complete within `timeout`; the
+                message says why.
         """
         target = {"event": event, "vcpu": vcpu}
         where = "" if vcpu is None else f" on vCPU {vcpu}"
@@ -223,8 +283,8 @@ class ControlClient:
         )
 
     def ras_sources(self) -> list[dict[str, Any]]:
-        """The error sources of the HEST and how they are (see the protocol's "Error sources"); of a guest that has none
-        an empty list.
+        """The guest's error sources, in the order of the HEST, each with the fields of `SourceStatus`. The list is
+        empty if the guest has none.
         """
         sources = self.request("ras_sources", again=True).get("sources")
         if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
@@ -232,13 +292,13 @@ class ControlClient:
         return sources
 
     def ras_keep(self, block: bytes) -> dict[str, Any]:
-        """Have the BERT of the guest's next boot tell of an error; now nobody is told of it.
+        """Put an error into the BERT of the guest's next boot (ACPI 6.5 18.3.1). The running kernel is not notified.
 
         Args:
-            block: a generic error status block, as `qemu_sdei.ras.block` makes it.
+            block: a generic error status block (ACPI 6.5 18.3.2.7.1), as `qemu_sdei.ras.block` makes it.
 
         Raises:
-            UsageError: that is none, the guest has no BERT, or no room in it.
+            UsageError: `block` is not valid, the guest has no BERT, or the BERT has no room for it.
             NotDeliveredError: the guest has not booted yet, or its RAM is still arriving.
         """
         return self.request("ras_keep", {"block": base64.b64encode(block).decode("ascii")})
@@ -258,23 +318,25 @@ class ControlClient:
         """Report a hardware error to the guest.
 
         Args:
-            source: the error source's name.
-            block: a generic error status block, as `qemu_sdei.ras.block` makes it.
-            vcpu: which one is told; None: any.
-            address: virtual, for a synchronous external abort: what FAR holds.
-            wait: return when the handler of the source's SDEI event has completed; other sources do not wait.
-            force: also while the error before is not read, or SDEI is masked.
-            raw: the block is malformed on purpose.
-            timeout: seconds, with `wait`.
+            source: name of the error source.
+            block: a generic error status block (ACPI 6.5 18.3.2.7.1), as `qemu_sdei.ras.block` makes it.
+            vcpu: number of the vCPU that is notified; None: any.
+            address: virtual address for FAR_EL1, where the notification is a synchronous external abort.
+            wait: True: return when the handler of the source's SDEI event has completed. Sources without an event
+                return at once.
+            force: True: report also while the previous error has not been read, or SDEI is masked.
+            raw: True: accept a block that is malformed.
+            timeout: seconds to wait, with `wait`.
 
         Returns:
-            `outcome` ("queued" or "completed"), `source`, `bytes`, `vcpu`; of one that completed also `entry_ns` and
-            `complete_ns`, from the report on.
+            `outcome` ("queued" or "completed"), `source`, `bytes`, `vcpu`. If completed, also `entry_ns` and
+                `complete_ns`: nanoseconds since the report.
 
         Raises:
-            UsageError: there is no such source, or it does not take this block. Nothing was written.
-            NotDeliveredError: nobody would notice it, or the error before is not read, and nothing was written; or its
-                handler did not complete within `timeout`, and it was.
+            UsageError: there is no such source, or it cannot hold this block. Nothing was written.
+            NotDeliveredError: nothing was written, because the kernel would not notice, or has not read the previous
+                error; or the error was written, and its handler did not complete within `timeout`. The message says
+                which.
         """
         asked: dict[str, Any] = {"source": source, "block": base64.b64encode(block).decode("ascii")}
         # An abort that finds no moment is told of before the wait for the answer ends.
@@ -304,10 +366,18 @@ class ControlClient:
     def firmware(
         self, *, profile: FirmwareProfile | None = None, clear: bool = False, rules: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """What the firmware does wrong on purpose, after a change of it: the protocol's `firmware`.
+        """Change what the firmware does wrong on purpose. Without arguments it changes nothing.
+
+        Args:
+            profile: use this firmware profile in place of the present one.
+            clear: remove all rules.
+            rules: rules to add, as text (docs/reference/firmware-profiles.md).
+
+        Returns:
+            The profile after the change, as `FirmwareStatus` has it.
 
         Raises:
-            UsageError: something of it cannot be; nothing was changed.
+            UsageError: an argument is not valid; nothing was changed.
         """
         fields: dict[str, Any] = {}
         if profile is not None:
@@ -319,16 +389,29 @@ class ControlClient:
         return _firmware(self.request("firmware", fields, again=not fields))
 
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
-        """Subscribe, then yield events (`{"type": "reset"|"power"|"deliver"|...}`).
+        """Subscribe to the backend's events, and yield each of them: a dictionary with `type`, such as "reset", "power"
+        or "deliver" (docs/reference/control-protocol.md).
 
-        Ends when the guest does, or after `timeout` seconds. While it migrates, events may be missed.
+        It ends when the guest ends, or after `timeout` seconds (None: no limit). Events that happen during a migration
+        may be missed.
+
+        Raises:
+            LostGuestError: the backend is gone.
         """
         return self._connection.events(timeout)
 
     def registers(self, vcpu: int, values: dict[int, list[int]] | None = None) -> dict[int, list[int]]:
-        """KVM's pseudo firmware registers of a vCPU (`backend/control/kvm_regs.py`), by id, after writing `values`.
+        """Read KVM's pseudo firmware registers of a vCPU, after writing some of them.
 
-        Raises `UsageError`: there is no such register or vCPU, or what is written cannot be; nothing was changed.
+        Args:
+            vcpu: number of the vCPU.
+            values: registers to write first: KVM's register id, and the value as 64-bit words.
+
+        Returns:
+            All registers: register id, and the value as 64-bit words (docs/reference/kvm-registers.md).
+
+        Raises:
+            UsageError: there is no such register or vCPU, or a value is not valid; nothing was changed.
         """
         wanted = {f"{number:#x}": words for number, words in (values or {}).items()}
         found = self.request("regs", {"vcpu": vcpu, "set": wanted}).get("registers")
@@ -337,7 +420,7 @@ class ControlClient:
         return {int(number, 0): words for number, words in found.items()}
 
     def shutdown(self) -> None:
-        """Ask the backend to end, and its supervisor to end the guest with it."""
+        """Ask the backend to end. Its supervisor process then ends the guest."""
         with contextlib.suppress(LostGuestError):
             self.request("shutdown")
 

@@ -61,13 +61,13 @@ _MIGRATION_EXTRA: Final = 60.0
 
 
 class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGuest):
-    """A guest from `start` to `close`; `with` does both.
+    """A guest, from `start` to `close`. As a context manager (`with`) it does both.
 
-    Threads may share it: each asks the firmware by a connection of its own while another one waits there. The console
-    is one, so a second thread that calls `run` meanwhile is refused (`UsageError`); `exec` takes several.
+    Threads may share a guest: while one waits for the firmware, another one uses a connection of its own. There is only
+    one console, so `run` raises `UsageError` while another thread is in `run`; several threads may call `exec` at once.
 
-    Every wait has a limit, and ends early when the guest panics (`GuestPanicError`), or its QEMU ends
-    (`LostGuestError`).
+    Every wait has a limit in seconds. A wait ends early when the guest panics (`GuestPanicError`) or its QEMU ends
+    (`LostGuestError`). A method that needs the running guest raises `SdeiError` before `start`.
     """
 
     def __init__(
@@ -105,16 +105,20 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         trust: bool = False,
         progress: Progress = no_progress,
     ) -> Guest:
-        """A guest that goes on, when it is started, where `save` wrote it down into the directory `path`.
+        """Make a guest from the directory `path`, which `save` wrote. When it is started, it continues from there.
 
-        `qemu`: the QEMU to use, where that is not to be the one that the guest was started with.
-
-        `trust`: it may have what its options say, which whoever made the directory wrote: programs that are run here,
-        options for QEMU, drives, shares, a network, files that a reset loads. Without it, it may have what one may that
-        arrives from another host (`Guest.receive`).
+        Args:
+            path: the directory.
+            name: name of the guest here; None: the first free of guest, guest-2, ...
+            qemu: QEMU to use; None: the one that the guest was started with.
+            trust: True: trust the directory. The guest may then use all that its options name: programs of this host,
+                options for QEMU, drives, shares, a network, and files that a reset loads. False: it may use no more
+                than a guest from another host (`Guest.receive`).
+            progress: called with a line of text before a step that takes long.
 
         Raises:
-            UsageError: there is no saved guest. `UntrustedError`: it wants more; `wants` says what.
+            UsageError: the directory holds no saved guest.
+            UntrustedError: the guest needs `trust`; `wants` says for what.
         """
         saved = replace(Saved.read(path), trusted=trust)
         if not trust:
@@ -124,12 +128,14 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
 
     @classmethod
     def adopt(cls, name: str, *, progress: Progress = no_progress) -> Guest:
-        """The running guest `name`, whose owner was killed: from `start` on it belongs to this process.
+        """Take over the running guest `name`, whose supervisor process was killed. From `start` on this process is its
+        supervisor process.
 
-        What it printed before, as far as its log has it, is in `console`; `resets` begins anew.
+        `console` has the guest's earlier output, as far as its log has it. `resets` is empty at first. `progress` is
+        called with a line of text before a step that takes long.
 
         Raises:
-            UsageError: there is no such guest, or it has an owner.
+            UsageError: there is no such guest, or it has a supervisor process.
         """
         found = find(name)
         check(found)
@@ -151,21 +157,23 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         event: ArrivalEvent = no_event,
         progress: Progress = no_progress,
     ) -> Guest:
-        """A guest that arrives from another host: `start`, or `with`, waits for it.
+        """Wait for a guest from another host. The wait begins with `start`, or `with`.
 
         Args:
-            name: its name here; None: the first free of guest, guest-2, ...
-            listen: "ADDRESS:PORT" for TCP; other addresses than loopback need `tls`. None: a unix socket, for ssh.
+            name: name of the guest here; None: the first free of guest, guest-2, ...
+            listen: "ADDRESS:PORT" for TCP; an address other than loopback needs `tls`. None: a Unix socket, for ssh.
             tls: `Tls(cert, key, ca)`, paths of PEM files; the source must show a certificate that `ca` has signed.
-            unix: path of that socket; None: `receive.sock` in the run directory.
-            allow: what a guest that comes by TCP may use here: paths of disks, shares and services, "net", "qemu-args".
+            unix: path of the Unix socket; None: `receive.sock` in the run directory.
+            allow: what a guest that arrives by TCP may use here: paths of disks, shares and services, "net",
+                "qemu-args".
             qemu, memory_path: as in `GuestOptions`.
             timeout: seconds to wait.
-            event: is told (state, facts) in another thread: waiting, with the socket or the address and the token;
-                arriving; failed; running.
+            event: called with (state, facts), in another thread. States are "waiting" (facts: the socket, or the
+                address and the token), "arriving", "failed" and "running".
+            progress: called with a line of text before a step that takes long.
 
         Raises:
-            UsageError: the arguments cannot be.
+            UsageError: the arguments contradict each other, or cannot be used here.
         """
         options = GuestOptions(name=name, qemu=qemu, memory_path=memory_path)
         arrival = Arrival(Listening.of(listen, tls, unix, allow), timeout=timeout, event=event)
@@ -195,11 +203,13 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
     # Life
 
     def start(self) -> None:
-        """Start QEMU and the backend; return when both answer (the guest boots on).
+        """Start QEMU and the backend, and return when both answer. The guest still boots then.
 
         Raises:
-            UsageError: the options cannot be. `LaunchError`: QEMU or the backend did not come up. Nothing is left then,
-            but for a guest that was to be adopted: it goes on as it was.
+            UsageError: an option is not valid. Nothing is left behind.
+            LaunchError: QEMU or the backend did not come up. Nothing is left behind; a guest that was to be adopted
+                runs on.
+            SdeiError: this `Guest` was started before.
         """
         if self.loop.started:
             raise SdeiError("this Guest was started before: make a new one")
@@ -218,8 +228,8 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
             raise
 
     def close(self) -> None:
-        """End the guest, or the wait for it, whatever it is doing, and leave nothing of it; does nothing the second
-        time, nor in a child of the process (fork), whose guest it is not.
+        """End the guest, and remove all that belongs to it. It also ends a wait in another thread. The second call does
+        nothing; nor does a call in a child of the process (fork), whose guest it is not.
         """
         if os.getpid() != self._process:
             return
@@ -256,12 +266,12 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
 
     @property
     def adopted(self) -> bool:
-        """It ran before, and belonged to another process."""
+        """True: the guest was taken over from another process (`adopt`)."""
         return isinstance(self._beginning, TakeOver)
 
     @property
     def bound(self) -> str:
-        """Why it cannot be without the process that runs it, in words; "": it can (`release`)."""
+        """The reason why the guest cannot run on without this process; "" if it can (see `release`)."""
         if self.placement.plan.die_with_owner:
             return "it is to end with the process that runs it (--die-with-owner)"
         if self.options.kdump is not False:
@@ -271,10 +281,11 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         return ""
 
     def release(self) -> None:
-        """Let go of the guest: it runs on without a supervisor process, for another one to `adopt`. This object is
-        closed then.
+        """Let the guest run on without a supervisor process. Another process can `adopt` it. This object is closed
+        then.
 
-        Raises `UsageError`: it cannot be without; see `bound`.
+        Raises:
+            UsageError: the guest cannot run on alone; `bound` says why.
         """
         if why := self.bound:
             raise UsageError(f"guest {self.name!r} cannot be let go of: {why}")
@@ -291,16 +302,24 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         await self.placement.supervisor.release()
 
     def conclude(self, status: int, words: str) -> None:
-        """Tell processes that wait for the end of this guest (`qemu-sdei wait`) how it ended; the first word counts.
+        """Tell processes that wait for the end of this guest (`qemu-sdei wait`) how it ended. Only the first call
+        counts.
 
-        `status`: exit status for them, 0 to 255. `words`: one line.
+        Args:
+            status: exit status that they return, 0 to 255.
+            words: one line that they print.
         """
         self._record.end.conclude(Conclusion(status, words))
 
     def type_as(self, token: str, who: str) -> str | None:
-        """Be the one whose keys reach the console, unless somebody else is: `None`, or who that is.
+        """Reserve the guest's console for one typist.
 
-        `token`: by which the caller is known; `who`: what others are told of it, "" only to ask.
+        Args:
+            token: identifies the caller; the same token gets the console again.
+            who: name of the caller, which others are told; "": reserve nothing, only ask.
+
+        Returns:
+            None: the console is the caller's (or free, with `who` ""). Else the name of the one who types there.
         """
         if not who:
             typist = self._record.seat.typist
@@ -321,44 +340,48 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
 
     @property
     def here(self) -> bool:
-        """It runs here: it was started, or has arrived, although `start` may not have returned yet."""
+        """True: the guest is on this host: it was started, or has arrived, even if `start` has not returned yet."""
         return self._record.placement is not None or self._beginning.here
 
     @property
     def name(self) -> str:
-        """The guest's name, for `qemu-sdei inject NAME`."""
+        """Name of the guest, as in `qemu-sdei inject NAME`."""
         return self.placement.directory.name
 
     @property
     def command_line(self) -> list[str]:
-        """QEMU's command line."""
+        """Command line of QEMU, one word each."""
         return self.placement.supervisor.command
 
     @property
     def qemu_pid(self) -> int | None:
-        """Process id of QEMU."""
+        """Process id of QEMU; None: it has ended."""
         return self.placement.supervisor.qemu_pid
 
     @property
     def backend_pid(self) -> int | None:
-        """Process id of the backend that serves now; another one after it was killed."""
+        """Process id of the present backend; it changes when the backend is restarted. None: there is none now."""
         return self.placement.supervisor.backend_pid
 
     @property
     def backend_starts(self) -> int:
-        """How often a backend was started: 1 when it never died."""
+        """How many times a backend was started: 1 if it never died."""
         return self.placement.supervisor.backend_starts
 
     @property
     def warnings(self) -> list[str]:
-        """What went wrong without harm to the guest, such as a trace for which the disk had no room; after its end."""
+        """Problems that did not harm the guest, one line each, such as no room on the disk for the trace. Complete when
+        the guest has ended.
+        """
         placement = self._record.placement
         return self._beginning.builder.warnings if placement is None else list(placement.supervisor.warnings)
 
     # Console (see also GuestConsole)
 
     def write(self, text: str | bytes) -> None:
-        """Type at the guest's console."""
+        """Type `text` at the guest's console; the Enter key is a carriage return. A str is encoded as UTF-8. It does
+        not wait until the guest has read it.
+        """
         supervisor = self.placement.supervisor
         data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
 
@@ -370,13 +393,15 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
             self._written += len(data)
 
     def input_backlog(self) -> int:
-        """Bytes, about, that were typed and that the guest has no room for yet."""
+        """About how many bytes were typed that the guest has not taken yet."""
         on_the_way = self._written - self._typed  # first: what arrives meanwhile is counted twice, and never missed
         placement = self._record.placement
         return on_the_way + (0 if placement is None else placement.supervisor.backlog)
 
     def attach(self, sink: Callable[[bytes], None] | None) -> None:
-        """Have the console's raw bytes given to `sink` too, in another thread; it must not block. None ends it."""
+        """Pass the console's raw bytes to `sink` too. It is called in another thread, and must not block. None detaches
+        it.
+        """
         self._record.onlookers.first(sink)
 
     # Migration
@@ -398,22 +423,25 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         multifd: int = 0,
         report: Report = no_report,
     ) -> MigrationResult:
-        """Move the running guest to a new QEMU and a new backend on this host; this object is the guest there then.
+        """Move the running guest to a new QEMU and a new backend on this host. Afterwards this object is the guest
+        there.
 
         Args:
-            name: its name there; None: the first free of its own without number, its own-2, ...
-            route: "shared": both QEMUs map the same RAM; "copy": it is sent to new memory; "live": while the vCPUs run;
-                "postcopy": partly after they run on at the destination.
-            verify: where RAM is copied, compare and repair it before the guest goes on.
-            hold: migrate when an event is in a given state.
+            name: name of the guest there; None: the first free of its own name without the number, NAME-2, NAME-3, ...
+            route: how RAM gets there. "shared": both QEMUs map the same RAM. "copy": RAM is sent while the vCPUs are
+                paused. "live": RAM is sent while the vCPUs run. "postcopy": the rest of RAM is sent after the vCPUs run
+                at the destination.
+            verify: True: compare RAM that was copied, and repair it, before the guest runs on.
+            hold: migrate when an event is in this state; None: now.
             timeout: seconds that QEMU may take for the transfer.
-            transport: "unix" or "tcp" (loopback), between the two QEMUs.
-            multifd: number of connections that RAM is sent by in parallel; 0: none of its own.
-            report: is told of progress, in another thread.
+            transport: connection between the two QEMUs: "unix", or "tcp" on loopback.
+            multifd: number of parallel connections for RAM; 0: RAM uses the main connection.
+            report: called with the progress, in another thread.
 
         Raises:
-            UsageError: it cannot be done. `GuestError`: it did not work, and the guest goes on where it was;
-            `LostGuestError`: it does not.
+            UsageError: this guest cannot be migrated so; the message says why.
+            GuestError: the migration failed, and the guest runs on at the source.
+            LostGuestError: the migration failed, and the guest is lost.
         """
         options = MigrationOptions(route, verify, hold, timeout, transport, multifd)
         starting = silence.longest(self.options.start_timeout)
@@ -423,7 +451,16 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
     # Its end, and hardware errors
 
     def poweroff(self, timeout: float = 30.0) -> PowerOff:
-        """Have the guest power itself off by its shell where it has one, else end QEMU; wait for it."""
+        """Power the guest off, and wait until QEMU has ended. A guest with our shell powers itself off; else QEMU is
+        told to quit.
+
+        `timeout`: seconds to wait for the end of QEMU.
+
+        Raises:
+            GuestTimeoutError: QEMU did not end within `timeout`.
+            GuestPanicError: the guest panicked and hangs.
+            LostGuestError: QEMU ended by an error or a signal.
+        """
         here = self.placement
         if here.supervisor.power_off is None:
             if here.plan.own_initramfs and self.options.command is None:
@@ -434,14 +471,16 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         return self.wait_off(timeout)
 
     def wait_vmcore(self, timeout: float | None = None, *, listener: Listener | None = None) -> Kdump:
-        """Wait until this guest, started with `kdump`, has crashed, its capture kernel has brought the vmcore here, and
-        it has powered off. The second time it returns the same.
+        """Wait for the crash dump of a guest with `GuestOptions.kdump`: until the kernel has crashed, the capture
+        kernel has copied the vmcore to the host, and the guest has powered off. A second call returns the same result.
 
-        `timeout`: seconds until the crash; None: no limit. From then on each stage has `GuestOptions.kdump_timeout`.
-        `listener`: who is told of what happens meanwhile.
+        Args:
+            timeout: seconds to wait for the crash; None: no limit. After it each stage has
+                `GuestOptions.kdump_timeout`.
+            listener: its methods are called as the stages are reached.
 
         Raises:
-            KdumpError: it comes no further; the error says how far it came. The guest runs on if it did.
+            KdumpError: a stage was not reached; `stages` has those that were. If the guest still runs, it runs on.
             UsageError: the capture kernel could not be loaded.
         """
         if self._kdump is None:
@@ -450,7 +489,7 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
 
     @property
     def ras(self) -> GuestRas:
-        """Hardware errors for it: `guest.ras.inject(Memory(...), severity="recoverable", pid=...)`."""
+        """Hardware errors for this guest, such as `guest.ras.inject(Memory(...), severity="recoverable", pid=...)`."""
         if self._ras is None:
             from qemu_sdei.guest.ras_access import of_guest
 

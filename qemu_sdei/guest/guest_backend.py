@@ -45,17 +45,19 @@ class GuestBackend(GuestPart):
         timeout: float = 5.0,
         when_registered: float | None = None,
     ) -> Injection:
-        """Trigger an SDEI event; with `wait`, return when its handler completed.
+        """Trigger an SDEI event. With `wait`, return when its handler has completed.
 
         Args:
-            event: number, or name as the machine description has it, such as `ghes`.
-            vcpu: that of a private event; None: a shared one, on any.
-            wait: for the handler, `timeout` seconds at most.
-            timeout: see `wait`.
-            when_registered: first wait until the guest has registered and enabled it, so many seconds at most.
+            event: event number, or its name in the machine description, such as "ghes".
+            vcpu: number of the vCPU for a private event; None for a shared event.
+            wait: True: wait for the handler.
+            timeout: seconds to wait, with `wait`.
+            when_registered: seconds to wait first, until the guest has registered and enabled the event; None: do not
+                wait.
 
         Raises:
-            UsageError: no such event or vCPU. `NotDeliveredError`: it is not delivered; the message says why.
+            UsageError: there is no such event or vCPU.
+            NotDeliveredError: the event was not delivered, or its handler did not complete; the message says why.
             LostGuestError: the guest has ended.
         """
         from qemu_sdei.guest import event_targets
@@ -69,27 +71,31 @@ class GuestBackend(GuestPart):
         return self._ask(ask)
 
     def nmi(self, vcpu: int | None = None, *, by: str | None = None) -> Nmi:
-        """Give it an NMI, by AGDI, event 0 or a bound watchdog: whichever it has registered and enabled first of these.
+        """Give the guest an NMI: by AGDI (DEN0093), by event 0, or by a bound watchdog; by the first of these that it
+        has registered and enabled.
 
         Args:
-            vcpu: which one is to take it, where that can be chosen; None: any.
-            by: one of `qemu_sdei.guest.nmi.WAYS`, to have no other tried.
+            vcpu: number of the vCPU, where it can be chosen; None: any.
+            by: one of `qemu_sdei.guest.nmi.WAYS`: try only this one.
 
         Raises:
-            NotDeliveredError: nothing of it takes one; the message says which kernel option would bring a handler.
-            UsageError: there is no such vCPU or way. `LostGuestError`: it has ended.
+            NotDeliveredError: the guest takes no NMI; the message names the kernel option that adds a handler.
+            UsageError: there is no such vCPU or way.
+            LostGuestError: the guest has ended.
         """
         from qemu_sdei.guest.nmi import give
 
         return self._ask(lambda control: give(control, vcpu, by))
 
     def status(self) -> Status:
-        """The state of vCPUs and events: what `qemu-sdei status --json` prints, without what is around the backend."""
+        """State of the guest's vCPUs and events: what `qemu-sdei status --json` prints, without `host`, `rates` and
+        `registers`.
+        """
         return cast("Status", self._ask(ControlClient.status))
 
     @property
     def firmware(self) -> GuestFirmware:
-        """What its firmware does wrong on purpose, to look at and to change:
+        """What the firmware does wrong on purpose, to read and to change:
         `guest.firmware.on("CPU_OFF").nth(1).returns("DENIED")`, `guest.firmware.clear()`.
         """
         if self._firmware is None:
@@ -97,10 +103,10 @@ class GuestBackend(GuestPart):
         return self._firmware
 
     def explain(self, symbolizer: Symbolizer | None = None) -> Explanation:
-        """What is the matter with it: which vCPU holds which event, why pending events wait, what is wrong and what to
-        do, as `qemu-sdei explain` says. Also when it hangs, or its backend does: in some 5 s at most.
+        """Find out why the guest hangs, as `qemu-sdei explain` does: which vCPU runs which handler, why pending events
+        wait, what is wrong and what to do. It takes some 5 s at most, also if the guest or its backend hangs.
 
-        `symbolizer`: names for addresses (`qemu_sdei.symbols`).
+        `symbolizer`: names for code addresses (`qemu_sdei.symbols`); None: addresses stay numbers.
         """
         from qemu_sdei.explain.explanation import explain
         from qemu_sdei.guest.picture_taking import take_picture, with_names
@@ -111,7 +117,7 @@ class GuestBackend(GuestPart):
         return explain(picture if symbolizer is None else with_names(picture, symbolizer))
 
     def trace(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest trace records of the backend, oldest first."""
+        """The newest trace records of the backend, at most `limit`, oldest first (docs/reference/trace.md)."""
         return self._ask(lambda control: control.trace(limit))
 
     def _kernels(self) -> int | None:
@@ -122,7 +128,9 @@ class GuestBackend(GuestPart):
         return found if isinstance(found, int) else None
 
     def client(self) -> ControlClient:
-        """A connection of its own to the backend's control socket, for another thread or for events."""
+        """Open another connection to the backend, for a thread of its own, or for `ControlClient.events`. The caller
+        closes it.
+        """
         known = self._control().identity
         return ControlClient(self.placement.directory / files.CONTROL, identity=known)
 

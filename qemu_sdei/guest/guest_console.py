@@ -86,15 +86,20 @@ class GuestConsole(GuestPart, ABC):
 
     @property
     def console(self) -> str:
-        """The console's text so far (the newest 4 Mi characters), newlines as line ends."""
+        """Console output so far: the newest 4 Mi characters, with newlines as line ends."""
         return self.console_text.text
 
     def expect(self, pattern: str | re.Pattern[str], timeout: float = 60.0) -> re.Match[str]:
-        """Wait until `pattern` (re.MULTILINE) shows on the console after what earlier calls found; return the match.
+        """Wait until `pattern` matches the console output that follows the last match, and return the match.
+
+        Args:
+            pattern: regular expression; a str is compiled with re.MULTILINE.
+            timeout: seconds to wait.
 
         Raises:
-            GuestTimeoutError: not within `timeout` seconds.
-            GuestPanicError, LostGuestError: it will not come any more.
+            GuestTimeoutError: no match within `timeout`.
+            GuestPanicError: the guest panicked first.
+            LostGuestError: QEMU ended first.
         """
         self._record.check_started()
         stall = None if self.booted else self.options.boot_timeout
@@ -103,7 +108,9 @@ class GuestConsole(GuestPart, ABC):
 
     @property
     def booted(self) -> bool:
-        """Our initramfs' shell was seen since the last reset; for other guests: they said anything at all."""
+        """True: our initramfs' shell was seen since the last reset; for other guests: the console printed anything
+        since then.
+        """
         if self._has_shell:
             return True
         text, _ = self.console_text.since(self._boot_position())
@@ -112,13 +119,16 @@ class GuestConsole(GuestPart, ABC):
         return any(shell.marker(nonce, "shell") in text for nonce in (self._record.nonce, *self._record.earlier))
 
     def expect_panic(self, timeout: float = 60.0) -> Panic:
-        """Wait until the guest's kernel panics, unless it has since the last call, and return what it said. The guest
-        goes on, and this panic ends no wait any more: `run` waits for the next boot's shell.
+        """Wait until the guest's kernel panics, and return its words. A panic since the last call counts too.
 
-        What is told is the console's word: a program in the guest can print the same.
+        The guest runs on, and this panic ends no later wait: `run` then waits for the shell of the next boot. The panic
+        is found in the console output, so a program in the guest can forge it.
+
+        `timeout`: seconds to wait.
 
         Raises:
-            GuestTimeoutError: not within `timeout` seconds. `LostGuestError`: the guest has ended without.
+            GuestTimeoutError: no panic within `timeout`.
+            LostGuestError: QEMU ended without a panic.
         """
         self._record.check_started()
         deadline = time.monotonic() + timeout
@@ -154,9 +164,15 @@ class GuestConsole(GuestPart, ABC):
             self.console_text.replaced(claim)
 
     def wait_shell(self, timeout: float = 300.0) -> None:
-        """Wait until our initramfs' shell is there (it need not be called before `run`).
+        """Wait until the shell of our initramfs is ready. `run` does that itself.
 
-        Raises `SdeiError` if this guest has none, and as `expect`.
+        `timeout`: seconds to wait.
+
+        Raises:
+            SdeiError: this guest has no such shell.
+            GuestTimeoutError: no shell within `timeout`.
+            GuestPanicError: the guest panicked first.
+            LostGuestError: QEMU ended first.
         """
         plan = self._record.plan
         if not plan.own_initramfs or self.options.command is not None:
@@ -188,12 +204,19 @@ class GuestConsole(GuestPart, ABC):
         self.console_text.alive(position)
 
     def exec(self, command: str, *, stdin: bytes = b"", timeout: float = 30.0) -> ExecResult:
-        """Run `command`, a script for a shell of the guest, beside its console, and return what it left: bytes, as they
-        are. For guests with `GuestOptions(channel=True)`; it waits for one that boots. Standard input is `stdin`.
+        """Run `command`, a shell script, in the guest, apart from the console. The guest needs
+        `GuestOptions(channel=True)`. If the guest still boots, wait for that first.
+
+        Args:
+            command: the script.
+            stdin: bytes for its standard input.
+            timeout: seconds that the command may take; then it is killed in the guest.
 
         Raises:
-            UsageError: it has no agent, or runs as many commands as it can. `GuestTimeoutError`: it did not end within
-                `timeout` seconds, and is ended there. `GuestPanicError`, `LostGuestError`: it will not end any more.
+            UsageError: the guest has no agent, or runs as many commands as it can.
+            GuestTimeoutError: the command did not end within `timeout`.
+            GuestPanicError: the guest panicked before the command ended.
+            LostGuestError: QEMU ended before the command did.
         """
         from qemu_sdei.guest import guest_exec
 
@@ -205,17 +228,21 @@ class GuestConsole(GuestPart, ABC):
         )
 
     def run(self, command: str, timeout: float = 30.0) -> CommandResult:
-        """Run `command` in the guest's shell (of our own initramfs) and return its status and output.
+        """Run `command` in the guest's shell, and return its exit status and output. The guest needs our own initramfs,
+        and no `command`. If it still boots, wait for that first.
 
-        It runs in the shell itself, with /dev/null as standard input. Kernel messages that come meanwhile are in the
-        output.
+        The command runs in the shell process itself, so `cd` has an effect on the next one. Its standard input is
+        /dev/null. Kernel messages of that time are in the output.
+
+        `timeout`: seconds that the command may take, without the boot.
 
         Raises:
-            GuestTimeoutError: it did not end within `timeout` seconds (booting not counted); it is then still running,
-                unless the shell did not come to it in that time: then it will not run.
-            GuestPanicError, LostGuestError: as `expect`; also with `on_panic="continue"` where this command is lost
-                with its kernel.
-            UsageError: another thread has a command in that shell just now.
+            GuestTimeoutError: the command did not end within `timeout`. It runs on if it has begun; else it will not
+                run.
+            GuestPanicError: the guest panicked first; with `on_panic="continue"`: this command was lost with its
+                kernel.
+            LostGuestError: QEMU ended first.
+            UsageError: another thread runs a command in this shell.
         """
         if not self._shell_use.acquire(blocking=False):
             raise UsageError(
@@ -264,11 +291,17 @@ class GuestConsole(GuestPart, ABC):
         return result
 
     def sdei_client(self, events: Iterable[int] = (0,), *, verbose: int = 10, records: int = 256) -> SdeiClient:
-        """Load the SDEI client module into this guest (started with `client`), and register and enable `events`.
+        """Load the SDEI client module into a guest with `GuestOptions.client`, then register and enable `events`.
 
-        `verbose`: full dumps in the kernel log a second at most; `records`: how many of the newest each CPU keeps.
+        Args:
+            events: event numbers.
+            verbose: how many full dumps a second the module prints to the kernel log at most.
+            records: how many of its newest records each CPU keeps.
 
-        Raises `SdeiError` if the guest has no module, `SdeiClientError` when it does not load, and as `run`.
+        Raises:
+            SdeiError: the guest has no client module.
+            SdeiClientError: the module cannot be loaded, or the kernel refused an event.
+            GuestTimeoutError, GuestPanicError, LostGuestError: as `run`.
         """
         # Where it was saved and goes on, nobody here knows any more what its initramfs had.
         if self._record.plan.client is None and self.run(f"[ -e {MODULE_PATH} ]").status != 0:
@@ -295,17 +328,25 @@ class GuestConsole(GuestPart, ABC):
         *,
         boot_log: Callable[[str], None] | None = None,
     ) -> CommandResult:
-        """Wait until the `command` of the options ended.
+        """Wait until the command of `GuestOptions.command` has ended.
 
-        `output` receives what it prints as it comes, `boot_log` what the console shows before it starts. The result
-        has the last 4 Mi characters.
+        With `on_panic="continue"` the next kernel after a panic may run the command again; the result is of the run
+        that ends.
 
-        With `on_panic="continue"` a kernel that comes after a panic is followed too, and may run the command again: the
-        status is that of the one that ends.
+        Args:
+            output: called with each piece of the command's output as it comes.
+            timeout: seconds to wait; None: no limit.
+            boot_log: called with each piece of the console output from before the command.
+
+        Returns:
+            Exit status, and the newest 4 Mi characters of the output.
 
         Raises:
-            GuestTimeoutError: the boot stalled, or `timeout` seconds (None: no limit) passed.
-            GuestPanicError, LostGuestError: as `expect`; a panic after which nothing comes for `boot_timeout`.
+            GuestTimeoutError: the boot stalled, or `timeout` passed.
+            GuestPanicError: the guest panicked; with `on_panic="continue"`: nothing came within `boot_timeout` after
+                it.
+            LostGuestError: QEMU ended first.
+            SdeiError: the guest was started without a command.
         """
         if self.options.command is None:
             raise SdeiError("this guest was started without a command")
@@ -362,18 +403,19 @@ class GuestConsole(GuestPart, ABC):
         raise LostGuestError(f"the guest's console closed while waiting for {what}")
 
     def end_input(self, line_ended: bool) -> None:
-        """Tell the guest's terminal that no more is typed; a last line that was not ended is.
+        """Signal the end of input at the guest's console. Our own shell is told to exit, which powers the guest off;
+        any other program gets Ctrl-D. Ctrl-D is lost if the program changes the mode of its terminal at that moment, as
+        a shell does between two lines.
 
-        Our own shell is told to exit, which powers the guest off; others get Ctrl-D. (That character is lost where it
-        meets a terminal whose mode changes, as a shell's does from line to line.)
+        `line_ended`: False: the last line has no line end yet; it is ended first.
         """
         line = "" if line_ended else "\r"
         self.write(line + ("exit\r" if self._record.plan.own_initramfs else "\x04"))
 
     def follow(self, position: int = 0) -> Iterator[str]:
-        """Yield the console's text from `position` on as it comes, until the guest has ended.
+        """Yield the console output from `position` (in characters) as it comes, until the guest has ended.
 
-        Also yields "" at least once a second, so that the caller can look at other things.
+        It yields "" at least once a second, so that the caller can do other work.
         """
         for text, _ in self._follow(position):
             yield text

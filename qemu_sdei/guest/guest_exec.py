@@ -19,12 +19,14 @@ _STEP: Final = 0.25
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a command has left."""
+    """Result of a command."""
 
     status: int
     """Exit status, 0 to 255."""
     stdout: bytes
+    """Standard output, unchanged."""
     stderr: bytes
+    """Standard error, unchanged."""
 
 
 def run(where: Callable[[], Path], check: Callable[[], None], command: str, stdin: bytes, timeout: float) -> ExecResult:

@@ -17,7 +17,10 @@ Value = bool | int | str | Sequence[int | str]
 
 
 class GuestFirmware:
-    """The firmware profile of one running guest. Each change acts at once."""
+    """The firmware profile of a running guest. Each change acts at once.
+
+    Every method that asks the guest may raise the errors of `ControlClient.firmware`.
+    """
 
     def __init__(
         self,
@@ -30,8 +33,13 @@ class GuestFirmware:
         self._kernels: list[Kernel] | None = None
 
     def symbols(self, *files: str | Path) -> None:
-        """Where functions are that rules name (`pc="psci_cpu_off"`), from now on: files and directories as `--symbols`
-        has them. Without it they are looked for in the kernel that the guest was booted with. Raises `UsageError`.
+        """Set the symbols for functions that rules name, such as `pc="psci_cpu_off"`. Without this call the symbols are
+        those of the kernel that the guest was booted with.
+
+        `files`: files and directories, as for the option `--symbols`.
+
+        Raises:
+            UsageError: a file cannot be read, or has no symbols.
         """
         from qemu_sdei.symbols.sources import load as load_symbols
 
@@ -47,11 +55,20 @@ class GuestFirmware:
         return self._kernels
 
     def on(self, what: str, **conditions: Value) -> RuleInTheMaking:
-        """Begin a rule. `what`: a function's name or id, or another occasion; `conditions` as `when` has them."""
+        """Begin a rule.
+
+        Args:
+            what: when it acts: a function's name or id, or another occasion (docs/reference/firmware-profiles.md).
+            conditions: as in `RuleInTheMaking.when`.
+        """
         return RuleInTheMaking(self, what).when(**conditions)
 
     def add(self, *rules: str | Rule) -> dict[str, Any]:
-        """More rules, as text. Returns `status`. Raises `UsageError`: one cannot be; none is added then."""
+        """Add rules, as text or as objects, and return `status`.
+
+        Raises:
+            UsageError: a rule is not valid; none was added.
+        """
         made = [Rule.of_text(rule) if isinstance(rule, str) else rule for rule in rules]
         if any(rule.unplaced for rule in made):
             made = placed_rules(made, self._known())
@@ -59,80 +76,103 @@ class GuestFirmware:
         return self._ask(lambda control: control.firmware(rules=texts))
 
     def use(self, profile: str | Path | FirmwareProfile) -> dict[str, Any]:
-        """Have this profile in place of what there is: a name, a TOML file, or the profile. Returns `status`."""
+        """Replace the profile, and return `status`.
+
+        `profile`: the name of a profile that comes with the program, the path of a TOML file, or an object.
+
+        Raises:
+            UsageError: there is no such profile, or it is not valid; nothing was changed.
+        """
         wanted = profile if isinstance(profile, FirmwareProfile) else load(profile)
         if any(rule.unplaced for rule in wanted.rules):
             wanted = placed(wanted, self._known())
         return self._ask(lambda control: control.firmware(profile=wanted))
 
     def clear(self) -> dict[str, Any]:
-        """No rule acts any more; what has become of a vCPU stays until it is off or the machine is reset."""
+        """Remove all rules, and return `status`. A vCPU that a rule has changed stays so until it is off, or the
+        machine is reset.
+        """
         return self._ask(lambda control: control.firmware(clear=True))
 
     def status(self) -> dict[str, Any]:
-        """`profile`, `summary`, `rules` with how often each `acted`; the vCPUs that are `deaf`, `stuck` or `held`."""
+        """The profile, its rules and the vCPUs that they changed, with the fields of `FirmwareStatus`."""
         return self._ask(lambda control: control.firmware())
 
 
 class RuleInTheMaking:
-    """A rule without an action; each action makes it act. What its words mean: docs/reference/firmware-profiles.md."""
+    """A rule that has no action yet. Its conditions (`when`, `where`, `nth`, `vcpu`, `event`) return the rule; an
+    action completes it, adds it to the firmware, and returns `GuestFirmware.status`.
+
+    Every action raises `UsageError` if the rule is not valid. docs/reference/firmware-profiles.md has the meaning of
+    each word.
+    """
 
     def __init__(self, firmware: GuestFirmware, on: str) -> None:
         self._firmware = firmware
         self._words: dict[str, Any] = {"on": on}
 
     def when(self, **conditions: Value) -> RuleInTheMaking:
-        """More conditions; `target_power="off"` is `target-power=off`."""
+        """Add conditions, as in a profile; `target_power="off"` stands for `target-power=off`."""
         self._words |= {word.replace("_", "-"): _value(value) for word, value in conditions.items()}
         return self
 
     def where(self, *, pc: str | int | None = None, caller: str | int | None = None) -> RuleInTheMaking:
-        """From which place: function, address or range of addresses of the call (`pc`), and of who called (x30)."""
+        """Only for calls from a place in the guest: a function, an address or a range of addresses.
+
+        Args:
+            pc: place of the call instruction.
+            caller: place to which the calling function returns (x30).
+        """
         return self.when(**{word: value for word, value in (("pc", pc), ("caller", caller)) if value is not None})
 
     def nth(self, which: int | str) -> RuleInTheMaking:
-        """Which of the times: 1, "2..5", "3..", "every:10"."""
+        """Only some of the times: `which` is 1, "2..5", "3.." or "every:10"."""
         return self.when(nth=which)
 
     def vcpu(self, which: int | str) -> RuleInTheMaking:
-        """The vCPU that it is about."""
+        """Only on this vCPU: `which` is its number."""
         return self.when(vcpu=which)
 
     def event(self, which: int | str) -> RuleInTheMaking:
-        """The event that it is about."""
+        """Only for this event: `which` is a number or a name."""
         return self.when(event=which)
 
     def does(self, **actions: Value) -> dict[str, Any]:
-        """The rule acts from now on. Returns `GuestFirmware.status`. Raises `UsageError`: it cannot be."""
+        """Complete the rule with `actions`, as in a profile; `target_power="off"` stands for `target-power=off`.
+        Returns `GuestFirmware.status`.
+
+        Raises:
+            UsageError: the rule is not valid.
+        """
         words = self._words | {word.replace("_", "-"): _value(value) for word, value in actions.items()}
         return self._firmware.add(Rule.of_table(words))
 
     def returns(self, result: int | str) -> dict[str, Any]:
-        """The call is not carried out and has this result: a number, or a name such as "DENIED"."""
+        """Do not carry the call out, and return `result`: a number, or a name such as "DENIED"."""
         return self.does(returns=str(int(result)) if isinstance(result, int) else result)
 
     def answers(self, result: int | str) -> dict[str, Any]:
-        """The call is carried out and has this result."""
+        """Carry the call out, but return `result`: a number, or a name such as "DENIED"."""
         return self.does(answers=str(int(result)) if isinstance(result, int) else result)
 
     def late(self, microseconds: int) -> dict[str, Any]:
-        """The call is late by this at least."""
+        """Delay the call by at least `microseconds`."""
         return self.does(late=f"{microseconds}us")
 
     def never(self, *, after: bool = False) -> dict[str, Any]:
-        """The vCPU stays in EL3, instead of what it came for or after it."""
+        """Keep the vCPU in EL3 for ever: in place of the call, or with `after` when the call was carried out."""
         return self.does(never="after" if after else "instead")
 
     def loses_event(self) -> dict[str, Any]:
-        """The event is lost."""
+        """Lose the event."""
         return self.does(loses="event")
 
     def loses_kick(self) -> dict[str, Any]:
-        """The event is pending, and nobody tells the vCPU."""
+        """Make the event pending, but do not kick the vCPU."""
         return self.does(loses="kick")
 
     def deafens(self) -> dict[str, Any]:
-        """The vCPU takes no interrupt and no event from then on."""
+        """From then on the vCPU takes no interrupt and no event."""
         return self.does(deaf=True)
 
 

@@ -23,21 +23,29 @@ class GuestMachine(GuestPart):
     loop: EventLoop
 
     def qmp(self, command: str, **arguments: object) -> Any:
-        """Execute a QMP command and return what it returns. An underscore in a name stands for QMP's hyphen.
+        """Execute a QMP command, and return what it returns.
 
-        Raises `GuestError` with QEMU's words, `LostGuestError` when QEMU is gone.
+        Args:
+            command: name of the command, such as "query-status".
+            arguments: its arguments; an underscore in a name stands for a hyphen.
+
+        Raises:
+            GuestError: QEMU refused the command; the message has its words.
+            LostGuestError: QEMU has ended.
         """
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self.loop.call(self.placement.supervisor.execute(command, words), silence.longest(_QMP_TIMEOUT))
 
     def wait_resumed(self, timeout: float | None = None) -> None:
-        """Wait until the vCPUs of a guest run that was started paused (`GuestOptions.paused`): until somebody resumes
-        it, by `qemu-sdei resume` or by `qmp("cont")`. Returns at once where it was not.
+        """Wait until the vCPUs of a guest with `GuestOptions.paused` run: until `qemu-sdei resume` or `qmp("cont")`
+        resumes it. For any other guest it returns at once.
 
-        Args:
-            timeout: seconds; None: no limit.
+        `timeout`: seconds to wait; None: no limit.
 
-        Raises `GuestTimeoutError`, and as `qmp`.
+        Raises:
+            GuestTimeoutError: nobody resumed the guest within `timeout`.
+            GuestError: QEMU refused; the message has its words.
+            LostGuestError: QEMU has ended.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while self.qmp("query-status")["status"] == machine_control.UNSTARTED:
@@ -46,9 +54,12 @@ class GuestMachine(GuestPart):
             time.sleep(_RESUMED_LOOK)
 
     def reset(self) -> None:
-        """Press the machine's reset button (QMP `system_reset`); the guest knows nothing of it before.
+        """Reset the machine (QMP `system_reset`), without a warning to the guest, and return when it was reset.
 
-        Returns when the machine was reset. Raises as `qmp`, and `GuestTimeoutError`.
+        Raises:
+            GuestTimeoutError: the machine was not reset in time.
+            GuestError: QEMU refused; the message has its words.
+            LostGuestError: QEMU has ended.
         """
         boots = self.reset_count
         self.qmp("system_reset")
@@ -58,10 +69,13 @@ class GuestMachine(GuestPart):
             raise self.console_text.timeout_error(f"the machine was not reset within {_QMP_TIMEOUT:g} s")
 
     def wait_off(self, timeout: float = 60.0) -> PowerOff:
-        """Wait until QEMU has ended, and say why it did.
+        """Wait until QEMU has ended, and return how it did.
+
+        `timeout`: seconds to wait.
 
         Raises:
-            GuestTimeoutError: not within `timeout` seconds. `GuestPanicError`: the guest panicked and hangs.
+            GuestTimeoutError: QEMU did not end within `timeout`.
+            GuestPanicError: the guest panicked and hangs.
             LostGuestError: QEMU ended by an error or a signal.
         """
         deadline = time.monotonic() + timeout
@@ -85,11 +99,13 @@ class GuestMachine(GuestPart):
 
     @property
     def resets(self) -> list[dict[str, Any]]:
-        """QMP's RESET events, the newest 256: {guest, reason, position (of the console then)}."""
+        """The newest 256 resets, each with `guest` (True: the guest asked for it), `reason` (QEMU's word) and
+        `position` (of the console at that time, in characters).
+        """
         with self.console_text.changed:
             return self.placement.supervisor.resets.newest()
 
     @property
     def reset_count(self) -> int:
-        """How often the machine was reset, by the guest or from outside, since its first boot."""
+        """How many times the machine was reset since its first boot, by the guest or from outside."""
         return self.placement.supervisor.resets.count

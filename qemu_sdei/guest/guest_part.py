@@ -16,15 +16,19 @@ class GuestPart:
 
     @property
     def placement(self) -> Placement:
-        """Where it is now: run directory, plan, RAM, processes. Raises `SdeiError`: it is not started."""
+        """Where the guest runs now: run directory, plan, RAM, processes.
+
+        Raises:
+            SdeiError: the guest is not started.
+        """
         return self._record.here
 
     @property
     def options(self) -> GuestOptions:
-        """What it was asked to be."""
+        """The options that the guest was made with."""
         return self._record.options
 
     @property
     def console_text(self) -> Console:
-        """The console's text, with what can be waited for."""
+        """The console as an object, which can wait for text."""
         return self._record.console

@@ -63,24 +63,26 @@ class RemoteGuest(ABC):
         report: Report = no_report,
         remote_command: str = REMOTE_COMMAND,
     ) -> RemoteResult:
-        """Send the running guest to another host. It ends here, and belongs to whoever received it.
+        """Move the running guest to another host. Here it ends; the process that receives it is its supervisor process.
 
         Args:
             to: "ssh://[USER@]HOST[:PORT][/NAME]", "tls://HOST:PORT", "tcp://127.0.0.1:PORT" or "unix:PATH".
-            token: for tcp: what the receiver printed.
+            token: for tcp: the token that the receiver printed.
             tls: for tls: certificate, key and CA.
-            route: "live": RAM is sent while the guest runs, and what it wrote meanwhile is sent again; "copy": the
-                guest is paused meanwhile.
-            multifd: connections that RAM is sent by in parallel; 0: by the one that all else goes by.
-            verify: compare RAM by hashes before it goes on there, and repair it.
-            hold: migrate when an event is in a given state.
+            route: "live": RAM is sent while the vCPUs run, and pages that they write are sent again. "copy": RAM is
+                sent while the vCPUs are paused.
+            multifd: number of parallel connections for RAM; 0: RAM uses the main connection.
+            verify: True: compare RAM by hashes, and repair it, before the guest runs on there.
+            hold: migrate when an event is in this state; None: now.
             timeout: seconds that QEMU may take for the transfer.
-            report: is told of progress, in another thread.
-            remote_command: for ssh: what `qemu-sdei` is called there.
+            report: called with the progress, in another thread.
+            remote_command: for ssh: the `qemu-sdei` command on that host.
 
         Raises:
-            UsageError: it cannot be done. `UndecidedError`: nobody knows whether it runs there; it is paused here
-            until `resume`. `GuestError`: it did not work, and the guest goes on; `LostGuestError`: it does not.
+            UsageError: this guest cannot be sent so; the message says why.
+            UndecidedError: it is not known whether the guest runs there. Here it is paused, until `resume`.
+            GuestError: the migration failed, and the guest runs on here.
+            LostGuestError: the migration failed, and the guest is lost.
         """
         departs = self._moves()
         options = MigrationOptions(route, verify, hold, timeout, multifd=multifd)
@@ -94,5 +96,11 @@ class RemoteGuest(ABC):
         return self.loop.call(departs.migrate_to(address, options, report), wait)
 
     def resume(self) -> None:
-        """After an `UndecidedError`: the guest goes on here. Only for who knows that it does not run there."""
+        """Let the guest run on here after an `UndecidedError`. Call it only if you know that the guest does not run at
+        the other host: else it runs twice.
+
+        Raises:
+            GuestError: QEMU refused; the message has its words.
+            LostGuestError: QEMU has ended.
+        """
         self.loop.call(self._moves().resume(), _RESUME)

@@ -123,20 +123,20 @@ class GuestSnapshots(ABC):
         report: Report = no_report,
         ram_apart: bool = False,
     ) -> int:
-        """Write the running guest into the new directory `path`; it goes on, or ends with `end`. `Guest.saved` has it
-        back. Returns the bytes written.
+        """Write the running guest into a new directory, and return the number of bytes written. `Guest.saved` reads it.
 
         Args:
-            path: the directory to make.
-            end: end the guest when it is saved.
-            hold: save it when an event is in a given state.
+            path: the directory; it must not exist.
+            end: True: end the guest when it is saved; False: it runs on.
+            hold: save the guest when an event is in this state; None: now.
             timeout: seconds that QEMU may take to write.
-            report: is told of progress, in another thread.
-            ram_apart: write RAM into a file of its own, of the pages that are not zero: such a guest comes back sooner,
-                and takes less memory. Versions of this program before 0.2 cannot read it.
+            report: called with the progress, in another thread.
+            ram_apart: True: write RAM into a file of its own, without pages that are zero. Such a guest starts sooner,
+                and takes less memory. Versions before 0.2 cannot read it.
 
         Raises:
-            UsageError: the directory cannot be made. `GuestError`: it did not work, and the guest goes on.
+            UsageError: the directory cannot be made.
+            GuestError: the guest was not saved, and runs on.
         """
         where = str(paths.absolute(path))
         wait = timeout + _EXTRA + (hold.timeout if hold is not None else 0)
@@ -145,30 +145,42 @@ class GuestSnapshots(ABC):
         )
 
     def snapshot(self, tag: str, *, report: Report = no_report) -> Snapshot:
-        """Save the running guest, with firmware and disks, as the snapshot `tag` in its own qcow2 image; it goes on.
+        """Save the running guest in its qcow2 image, with firmware and disks, as the snapshot `tag`. The guest runs on.
+        `report` is called with the progress.
 
         Raises:
-            UsageError: it has no such image (`GuestOptions.snapshots`), or a disk that cannot be in a snapshot, or the
-            tag is taken. `GuestError`: it did not work, and the guest goes on.
+            UsageError: the guest has no such image (`GuestOptions.snapshots`), a disk that cannot have snapshots, or
+                this tag already.
+            GuestError: the snapshot was not saved, and the guest runs on.
         """
         return self.loop.call(self._moves().snapshooter.save(tag, report), _TIMEOUT)
 
     def load_snapshot(self, tag: str, *, report: Report = no_report) -> None:
-        """Have the guest be as it was when the snapshot `tag` was saved; what has happened since is forgotten.
+        """Return the guest to the state of the snapshot `tag`. What has happened since is lost.
 
-        Events that are pending or handled now are forgotten too: who waits for one is told so. Those that are injected
-        from now on are for the guest of the snapshot.
+        Events that are pending or handled now are dropped, and a caller that waits for one gets `NotDeliveredError`.
+        Events that are injected from now on go to the guest of the snapshot. `report` is called with the progress.
 
         Raises:
-            UsageError: there is no such snapshot. `GuestError`: it did not work, and the guest goes on as it was;
-            `LostGuestError`: it does not, and was ended.
+            UsageError: there is no such snapshot.
+            GuestError: it was not loaded, and the guest runs on as it was.
+            LostGuestError: it was not loaded, and the guest was ended.
         """
         self.loop.call(self._moves().snapshooter.load(tag, report), _TIMEOUT)
 
     def snapshots(self) -> list[Snapshot]:
-        """Its snapshots, oldest first. Raises `UsageError`: it cannot have any; the message says why."""
+        """The guest's snapshots, oldest first.
+
+        Raises:
+            UsageError: the guest cannot have snapshots; the message says why.
+        """
         return self.loop.call(self._moves().snapshooter.listed(), _TIMEOUT)
 
     def delete_snapshot(self, tag: str) -> None:
-        """Forget the snapshot `tag`. Raises `UsageError`: there is none; `GuestError`."""
+        """Delete the snapshot `tag`.
+
+        Raises:
+            UsageError: there is no such snapshot.
+            GuestError: QEMU could not delete it.
+        """
         self.loop.call(self._moves().snapshooter.delete(tag), _TIMEOUT)

@@ -107,17 +107,18 @@ class Stages:
 
 @dataclass(frozen=True)
 class Kdump:
-    """A crash dump that came to its end."""
+    """A crash dump that is complete."""
 
     path: Path
-    """The vmcore."""
+    """Path of the vmcore."""
     stages: tuple[Reached, ...]
+    """The stages that were reached, in their order, with their times."""
     panic: str
-    """What the kernel said when it panicked; "": it said nothing on the console."""
+    """The kernel's words when it panicked; "": it printed none on the console."""
     size: int
-    """Bytes of the vmcore."""
+    """Size of the vmcore in bytes."""
     written: int
-    """Bytes of it that are no hole."""
+    """Bytes of the vmcore without holes."""
 
 
 @dataclass(frozen=True)

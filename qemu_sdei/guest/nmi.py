@@ -14,20 +14,20 @@ WAYS: Final = ("agdi", "agdi-interrupt", "software", "watchdog")
 
 @dataclass(frozen=True)
 class Nmi:
-    """How an NMI was given."""
+    """Result of an NMI."""
 
     by: str
-    """`agdi`: the SDEI event of AGDI; `agdi-interrupt`: its interrupt; `software`: event 0; `watchdog`: the event of an
-    interrupt that the guest has bound.
+    """"agdi": by the SDEI event of AGDI; "agdi-interrupt": by the interrupt of AGDI; "software": by event 0;
+    "watchdog": by the event of an interrupt that the guest has bound.
     """
     event: int | None
-    """The event, if it is one."""
+    """Event number; None: it was no event."""
     intid: int | None
-    """The interrupt, if it is one."""
+    """Interrupt number; None: it was no interrupt."""
     vcpu: int | None
-    """Which one it is for; None: whichever takes it."""
+    """Number of the vCPU that gets it; None: any."""
     outcome: str
-    """`queued`: pending or being delivered; `merged`: it was pending already."""
+    """"queued": the NMI is pending, or being delivered; "merged": it was pending already."""
     reason: str | None = None
     """Why it is not delivered yet."""
 

@@ -25,7 +25,9 @@ class CommandResult:
     """What a command in the guest left: its exit status (0..255) and what it printed, both streams together."""
 
     status: int
+    """Exit status, 0 to 255."""
     output: str
+    """Standard output and standard error together, in the order in which they came."""
 
 
 def marker(nonce: str, what: str) -> str:

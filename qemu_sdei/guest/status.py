@@ -8,152 +8,209 @@ from typing import Literal, NotRequired, TypedDict
 
 
 class TriggerCounts(TypedDict):
-    """What became of an event's triggers: accepted = merged + dropped + delivered + 1 if one is pending."""
+    """How an event's triggers ended. accepted = merged + dropped + delivered, + 1 while one is pending."""
 
     accepted: int
+    """Triggers that the firmware accepted."""
     merged: int
+    """Triggers that found the event pending already (DEN0054 5.1.16.1)."""
     dropped: int
+    """Pending triggers that were cancelled, such as by unregistering the event."""
     delivered: int
+    """Triggers for which a handler was entered."""
 
 
 class InstanceStatus(TypedDict):
-    """An event on one vCPU; or a shared event, whose `pe` is None."""
+    """State of an event on one vCPU. A shared event has one instance, whose `pe` is None."""
 
     pe: int | None
-    """The vCPU."""
+    """Number of the vCPU; None: a shared event."""
     state: str
-    """Its state in docs/reference/sdei-states.md."""
+    """Name of its state (docs/reference/sdei-states.md)."""
     registered: bool
+    """True: the guest has registered a handler."""
     enabled: bool
+    """True: the guest has enabled it."""
     running: bool
+    """True: its handler runs."""
     pending: bool
+    """True: it was triggered, and is not delivered yet."""
     since_ns: int | None
-    """In this state since then, ns of the host's monotonic clock; None: since before this backend."""
+    """When it entered this state, in ns of the host's monotonic clock; None: before this backend began."""
     waits: str | None
-    """Pending: why it is not delivered; None: it is on its way."""
+    """Why a pending event is not delivered; None: it is not pending, or is being delivered."""
     triggers: TriggerCounts
+    """Counts of its triggers."""
     routed_to: NotRequired[int | None]
-    """Shared: the vCPU that it goes to; None: any."""
+    """Shared event: number of the vCPU that gets it; None: any."""
     running_on: NotRequired[int | None]
-    """Shared: the vCPU whose handler runs."""
+    """Shared event: number of the vCPU on which its handler runs."""
 
 
 class EventStatus(TypedDict):
     """An SDEI event."""
 
     event: int
-    """Its number."""
+    """Event number."""
     name: str
+    """Name in the machine description."""
     type: Literal["private", "shared"]
+    """"private": one instance for each vCPU; "shared": one for the machine (DEN0054 5.1.10)."""
     priority: Literal["normal", "critical"]
+    """Priority of the event (DEN0054 5.1.10)."""
     signalable: bool
+    """True: EVENT_SIGNAL can trigger it (DEN0054 5.1.16)."""
     intid: NotRequired[int]
-    """The interrupt that is bound to it."""
+    """Number of the interrupt that is bound to it."""
     instances: list[InstanceStatus]
+    """One for each vCPU, or a single one for a shared event."""
 
 
 class VcpuStatus(TypedDict):
-    """A vCPU."""
+    """State of a vCPU."""
 
     pe: int
-    """Its number, from 0."""
+    """Number of the vCPU, from 0."""
     affinity: int
-    """MPIDR."""
+    """Affinity fields of its MPIDR_EL1."""
     on: bool
-    """As SDEI sees it."""
+    """True: the vCPU is on, for SDEI."""
     masked: bool
-    """SDEI is masked there (PE_MASK)."""
+    """True: SDEI is masked there (DEN0054 5.1.12)."""
     running: list[int]
-    """Events whose handlers run, outermost first."""
+    """Numbers of the events whose handlers run there, outermost first."""
     power: Literal["on", "off", "pending"]
+    """PSCI state; "pending": CPU_ON was called, and the vCPU has not started yet."""
     power_since_ns: int | None
+    """When it entered that state, in ns of the host's monotonic clock; None: before this backend began."""
     not_heard_of_since: int | None
-    """Entry point where it was started, without a call since."""
+    """Address at which the vCPU was started, if it has made no call since; None: it has."""
     pc: int | None
-    """Where it went on when it was last at EL3."""
+    """Address to which it returned when it was last at EL3; None: it was not there yet."""
     pstate: int | None
+    """PSTATE with which it returned there."""
     pc_symbol: NotRequired[str]
+    """`pc` as function+offset/size, where symbols are known."""
     last_call: str | None
+    """Function of its last call; None: it was last at EL3 for another reason."""
     calls: dict[str, int]
-    """How often it called each function."""
+    """Name or id of each function that it called, and how often."""
 
 
 class RuleStatus(TypedDict):
     """A rule by which the firmware misbehaves."""
 
     rule: str
+    """The rule as text (docs/reference/firmware-profiles.md)."""
     why: str
+    """The rule's own comment; "": none."""
     acted: int
+    """How many times it has acted."""
 
 
 class FirmwareStatus(TypedDict):
     """What the firmware does wrong on purpose."""
 
     profile: str
-    """Its name; `spec` does nothing wrong."""
+    """Name of the firmware profile; "spec" does nothing wrong."""
     summary: str
+    """What the profile does, in one line."""
     rules: list[RuleStatus]
+    """Its rules."""
     deaf: list[int]
-    """vCPUs that it has made take no interrupt and no event."""
+    """Numbers of the vCPUs that take no interrupt and no event, because of a rule."""
     stuck: list[int]
-    """vCPUs that it has left in EL3."""
+    """Numbers of the vCPUs that a rule has left in EL3."""
     held: list[int]
-    """vCPUs that take no interrupt until their handlers complete."""
+    """Numbers of the vCPUs that take no interrupt until their handlers complete."""
 
 
 class SourceStatus(TypedDict):
-    """An error source of the HEST."""
+    """State of an error source of the HEST (ACPI 6.5 18.3.2.7 and 18.3.2.8)."""
 
     name: str
+    """Name in the machine description."""
     id: int
+    """Source Id in the HEST."""
     type: Literal["ghes", "ghes-v2"]
+    """"ghes-v2" has a read-ack register (ACPI 6.5 18.3.2.8)."""
     notify: Literal["sdei", "sea", "interrupt", "external", "polled"]
+    """How the guest is notified of an error (ACPI 6.5 18.3.2.9)."""
     event: int | None
+    """"sdei": event number; else None."""
     interrupt: int | None
+    """"interrupt": interrupt number (INTID); else None."""
     poll_ms: int | None
+    """"polled": poll interval in milliseconds; else None."""
     block: int
+    """Size of the error status block in bytes."""
     raw: int
+    """Max Raw Data Length, in bytes."""
     records: int
+    """Number Of Records To Preallocate."""
     sections: int
+    """Max Sections Per Record."""
     address: int
+    """Guest physical address of the error status block."""
     address_register: int
+    """Guest physical address at which the guest reads `address`."""
     read_ack: int | None
+    """Guest physical address of the read-ack register; None: the source has none."""
     state: Literal["free", "unread", "unacknowledged", "damaged"]
+    """"free": an error can be reported. "unread": an error is in the block. "unacknowledged": it was read, and the
+    read-ack register is not set. "damaged": the guest has overwritten the block's address.
+    """
     status: int
+    """Block Status, the first word of the block (ACPI 6.5 18.3.2.7.1)."""
     ready: bool
-    """Somebody would notice an error now."""
+    """True: the guest would notice an error now."""
     reason: str | None
-    """Why nobody would."""
+    """Why the guest would not notice an error; None: it would."""
 
 
 class Counts(TypedDict):
     """Sums over all events and vCPUs."""
 
     calls: int
+    """Firmware calls."""
     accepted: int
+    """Triggers that the firmware accepted."""
     merged: int
+    """Triggers that found their event pending already."""
     dropped: int
+    """Pending triggers that were cancelled."""
     delivered: int
+    """Handlers that were entered."""
     completed: int
+    """Handlers that completed."""
     rejected: int
+    """Frames that the backend rejected."""
 
 
 class Status(TypedDict):
-    """A guest as its firmware knows it."""
+    """State of a guest, as its firmware sees it. docs/reference/control-protocol.md has more about the fields."""
 
     name: str | None
+    """Name of the guest."""
     epoch: int
-    """Machine resets, the first boot being 1."""
+    """Number of machine resets; the first boot is 1."""
     kernels: int
-    """Kernels that have begun since: 2 and more by kexec, or a capture kernel."""
+    """Number of kernels since the reset; 2 and more after kexec, or in a capture kernel."""
     now_ns: int
-    """ns of the host's monotonic clock."""
+    """Time of this status, in ns of the host's monotonic clock."""
     started_ns: int
+    """When this backend began, by that clock."""
     reset_ns: int | None
+    """When the machine last left reset, by that clock; None: before this backend began."""
     client_el: int
+    """Exception level of the SDEI client: 1 or 2."""
     counts: Counts
+    """Sums over all events and vCPUs."""
     pes: list[VcpuStatus]
-    """Its vCPUs."""
+    """The vCPUs, by number."""
     events: list[EventStatus]
+    """The events, by number."""
     firmware: NotRequired[FirmwareStatus]
+    """The firmware profile."""
     sources: NotRequired[list[SourceStatus]]
+    """The error sources, in the order of the HEST; only for a guest with ACPI."""

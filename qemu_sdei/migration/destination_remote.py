@@ -65,18 +65,19 @@ _PART: Final = 1 << 20
 
 @dataclass(frozen=True)
 class RemoteResult(MigrationResult):
-    """What came of a migration to another host. Clocks differ: each duration is of one side alone, but for
-    `guest_downtime_ms`, which is the source's share and the destination's, without the way of the word between them.
+    """Result of a migration to another host. The clocks of two hosts differ, so each duration is measured on one host.
+    `guest_downtime_ms` is a sum: the part at the source and the part at the destination, without the time of the
+    message between them.
     """
 
     host: str = ""
-    """Where it is now, as it was asked for."""
+    """The destination, as `migrate_to` was given it."""
     files_sent: int = 0
-    """Bytes of kernel, initrd and the like that the destination had not."""
+    """Bytes of kernel, initrd and other files that the destination did not have."""
     destination_start_ms: float = 0.0
-    """How long QEMU and the backend took to start there, by its clock."""
+    """Time in which QEMU and the backend started there, by the destination's clock."""
     destination_restore_ms: float = 0.0
-    """How long the backend took to take the guest over, by its clock."""
+    """Time in which the backend took the guest over, by the destination's clock."""
 
 
 @dataclass

@@ -32,17 +32,20 @@ MAX_CHANNELS: Final = 255
 
 @dataclass(frozen=True)
 class Hold:
-    """Migrate when `event` on `vcpu` is in `state` (see `qemu_sdei.backend.loop.hold_points.STATES`)."""
+    """A condition for a migration, or a save: wait until an event is in a given state on a vCPU."""
 
     state: str
+    """One of `qemu_sdei.backend.loop.hold_points.STATES`."""
     event: int = 0
+    """Event number."""
     vcpu: int = 0
+    """Number of the vCPU."""
     timeout: float = 30.0
-    """Seconds to wait for it."""
+    """Seconds to wait for the state."""
 
     @property
     def drain(self) -> bool:
-        """Whether calls that are posted are still answered at the source."""
+        """True: calls that are posted already are still answered at the source."""
         return self.state == "resume"
 
 
@@ -100,19 +103,24 @@ class MigrationOptions:
 
 @dataclass(frozen=True)
 class MigrationResult:
-    """What came of a migration."""
+    """Result of a migration. Durations are in milliseconds, sizes in bytes."""
 
     source: str
+    """Name of the guest before."""
     destination: str
+    """Name of the guest after."""
     route: str
+    """How RAM reached the destination: "shared", "copy", "live" or "postcopy"."""
     total_ms: float
-    """From the request to the guest's going on, without the wait for a hold point."""
+    """Time from the request until the guest runs again, without the wait for a hold point."""
     pause_ms: float
-    """How long the vCPUs stood still, as seen from here; at most, where QEMU stops them by itself (`live`)."""
+    """Time for which no vCPU ran, measured here. With "live" QEMU stops the vCPUs by itself, and this is the upper
+    limit.
+    """
     guest_downtime_ms: float | None
-    """The same as the guest shows it: from the last time that one of its vCPUs came by in the firmware at the source to
-    the first at the destination. For that it is interrupted every millisecond before it is stopped, where RAM is sent
-    while it runs every 5 ms. (Its own counter stands still meanwhile.) None: it was paused, or had no heartbeat.
+    """The same time, measured by the guest: from the last heartbeat at the source to the first at the destination. A
+    heartbeat is a trap to EL3, made by an interrupt every 1 ms, or every 5 ms where RAM is sent while the vCPUs run.
+    (The guest's own counter stops during this time.) None: the guest was paused, or had no heartbeat.
     """
     qemu_downtime_ms: int
     """QEMU's own `downtime`."""
@@ -121,21 +129,22 @@ class MigrationResult:
     transferred: int
     """Bytes that QEMU sent."""
     document: int
-    """Bytes of the state document."""
+    """Size of the state document in bytes."""
     pages_differing: int | None
-    """Pages of guest RAM that had not arrived, and were repaired; None: not compared, or the RAM is the same, or with
-    `postcopy`, where they cannot be told from those that were to be sent yet. The frame window is not counted: what the
-    backend writes there QEMU does not see, and it is written anew.
+    """Number of pages of guest RAM that differed, and were repaired. The frame window is not compared: QEMU does not
+    see what the backend writes there, and the backend writes it again. None: RAM was not compared, because it is
+    shared, because `verify` is off, or with "postcopy", where such pages cannot be told from pages that are still to be
+    sent.
     """
     passes: int = 0
-    """How often QEMU looked for pages that were written meanwhile (its `dirty-sync-count`)."""
+    """How many times QEMU searched RAM for pages that were written during the transfer (its `dirty-sync-count`)."""
     fetch_ms: float = 0.0
-    """How long the guest ran at the destination while not all of its RAM was there (`postcopy`)."""
+    """With "postcopy": time for which the guest ran at the destination without all of its RAM."""
     page_requests: int = 0
-    """How often it stopped for a page then (QEMU's `postcopy-requests`)."""
+    """With "postcopy": how many times the guest waited for a page (QEMU's `postcopy-requests`)."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
+        """All fields, as a dictionary for JSON."""
         return asdict(self)
 
 

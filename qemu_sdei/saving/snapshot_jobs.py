@@ -22,18 +22,19 @@ _NUMBERS: Final = itertools.count()
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One snapshot of a guest."""
+    """A snapshot of a guest."""
 
     tag: str
+    """Its name."""
     bytes: int
-    """Of RAM and devices; disks not counted."""
+    """Size of RAM and devices in bytes, without the disks."""
     time: float
     """When it was saved, in seconds since 1970."""
     guest_ns: int
-    """Nanoseconds that the guest had run by then (QEMU's virtual clock)."""
+    """How long the guest had run, in ns of QEMU's virtual clock."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
+        """All fields, as a dictionary for JSON."""
         return {"tag": self.tag, "bytes": self.bytes, "time": self.time, "guest_ns": self.guest_ns}
 
 

@@ -37,16 +37,16 @@ _KEPT: Final = 64
 
 @dataclass(frozen=True)
 class Panic:
-    """What a kernel said when it panicked."""
+    """What a kernel printed when it panicked."""
 
     message: str
-    """What follows "Kernel panic - not syncing: ", such as "sysrq triggered crash"; at most 300 characters. "": it said
-    nothing, and another kernel has begun.
+    """Text behind "Kernel panic - not syncing: ", such as "sysrq triggered crash"; at most 300 characters. "": the
+    kernel printed none, and another kernel has started.
     """
     position: int
-    """Of its line on the console, in characters; of the other kernel's first line where it said nothing."""
+    """Position of that line on the console, in characters. If there is none: of the first line of the next kernel."""
     lines: tuple[str, ...] = ()
-    """The console's lines from there on, as far as they were there: 40 at most, without control characters."""
+    """Console lines from there on, at most 40, without control characters."""
 
 
 class KernelWords:

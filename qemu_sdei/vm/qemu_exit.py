@@ -19,15 +19,15 @@ class PowerOff:
     """How a guest's QEMU ended."""
 
     reason: str
-    """QEMU's ShutdownCause, such as "guest-shutdown" or "host-signal"; "lost" when it died without one."""
+    """QEMU's ShutdownCause, such as "guest-shutdown" or "host-signal"; "lost": QEMU died and gave none."""
     guest: bool
-    """The guest itself asked for it."""
+    """True: the guest itself asked for it."""
     returncode: int
-    """QEMU's exit status; negative: the signal that killed it."""
+    """QEMU's exit status; a negative number is the signal that killed it."""
     moved: str = ""
-    """The guest goes on at another host: where."""
+    """The other host on which the guest runs now; "": none."""
     by: str = ""
-    """Who ended it from outside, in words, such as "`qemu-sdei stop` (process 123)"; "": nobody did."""
+    """Who ended it from outside, such as "`qemu-sdei stop` (process 123)"; "": nobody."""
 
 
 def not_taken(complaints: list[str]) -> str:
