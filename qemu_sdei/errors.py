@@ -13,19 +13,19 @@ from qemu_sdei.printable import message_lines, printable
 
 
 class SdeiError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
     exit_code = 1
 
 
 class UsageError(SdeiError):
-    """The user asked for something that cannot be; the message says what and what to do (exit code 2)."""
+    """The request is not valid; the message says why and what to do (exit code 2)."""
 
     exit_code = 2
 
 
 class UntrustedError(UsageError):
-    """A saved guest wants what one that somebody sent must not have; `trust` lets it."""
+    """A saved guest needs more rights than a guest from a stranger gets; `trust` gives them."""
 
     def __init__(self, message: str, wants: list[str]) -> None:
         super().__init__(message)
@@ -34,11 +34,11 @@ class UntrustedError(UsageError):
 
 
 class CperError(UsageError):
-    """The bytes, the JSON or the values of an error record (UEFI 2.10 appendix N) cannot be.
+    """Bytes, JSON or values are not a valid error record (UEFI 2.10 appendix N).
 
     Attributes:
-        offset: in bytes from the start of what was read; None if the fault has no place in it.
-        field: path of the field, such as `sections[1].error_information[0].type`; "" if it is about none.
+        offset: place of the fault in bytes from the start of the input; None: it has no place.
+        field: path of the field, such as `sections[1].error_information[0].type`; "": no field.
     """
 
     def __init__(self, message: str, *, offset: int | None = None, field: str = "") -> None:
@@ -58,7 +58,7 @@ class CperError(UsageError):
 
 
 class ProtocolError(SdeiError):
-    """A peer (guest, backend, client, file) sent something that is not of the protocol's form."""
+    """A guest, a backend, a client or a file sent data that is malformed."""
 
 
 class GuestError(SdeiError):
@@ -100,25 +100,27 @@ class GuestError(SdeiError):
 
 
 class LaunchError(GuestError):
-    """QEMU or the backend did not come up."""
+    """QEMU or the backend did not start."""
 
 
 class LostGuestError(GuestError):
-    """QEMU ended while something was still wanted from the guest."""
+    """QEMU ended before the request was done."""
 
 
 class EndedGuestError(LostGuestError):
-    """Somebody ended the guest from outside, such as `qemu-sdei stop`; the message says who (exit code 143)."""
+    """Somebody ended the guest from outside, for example by `qemu-sdei stop`; the message says who (exit code 143)."""
 
     exit_code = 143
 
 
 class UnreachableError(GuestError):
-    """QEMU lives, as far as is known, and its QMP socket cannot be reached."""
+    """QEMU probably lives, but its QMP socket does not answer."""
 
 
 class StandsStillError(GuestError):
-    """The guest could not be told to go on: its QEMU cannot be reached now (it is told when it can be), or hangs."""
+    """The guest could not be resumed: its QEMU hangs, or cannot be reached now. In the second case it is resumed as
+    soon as it can be reached.
+    """
 
 
 class GuestPanicError(GuestError):
@@ -128,14 +130,14 @@ class GuestPanicError(GuestError):
 
 
 class GuestTimeoutError(GuestError):
-    """A wait reached its limit; the message says what was waited for."""
+    """A wait reached its limit; the message says what it waited for."""
 
 
 class KdumpError(GuestError):
-    """A crash dump did not come to its end; `stages` says how far it came, and so does the exit code.
+    """A crash dump is not complete. `stages` has the stages that were reached, and the exit code is the last of them.
 
-    10: the kernel did not crash; 11: the crash was seen; 12: the capture kernel has started; 13: its init has; 14: it
-    has SDEI again; 15: the vmcore is there, but the guest did not power off.
+    10: the kernel did not crash; 11: the crash was seen; 12: the capture kernel has started; 13: its init has started;
+    14: it has SDEI again; 15: the vmcore is complete, but the guest did not power off.
     """
 
     def __init__(
@@ -149,12 +151,14 @@ class KdumpError(GuestError):
 
 
 class NotDeliveredError(SdeiError):
-    """An injected event was not delivered; the message says why (unregistered, disabled, masked, ...)."""
+    """An injected event was not delivered; the message says why (not registered, disabled, masked, ...)."""
 
 
 class ExpectationError(SdeiError):
-    """A guest did not make of an injected error what was expected; the message says what came in place of it."""
+    """The guest did not react to an injected error as expected; the message says what it did instead."""
 
 
 class BusyError(NotDeliveredError):
-    """A service is amid its micro-operations, and its progress cannot be written down: a moment later it can."""
+    """A service is in the middle of its micro-operations, and its progress cannot be saved now. Try again a moment
+    later.
+    """

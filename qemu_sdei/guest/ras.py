@@ -89,29 +89,35 @@ class RasAccess:
 
 @dataclass(frozen=True, slots=True)
 class HostError:
-    """A page that went bad at the host, as it is reported to the guest."""
+    """A page that failed on the host, as it is reported to the guest."""
 
     page: int
-    """Its physical address."""
+    """Guest physical address of the page."""
     source: str
     """The error source that reports it."""
     vcpu: int | None
-    """Which one is told; None: no certain one."""
+    """Number of the vCPU that is notified; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """A synchronous external abort that a vCPU has taken, and what it has interrupted."""
+    """A synchronous external abort that a vCPU took, and the place where it took it."""
 
     vcpu: int
+    """Number of the vCPU."""
     pc: int
+    """Address of the interrupted instruction."""
     pstate: int
+    """PSTATE there."""
     el: int
-    """Exception level: 0 is a process."""
+    """Exception level there; 0 is a process."""
 
 
 class GuestRas:
-    """Hardware errors of one guest: `guest.ras`."""
+    """Hardware errors of a guest: `guest.ras`.
+
+    A method that asks the guest may also raise `GuestError`, `LostGuestError` and `GuestTimeoutError`.
+    """
 
     def __init__(self, access: RasAccess) -> None:
         self._access = access
@@ -119,7 +125,7 @@ class GuestRas:
         self._victims: list[Victim] = []
 
     def close(self) -> None:
-        """Leave nothing of it in the guest."""
+        """Remove what was put into the guest for this."""
         if self._observer is not None:
             self._observer.end()
             self._observer = None
@@ -131,11 +137,24 @@ class GuestRas:
         self.close()
 
     def sources(self) -> list[SourceState]:
-        """The guest's error sources and their state. Raises `SdeiError`: the backend does not answer."""
+        """State of the guest's error sources, in the order of the HEST.
+
+        Raises:
+            SdeiError: the backend does not answer.
+        """
         return [SourceState.of(each) for each in self._access.control().ras_sources()]
 
     def page(self, pid: int, virtual: int | None = None) -> Page:
-        """The page of a process in the guest: see `Pages.page`. Raises `UsageError`."""
+        """A page of a process in the guest.
+
+        Args:
+            pid: process id in the guest.
+            virtual: virtual address in the page; None: the page that the process will touch next, as far as this is
+                known.
+
+        Raises:
+            UsageError: there is no such process or page.
+        """
         return Pages(self._runner("pages of processes cannot be found")).page(pid, virtual)
 
     def _runner(self, what: str) -> Runner:
@@ -146,7 +165,13 @@ class GuestRas:
         return self._access.run
 
     def observe(self, *, trace: bool = True) -> Observer:
-        """Look at what the kernel does from now on. Raises `UsageError`: `trace` is wanted and it has no tracefs."""
+        """Begin to watch what the kernel does.
+
+        `trace`: True: its trace events too, which needs tracefs.
+
+        Raises:
+            UsageError: `trace` is True, and the kernel has no tracefs.
+        """
         if self._observer is None:
             self._observer = Observer(self._access.run, None)
             for victim in self._victims:
@@ -170,24 +195,28 @@ class GuestRas:
         timeout: float = TIMEOUT,
         **about: Any,
     ) -> Report:
-        """Report an error of these sections.
+        """Report a hardware error (UEFI 2.10 appendix N) to the guest.
 
         Args:
-            sections: as `qemu_sdei.ras` makes them: `Memory(physical_address=...)`.
-            severity: of all of them.
-            source: name of the error source; None: the first that is ready.
-            vcpu: which takes the notification; None: as the source's event is routed.
-            pid: process of the guest whose page is to have it; the physical address goes into each section that has
-                one. `virtual`: which page; None: the one that it touches next, as far as can be told.
-            address: the physical address, in place of `pid`.
-            wait: until the guest has read the block and acknowledged it; None: unless it is fatal.
-            force: also what is wrong, and over a report that was not read.
-            observe: look at what the kernel makes of it, for `Report.expect`.
+            sections: sections of the error, as `qemu_sdei.ras` makes them, such as `Memory(physical_address=...)`.
+            severity: severity of all sections: a word such as "recoverable", a `Severity`, or its number (UEFI 2.10
+                N.2.1).
+            source: name of the error source; None: the first one that is ready.
+            vcpu: number of the vCPU that is notified; None: as the source's event is routed.
+            pid: process of the guest whose page has the error. Its physical address goes into each section that has a
+                field for it.
+            virtual: virtual address in that process; None: the page that it will touch next, as far as this is known.
+            address: physical address of the error, in place of `pid`.
+            wait: True: wait until the guest has read the block and acknowledged it; None: wait, unless the error is
+                fatal.
+            force: True: report also an error that is not valid, and over one that has not been read.
+            observe: True: watch what the kernel does, for `Report.expect`.
             timeout: seconds to wait.
-            about: `fru_id`, `fru_text`, `timestamp`, `flags`, `revision` of each entry.
+            about: `fru_id`, `fru_text`, `timestamp`, `flags`, `revision` of each entry (ACPI 6.5 18.3.2.7.1).
 
         Raises:
-            UsageError: it cannot be (nothing was written). `NotDeliveredError`: it was written, and not dealt with.
+            UsageError: the error cannot be reported so; nothing was written.
+            NotDeliveredError: the error was written, and the guest did not handle it in time.
         """
         page = None if pid is None else self.page(pid, virtual)
         if page is not None:
@@ -210,7 +239,15 @@ class GuestRas:
         return report
 
     def inject_entries(self, entries: Sequence[Entry], **how: Any) -> Report:
-        """Report an error whose sections have severities of their own; `how`: as `inject_block`."""
+        """Report an error whose sections have different severities.
+
+        Args:
+            entries: one for each section.
+            how: arguments of `inject_block`.
+
+        Raises:
+            UsageError, NotDeliveredError: as `inject`.
+        """
         return self.inject_block(blocks.block(entries), **how)
 
     def inject_block(
@@ -225,9 +262,13 @@ class GuestRas:
         observe: bool = True,
         timeout: float = TIMEOUT,
     ) -> Report:
-        """Report an error by this status block; bytes are written as they are, however wrong. See `inject`.
+        """Report the error of a status block (ACPI 6.5 18.3.2.7.1). Bytes are written unchanged, also if they are
+        malformed. Other arguments, and errors, are those of `inject`.
 
-        `fault`: the virtual address that a synchronous external abort is about, where the source is told of by one.
+        Args:
+            block: the block, or its bytes.
+            fault: virtual address for FAR_EL1, where the notification is a synchronous external abort.
+            source, vcpu, wait, force, observe, timeout: as in `inject`.
         """
         if isinstance(block, bytes):
             data, parsed = block, None
@@ -266,25 +307,28 @@ class GuestRas:
         return report
 
     def keep_for_next_boot(self, block: Block) -> None:
-        """Have the BERT of the next boot tell of an error, as firmware writes down what its watchdog or its BMC says of
-        a kernel that ended; this kernel is not told.
+        """Put an error into the BERT of the guest's next boot (ACPI 6.5 18.3.1), as firmware does for what a watchdog
+        or a BMC reports of a dead kernel. The running kernel is not notified.
+
+        `block`: the error status block.
 
         Raises:
-            UsageError: this guest has no BERT, or no room in it. `NotDeliveredError`: it has not booted yet.
+            UsageError: this guest has no BERT, or the BERT has no room.
+            NotDeliveredError: the guest has not booted yet.
         """
         self._access.control().ras_keep(block.pack())
 
     def host_memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> HostError:
-        """Tell it of a page of its RAM that has gone bad at the host, as the backend does when the host's kernel says
-        so: it is reported as a recoverable memory error.
+        """Report a page of guest RAM that has failed on the host, as a recoverable memory error. The backend does the
+        same when the host's kernel tells it of such a page.
 
         Args:
-            address: guest physical, in that page.
-            source: name of the error source; None: the first that the guest listens to, those of SDEI before others.
-            vcpu: which one is told; None: any.
+            address: a guest physical address in the page.
+            source: name of the error source; None: the first one that the guest listens to, SDEI before others.
+            vcpu: number of the vCPU that is notified; None: any.
 
         Raises:
-            UsageError: that is no page of the guest's (but of the frame window, or of the tables).
+            UsageError: the page is not the guest's, or belongs to the frame window or the ACPI tables.
             NotDeliveredError: no source can report it now; nothing was written.
         """
         found = self._access.control().memory_error(address, source=source, vcpu=vcpu)
@@ -301,18 +345,19 @@ class GuestRas:
         kernel: bool = False,
         limit: int = 10,
     ) -> Abort:
-        """Have a vCPU take a synchronous external abort that no error record explains. Linux sends the process that it
-        hits a SIGBUS; one in the kernel it does not survive.
+        """Make a vCPU take a synchronous external abort that no error record explains. In a process, Linux sends it
+        SIGBUS. In the kernel, Linux panics.
 
         Args:
-            vcpu: which; None: the first that can take one without the guest being lost.
-            address: virtual, for FAR; None: FAR holds none.
-            fetch: of an instruction, not of data.
-            kernel: it may hit the kernel too, and not only what runs at EL0.
-            limit: seconds in which a moment is to come.
+            vcpu: number of the vCPU; None: the first one that can take the abort without harm to the kernel.
+            address: virtual address for FAR_EL1; None: FAR_EL1 holds no address.
+            fetch: True: the abort is of an instruction fetch; False: of a data access.
+            kernel: True: the abort may also hit the kernel; False: only code at EL0.
+            limit: seconds to wait until a vCPU is at a place where it can take the abort.
 
         Raises:
-            NotDeliveredError: no moment came; it says what was in the way. `UsageError`: there is no such vCPU.
+            NotDeliveredError: no vCPU could take it within `limit`; the message says why.
+            UsageError: there is no such vCPU.
         """
         found = self._access.control().abort(vcpu, address=address, fetch=fetch, kernel=kernel, limit=limit)
         if not all(type(found.get(name)) is int for name in ("vcpu", "pc", "pstate", "el")):
@@ -321,11 +366,17 @@ class GuestRas:
 
     @property
     def ram(self) -> tuple[int, int]:
-        """Where the guest's RAM begins and ends, physical addresses."""
+        """First physical address of the guest's RAM, and the first one behind it."""
         return self._access.ram
 
     def victim(self, *, early: bool = False, still: bool = False, file: str | None = None) -> Victim:
-        """Start a process in the guest that has a page for an error, and tells of its SIGBUS: see `Victim.start`."""
+        """Start a process in the guest that has a page for an error, and reports the SIGBUS that it gets.
+
+        `early`, `still`, `file`: as in `Victim.start`.
+
+        Raises:
+            GuestError: it did not start.
+        """
         found = Victim.start(self._runner("a victim cannot be started"), early=early, still=still, file=file)
         self._victims.append(found)
         if self._observer is not None:
@@ -333,14 +384,18 @@ class GuestRas:
         return found
 
     def threads(self, pid: int) -> tuple[int, ...]:
-        """The threads of a process in the guest. Raises `UsageError`: there is no such process."""
+        """Thread ids of the process `pid` in the guest.
+
+        Raises:
+            UsageError: there is no such process.
+        """
         found = self._runner("a process cannot be looked at")(f"ls /proc/{pid}/task")
         if found.status:
             raise UsageError(f"there is no process {pid} in the guest")
         return tuple(int(word) for word in found.output.split() if word.isdecimal() and len(word) < 10)
 
     def observing(self) -> Observer:
-        """As `observe`, of a kernel without tracefs without it."""
+        """The same as `observe`, with trace events if the kernel has tracefs, else without."""
         try:
             return self.observe()
         except UsageError:

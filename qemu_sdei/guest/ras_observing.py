@@ -54,18 +54,20 @@ class Signal:
 
 @dataclass(slots=True)
 class Observed:
-    """What came since the error was injected."""
+    """What a guest's kernel has done since the error."""
 
     log: list[str] = field(default_factory=list)
-    """Lines of the kernel's log, without their times."""
+    """Lines of the kernel log, without their time stamps."""
     trace: list[TraceEvent] = field(default_factory=list)
+    """Trace events."""
     signals: list[Signal] = field(default_factory=list)
+    """SIGBUS signals that were sent."""
     corrupted: int | None = None
-    """KiB that the kernel took out of use since; None: it does not count them."""
+    """Memory that the kernel took out of use since, in KiB; None: the kernel does not count it."""
     poisoned: dict[int, bool | None] = field(default_factory=dict)
-    """Page frames that were asked for: whether they are out of use."""
+    """For each page frame that was asked for: True if it is out of use; None: not known."""
     panic: str | None = None
-    """What the kernel said when it panicked."""
+    """The kernel's words when it panicked; None: it did not."""
 
 
 class Observer:

@@ -34,20 +34,22 @@ only while that is stopped.
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a process."""
+    """A page of a process in the guest."""
 
     pid: int
+    """Process id in the guest."""
     virtual: int
-    """The address that was meant, or the first of the page."""
+    """Virtual address that was asked for, or of the start of the page."""
     physical: int
-    """The same as a physical one."""
+    """Guest physical address of the same byte."""
     size: int
+    """Size of the page in bytes."""
     what: str
-    """Whose it is, in words: the program's name, and which mapping."""
+    """Name of the program, and the kind of mapping."""
 
     @property
     def frame(self) -> int:
-        """Its page frame number."""
+        """Page frame number."""
         return self.physical // self.size
 
 

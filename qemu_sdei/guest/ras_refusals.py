@@ -21,30 +21,40 @@ _WHY_NOT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """An error source of a guest, as its backend describes it."""
+    """State of an error source, as the backend reports it."""
 
     name: str
+    """Name in the machine description."""
     id: int
+    """Source Id in the HEST."""
     type: str
+    """"ghes" or "ghes-v2" (ACPI 6.5 18.3.2.7, 18.3.2.8)."""
     notify: str
+    """How the guest is notified: "sdei", "sea", "interrupt", "external" or "polled" (ACPI 6.5 18.3.2.9)."""
     event: int | None
+    """"sdei": event number; else None."""
     interrupt: int | None
+    """"interrupt": interrupt number (INTID); else None."""
     block: int
-    """Bytes of its status block."""
+    """Size of the error status block in bytes."""
     state: str
-    """"free": a report can be made; "unread", "unacknowledged": the guest has not dealt with the last one; "damaged":
-    the guest has overwritten what leads to the block.
+    """"free": an error can be reported. "unread" or "unacknowledged": the guest has not handled the last one.
+    "damaged": the guest has overwritten the block's address.
     """
     ready: bool
-    """Whether the guest would notice a report now."""
+    """True: the guest would notice an error now."""
     reason: str | None
-    """Why it would not."""
+    """Why the guest would not notice an error; None: it would."""
     document: dict[str, Any]
-    """All that the backend says of it."""
+    """The backend's answer, with the fields of `SourceStatus`."""
 
     @classmethod
     def of(cls, document: Any) -> SourceState:
-        """From the backend's answer. Raises `ProtocolError`."""
+        """Make it from `document`, the backend's answer for this source.
+
+        Raises:
+            ProtocolError: the answer is malformed.
+        """
         try:
             found = cls(
                 str(document["name"]),

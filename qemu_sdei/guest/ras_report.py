@@ -20,28 +20,35 @@ _LOOK: Final = 0.1
 
 @dataclass(slots=True)
 class Report:
-    """What became of an error that was injected."""
+    """Result of an injected error."""
 
     source: str
+    """Name of the error source."""
     outcome: str
-    """`completed`: the guest's handler has dealt with it, or it has read and acknowledged the block; `queued`: it was
-    told, and nothing was waited for, or it has not dealt with it yet.
+    """"completed": the guest's handler has completed, or the guest has read and acknowledged the block. "queued": the
+    guest was notified, and has not handled the error yet, or nothing was waited for.
     """
     bytes: int
+    """Size of the block in bytes."""
     vcpu: int | None = None
+    """Number of the vCPU that was notified; None: not known."""
     event: int | None = None
+    """Number of the SDEI event; None: the notification was another one."""
     entry_ns: int | None = None
-    """Nanoseconds from the trigger to the handler's entry, where the notification is an SDEI event."""
+    """Nanoseconds from the trigger to the entry of the SDEI handler; None: not an SDEI event, or not known."""
     complete_ns: int | None = None
+    """Nanoseconds from the trigger to the handler's completion; None: not an SDEI event, or not completed."""
     state: str = ""
-    """Of the source afterwards: "free" where the block was read, and acknowledged."""
+    """State of the source afterwards (`SourceState.state`)."""
     block: Block | None = field(default=None, repr=False)
+    """The block that was written; None: it is not known as an object."""
     page: Page | None = None
-    """Whose page it was, where it was asked for by `pid`."""
+    """The page that `pid` led to; None: there was no `pid`."""
     observer: Observer | None = field(default=None, repr=False)
+    """Watches the kernel since the error; None: `observe` was False."""
 
     def observed(self) -> Observed:
-        """What the guest's kernel made of it until now."""
+        """What the kernel has done since the error."""
         return self.observer.look() if self.observer is not None else Observed()
 
     def expect(
@@ -54,20 +61,21 @@ class Report:
         offline: int | bool = False,
         timeout: float = TIMEOUT,
     ) -> Report:
-        """Wait until all that is expected has come; returns itself.
+        """Wait until the kernel has done all that is expected, and return this report.
 
         Args:
-            more: as of `ras_expecting`.
-            log: regular expression for a line of the kernel's log.
-            trace: "EVENT" or "EVENT:FIELD=VALUE", a trace event of the kernel's.
-            sigbus: process and si_code: 4 is BUS_MCEERR_AR, 5 is BUS_MCEERR_AO.
-            panic: the kernel panics; a text: a regular expression for what it says then.
-            offline: page frame that is taken out of use; True: that of the injected address.
-            timeout: seconds.
+            more: further expectations (`qemu_sdei.guest.ras_expecting`).
+            log: regular expression that a line of the kernel log must match.
+            trace: a trace event of the kernel: "EVENT" or "EVENT:FIELD=VALUE".
+            sigbus: process id and si_code of a SIGBUS: 4 is BUS_MCEERR_AR, 5 is BUS_MCEERR_AO.
+            panic: True: the kernel must panic; a str: and its words must match this regular expression.
+            offline: number of a page frame that the kernel must take out of use; True: the frame of the injected
+                address.
+            timeout: seconds to wait.
 
         Raises:
-            ExpectationError: something did not come; it says what came in place of it.
-            UsageError: it cannot be known of this guest.
+            ExpectationError: something did not come in time; the message says what came instead.
+            UsageError: this guest gives no way to see it; the message says why.
         """
         wanted = list(more)
         if log is not None:

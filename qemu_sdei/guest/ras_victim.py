@@ -13,23 +13,24 @@ from qemu_sdei.guest.helper import Runner
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """One that runs."""
+    """A running process in the guest, which has a page for an error."""
 
     pid: int
+    """Its process id in the guest."""
     virtual: int
-    """Address of its page."""
+    """Virtual address of the page."""
     report: str
-    """The file in the guest that it writes to."""
+    """Path of the file in the guest to which it writes."""
 
     @classmethod
     def start(cls, run: Runner, *, early: bool = False, still: bool = False, file: str | None = None) -> Victim:
-        """Start one.
+        """Start the process.
 
         Args:
-            run: commands in the guest.
-            early: it wants to be told at once (PR_MCE_KILL_EARLY).
-            still: it does not touch its page any more.
-            file: path in the guest of a file whose page it maps, shared; None: anonymous memory.
+            run: runs a command in the guest.
+            early: True: it asks to be told at once (PR_MCE_KILL_EARLY).
+            still: True: it does not touch the page any more.
+            file: path in the guest of a file; the page is a shared mapping of it. None: anonymous memory.
 
         Raises:
             GuestError: it did not start.

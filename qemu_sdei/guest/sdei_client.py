@@ -40,10 +40,12 @@ class SdeiClientError(GuestError):
 
 @dataclass(frozen=True)
 class Count:
-    """Events of one number that one CPU took."""
+    """How many events of one number a CPU took."""
 
     cpu: int
+    """Number of the CPU."""
     event: int
+    """Event number."""
     count: int
     """Handlers that began."""
     returned: int
@@ -52,28 +54,34 @@ class Count:
 
 @dataclass(frozen=True)
 class Dumps:
-    """What became of the records: `printed` in full to the kernel log, `suppressed` by the limit of dumps a second,
-    `lost` because more came than a CPU keeps before they could be printed.
-    """
+    """What became of the records' full dumps."""
 
     printed: int
+    """Printed to the kernel log."""
     suppressed: int
+    """Not printed, because of the limit of dumps a second."""
     lost: int
+    """Not printed, because newer records came before there was time."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One event that a handler of the module took, and what it had interrupted."""
+    """An event that a handler of the module took, and the state that it interrupted."""
 
     cpu: int
+    """Number of the CPU."""
     number: int
-    """On that CPU, from 0: a gap means records that newer ones have replaced."""
+    """Number of the record on that CPU, from 0. A gap means that newer records have replaced some."""
     event: int
+    """Event number."""
     parameter: int
+    """Argument that the module had registered with the event."""
     time: int
-    """ns of the guest's monotonic clock, when the handler began."""
+    """When the handler began, in ns of the guest's monotonic clock."""
     pc: int
+    """Interrupted address."""
     pstate: int
+    """Interrupted PSTATE."""
     sp: int
     """The EL1 stack pointer, also where user space was interrupted."""
     regs: tuple[int, ...]
@@ -99,23 +107,32 @@ class Record:
 
 @dataclass(frozen=True)
 class EventInfo:
-    """What the guest's firmware says of an event (EVENT_STATUS and EVENT_GET_INFO, DEN0054 5.1.9 and 5.1.10)."""
+    """What the firmware says of an event (EVENT_STATUS and EVENT_GET_INFO, DEN0054 5.1.9 and 5.1.10)."""
 
     event: int
+    """Event number."""
     registered: bool
+    """True: a handler is registered."""
     enabled: bool
+    """True: the event is enabled."""
     running: bool
+    """True: its handler runs."""
     shared: bool
+    """True: a shared event; False: a private one."""
     critical: bool
+    """True: priority critical; False: normal."""
     signalable: bool
+    """True: EVENT_SIGNAL can trigger it."""
     routed: bool | None
-    """To one CPU only; None for an event that has no routing (private, or not registered)."""
+    """True: the event goes to one CPU only; None: it has no routing (private, or not registered)."""
     affinity: int | None
-    """That CPU's MPIDR."""
+    """MPIDR of that CPU; None: the event goes to any CPU, or has no routing."""
 
 
 class SdeiClient:
-    """The loaded module. Every method runs a command in the guest; errors of the guest are `SdeiClientError`."""
+    """The client module, loaded into a guest. Each method runs a command in the guest, and may raise `SdeiClientError`
+    (the kernel or the module refused) and the errors of `Guest.run`.
+    """
 
     def __init__(self, run: Callable[[str], CommandResult], path: str = MODULE_PATH) -> None:
         """`run` runs a shell command in the guest as root, `path` is the module's there. Nothing is done yet."""
@@ -123,7 +140,11 @@ class SdeiClient:
         self._path = path
 
     def shell(self, command: str) -> str:
-        """The output of a shell command. Raises `SdeiClientError` with its last line if it fails."""
+        """Run a shell command in the guest, and return its output.
+
+        Raises:
+            SdeiClientError: the command failed; the message has its last line.
+        """
         result = self._run(command)
         if result.status != 0:
             reason = (result.output.strip().splitlines() or [f"exit status {result.status}"])[-1]
@@ -134,15 +155,16 @@ class SdeiClient:
     # Life
 
     def load(self, events: Iterable[int] = (0,), *, verbose: int = 10, records: int = 256) -> None:
-        """Load the module: it registers and enables `events`.
+        """Load the module; it registers and enables `events`.
 
         Args:
-            verbose: full dumps a second at most.
-            records: how many of the newest records each CPU keeps.
+            events: event numbers.
+            verbose: how many full dumps a second the module prints to the kernel log at most.
+            records: how many of its newest records each CPU keeps.
 
         Raises:
             SdeiClientError: the module is built for another kernel, the kernel has a handler of its own for one of
-                `events`, or another reason of the guest's.
+                `events`, or the kernel refused for another reason; the message says which.
         """
         looked = self._run(_SAME_KERNEL.format(path=self._path))
         if looked.status:
@@ -160,12 +182,12 @@ class SdeiClient:
             ) from None
 
     def unload(self) -> None:
-        """Unload the module: all its events are unregistered, what was not printed yet is printed."""
+        """Unload the module. It unregisters all its events, and prints the dumps that wait."""
         self.shell("rmmod sdei_test")
 
     @property
     def loaded(self) -> bool:
-        """Whether it is."""
+        """True: the module is loaded."""
         return self._run(f"test -d {_PROC}").status == 0
 
     # Events
@@ -174,27 +196,31 @@ class SdeiClient:
         self.shell(f"echo {command} >{_PROC}/control")
 
     def register(self, event: int) -> None:
-        """EVENT_REGISTER by the kernel's driver; the event stays disabled."""
+        """EVENT_REGISTER by the kernel's driver (DEN0054 5.1.2). The event stays disabled. `event`: its number."""
         self._command(f"register {event:#x}")
 
     def unregister(self, event: int) -> None:
-        """Disable, wait for a running handler, unregister."""
+        """EVENT_DISABLE, wait for a running handler, then EVENT_UNREGISTER (DEN0054 5.1.8). `event`: its number."""
         self._command(f"unregister {event:#x}")
 
     def enable(self, event: int) -> None:
-        """EVENT_ENABLE, on all CPUs for a private event."""
+        """EVENT_ENABLE (DEN0054 5.1.3); for a private event on all CPUs. `event`: its number."""
         self._command(f"enable {event:#x}")
 
     def disable(self, event: int) -> None:
-        """EVENT_DISABLE, on all CPUs for a private event."""
+        """EVENT_DISABLE (DEN0054 5.1.4); for a private event on all CPUs. `event`: its number."""
         self._command(f"disable {event:#x}")
 
     def route(self, event: int, cpu: int | None = None) -> None:
-        """EVENT_ROUTING_SET of a shared event: to one CPU, or with None to any."""
+        """EVENT_ROUTING_SET of a shared event (DEN0054 5.1.11). `event`: its number; `cpu`: number of a CPU, or None
+        for any.
+        """
         self._command(f"route {event:#x} {'any' if cpu is None else cpu}")
 
     def info(self, event: int) -> EventInfo:
-        """What the firmware says of an event; a private event's status is that of whichever CPU asks."""
+        """EVENT_STATUS and EVENT_GET_INFO (DEN0054 5.1.9, 5.1.10). The status of a private event is that of the CPU
+        that runs the command. `event`: its number.
+        """
         with_answer = f"echo info {event:#x} >{_PROC}/control && cat {_PROC}/control"
         found = _pairs(self.shell(with_answer).strip())
         return EventInfo(
@@ -210,58 +236,74 @@ class SdeiClient:
         )
 
     def run_for(self, ns: int) -> None:
-        """Have each handler return no sooner than `ns` after its start; 0 ends that. At most `MAX_NS`."""
+        """Make each handler run for at least `ns` nanoseconds, at most `MAX_NS`; 0 ends it."""
         self._command(f"run-for {ns}")
 
     def panic(self, *, in_interrupt: bool = False) -> None:
-        """Have the next handler panic; or the next that has interrupted the handler of an interrupt."""
+        """Make the next handler panic. `in_interrupt`: True: the next handler that interrupts an interrupt handler."""
         self._command("panic irq" if in_interrupt else "panic")
 
     def restart(self) -> None:
-        """Have the next handler restart the machine: SYSTEM_RESET in NMI context."""
+        """Make the next handler restart the machine: SYSTEM_RESET in NMI context."""
         self._command("restart")
 
     # CPUs
 
     def backtrace(self) -> list[Where]:
-        """Where each online CPU is, by event 0: also one that has interrupts off. Event 0 must be enabled. Raises
-        `SdeiClientError`: a CPU does not answer within ten seconds, as one that has masked SDEI.
+        """Signal event 0 to each online CPU, and return where each one was, also with interrupts off. Event 0 must be
+        enabled.
+
+        Raises:
+            SdeiClientError: a CPU did not answer within ten seconds, for example because it has masked SDEI.
         """
         return places(self.shell(f"echo backtrace >{_PROC}/control && cat {_PROC}/backtrace").splitlines())
 
     def watchdog(self, milliseconds: int, *, panic: bool = False) -> None:
-        """From now on a CPU that takes no interrupt for so long (16 to 10000) is a hard lockup: it is found by a timer
-        that is bound to an event, and with `panic` the kernel panics there.
+        """Detect hard lockups: a timer, bound to an SDEI event, finds a CPU that takes no interrupt for some time.
+
+        Args:
+            milliseconds: that time, 16 to 10000.
+            panic: True: the kernel panics at a lockup.
         """
         self._command(f"watchdog {milliseconds}{' panic' if panic else ''}")
 
     def watchdog_off(self) -> None:
-        """The end of `watchdog`; the timer's interrupt is the kernel's again."""
+        """End `watchdog`; the kernel has the timer's interrupt back."""
         self._command("watchdog off")
 
     def lockups(self) -> list[Where]:
-        """The newest lockup that the watchdog has found of each CPU."""
+        """For each CPU that had a lockup: where it was at the newest one (see `watchdog`)."""
         return places(self.shell(f"cat {_PROC}/lockups").splitlines())
 
     def signal(self, cpu: int) -> None:
-        """EVENT_SIGNAL: event 0 to that CPU."""
+        """EVENT_SIGNAL of event 0 (DEN0054 5.1.16). `cpu`: number of the CPU."""
         self._command(f"signal {cpu}")
 
     def mask(self, cpu: int | None = None) -> None:
-        """PE_MASK there, or on every CPU that is online."""
+        """PE_MASK (DEN0054 5.1.12). `cpu`: number of a CPU; None: all online CPUs."""
         self._command(f"mask {'' if cpu is None else cpu}".strip())
 
     def unmask(self, cpu: int | None = None) -> None:
-        """PE_UNMASK there, or on every CPU that is online."""
+        """PE_UNMASK (DEN0054 5.1.13). `cpu`: number of a CPU; None: all online CPUs."""
         self._command(f"unmask {'' if cpu is None else cpu}".strip())
 
     def irqs_off(self, cpu: int, ns: int) -> None:
-        """Have a kernel thread on that CPU run for `ns` with interrupts off; returns when they are off."""
+        """Run a kernel thread with interrupts off, and return when they are off.
+
+        Args:
+            cpu: number of the CPU.
+            ns: how long, in nanoseconds; at most `MAX_NS`.
+        """
         self._command(f"irqs-off {cpu} {ns}")
 
     def mark_trace(self, times: int = 16, tracing: str = "/sys/kernel/tracing") -> None:
-        """Write `times` pairs of markers into the guest's ftrace, each around a call that our trace has too: so the two
-        can be shown on one axis (docs/howto/linux-ftrace.md). Kprobes do it more precisely where a kernel has them.
+        """Write pairs of markers into the guest's ftrace, each around a firmware call that is in our trace too. With
+        them both traces can be shown on one time axis (docs/howto/linux-ftrace.md). Where a kernel has kprobes, these
+        are more exact.
+
+        Args:
+            times: number of pairs.
+            tracing: path of tracefs in the guest.
         """
         first = time.monotonic_ns() // 1000 % (len(MARKS) - times)  # others than the last time
         commands = []
@@ -274,32 +316,43 @@ class SdeiClient:
     # What happened
 
     def status(self) -> list[str]:
-        """The lines of the module's `status` file."""
+        """Lines of the module's `status` file."""
         return self.shell(f"cat {_PROC}/status").splitlines()
 
     def counts(self) -> list[Count]:
-        """One for each event that was ever registered and each possible CPU."""
+        """A `Count` for each event that was ever registered, and for each possible CPU."""
         found = (_pairs(line) for line in self.status() if line.startswith("cpu "))
         return [Count(words["cpu"], words["event"], words["count"], words["returned"]) for words in found]
 
     def count(self, event: int | None = None, cpu: int | None = None) -> int:
-        """How many handlers have ended: of all, of one event, on one CPU."""
+        """Number of handlers that have ended.
+
+        Args:
+            event: only of this event; None: of all.
+            cpu: only on this CPU; None: on all.
+        """
         return sum(
             entry.returned for entry in self.counts() if event in (None, entry.event) and cpu in (None, entry.cpu)
         )
 
     def dumps(self) -> Dumps:
-        """How many dumps were printed, suppressed and lost; those under way are printed first."""
+        """Number of dumps that were printed, suppressed and lost. Dumps that wait are printed first."""
         self.flush()
         (words,) = (_pairs(line) for line in self.status() if line.startswith("dumps "))
         return Dumps(words["dumps"], words["suppressed"], words["lost"])
 
     def flush(self) -> None:
-        """Wait until everything that arrived before is in the kernel log."""
+        """Wait until all that came so far is in the kernel log."""
         self._command("flush")
 
     def records(self, cpu: int | None = None, event: int | None = None, last: int | None = None) -> list[Record]:
-        """The records that are kept: of all CPUs, one after another, or of one; of one event; the newest `last`."""
+        """The records that are kept, CPU by CPU.
+
+        Args:
+            cpu: only of this CPU; None: of all.
+            event: only of this event; None: of all.
+            last: only the newest ones, so many; None: all.
+        """
         pattern = f"^cpu {r'[0-9]*' if cpu is None else cpu} number [0-9]* event "
         pattern += "" if event is None else f"{event:#x} "
         # Filtered there: a record is a kilobyte, and the console a serial line. grep finds none: status 1.
@@ -307,7 +360,11 @@ class SdeiClient:
         return [_record(line) for line in text.splitlines() if line.startswith("cpu ")]
 
     def record(self, cpu: int | None = None, event: int | None = None) -> Record:
-        """The newest record, of those that `records` would give. Raises `GuestError`: there is none."""
+        """The newest record. `cpu` and `event`: as in `records`.
+
+        Raises:
+            GuestError: there is no record.
+        """
         found = self.records(cpu, event)
         if not found:
             raise GuestError("the client module has taken no such event")

@@ -22,20 +22,23 @@ class Where:
     """Where a CPU was when an event interrupted it."""
 
     cpu: int
+    """Number of the CPU."""
     time: int
-    """ns of the guest's monotonic clock."""
+    """When, in ns of the guest's monotonic clock."""
     pc: int
+    """Interrupted address."""
     pstate: int
+    """Interrupted PSTATE."""
     pid: int
+    """Process id of the task that ran."""
     comm: str
     """Name of the task that ran."""
     lr: str
-    """What the link register (x30) points to, as the kernel prints it; a function that has not made its frame yet was
-    called from there. Empty in user space.
+    """Symbol of the link register (x30), as the kernel prints it: the caller of a function that has not made its frame
+    yet. "" in user space.
     """
     stack: tuple[str, ...]
-    """Functions, the innermost first, as the guest's kernel prints them: `spin+0x44/0x68 [sdei_test]`. None of user
-    space.
+    """Functions, innermost first, as the guest's kernel prints them: `spin+0x44/0x68 [sdei_test]`. Empty in user space.
     """
 
     @property
