@@ -1,4 +1,4 @@
-/* INTERRUPT_BIND and RELEASE (DEN0054 5.1.13, 5.1.14, 6.3). */
+/* INTERRUPT_BIND and RELEASE (DEN0054 5.1.14, 5.1.15, 6.3). */
 #include "conformance.h"
 
 #define FIRST_PPI 16

@@ -1,4 +1,4 @@
-/* PE_MASK and PE_UNMASK (DEN0054 5.1.12, 6.5.1). */
+/* PE_MASK and PE_UNMASK (DEN0054 5.1.12, 5.1.13, 6.5.1). */
 #include "conformance.h"
 
 void mask_result(void)

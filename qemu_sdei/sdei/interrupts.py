@@ -1,4 +1,4 @@
-"""Bound interrupts: a PPI or SPI of the guest's that becomes an event (DEN0054 5.1.13, 5.1.14).
+"""Bound interrupts: a PPI or SPI of the guest's that becomes an event (DEN0054 5.1.14, 5.1.15).
 
 The core knows which interrupt is bound to which slot and what the GIC is to do with it; doing it is the owner's.
 Binding alone changes nothing at the GIC: an interrupt is taken over by EVENT_REGISTER and given back when the event is
@@ -77,7 +77,7 @@ class Interrupts(Engine):
         raise UsageError(f"there is no event {event:#x}; this guest has {known}")
 
     def bindable(self, intid: int) -> EventType | None:
-        """Type of the event that this interrupt would be, or None: it cannot be bound (5.1.13)."""
+        """Type of the event that this interrupt would be, or None: it cannot be bound (5.1.14)."""
         if not FIRST_PPI <= intid <= self._max_intid or intid in self._reserved_intids:
             return None
         return EventType.PRIVATE if intid < FIRST_SPI else EventType.SHARED

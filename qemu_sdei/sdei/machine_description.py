@@ -133,7 +133,7 @@ class MachineDescription:
         return numbered((*self.sources, *(Source(name=event.name, event=event.number) for event in rest)))
 
     def slot_events(self) -> tuple[EventDescription, ...]:
-        """The events that interrupts can be bound to: always normal, never signalable (DEN0054 5.1.13)."""
+        """The events that interrupts can be bound to: always normal, never signalable (DEN0054 5.1.14)."""
         private, shared = self.slots
         return (
             *(EventDescription(PRIVATE_SLOTS + n, f"bound-private-{n}") for n in range(private)),

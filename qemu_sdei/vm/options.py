@@ -127,10 +127,10 @@ _NOWHERE: Final = _option(Goes.NOWHERE)
 
 @dataclass(frozen=True, kw_only=True)
 class GuestOptions:
-    """A guest as a user describes it. Everything has a default: Debian's stock kernel on 2 vCPUs.
+    """Options of a guest. Each has a default: together they are Debian's stock kernel on 2 vCPUs.
 
     Raises:
-        UsageError: a value is of another type than is declared here.
+        UsageError: a value has another type than the field.
     """
 
     kernel: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_kernel))
@@ -156,7 +156,9 @@ class GuestOptions:
     uefi_vars: str | Path | None = field(default=None, metadata=_option(Goes.EVERYWHERE, roots=_path))
     """File that keeps UEFI's variables, made if it is not there; None: they live as long as QEMU does."""
     ras: bool = field(default=False, metadata=_EVERYWHERE)
-    """The guest is to take hardware errors from its firmware: needs ACPI, whose HEST names the events for them."""
+    """True: firmware reports hardware errors to the guest. The guest then boots by ACPI, whose HEST names the events
+    for them.
+    """
     helper: bool = field(default=False, metadata=_EVERYWHERE)
     """Our own initramfs takes commands from the host beside its console (by a serial card on the PCI bus), and has
     `victim`: what `qemu-sdei ras inject` needs to find a process's pages, and to look what became of them.
@@ -181,15 +183,15 @@ class GuestOptions:
     append: str = field(default="", metadata=_SAVED)
     """Added to the kernel command line; the last word of a name wins in Linux."""
     smp: int = field(default=2, metadata=_EVERYWHERE)
-    """How many vCPUs."""
+    """Number of vCPUs, 1 to 512."""
     topology: str = field(default="", metadata=_EVERYWHERE)
-    """How the vCPUs lie, in the words of QEMU's `-smp`: "sockets=2,cores=3,threads=1". "" leaves it to QEMU."""
+    """Topology of the vCPUs, in the words of QEMU's `-smp`: "sockets=2,cores=3,threads=1". "": QEMU chooses."""
     memory: str | int = field(default="1G", metadata=_SAVED)
     """RAM: as QEMU's `-m` ("512M", "2G"), or an int in bytes."""
     pad_memory: bool | None = field(default=None, metadata=_SAVED)
-    """8 KiB more RAM, hidden from the guest, if `memory` is a multiple of 256 KiB: QEMU before 9.0 loses pages of RAM
-    of such a size in live migrations, which only comparing RAM makes good. To send RAM of another size takes it 0.7 s
-    more for each GiB and vCPU. None: if RAM times vCPUs is no more than 2 GiB, and `memory` is no int.
+    """True: add 8 KiB of RAM, hidden from the guest, if `memory` is a multiple of 256 KiB. QEMU before 9.0 loses pages
+    of RAM of such a size in a live migration, and only a comparison of RAM repairs them. RAM of another size needs 0.7
+    s more for each GiB and vCPU in a migration. None: True if RAM times vCPUs is at most 2 GiB, and `memory` is no int.
     """
     cpu: str = field(default="cortex-a72", metadata=_EVERYWHERE)
     """CPU model, as QEMU's `-cpu` names it."""
@@ -224,12 +226,12 @@ class GuestOptions:
     hypervisor: bool = field(default=False, metadata=_EVERYWHERE)
     """The guest runs as under a hypervisor such as KVM: at EL1 above an EL2 that is ours, and calls by HVC."""
     smc: Literal["served", "unsupported", "undefined"] = field(default="served", metadata=_EVERYWHERE)
-    """What an SMC of such a guest comes to: it is "served" as an HVC is, "unsupported" (NOT_SUPPORTED, whatever it asks
-    for), or an "undefined" instruction. Only with `hypervisor`.
+    """What an SMC of such a guest does: "served": the same as an HVC; "unsupported": it returns NOT_SUPPORTED;
+    "undefined": it raises an exception. Only with `hypervisor`.
     """
     stage2: bool = field(default=True, metadata=_EVERYWHERE)
-    """Whether stage 2 keeps the CPUs of such a guest from the memory of its firmware. Work that needs many different
-    pages is slower by it.
+    """True: stage 2 page tables keep the CPUs of such a guest out of the firmware's memory. Work that uses many
+    different pages is slower with them.
     """
     sdei: bool = field(default=True, metadata=_EVERYWHERE)
     """False: firmware without SDEI. Its function ids are NOT_SUPPORTED, and nothing announces it."""
@@ -278,17 +280,17 @@ class GuestOptions:
     reboot: bool | None = field(default=None, metadata=_SAVED)
     """Whether a reset starts the guest again; None: only without `command`."""
     paused: bool = field(default=False, metadata=_NOWHERE)
-    """Its vCPUs do not run before it is resumed (`Guest.wait_resumed`): so that registers can be written which select
-    services.
+    """True: the vCPUs do not run before the guest is resumed (`Guest.wait_resumed`). Until then registers that select
+    services can be written.
     """
     on_panic: Literal["end", "continue"] = field(default="end", metadata=_EVERYWHERE)
-    """When the guest's kernel panics: "end" raises `GuestPanicError` from whatever waits for something else;
-    "continue" waits for what comes after it, such as a capture kernel, whose boot is one of its own.
+    """What happens when the guest's kernel panics. "end": every wait raises `GuestPanicError`. "continue": the waits go
+    on, for what comes after the panic, such as a capture kernel.
     """
     kdump: bool | str | Path = field(default=False, metadata=_option(Goes.SAVED, roots=_kdump))
-    """Have a capture kernel ready for when the kernel panics: True: the same kernel; a file; or what `series` can be,
-    such as "6.12". It brings the memory of the kernel that crashed to `vmcore`, and powers off: `Guest.wait_vmcore`.
-    With it a panic is as `on_panic="continue"` has it.
+    """Load a capture kernel, which runs when the kernel panics. True: the same kernel; else a file, or a series as in
+    `series`, such as "6.12". It copies the memory of the crashed kernel to `vmcore`, and powers off
+    (`Guest.wait_vmcore`). A panic is then handled as with `on_panic="continue"`.
     """
     crashkernel: str | None = field(default=None, metadata=_SAVED)
     """Memory for the capture kernel, as "256M"; None: half of RAM, 512 MiB at most."""
@@ -299,31 +301,32 @@ class GuestOptions:
     vmcore: str | Path | None = field(default=None, metadata=_option(Goes.SAVED, roots=_path))
     """The file for the dump; None: the first free one of vmcore, vmcore-2, ... in the working directory."""
     die_with_owner: bool | None = field(default=None, metadata=_SAVED)
-    """Whether `kill -9` of the process that runs the guest ends the guest too; None: as the environment variable
-    QEMU_SDEI_DIE_WITH_OWNER says; without it a guest of a Python prompt or a notebook ends, and each other one goes on,
-    for another process to take over.
+    """True: the guest ends when its supervisor process is killed (`kill -9`). False: it runs on, and another process
+    can take it over. None: as the environment variable QEMU_SDEI_DIE_WITH_OWNER says, else True for a guest of a Python
+    prompt or a notebook, and False for each other one.
     """
     low_latency: bool = field(default=False, metadata=_NOWHERE)
-    """Keep the host's cores awake while the guest is there (`/dev/cpu_dma_latency` at 0): an event reaches an idle
-    guest in half the time. It costs electricity: no core of the host sleeps. Needs the right to write there.
+    """True: keep the host's cores awake while the guest is there (`/dev/cpu_dma_latency` at 0). An event reaches an
+    idle guest in half the time. No core of the host sleeps meanwhile, which costs electricity. Needs the right to write
+    there.
     """
     boot_timeout: float = field(default=60.0, metadata=_option(Goes.EVERYWHERE, may_be=_seconds))
-    """Seconds of silent console while booting after which a wait gives up."""
+    """Seconds without console output during a boot after which a wait gives up."""
     stall_timeout: InitVar[float | None] = None
     """The former name of `boot_timeout`; it warns, and goes with the next release."""
     start_timeout: float = field(default=30.0, metadata=_option(Goes.SAVED, may_be=_seconds))
-    """Seconds for which QEMU or the backend, which are to come up, may neither answer nor get on (use CPU time, or wait
-    for a CPU or a disk). One that gets on has ten times that; one that is stopped has 5 s.
+    """Seconds for which QEMU or the backend, while starting, may neither answer nor make progress (use CPU time, or
+    wait for a CPU or a disk). With progress the limit is ten times that; a stopped process has 5 s.
     """
 
     @property
     def has_el2(self) -> bool:
-        """The machine's CPUs have EL2, whose ever it is."""
+        """True: the machine's CPUs have EL2, used by the guest or by our hypervisor."""
         return self.virtualization or self.hypervisor
 
     @property
     def goes_on(self) -> bool:
-        """Something may come after a panic, and is waited for."""
+        """True: a wait goes on after a panic, because another kernel may follow."""
         return self.on_panic == CONTINUE or self.kdump is not False
 
     def __post_init__(self, profile: str | Path | None, stall_timeout: float | None) -> None:

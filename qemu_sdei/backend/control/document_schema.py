@@ -240,7 +240,7 @@ _SDEI: Final = {
                 ),
                 high=sdei.MAX_PRIVATE_SLOTS + sdei.MAX_SHARED_SLOTS,
                 about="numbers that INTERRUPT_BIND has returned, and the interrupt bound to each now, or 0 "
-                "(DEN0054 5.1.13)",
+                "(DEN0054 5.1.14)",
             ),
             "pes": _each_cpu(ref("sdei_pe")),
             "shared": array(ref("shared_event")),

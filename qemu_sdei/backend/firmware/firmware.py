@@ -180,7 +180,7 @@ class Firmware:
             self._broken(pe, frame, kind)
 
     def _interrupt(self, pe: int, frame: memoryview, regs: memoryview) -> None:
-        """A Group 0 interrupt, acknowledged: the trigger of a bound event (DEN0054 5.1.13)."""
+        """A Group 0 interrupt, acknowledged: the trigger of a bound event (DEN0054 5.1.14)."""
         intid = frame[Word.VECTOR]
         if not self.ownership.gic.owns(intid, pe):
             # A bound one was taken just when its event was unregistered. No other can be.

@@ -1,5 +1,5 @@
 """Interrupts that SDEI owns: while a bound event is registered its interrupt is secure Group 0, before and after it
-is the guest's (DEN0054 5.1.13, 5.1.14).
+is the guest's (DEN0054 5.1.14, 5.1.15).
 
 Pure: makes micro-operations and remembers what must be given back. The GIC's secure registers are reached through
 them by whichever CPU is in an exchange; the guest (Non-secure) cannot touch an interrupt while it is secure.
