@@ -239,6 +239,22 @@ def test_a_call_is_counted_once_whatever_becomes_of_the_entry(tmp_path: Path) ->
     assert {function: server.guest.calls[function][0] for function in by_function} == by_function
 
 
+def test_calls_that_push_each_other_out_leave_nothing_behind(tmp_path: Path) -> None:
+    """A guest can have that for ever."""
+    guest, server = booted(tmp_path)
+    ask(guest, server, *REGISTER)
+    wanted = layout.ready_entry(STATUS, 0)
+    other = next(n for n in itertools.count(2) if layout.ready_entry(int(Function.FEATURES), n) == wanted)
+    stood = 0
+    for _ in range(50):
+        for _ in range(8):
+            stood += ask(guest, server, STATUS, 0)[1]
+        for _ in range(8):
+            ask(guest, server, Function.FEATURES, other)
+    assert stood > 10, "it was put there again and again"
+    assert sum(map(len, server.guest.ready.events.values())) == 1
+
+
 def test_a_guest_that_writes_into_its_table_hurts_nobody_else(tmp_path: Path) -> None:
     """All the host takes of it are counts, and no number is too large for them."""
     guest, server = booted(tmp_path)

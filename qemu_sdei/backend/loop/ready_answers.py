@@ -49,7 +49,8 @@ class ReadyAnswers:
 
     Attributes:
         wanted: whether there may be any. Set by `want`.
-        events: event -> where answers stand that its next transition changes.
+        events: event -> where answers stood that its next transition changes. Another call's may stand there by now,
+            which is then taken back for nothing; so what a guest can make of it is bounded.
     """
 
     def __init__(self, window: Window, calls: dict[int, list[int]], client_el: int) -> None:
@@ -57,7 +58,7 @@ class ReadyAnswers:
         calls come from.
         """
         self.wanted = False
-        self.events: dict[int, list[tuple[int, int]]] = {}
+        self.events: dict[int, set[tuple[int, int]]] = {}
         self._tables = window.ready
         self._calls = calls
         self._level = client_el << 2
@@ -145,7 +146,7 @@ class ReadyAnswers:
         table[Ready.VALID] |= 1 << (place.key & 63)
         place.stands = True
         if place.event is not None:
-            self.events.setdefault(place.event, []).append((pe, n))
+            self.events.setdefault(place.event, set()).add((pe, n))
 
     def _reopen(self, pe: int, n: int, place: _Place) -> None:
         """Begin the table of a PE anew: whatever stands there is nobody's."""
