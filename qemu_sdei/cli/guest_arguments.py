@@ -282,8 +282,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--low-latency",
         action="store_true",
-        help="keep all cores of the host awake while the guest is there: an event reaches an idle guest in half the "
-        "time. Costs electricity; needs write access to /dev/cpu_dma_latency",
+        help="keep all cores of the host awake while the guest is there: an event reaches an idle guest sooner. Costs "
+        "electricity; needs write access to /dev/cpu_dma_latency",
     )
     group.add_argument(
         "--boot-timeout",

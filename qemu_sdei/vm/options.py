@@ -307,7 +307,7 @@ class GuestOptions:
     """
     low_latency: bool = field(default=False, metadata=_NOWHERE)
     """True: keep the host's cores awake while the guest is there (`/dev/cpu_dma_latency` at 0). An event reaches an
-    idle guest in half the time. No core of the host sleeps meanwhile, which costs electricity. Needs the right to write
+    idle guest sooner. No core of the host sleeps meanwhile, which costs electricity. Needs the right to write
     there.
     """
     boot_timeout: float = field(default=60.0, metadata=_option(Goes.EVERYWHERE, may_be=_seconds))
