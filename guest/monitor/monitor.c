@@ -197,6 +197,11 @@ void monitor_init(struct pcpu *me)
 	frame[WORD(F_RESET_CNTFRQ_EL0)] = read_reg("cntfrq_el0");
 }
 
+static void send_kick(u64 cpu)
+{
+	write_reg(ICC_SGI0R_EL1, (u64)KICK_SGI << 24 | (cpu >> 4) << 16 | 1UL << (cpu & 15));
+}
+
 /* CPU 0 took the doorbell: empty the UART, then pass the kicks on. */
 static void forward_kicks(struct pcpu *me)
 {
@@ -215,7 +220,7 @@ static void forward_kicks(struct pcpu *me)
 		if (cpu == me->index)
 			me->self = 1;
 		else
-			write_reg(ICC_SGI0R_EL1, (u64)KICK_SGI << 24 | (cpu >> 4) << 16 | 1UL << (cpu & 15));
+			send_kick(cpu);
 	}
 	isb();
 }
@@ -240,6 +245,28 @@ u64 take_fiq(struct pcpu *me)
 		isb();
 	}
 	return me->self;
+}
+
+/* Wait for an interrupt of the guest, or of this CPU's own: a doorbell that rings for others (CPU 0 hears all) ends no
+ * standby. A kick for this CPU is left pending, and comes as its frame when the guest runs again.
+ */
+static void standby(struct pcpu *me)
+{
+	wfi();
+	while ((read_reg(ICC_HPPIR0_EL1) & 0xffffff) == SECURE_UART_INTID) {
+		u64 intid = read_reg(ICC_IAR0_EL1) & 0xffffff;
+
+		if (intid == SECURE_UART_INTID)
+			forward_kicks(me);
+		if (intid < 1020)
+			write_reg(ICC_EOIR0_EL1, intid);
+		if (me->self) {
+			me->self = 0;
+			send_kick(me->index);
+		}
+		isb();
+		wfi();
+	}
 }
 
 static int do_op(volatile u64 *op, struct pcpu *me)
@@ -316,7 +343,7 @@ u64 answer(volatile u64 *frame, struct pcpu *me, u64 flags)
 		if (!do_op(&frame[WORD(F_OPS) + i * W_OP_WORDS], me))
 			return bad_answer(frame, BAD_OP);
 	if (flags & ANSWER_WFI)
-		wfi();
+		standby(me);
 	if (flags & ANSWER_REPOST) {
 		frame[WORD(F_KIND)] = KIND_OPS;
 		return DO_POST;

@@ -7,8 +7,11 @@ byte is never matters.
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import socket
+import termios
 import time
 from collections.abc import Callable
 
@@ -57,6 +60,16 @@ class Doorbell:
         """Interrupt the guest. Raises nothing: a dead QEMU is noticed by `drain`."""
         with contextlib.suppress(OSError):
             self._socket.send(b"\n")
+
+    @property
+    def taken(self) -> bool:
+        """Whether QEMU has read each byte that was rung: it has accepted the connection, if one was."""
+        left = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._socket, termios.TIOCOUTQ, left)
+        except OSError:
+            return False
+        return not left[0]
 
     def drain(self) -> bool:
         """Take the bytes that came. False: QEMU closed the connection."""

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from qemu_sdei import rundir
 from qemu_sdei.errors import NotDeliveredError
+from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import GuestOptions
 from tests.guest.client import KO, Client, module_for
@@ -220,6 +222,19 @@ def test_standby_lasts_until_an_interrupt_comes() -> None:
     console, end = call("function=0xc4000001 a1=0 wake_us=20000")
     assert console == "call: the timer has expired\ncall: x0=0x0 x1=0x0 x2=0x0 x3=0x0\n"
     assert end == OFF
+
+
+def test_standby_outlasts_kicks_of_other_cpus() -> None:
+    """CPU 0 hears the doorbell for all. What is for another CPU is no interrupt of this one."""
+    append = "mode=call function=0xc4000001 a1=0 wake_us=2000000"
+    with Guest(GuestOptions(kernel="builtin:bench", append=append, smp=2, memory="128M", reboot=False)) as guest:
+        until("CPU 0 is in standby", lambda: "CPU_SUSPEND" in guest.status()["pes"][0]["calls"])
+        with ControlClient(rundir.find(guest.name).control) as client:
+            for _ in range(5):
+                client.look([1])
+                until("CPU 1 has come", lambda: client.look([1], ask=False)["waiting"] == [])
+        guest.wait_off(30)
+        assert guest.console.replace("\r", "").startswith("call: the timer has expired\n")
 
 
 def test_a_power_level_that_is_not_there_is_refused() -> None:

@@ -18,7 +18,8 @@ class Kicks:
 
     Attributes:
         on_the_way: 1 for each PE whose kick has not come back as a frame yet.
-        heard: QEMU has accepted our connection: the guest has rung, or a kick has come back as a frame.
+        heard: QEMU is known to have accepted our connection: the guest has rung, a kick has come back as a frame, or
+            a byte was read (`is_heard`).
     """
 
     def __init__(self, window: Window, doorbell: Doorbell, firmware: Firmware) -> None:
@@ -27,6 +28,7 @@ class Kicks:
         self._firmware = firmware
         self.on_the_way = bytearray(window.nr_cpus)
         self.heard = False
+        self._tried = False
 
     def send(self) -> None:
         """Interrupt the PEs that the firmware asks for."""
@@ -46,6 +48,20 @@ class Kicks:
         self._firmware.kicks.append(pe)
         self.send()
 
+    def try_out(self) -> None:
+        """Ring for nobody: as soon as QEMU has read the byte, it has accepted our connection. No vCPU comes for it, and
+        one that waits in a standby goes on waiting.
+        """
+        if not self.heard:
+            self._tried = True
+            self._doorbell.ring()
+
+    def is_heard(self) -> bool:
+        """Whether QEMU has accepted our connection, as far as is known."""
+        if self._tried and not self.heard:
+            self.heard = self._doorbell.taken
+        return self.heard
+
     def forget(self) -> None:
         """None is on its way: the machine was reset, or another guest is served."""
         self.on_the_way[:] = bytes(len(self.on_the_way))
@@ -63,3 +79,4 @@ class Kicks:
             if power is Power.ON_PENDING or firmware.dispatcher.attention[pe] or not waits:
                 firmware.kicks.append(pe)
         self.send()
+        self.try_out()

@@ -160,8 +160,8 @@ class PollLoop:
 
         On a host whose locks order less than x86's the fence above may not do; by the time a short sleep is over the
         store has long been seen. A connection that QEMU has not accepted yet carries nothing, and what the guest rings
-        meanwhile is lost: so until it has rung once, sleeps are short. And a guest that writes into the window where it
-        must not can have its own rings left out: so no sleep is without end.
+        meanwhile is lost: so until QEMU is known to have accepted it, sleeps are short. And a guest that writes into
+        the window where it must not can have its own rings left out: so no sleep is without end.
         """
         self._counted.tell()
         self._tick()
@@ -178,7 +178,7 @@ class PollLoop:
                 limit = min(self._hooks.heartbeat_ms, again)
                 self._hooks.ask_for_heartbeat()
                 continue
-            if told or not self._kicks.heard:
+            if told or not self._kicks.is_heard():
                 longest = min(2 * longest, _LONG_SLEEP_MS)
             else:
                 longest = min(max(2 * longest, _LONG_SLEEP_MS), _LONGEST_SLEEP_MS)

@@ -100,6 +100,5 @@ class RareFrames:
         if boots:
             recovery.checkpoint(self._guest, {pe: frame})
             frame[Word.PROOF] = 0  # not before: who is killed here must know it again, and not later: the guest runs
-            if not self._kicks.heard:
-                firmware.kicks.append(pe)  # when it comes back as a frame, QEMU has accepted our connection
+            self._kicks.try_out()
         return True
