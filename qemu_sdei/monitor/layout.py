@@ -267,7 +267,9 @@ class AnswerFlag(IntFlag):
     PARK = 2
     """Do not return: wait in WFI until the next kick, then post a KICK frame."""
     WFI = 4
-    """Wait for an interrupt at EL3 before returning (a standby CPU_SUSPEND)."""
+    """Wait for an interrupt at EL3 before returning (a standby CPU_SUSPEND). A doorbell without a kick for this CPU
+    does not end it.
+    """
     ALL = 8
     """Load X18..X30 as well."""
 
