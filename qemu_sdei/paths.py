@@ -6,6 +6,7 @@ have a user id that nobody knows.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from pathlib import Path
@@ -56,9 +57,14 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     """`absolute`, with links followed as far as they lead. Raises `UsageError`: they lead in a circle."""
     given = absolute(path)
     try:
-        return given.resolve()
-    except (OSError, RuntimeError):
-        raise UsageError(f"path {given} leads in a circle") from None
+        return given.resolve(strict=True)
+    except RuntimeError:
+        circle = True
+    except OSError as error:  # since Python 3.13, where it only tells of a circle when it is strict
+        circle = error.errno == errno.ELOOP
+    if circle:
+        raise UsageError(f"path {given} leads in a circle")
+    return given.resolve()
 
 
 def home() -> Path | None:

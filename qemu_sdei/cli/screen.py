@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, TextIO, cast
 
 from qemu_sdei.printable import printable_lines
@@ -41,11 +42,21 @@ def raw(stream: TextIO) -> TextIO:
 
 @contextmanager
 def screened() -> Iterator[None]:
-    """Put screens in front of standard output and error. After an exception they stay: Python prints it there."""
-    before = sys.stdout, sys.stderr
+    """Put screens in front of standard output and error. After an exception they stay: Python prints it there, and
+    without colours, which would be shown as their numbers.
+    """
+    before, hook = (sys.stdout, sys.stderr), sys.excepthook
     sys.stdout, sys.stderr = (cast("TextIO", Screen(raw(stream))) for stream in before)
+    if hook is sys.__excepthook__:
+        sys.excepthook = _print_plainly
     yield
-    sys.stdout, sys.stderr = before
+    (sys.stdout, sys.stderr), sys.excepthook = before, hook
+
+
+def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    import traceback
+
+    traceback.print_exception(kind, error, trace)
 
 
 @contextmanager

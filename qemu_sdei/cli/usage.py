@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
@@ -54,6 +55,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with 2."""
         self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; raises what writing raises. (`argparse` takes a closed pipe for a success.)"""
+        (file or sys.stdout).write(self.format_help())
 
     def options(self, words: Iterable[str]) -> list[str]:
         """All options of the command that `words` name, such as `tables check`."""

@@ -33,6 +33,11 @@ EMITTED: dict[str, Table] = {
 LOST = {"MADT": {160}}
 """Offsets at which an older iasl may write what it does not know as zero: "online capable" of a GICC (ACPI 6.5)."""
 
+TOO_MUCH = {"MADT": "TRBE Interrupt"}
+"""A field that the table does not have, and that iasl of 2025 shows all the same: it reads on into the next structure,
+and does not compile its own listing then.
+"""
+
 
 @pytest.mark.parametrize("name", EMITTED)
 def test_iasl_disassembles_and_compiles_to_the_same_bytes(name: str) -> None:
@@ -41,6 +46,8 @@ def test_iasl_disassembles_and_compiles_to_the_same_bytes(name: str) -> None:
     text = iasl.disassemble(data)
     assert text.known
     assert text.complaints == ()
+    if name in TOO_MUCH and TOO_MUCH[name] in text.text:
+        pytest.skip(f"iasl {iasl.version()} shows a field that this table does not have: {TOO_MUCH[name]}")
     again = iasl.compile(text.text)
     assert again.data is not None, again.messages
     found = differences(data, again.data, start=0 if name == "FACS" else 36)
