@@ -23,6 +23,7 @@ _PANIC: Final = re.compile(r"Kernel panic - not syncing: ?(.*)")
 _WHO: Final = re.compile(
     r"CPU: (\d{1,4}) (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm: (.{0,15}?) (?:Kdump: loaded )?(?:Not tainted|Tainted)"
 )
+_STARTED: Final = re.compile(r"smp: Brought up \d{1,4} nodes?, (\d{1,5}) CPUs?")
 _NEAR: Final = 60
 """Records before the panic in which an Oops that led to it may have said who it was."""
 
@@ -100,10 +101,13 @@ class Dump:
         if self.crash is None:
             return None
         cpu, pid = self.crash.cpu, self.crash.pid
-        if cpu is not None and cpu < len(self.cpus) and self.cpus[cpu].pid == pid:
+        alike = [one for one in self.cpus if one.pid == pid]
+        # CPUs that were not stopped have told none, and the others move up: then a number says nothing of idle CPUs,
+        # whose task has the PID 0 on each.
+        started = next((int(found[1]) for one in self.log if (found := _STARTED.search(one.text))), 0)
+        if cpu is not None and cpu < len(self.cpus) and self.cpus[cpu] in alike and (pid or len(self.cpus) >= started):
             return self.cpus[cpu]
-        # CPUs that were not stopped have none, and the others move up.
-        return next((one for one in self.cpus if pid and one.pid == pid), None)
+        return alike[0] if len(alike) == 1 else None
 
 
 def vmcore_info(core: Core) -> VmcoreInfo:

@@ -138,7 +138,8 @@ def test_each_cause_leaves_one(
     assert dump.crash is not None
     assert dump.crash.cpu == vcpu
     assert dump.crash.message in ("sysrq triggered crash", "SDEI TEST: in the handler of event 0x0")
-    assert dump.crashed is not None
+    # A CPU that Linux could not stop in its one second has no registers; idle ones cannot be told apart then.
+    assert dump.crashed is not None or (len(dump.cpus) < 4 and dump.crash.pid == 0), (dump.crash, dump.cpus)
 
 
 @pytest.mark.slow

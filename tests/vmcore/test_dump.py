@@ -47,6 +47,22 @@ def test_a_vcpu_that_saved_nothing_moves_no_other(tmp_path: Path) -> None:
     assert Dump.read(write(tmp_path, vmcore(PANIC, pids=(3, 5)))).crashed is None
 
 
+@pytest.mark.parametrize(("pids", "which"), [((7, 0, 0, 9), 1), ((0, 0, 9), None), ((7, 0, 9), 1)])
+def test_an_idle_cpu_is_named_only_where_no_other_can_be_meant(
+    tmp_path: Path, pids: tuple[int, ...], which: int | None
+) -> None:
+    """All CPUs of it have told their registers, or one of them has not."""
+    log = Log(
+        [
+            "smp: Brought up 1 node, 4 CPUs",
+            "Kernel panic - not syncing: asked for",
+            "CPU: 1 PID: 0 Comm: swapper/1 Not tainted 6.1.0-test #1",
+        ]
+    )
+    dump = Dump.read(write(tmp_path, vmcore(log, pids=pids)))
+    assert dump.crashed is (None if which is None else dump.cpus[which])
+
+
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 40, 333])
 def test_a_log_that_went_round_has_its_newest_records(tmp_path: Path, count: int) -> None:
     lines = [f"record {number} {'x' * (number * 7 % 40)}" for number in range(count)]
