@@ -1,4 +1,4 @@
-"""Paths that a user or the environment names: what begins with ~, and where the cache is.
+"""Paths that a user or the environment names: what begins with ~, what cannot be read or written, where the cache is.
 
 The environment is not to be trusted: HOME may be missing, relative or another user's, and a process in a container may
 have a user id that nobody knows.
@@ -96,3 +96,33 @@ def cache_directory() -> Path:
             "set XDG_CACHE_HOME to a directory"
         )
     return base / ".cache" / "qemu-sdei"
+
+
+def readable_file(path: str | Path, what: str) -> Path:
+    """The absolute path of the regular file `path`. Raises `UsageError`."""
+    file = expand(path)
+    try:
+        if not file.is_file():
+            reason = (
+                "it is a directory" if file.is_dir() else "it is no regular file" if file.exists() else "no such file"
+            )
+            raise UsageError(f"{what} {file} cannot be read: {reason}")
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{what} {file} cannot be read: {error.strerror}") from None
+    return file.absolute()
+
+
+def writable_file(path: str | Path, what: str) -> None:
+    """Check that the file `path` can be written or made; it is not touched. Raises `UsageError`."""
+    file = expand(path)
+    if file.is_dir():
+        reason = "it is a directory"
+    elif not (file.exists() or file.parent.is_dir()):
+        reason = f"there is no directory {file.parent}"
+    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+        reason = "permission denied"
+    else:
+        return
+    raise UsageError(f"{what} {file} cannot be written: {reason}")

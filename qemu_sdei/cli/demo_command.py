@@ -92,12 +92,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _find(args: argparse.Namespace, progress: Progress) -> _Parts:
     from qemu_sdei.host import client_module as module
+    from qemu_sdei.host import given_kernels
     from qemu_sdei.host.debian import DebianCache
-    from qemu_sdei.vm.plan import check_kernel, readable_file
+    from qemu_sdei.paths import readable_file
 
     given = None if args.module is None else readable_file(args.module, "module")
     if args.kernel is not None:
-        kernel = check_kernel(args.kernel)
+        kernel = given_kernels.checked(args.kernel).image
         return _Parts(kernel, kernel.name, given, "no --module was given for this kernel")
     cache = DebianCache(progress=progress)
     files = cache.kernel(args.series)

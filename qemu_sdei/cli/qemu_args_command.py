@@ -45,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from qemu_sdei import rundir
+    from qemu_sdei.host import given_kernels
     from qemu_sdei.monitor.image import with_proof
-    from qemu_sdei.vm.plan import Plan, check_boot, check_kernel, check_machine, guest_config, monitor_image
-    from qemu_sdei.vm.plan import readable_file as readable
+    from qemu_sdei.vm.guest_json import check_boot, guest_config, monitor_image
+    from qemu_sdei.vm.machine_checks import check_machine
+    from qemu_sdei.vm.plan import Plan
     from qemu_sdei.vm.qemu_command import Wiring, machine_arguments
 
     directory = paths.absolute(args.dir)
@@ -57,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
     rundir.check_socket_path(directory / rundir.DOORBELL, "use a --dir with a shorter path")
     if "," in str(directory) or "," in str(args.ram or ""):
         raise UsageError("QEMU takes no comma in these paths: use another --dir or --ram")
-    initrd = None if args.initrd is None else readable(args.initrd, "initrd")
+    initrd = None if args.initrd is None else paths.readable_file(args.initrd, "initrd")
     builtin = args.kernel.startswith("builtin:")
     plan = Plan(
         options=options,
         qemu=qemu,
         ram_size=size,
-        kernel=args.kernel if builtin else str(check_kernel(args.kernel)),
+        kernel=args.kernel if builtin else str(given_kernels.checked(args.kernel).image),
         flat=builtin,
         initrd=initrd,
         busybox=None,

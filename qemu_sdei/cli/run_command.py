@@ -110,11 +110,13 @@ def _run(guest: Guest, script: CodeType | None, args: argparse.Namespace, progre
 
 def _dry_run(options: GuestOptions, as_json: bool) -> int:
     from qemu_sdei import rundir
+    from qemu_sdei.host import given_kernels
     from qemu_sdei.vm import debugger, uefi_boot
     from qemu_sdei.vm.capture_kernel import settled
     from qemu_sdei.vm.devices import devices
+    from qemu_sdei.vm.machine_checks import check_machine
     from qemu_sdei.vm.options import FLAT, NO_KERNEL
-    from qemu_sdei.vm.plan import check_kernel, check_machine, check_tables, with_channel
+    from qemu_sdei.vm.plan import check_tables, with_channel
     from qemu_sdei.vm.qemu_command import command_line, fd_wiring
 
     flat = str(options.kernel).startswith((BUILTIN, FLAT))
@@ -124,7 +126,7 @@ def _dry_run(options: GuestOptions, as_json: bool) -> int:
     uefi_boot.check_drives(options)
     if options.kernel not in (None, NO_KERNEL) and not flat:
         assert options.kernel is not None
-        check_kernel(options.kernel)
+        given_kernels.checked(options.kernel)
     qemu, size = check_machine(options)
     monitor = rundir.base_path() / (options.name or "guest") / rundir.MONITOR
     words = command_line(

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from qemu_sdei.config import format_size
 from qemu_sdei.errors import LaunchError, NotDeliveredError, UsageError
+from qemu_sdei.paths import readable_file
+from qemu_sdei.vm.machine_checks import check_machine
 from qemu_sdei.vm.options import GuestOptions
-from qemu_sdei.vm.plan import check_machine, readable_file
 
 RAM_START: Final = 0x4000_0000
 ENTRY: Final = 0x4020_0000

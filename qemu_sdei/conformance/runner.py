@@ -130,7 +130,7 @@ def run_image(
     Raises:
         UsageError: filter, image or machine cannot be. LaunchError: there is no QEMU that starts.
     """
-    from qemu_sdei.vm.plan import check_machine
+    from qemu_sdei.vm.machine_checks import check_machine
 
     path = check_image(image, entry, check_machine(options)[1])
     guest = (BLOB if own is None else own.guest).read_bytes()

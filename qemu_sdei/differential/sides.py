@@ -13,8 +13,8 @@ from qemu_sdei.conformance.machine import Machine, OurMachine
 from qemu_sdei.differential.answers import Facts
 from qemu_sdei.errors import UsageError
 from qemu_sdei.sdei.constants import INVALID_PARAMETERS, MAX_PRIVATE_SLOTS, MAX_SHARED_SLOTS
+from qemu_sdei.vm.machine_checks import check_machine
 from qemu_sdei.vm.options import BUILTIN, GuestOptions
-from qemu_sdei.vm.plan import check_machine
 
 GUEST: Final = "compare"
 MAX_CPUS: Final = 4

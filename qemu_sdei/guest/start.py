@@ -20,7 +20,8 @@ from qemu_sdei.rundir import RunDirectory, Running
 from qemu_sdei.saving.saved import VM, Saved
 from qemu_sdei.vm import machine_type
 from qemu_sdei.vm.event_loop import EventLoop
-from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.vm.guest_json import check_boot, guest_config, monitor_image
+from qemu_sdei.vm.plan import Plan, prepare
 from qemu_sdei.vm.silence import longest
 from qemu_sdei.vm.supervisor import Supervisor
 

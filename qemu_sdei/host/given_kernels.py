@@ -71,6 +71,13 @@ def find(path: str | Path, progress: Progress = no_progress) -> GivenKernel:
     return _image(given)
 
 
+def checked(path: str | Path, progress: Progress = no_progress) -> GivenKernel:
+    """`find`, and it is an arm64 kernel. Raises `UsageError`: it is none."""
+    found = find(path, progress)
+    KernelImage.load(found.image)
+    return found
+
+
 def release_of(image: Path) -> str | None:
     """What `uname -r` says in the kernel of a file, by its own banner; None: it does not say. Raises `UsageError`."""
     found = _RELEASE.search(KernelImage.load(image).data)

@@ -31,8 +31,10 @@ from qemu_sdei.paths import cache_directory
 from qemu_sdei.vm import machine_type, travelling, uefi_boot
 from qemu_sdei.vm.acpi_extras import AcpiExtras
 from qemu_sdei.vm.devices import devices
+from qemu_sdei.vm.guest_json import check_boot, guest_config, monitor_image
+from qemu_sdei.vm.machine_checks import check_machine
 from qemu_sdei.vm.options import BUILTIN, NO_KERNEL, GuestOptions
-from qemu_sdei.vm.plan import Plan, check_boot, check_machine, check_tables, guest_config, monitor_image
+from qemu_sdei.vm.plan import Plan, check_tables
 
 _KEYS: Final = {
     *("cmd", "name", "written_by", "document", "qemu", "machine", "options"),

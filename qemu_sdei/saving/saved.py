@@ -40,8 +40,8 @@ from qemu_sdei.monitor import image
 from qemu_sdei.rundir import RunDirectory
 from qemu_sdei.saving import ram_file, saved_trust
 from qemu_sdei.vm import travelling
+from qemu_sdei.vm.guest_json import check_boot
 from qemu_sdei.vm.options import GuestOptions
-from qemu_sdei.vm.plan import check_boot
 
 if TYPE_CHECKING:
     from qemu_sdei.vm.supervisor import Supervisor

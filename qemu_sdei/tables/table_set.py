@@ -139,7 +139,7 @@ def of_machine(options: GuestOptions, content: Content) -> list[Entry]:
     from qemu_sdei.config import RAM_BASE
     from qemu_sdei.monitor.layout import window_base
     from qemu_sdei.tables.fw_cfg_qtest import read_files
-    from qemu_sdei.vm.plan import check_machine
+    from qemu_sdei.vm.machine_checks import check_machine
 
     qemu, size = check_machine(options)
     hidden = RAM_BASE + size - window_base(RAM_BASE, size)

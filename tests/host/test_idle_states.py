@@ -9,8 +9,8 @@ import pytest
 
 from qemu_sdei import idle_states
 from qemu_sdei.errors import UsageError
+from qemu_sdei.vm.machine_checks import check_machine
 from qemu_sdei.vm.options import GuestOptions
-from qemu_sdei.vm.plan import check_machine
 
 
 def test_cores_are_awake_until_it_is_closed(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.host import memory
 from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.host.lost_pages import LOSES_NOTHING, TRACKED
+from qemu_sdei.vm.machine_checks import check_machine
 from qemu_sdei.vm.options import GuestOptions
-from qemu_sdei.vm.plan import check_machine
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from qemu_sdei.migration.offer import make_offer
 from qemu_sdei.migration.offer_check import Allowed, consider
 from qemu_sdei.migration.remote_address import Tls
 from qemu_sdei.uefi import variables
+from qemu_sdei.vm.guest_json import guest_config, monitor_image
 from qemu_sdei.vm.options import GuestOptions
-from qemu_sdei.vm.plan import guest_config, monitor_image, prepare
+from qemu_sdei.vm.plan import prepare
 from tests.uefi.test_files import firmware, locked_as_qemu_does
 
 TRUSTED = Allowed(everything=True)

@@ -11,8 +11,9 @@ import pytest
 from qemu_sdei.errors import UsageError
 from qemu_sdei.host.environment import find_qemu
 from qemu_sdei.host.lost_pages import LOSES_NOTHING
+from qemu_sdei.vm.guest_json import check_boot, guest_config, monitor_image
 from qemu_sdei.vm.options import GuestOptions
-from qemu_sdei.vm.plan import Plan, check_boot, guest_config, monitor_image, prepare
+from qemu_sdei.vm.plan import Plan, prepare
 from tests.boot.kernels import arm64_image
 from tests.uefi.test_files import firmware
 
