@@ -51,10 +51,10 @@ _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 class Ring:
     """The newest records of one guest, in a file that survives this process.
 
-    `Server.frame` writes into the slots by itself, because a call costs as much as a record. It takes the next slot as
-    `take` does. What it needs for that are few objects, which stay in a core's first cache: a view of the part of the
-    ring that is written to now, and the places in it, which are the same in each part. A view for each slot would be
-    megabytes of them, each looked at once in a turn round the ring.
+    `CallFrames.frame` writes into the slots by itself, because a call costs as much as a record. It takes the next slot
+    as `take` does. What it needs for that are few objects, which stay in a core's first cache: a view of the part of
+    the ring that is written to now, and the places in it, which are the same in each part. A view for each slot would
+    be megabytes of them, each looked at once in a turn round the ring.
 
     Attributes:
         clock: gives the host's monotonic time in nanoseconds.

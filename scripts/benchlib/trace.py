@@ -19,7 +19,7 @@ from scripts.benchlib.checkout import ROOT
 
 _LOOP: Final = Path("qemu_sdei/backend/loop")
 RING_LINES: Final = {
-    _LOOP / "server.py": (
+    _LOOP / "call_frames.py": (
         """            # As `Ring.take`. The parts of the ring's hot path cost 30 to 60 ns each, most of it Python's.
             ring, places = self._ring, self._places
             if not places:
@@ -38,11 +38,13 @@ RING_LINES: Final = {
             if unstamped and self._sparse:
                 part[at] = tag  # At.TAG
             else:
-                part[at + 1] = self.log.look()  # At.TIME
+                part[at + 1] = self._log.look()  # At.TIME
                 part[at] = tag + 6  # Type.STAMPED in place of FRAME
                 if tag > self._stamped_to:
                     self._sparse = self._sparsely
 """,
+    ),
+    _LOOP / "server.py": (
         """        window.save |= Save.COUNTER
 """,
     ),

@@ -138,7 +138,7 @@ def test_the_writes_are_seen(undisturbed: tuple[list[Any], list[Site]]) -> None:
     """The window's acknowledgement, the journal's commit, the kick and the ring are among them."""
     names = {site.code if isinstance(site.code, str) else site.code.co_qualname for site in undisturbed[1]}
     wanted = {
-        RING, "Server.frame", "Kicks.send", "Journal.append", "Journal.trigger", "Journal.checkpoint",
+        RING, "CallFrames.frame", "Kicks.send", "Journal.append", "Journal.trigger", "Journal.checkpoint",
         "Journal.append_ops", "Exchange.call", "encode",
     }  # fmt: skip
     assert wanted <= names, f"missing: {wanted - names}"

@@ -25,13 +25,14 @@ if sys.argv[1:3] != ["-m", "qemu_sdei.backend"]:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 sys.path[:0] = {path!r}
 import qemu_sdei.backend.__main__ as backend
+from qemu_sdei.backend.loop.call_frames import CallFrames
 count = Path({count!r})
 died = len(count.read_bytes()) if count.exists() else 0
 if died < {deaths}:
     with count.open("ab") as file:
         file.write(b"x")
 
-    left, frame = {frames}, backend.Server.frame
+    left, frame = {frames}, CallFrames.frame
 
     def counted(self, pe, s):
         global left
@@ -47,7 +48,7 @@ if died < {deaths}:
         def close(self):
             pass
 
-    backend.Server.frame = counted
+    CallFrames.frame = counted
 
     backend.Control = NoSocket
 sys.exit(backend.main(sys.argv[3:]))

@@ -1,7 +1,7 @@
-"""What serves a guest: journals a call, has the firmware answer it, rings.
+"""What serves a guest: owns all that the loop needs, pauses and resumes it, and takes what comes from outside.
 
-How it waits for frames is in `poll_loop.py`. One thread: nothing here needs a lock, and a trigger from a client is just
-another input between two frames.
+How it waits for frames is in `poll_loop.py`, how it answers a call in `call_frames.py`. One thread: nothing here needs
+a lock, and a trigger from a client is just another input between two frames.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.backend.firmware.call_counts import MAX_FUNCTIONS, counter
-from qemu_sdei.backend.firmware.call_table import Lasts
 from qemu_sdei.backend.firmware.firmware import Firmware
 from qemu_sdei.backend.loop import recovery, status_report
+from qemu_sdei.backend.loop.call_frames import CallFrames
 from qemu_sdei.backend.loop.counted_calls import CountedCalls
 from qemu_sdei.backend.loop.counter_clock import CounterClock
 from qemu_sdei.backend.loop.descriptors import Descriptors
@@ -23,7 +22,7 @@ from qemu_sdei.backend.loop.frame_checks import FrameChecks
 from qemu_sdei.backend.loop.frame_hooks import FrameHooks
 from qemu_sdei.backend.loop.host_errors import HostErrors
 from qemu_sdei.backend.loop.hypervisor_frames import AnswerFrame, HypervisorFrames
-from qemu_sdei.backend.loop.journal import FULL, Journal, Record
+from qemu_sdei.backend.loop.journal import Journal
 from qemu_sdei.backend.loop.journal_space import JournalSpace
 from qemu_sdei.backend.loop.kicks import Kicks
 from qemu_sdei.backend.loop.late_calls import LateCalls
@@ -36,27 +35,18 @@ from qemu_sdei.backend.loop.served_guest import ServedGuest
 from qemu_sdei.backend.loop.stolen_time import StolenTime
 from qemu_sdei.errors import BusyError, ProtocolError, SdeiError
 from qemu_sdei.hypervisor.vectors import FIRST_IMMEDIATE, LOWER_SYNC
-from qemu_sdei.monitor import layout
 from qemu_sdei.monitor.doorbell import Doorbell
-from qemu_sdei.monitor.layout import HEAD_WORDS, Header, Save, Word
+from qemu_sdei.monitor.layout import COUNTER_SINCE, Header, Save
 from qemu_sdei.monitor.window import Window
 from qemu_sdei.profiles.firmware_profile import FirmwareProfile
 from qemu_sdei.sdei.dispatcher import Trigger
 from qemu_sdei.sdei.events import ANY_PE
-from qemu_sdei.services.function_names import UNKNOWN
 from qemu_sdei.services.pv_time import PvTime
-from qemu_sdei.smccc.ids import FUNCTION_MASK
-from qemu_sdei.trace.ring import STEP, Ring
-from qemu_sdei.trace.slots import DONE, POSTED, STAMP_EVERY
+from qemu_sdei.trace.ring import Ring
 from qemu_sdei.trace.trace_file import Recorder
 
 if TYPE_CHECKING:
     from qemu_sdei.backend.loop.device_frames import DeviceFrames
-
-Entry = tuple[Callable[[int, memoryview], Any] | None, int, int | None, list[int], Lasts | None]
-"""Handler, journal mode, result if it is always the same, how often each PE called, and what tells how long an answer
-lasts.
-"""
 
 
 class Server:
@@ -65,6 +55,7 @@ class Server:
     Attributes:
         guest: what is served.
         window, firmware, journal: those of `guest`.
+        frame: answers one frame, of a PE and with a number; returns whether a user's service may have taken long.
         log: what happens in it.
         descriptors: what wakes the loop beside the doorbell; `descriptors.stop` ends it.
         kicks: how CPUs are interrupted.
@@ -105,9 +96,11 @@ class Server:
         self.errors = ErrorSources(guest, self.log, self.trigger, lambda: self.hooks.arriving, self.notifier)
         self.notifier.on_lost = self.errors.not_told
         self.host_errors = HostErrors(window, self.errors, self.log, lambda: self.paused, journal.bad_pages)
-        self._journal_space = JournalSpace(self, guest)
-        self._checks = FrameChecks(guest, self.log)
-        self._counted = CountedCalls(ring, guest.ready)
+        checks = FrameChecks(guest, self.log)
+        counted = CountedCalls(ring, guest.ready)
+        self._rare = RareFrames(guest, self.log, checks, self.kicks, self.looks, self._machine_resets)
+        self._calls = CallFrames(guest, self.log, checks, self.kicks, self._rare, counted, JournalSpace(self, guest))
+        self.frame: AnswerFrame = self._calls.frame
         self.clock = CounterClock()
         self.stolen = StolenTime(
             window,
@@ -123,35 +116,8 @@ class Server:
             self._answer_hooked = hypervisor.before_unless(lambda: self.descriptors.paused, self.hooks.frame)
             window.save |= Save.EL2
             guest.ready.come_by_el2(FIRST_IMMEDIATE + LOWER_SYNC)
-        self._each = 0
-        """How many want to see each call, also those that are only counted otherwise."""
         window.save |= Save.COUNTER
         self._doorbell = doorbell
-        # The hot path looks at these in each frame: the same objects by shorter ways.
-        self._seen = guest.seen
-        self._last = guest.answered
-        self._frames = window.frames
-        self._contexts = window.contexts
-        self._heads = [frame[layout.HEAD] for frame in window.frames]
-        self._keep: Callable[[int, int, int, memoryview], int] = journal.append
-        self._ring = ring
-        self._places = ring.places
-        self._sparse = self._sparsely = False
-        """Whether most records of calls have no host time now; whether those have none that are behind the first ones,
-        which go to the tag `_stamped_to`.
-        """
-        self._stamped_to = 0
-        self._posted = [frame[POSTED] for frame in window.frames]
-        self._done = [frame[DONE] for frame in window.frames]
-        self._ready = guest.ready
-        self._call = firmware.exchange.call
-        self._wanted_kicks = firmware.kicks
-        self._attention = firmware.dispatcher.attention
-        self._entries: dict[int, Entry] = {}
-        self._full = False
-        """The journal is full."""
-        self._outcome = memoryview(bytearray(8 * HEAD_WORDS)).cast("Q")
-        self._rare = RareFrames(guest, self.log, self._checks, self.kicks, self.looks, self._machine_resets)
         self._polling = PollLoop(
             guest,
             self.descriptors,
@@ -159,7 +125,7 @@ class Server:
             self.log,
             self.late,
             self.hooks,
-            self._counted,
+            counted,
             answers=self.answer_function,
             tick=self._tick,
         )
@@ -191,9 +157,10 @@ class Server:
     def begin(self) -> None:
         """Hear from the firmware what happens, from now on: not in a recovery, where it has happened before."""
         self.firmware.observer.note = self.log.note
-        self.firmware.observer.record = self._record_outcome
+        self.firmware.observer.record = self._calls.record_outcome
         self.firmware.observer.wall = self.clock.wall
-        self.firmware.dispatcher.on_transition = self.log.transition_hook(self._ready.events, self._ready.changes)
+        ready = self.guest.ready
+        self.firmware.dispatcher.on_transition = self.log.transition_hook(ready.events, ready.changes)
         self.firmware.dispatcher.on_waiting = self._waits
         self.firmware.notices.on_came = self.notifier.came
         self._tell_profile()
@@ -204,12 +171,10 @@ class Server:
         stamped, so that it is soon known how the counter lies on that clock, and then few of them.
         """
         self.clock.forget()
-        self._sparsely = self.firmware.machine.monitor >= layout.COUNTER_SINCE
-        self._sparse = False
-        self._stamped_to = self._ring.tag + STAMP_EVERY * STEP
+        self._calls.stamp(sparsely=self.firmware.machine.monitor >= COUNTER_SINCE)
 
     def _machine_resets(self) -> None:
-        self._ready.begin()
+        self.guest.ready.begin()
         self._look_at_monitor()  # its counter may be another one now
         self.stolen.reset()
 
@@ -224,7 +189,7 @@ class Server:
         """Serve. Returns when QEMU closed the doorbell or after `descriptors.stop`."""
         self.begin()
         if not self.descriptors.paused:
-            self._ready.begin()
+            self.guest.ready.begin()
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000)  # the hot path keeps nothing; a collection there would be a hiccup of milliseconds
@@ -248,7 +213,7 @@ class Server:
         if self.recorder is not None and not self.descriptors.paused:
             self.recorder.copy()  # before another backend goes on with the same file
         self.descriptors.paused = True
-        self._ready.want(False)
+        self.guest.ready.want(False)
         self.window.header[Header.POLL] = 0
 
     def resume(self) -> None:
@@ -264,7 +229,7 @@ class Server:
         """Answer what is posted. For a guest whose vCPUs are paused, so that nothing new comes."""
         for pe in range(self.window.nr_cpus):
             s = self.window.seq[pe]
-            if s != self._seen[pe]:
+            if s != self.guest.seen[pe]:
                 self._answer(pe, s)
 
     def answer(self, pe: int, s: int) -> bool:
@@ -278,152 +243,39 @@ class Server:
     def answer_function(self) -> Callable[[int, int], bool]:
         """What answers the next frames. Where somebody else is to see them too, the monitor answers none."""
         hooked = self.descriptors.paused or self.hooks.wanted
-        self._ready.want(not (hooked or self._each or self.firmware.misbehaviour.active))
+        self.guest.ready.want(not (hooked or self._calls.each or self.firmware.misbehaviour.active))
         return self._answer_hooked if hooked else self._answer
 
     def take_over(self, answered: list[int]) -> None:
         """Serve a guest whose state and window were just filled in; `answered` as of the backend before this."""
         self.log.begun("incoming")
-        self._last[:] = answered
-        self._ready.begin()
-        self._forget_entries()  # they count in lists that were replaced
+        self.guest.answered[:] = answered
+        self.guest.ready.begin()
+        self._calls.forget()  # they count in lists that were replaced
         self.late.forget()
         self._tell_profile()
         self._look_at_monitor()
         self.stolen.take_over()
         for pe, s in enumerate(answered):
-            self._seen[pe] = s
+            self.guest.seen[pe] = s
         self.kicks.forget()
         self.looks.forget()
         self.checkpoint()
         self.kicks.repeat()
 
-    # ---- one frame
-
-    def frame(self, pe: int, s: int) -> bool:
-        """One frame; returns whether a user's service may have taken long. Numbers in place of names here and there:
-        this runs a million times a second, and a name costs 30 ns.
-        """
-        self._seen[pe] = s
-        frame = self._frames[pe]
-        last = self._last
-        if s != last[pe] + 1 and not self._checks.takes(pe, s, frame):
-            return False
-        last[pe] = s
-        if frame[8] == 2:  # Word.KIND, Kind.SMC
-            try:
-                handler, mode, constant, counts, lasts = self._entries[frame[10]]  # Word.FUNCTION
-            except KeyError:
-                handler, mode, constant, counts, lasts = self._entry(frame[10])
-            counts[pe] += 1
-            if constant is not None:
-                frame[18] = constant  # Word.X0
-                if lasts is not None:
-                    self._offer(pe, frame, lasts)
-                frame[1] = 0  # Word.FLAGS
-                frame[0] = s  # Word.ACK
-                return False
-            # As `Ring.take`. The parts of the ring's hot path cost 30 to 60 ns each, most of it Python's.
-            ring, places = self._ring, self._places
-            if not places:
-                ring.enter_part()
-            posted, outcome, at, unstamped = places.pop()
-            ring.tag = tag = ring.tag + 0x10_0000  # STEP
-            part = ring.part
-            part[posted] = self._posted[pe]
-            ring.word = 0
-            # What is kept is what cannot be done twice. Where an event is due, even a call that only asks, or that
-            # nobody serves, ends with a delivery.
-            if mode == 1 or mode == 4 or (mode != 2 and self._attention[pe]):
-                kept = self._keep(1, pe, s, self._heads[pe])
-                if kept >= FULL:
-                    self._full = True
-                lasts = None
-            flags = self._call(pe, frame, self._contexts[pe], handler, mode == 2)
-            if lasts is not None and not flags:
-                self._offer(pe, frame, lasts)
-            part[outcome] = self._done[pe]
-            part[at + 22] = ring.word | flags if flags else ring.word  # At.ANSWER
-            ring.word = -1
-            if pe:
-                tag |= pe << 8
-            if unstamped and self._sparse:
-                part[at] = tag  # At.TAG
-            else:
-                part[at + 1] = self.log.look()  # At.TIME
-                part[at] = tag + 6  # Type.STAMPED in place of FRAME
-                if tag > self._stamped_to:
-                    self._sparse = self._sparsely
-        else:
-            mode = 2 if frame[8] == 4 else 0  # Kind.OPS: a service goes on
-            if not self._rare.frame(pe, s, frame, frame[8]):
-                return False
-            self._full = self.journal.count >= FULL
-        frame[0] = s
-        if self._wanted_kicks:
-            self.kicks.send()
-        if self._full:
-            self._full = self._journal_space.make()
-        return mode == 2 or mode == 4
-
-    def _entry(self, function: int) -> Entry:
-        """What a call of `function` (x0 as it came) needs; kept for the next time if somebody serves it."""
-        number = function & FUNCTION_MASK
-        entry = self._entries.get(number)
-        if entry is not None:
-            return entry
-        found = self.firmware.calls.find(number)
-        if found is None:
-            return None, 3, None, counter(self.guest.calls, UNKNOWN, self.window.nr_cpus), None
-        constant = None if self._each else self.firmware.calls.constants.get(number)
-        counts = counter(self.guest.calls, number, self.window.nr_cpus)
-        if constant is not None:
-            self._counted.watch(number, counts)
-        entry = (*found, constant, counts, self.firmware.calls.lasting(number))
-        if len(self._entries) < MAX_FUNCTIONS:
-            self._entries[number] = entry
-        return entry
-
-    def _offer(self, pe: int, frame: memoryview, lasts: Lasts) -> None:
-        """A call has been answered by what may be known the next time."""
-        if self._ready.wanted:
-            function, regs = frame[Word.FUNCTION], self._contexts[pe]
-            lasting = lasts(function & FUNCTION_MASK, pe, regs)
-            if lasting is not None:
-                self._ready.offer(pe, function, lasting, regs)
-
-    def record_each(self, wanted: bool) -> None:
-        """Have each call recorded, also those that are only counted otherwise; or somebody wants that no more."""
-        self._each += 1 if wanted else -1
-        self._forget_entries()
-
-    def _forget_entries(self) -> None:
-        """What calls need, and what they answer, may be something else from now on."""
-        self._ready.close()
-        self._counted.forget()
-        self._entries.clear()
-
-    def _record_outcome(self, pe: int, frame: memoryview, words: tuple[int, ...]) -> None:
-        """A service that may not be run twice has given its result: it counts from here on, and before the frame
-        shows it.
-        """
-        body = self._outcome
-        body[:] = frame[layout.HEAD]
-        for n, word in enumerate(words, Word.X0 - Word.KIND):
-            body[n] = word & 0xFFFF_FFFF_FFFF_FFFF
-        self.journal.append(Record.OUTCOME, pe, self._last[pe], body)
-        self._full = self.journal.count >= FULL
-
     # ---- state
 
     def make_room(self) -> None:
         """See to it that the journal takes another record."""
-        if self.journal.count >= FULL:
-            self._full = self._journal_space.make()
+        self._calls.make_room()
+
+    def record_each(self, wanted: bool) -> None:
+        """Have each call recorded, also those that are only counted otherwise; or somebody wants that no more."""
+        self._calls.record_each(wanted)
 
     def trigger(self, event: int, pe: int | None) -> Any:
         """Inject an event. Raises what `Dispatcher.trigger` raises."""
-        self.make_room()
+        self._calls.make_room()
         self.journal.trigger(event, pe)
         try:
             found = self.firmware.trigger(event, pe)
@@ -434,7 +286,7 @@ class Server:
             self.log.triggered(event, pe, merged=found is Trigger.MERGED)
             return found
         finally:
-            if self._wanted_kicks:
+            if self.firmware.kicks:
                 self.kicks.send()
             self.hooks.changed()
             self.log.ring.commit()
@@ -444,7 +296,7 @@ class Server:
         if self.firmware.exchange.busy:
             raise ProtocolError("a service waits for its micro-operations; try again")
         self.firmware.restore(self.firmware.snapshot() | {"sdei": sdei})
-        self._forget_entries()
+        self._calls.forget()
         self.log.times.forget()
         self.errors.untold.look_again()
         self.checkpoint()
@@ -454,7 +306,7 @@ class Server:
     def select_services(self, values: dict[int, int]) -> None:
         """Write bitmap registers of services, by id. Raises what `Firmware.select` raises."""
         if self.firmware.select(values):
-            self._forget_entries()
+            self._calls.forget()
             self.checkpoint()
 
     def misbehave(self, profile: FirmwareProfile) -> None:
@@ -467,19 +319,15 @@ class Server:
         if self.firmware.exchange.busy:
             raise BusyError("a service waits for its micro-operations; try again")
         self.firmware.misbehaviour.use(profile)
-        self._forget_entries()
+        self._calls.forget()
         self.checkpoint()
         self._tell_profile(always=True)
-
-    def _keep_with_caller(self, kind: int, pe: int, s: int, head: memoryview) -> int:
-        """In place of `Journal.append` for calls, where a rule asks who called."""
-        return self.journal.append_with_caller(kind, pe, s, head, self._frames[pe][Word.X30])
 
     def _tell_profile(self, *, always: bool = False) -> None:
         """A profile is never in use without a word of it."""
         misbehaviour = self.firmware.misbehaviour
         self.late.wanted = misbehaviour.has_late
-        self._keep = self._keep_with_caller if misbehaviour.asks_callers else self.journal.append
+        self._calls.look_for_callers(misbehaviour.asks_callers)
         if always or misbehaviour.active:
             profile = misbehaviour.profile
             self.log.note("firmware", None, profile=profile.name, rules=len(profile.rules), summary=profile.summary)
