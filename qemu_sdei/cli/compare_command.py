@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
+from qemu_sdei.cli.firmware_image import add_firmware_image, check_none, entry_of
+from qemu_sdei.cli.machine_arguments import add_machine_options, machine_options, split_words
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say, say_in
 from qemu_sdei.errors import UsageError
 
@@ -35,23 +36,8 @@ def register(subparsers: Any) -> None:
         "the shortest sequence that shows it. Exit code 1 if something differs that must not, else 0. "
         "See docs/howto/compare-firmwares.md.",
     )
-    group = parser.add_argument_group("the other firmware (or --firmware)")
-    group.add_argument(
-        "--firmware-image", metavar="FILE", help="the other firmware: an image for QEMU's virt,secure=on"
-    )
-    group.add_argument(
-        "--firmware-entry",
-        metavar="ADDR",
-        help="address at which the firmware image enters the guest; we load the guest there (default: "
-        "0x40200000). none: the image contains the guest",
-    )
-    group.add_argument(
-        "--qemu-arg",
-        action="append",
-        default=[],
-        metavar="ARG",
-        help="words to add to QEMU's command line for the firmware image",
-    )
+    title = "the other firmware (or --firmware)"
+    add_firmware_image(parser, title, "the other firmware: an image for QEMU's virt,secure=on")
     add_machine_options(parser, smp=2)
     group = parser.add_argument_group("how much")
     group.add_argument(
@@ -129,7 +115,6 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 def _sides(args: argparse.Namespace) -> tuple[GuestOptions, OurSide | ImageSide]:
     """The machine, and the other firmware on it. Raises `UsageError`."""
-    from qemu_sdei.cli.conformance_command import entry_of, split_words
     from qemu_sdei.differential.sides import OurSide, check_cpus, image_side
 
     if args.name:
@@ -143,9 +128,7 @@ def _sides(args: argparse.Namespace) -> tuple[GuestOptions, OurSide | ImageSide]
             raise UsageError("--hypervisor is for the Python firmware: another one is called by SMC")
         entry = entry_of(args.firmware_entry)
         return options, image_side(args.firmware_image, entry, replace(options, qemu_args=split_words(args.qemu_arg)))
-    for option, given in (("--firmware-entry", args.firmware_entry), ("--qemu-arg", args.qemu_arg)):
-        if given:
-            raise UsageError(f"{option} is for another firmware: give --firmware-image with it")
+    check_none(args)
     return replace(options, firmware=None), OurSide(f"profile {args.firmware}", options)
 
 

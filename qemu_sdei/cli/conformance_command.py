@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options, say_profile
+from qemu_sdei.cli.firmware_image import add_firmware_image, check_none, entry_of
+from qemu_sdei.cli.machine_arguments import add_machine_options, machine_options, say_profile, split_words
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.errors import UsageError
@@ -40,25 +40,8 @@ def register(subparsers: Any) -> None:
         metavar="DIR",
         help="directory with scenarios of your own; they are compiled in, which needs a cross compiler",
     )
-    group = parser.add_argument_group("another firmware")
-    group.add_argument(
-        "--firmware-image",
-        metavar="FILE",
-        help="test this firmware image for QEMU's virt,secure=on in place of ours",
-    )
-    group.add_argument(
-        "--firmware-entry",
-        metavar="ADDR",
-        help="address at which the firmware image enters the guest; we load the guest there (default: "
-        "0x40200000). none: the image contains the guest",
-    )
-    group.add_argument(
-        "--qemu-arg",
-        action="append",
-        default=[],
-        metavar="ARG",
-        help="words to add to QEMU's command line for the firmware image",
-    )
+    what = "test this firmware image for QEMU's virt,secure=on in place of ours"
+    add_firmware_image(parser, "another firmware", what)
     add_machine_options(parser, smp=4)
     parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")
     parser.add_argument(
@@ -106,9 +89,7 @@ def run(args: argparse.Namespace) -> int:
 def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
     """The other firmware's image, and where it enters the guest. Raises `UsageError`."""
     if args.firmware_image is None:
-        for option, given in (("--firmware-entry", args.firmware_entry), ("--qemu-arg", args.qemu_arg)):
-            if given:
-                raise UsageError(f"{option} is for another firmware: give --firmware-image with it")
+        check_none(args)
         return None, None
     for option, given in (
         ("--events", args.events),
@@ -126,28 +107,6 @@ def _image(args: argparse.Namespace) -> tuple[str | None, int | None]:
         if given:
             raise UsageError(f"{option} is for the Python firmware, which --firmware-image leaves out")
     return args.firmware_image, entry_of(args.firmware_entry)
-
-
-def entry_of(text: str | None) -> int | None:
-    """Where an image enters the guest, by --firmware-entry; None: it has the guest in it. Raises `UsageError`."""
-    from qemu_sdei.conformance.image import ENTRY
-
-    if text is None:
-        return ENTRY
-    if text == "none":
-        return None
-    try:
-        return int(text[:20], 0)
-    except ValueError:
-        raise UsageError(f"--firmware-entry {text!r}: want an address, such as {ENTRY:#x}, or none") from None
-
-
-def split_words(arguments: list[str]) -> list[str]:
-    """The words of several --qemu-arg. Raises `UsageError`."""
-    try:
-        return [word for argument in arguments for word in shlex.split(argument)]
-    except ValueError as error:
-        raise UsageError(f"--qemu-arg cannot be split into words: {error}") from None
 
 
 def _document(report: Report) -> dict[str, Any]:

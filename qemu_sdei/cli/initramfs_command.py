@@ -6,7 +6,8 @@ import argparse
 from typing import Any, Final
 
 from qemu_sdei.cli.files import add_output, write_output
-from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options
+from qemu_sdei.cli.guest_arguments import add_guest_options, guest_options
+from qemu_sdei.cli.machine_arguments import add_machine_options
 from qemu_sdei.cli.output import Progress, add_verbosity
 from qemu_sdei.errors import UsageError
 

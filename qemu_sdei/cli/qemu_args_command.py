@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from qemu_sdei import paths
 from qemu_sdei.cli.backend_command import has_qemu, locked
-from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options
+from qemu_sdei.cli.machine_arguments import add_machine_options, machine_options
 from qemu_sdei.cli.output import add_verbosity, print_data, print_json, say
 from qemu_sdei.errors import SdeiError, UsageError
 

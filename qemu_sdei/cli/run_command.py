@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from qemu_sdei.cli.end_explained import explaining
 from qemu_sdei.cli.files import read_file
-from qemu_sdei.cli.guest_arguments import add_guest_options, add_machine_options, guest_options, say_profile
+from qemu_sdei.cli.guest_arguments import add_guest_options, guest_options
 from qemu_sdei.cli.interact import concluded, in_background, interact, wait_resumed
 from qemu_sdei.cli.kdump_run import crash
+from qemu_sdei.cli.machine_arguments import add_machine_options, say_profile
 from qemu_sdei.cli.output import Progress, add_verbosity, print_data, print_json, say
 from qemu_sdei.cli.screen import raw, unscreened
 from qemu_sdei.cli.script_errors import shown

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final
 
-from qemu_sdei.cli.guest_arguments import add_machine_options, machine_options, say_profile
+from qemu_sdei.cli.machine_arguments import add_machine_options, machine_options, say_profile
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json
 from qemu_sdei.cli.report_option import RunReport, add_report_option
 from qemu_sdei.cli.screen import raw

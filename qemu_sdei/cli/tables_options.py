@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qemu_sdei.cli.files import read_file
-from qemu_sdei.cli.guest_arguments import vcpus
+from qemu_sdei.cli.machine_arguments import vcpus
 from qemu_sdei.errors import UsageError
 from qemu_sdei.ras.source import AUTO, MAX_BLOCK, Notify, Source
 
