@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qemu_sdei import rundir_ended
+from qemu_sdei import guest_identity, rundir_ended
 from qemu_sdei.config import NAME_PATTERN, check_name
-from qemu_sdei.errors import LostGuestError, UsageError
+from qemu_sdei.errors import UsageError
 from qemu_sdei.fetching import fetching
 from qemu_sdei.locks import dying, end_holders, try_lock
 from qemu_sdei.rundir_base import base_locked
@@ -44,10 +44,6 @@ RUN: Final = "run.json"
 HANDOVER: Final = "handover"
 """There while the guest is being migrated or saved: an owner that dies meanwhile leaves it stopped."""
 CONFIG: Final = "guest.json"
-IDENTITY: Final = "identity"
-"""Which guest it is: 32 hexadecimal digits that nobody can guess, the guest's own for as long as it runs, wherever it
-moves. Names and paths are used again; who is connected to a guest knows it by this.
-"""
 CONTROL: Final = "control.sock"
 OWNER: Final = "owner.sock"
 DOORBELL: Final = "doorbell.sock"
@@ -74,7 +70,6 @@ JOURNAL: Final = "journal"
 """What the backend did, for the one that comes after it."""
 STATE: Final = "state.json"
 """The state document of a guest that is being handed over."""
-_IDENTITY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_STEM: Final = 28
 """Of a name's 32 characters: a number is to fit behind it."""
 
@@ -113,29 +108,6 @@ def exec_lock(port: int) -> str:
     return f"exec-{port}.lock"
 
 
-def is_identity(value: object) -> bool:
-    """Whether this can be a guest's identity."""
-    return isinstance(value, str) and _IDENTITY_PATTERN.fullmatch(value) is not None
-
-
-def identity(path: Path) -> str:
-    """The identity of the guest in run directory `path`; "" where there is none: an older version started it."""
-    try:
-        with (path / IDENTITY).open() as file:
-            text = file.read(64).strip()
-    except (OSError, ValueError):
-        return ""
-    return text if is_identity(text) else ""
-
-
-def identify(path: Path, known: str = "") -> None:
-    """Have the guest in run directory `path` be the one that is known by `known`, or a new one. Raises `OSError`."""
-    part = path / f"{IDENTITY}.part"
-    part.write_text(f"{known or secrets.token_hex(16)}\n")
-    part.chmod(0o600)
-    part.replace(path / IDENTITY)
-
-
 def note_end(path: Path, who: str) -> None:
     """Tell the supervisor of the guest in run directory `path` that `who` is about to end it."""
     with contextlib.suppress(OSError):
@@ -149,11 +121,6 @@ def ended_by(path: Path) -> str:
             return file.read(200).strip()
     except OSError:
         return ""
-
-
-def another(name: str) -> LostGuestError:
-    """The error for who was connected to a guest, and finds the next one of its name."""
-    return LostGuestError(f"guest {name!r} has ended; another guest of that name runs now, and nothing was done to it")
 
 
 def _remove_dead(path: Path) -> bool:
@@ -278,9 +245,9 @@ class RunDirectory:
                 if lock is None:
                     pid = _owner(guest.path)
                     raise UsageError(f"guest {name!r} has an owner, process {pid if pid is not None else '?'}")
-                if identity(guest.path) != (known or guest.identity):
+                if guest_identity.read(guest.path) != (known or guest.identity):
                     os.close(lock)
-                    raise another(name)
+                    raise guest_identity.another(name)
                 with contextlib.suppress(OSError):  # a full disk: the number is for people only
                     os.truncate(lock, 0)
                     os.write(lock, f"{os.getpid()}\n".encode())
@@ -344,7 +311,7 @@ def _claim(path: Path) -> int | None:
         lock = try_lock(path / LOCK)
         assert lock is not None  # nobody else can have seen the new directory: the base is locked
         os.write(lock, f"{os.getpid()}\n".encode())
-        identify(path)
+        guest_identity.write(path)
     except BaseException:  # a signal's exception too
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -387,7 +354,9 @@ def running() -> list[Running]:
                     owned = _owned(path)
                     if not owned and not (path / RUN).exists():
                         continue  # no guest is there, or not any more
-                    found.append(Running(path.name, path, _owner(path) if owned else None, owned, identity(path)))
+                    found.append(
+                        Running(path.name, path, _owner(path) if owned else None, owned, guest_identity.read(path))
+                    )
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         return []
     except OSError as error:
@@ -410,7 +379,7 @@ def find(name: str | None) -> Running:
             return guest
     path = Path(name)
     if (path / CONFIG).is_file():
-        return Running(path.name, path.absolute(), _owner(path), identity=identity(path))
+        return Running(path.name, path.absolute(), _owner(path), identity=guest_identity.read(path))
     if "/" in name:
         raise UsageError(f"{name} holds no {CONFIG}: give the directory that `qemu-sdei qemu-args --dir` wrote")
     check_name(name)

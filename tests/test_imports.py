@@ -61,6 +61,7 @@ COMMON = {
     "durations",
     "errors",
     "fetching",
+    "guest_identity",
     "guestbuild",
     "guestcompile",
     "idle_states",

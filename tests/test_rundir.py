@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.errors import LostGuestError, UsageError
 from qemu_sdei.rundir import RunDirectory
 
@@ -230,9 +230,9 @@ def test_each_guest_is_another_one(runtime: Path) -> None:
     found = set()
     for _ in range(3):
         directory = RunDirectory.create("g")
-        assert rundir.is_identity(rundir.identity(directory.path))
-        assert rundir.running()[0].identity == rundir.identity(directory.path)
-        found.add(rundir.identity(directory.path))
+        assert guest_identity.is_one(guest_identity.read(directory.path))
+        assert rundir.running()[0].identity == guest_identity.read(directory.path)
+        found.add(guest_identity.read(directory.path))
         directory.remove()
         assert not directory.held
     assert len(found) == 3
@@ -241,10 +241,10 @@ def test_each_guest_is_another_one(runtime: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"x" * 32, b"1" * 31, b"\xff" * 32, b"1" * 100, None])
 def test_an_identity_that_is_damaged_or_missing_is_none(runtime: Path, text: bytes | None) -> None:
     directory = RunDirectory.create("g")
-    (directory / rundir.IDENTITY).unlink()
+    (directory / guest_identity.FILE).unlink()
     if text is not None:
-        (directory / rundir.IDENTITY).write_bytes(text)
-    assert rundir.identity(directory.path) == ""
+        (directory / guest_identity.FILE).write_bytes(text)
+    assert guest_identity.read(directory.path) == ""
 
 
 def test_who_has_looked_up_a_guest_does_not_take_over_the_next_one_of_its_name(runtime: Path) -> None:

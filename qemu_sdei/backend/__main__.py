@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qemu_sdei import __version__, boundedlog, idle_states, locks, rundir
+from qemu_sdei import __version__, boundedlog, guest_identity, idle_states, locks, rundir
 from qemu_sdei.backend.control.control_socket import Control
 from qemu_sdei.backend.control.state_document import form, machine_of
 from qemu_sdei.backend.firmware.core import RefusedSmc
@@ -125,7 +125,7 @@ def serve(options: argparse.Namespace) -> int:
     firmware.machine.monitor, firmware.boot.proof = _monitor(directory)
     memory_limit.limit_memory()  # what was read until here are files of the user's, which have limits of their own
     lock = _alone(directory)
-    if options.identity and rundir.identity(directory) != options.identity:
+    if options.identity and guest_identity.read(directory) != options.identity:
         raise SdeiError(f"another guest has {directory} by now")
     journal = Journal(directory / rundir.JOURNAL)
     doorbell = _connect(directory, options)
@@ -162,7 +162,7 @@ def serve(options: argparse.Namespace) -> int:
     else:
         server.await_guest()
         form()
-    about = {"name": config.name, "nr_cpus": config.nr_cpus, "identity": rundir.identity(directory)}
+    about = {"name": config.name, "nr_cpus": config.nr_cpus, "identity": guest_identity.read(directory)}
     control = Control(server, directory / rundir.CONTROL, about)
     try:
         server.run()

@@ -46,7 +46,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from qemu_sdei import rundir
+    from qemu_sdei import guest_identity, rundir
     from qemu_sdei.config import GuestConfig
     from qemu_sdei.host import memory
     from qemu_sdei.vm.early_deaths import EarlyDeaths
@@ -84,16 +84,16 @@ def run(args: argparse.Namespace) -> int:
             else:
                 ram.unlink(missing_ok=True)
                 _forget(directory)
-                (directory / rundir.IDENTITY).unlink(missing_ok=True)
+                (directory / guest_identity.FILE).unlink(missing_ok=True)
     return 0
 
 
 def _identify(directory: Path) -> None:
     """The next QEMU is another guest: who was connected to the one before is not to take it for that."""
-    from qemu_sdei import rundir
+    from qemu_sdei import guest_identity
 
     try:
-        rundir.identify(directory)
+        guest_identity.write(directory)
     except OSError as error:
         raise UsageError(f"directory {directory} cannot be written: {error.strerror}") from None
 

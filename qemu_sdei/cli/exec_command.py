@@ -90,9 +90,9 @@ class _Place:
 
     def directory(self) -> Path | None:
         """Its run directory now; None: it has ended."""
-        from qemu_sdei import rundir
+        from qemu_sdei import guest_identity, rundir
 
-        if rundir.identity(self.guest.path) == self.guest.identity and self.guest.path.exists():
+        if guest_identity.read(self.guest.path) == self.guest.identity and self.guest.path.exists():
             self._lost = 0.0
             return self.guest.path
         for each in rundir.running():

@@ -102,12 +102,12 @@ def _gone(guest: Any, supervisor: int | None, patience: float) -> bool:
     it resumed, so that it can clean up. False: it is still there after `patience` seconds, or its supervisor is stopped
     all the time.
     """
-    from qemu_sdei import rundir, stopped
+    from qemu_sdei import guest_identity, stopped
 
     deadline = time.monotonic() + patience
     since = None
     # Another guest may have the name as soon as this one is gone.
-    while guest.path.exists() and rundir.identity(guest.path) in ("", guest.identity):
+    while guest.path.exists() and guest_identity.read(guest.path) in ("", guest.identity):
         now = time.monotonic()
         if supervisor is None or not stopped.is_stopped(supervisor):
             since = None

@@ -218,14 +218,14 @@ def _learn(symbols: Symbolizer, path: Path) -> None:
 
 def _coming(guest: Running, path: Path, ring: RingReader) -> Iterator[tuple[int, ...]]:
     """Slots as they come; ends with the guest."""
-    from qemu_sdei import rundir
+    from qemu_sdei import guest_identity
 
     while True:
         slots = ring.take()
         yield from slots
         if slots:
             continue
-        if not path.exists() or (guest.identity and rundir.identity(guest.path) != guest.identity):
+        if not path.exists() or (guest.identity and guest_identity.read(guest.path) != guest.identity):
             yield from ring.take()
             return
         time.sleep(_POLL)

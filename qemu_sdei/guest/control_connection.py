@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import jsonline, rundir, stopped
+from qemu_sdei import guest_identity, jsonline, rundir, stopped
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError, NotDeliveredError, UsageError
 from qemu_sdei.message_log import CONTROL
 
@@ -82,8 +82,8 @@ class ControlConnection:
                     raise NotDeliveredError(f"the guest has moved to {self._far_away}; nothing was done here") from None
                 if not self.path.parent.is_dir():
                     raise LostGuestError("the guest is gone") from None
-                if self.identity and rundir.identity(self.path.parent) not in ("", self.identity):
-                    raise rundir.another(self.path.parent.name) from None
+                if self.identity and guest_identity.read(self.path.parent) not in ("", self.identity):
+                    raise guest_identity.another(self.path.parent.name) from None
                 if rundir.deserted(self.path.parent):
                     name = self.path.parent.name
                     raise LostGuestError(
@@ -122,10 +122,10 @@ class ControlConnection:
         answer = self._ask("hello", {}, self.timeout)
         result = answer.get("result")
         found = result.get("identity") if isinstance(result, dict) else None
-        if not rundir.is_identity(found):
+        if not guest_identity.is_one(found):
             found = ""  # a backend of an older version
         if self.identity and found != self.identity:
-            raise rundir.another(self.path.parent.name)
+            raise guest_identity.another(self.path.parent.name)
         self.identity = str(found)
 
     @property

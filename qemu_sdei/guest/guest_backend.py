@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from qemu_sdei import guest_identity
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import LostGuestError, SdeiError
 from qemu_sdei.guest.control_client import ControlClient, Injection
@@ -112,7 +113,7 @@ class GuestBackend(GuestPart):
         from qemu_sdei.guest.picture_taking import take_picture, with_names
 
         directory = self.placement.directory
-        here = files.Running(directory.name, directory.path, os.getpid(), identity=files.identity(directory.path))
+        here = files.Running(directory.name, directory.path, os.getpid(), identity=guest_identity.read(directory.path))
         picture = take_picture(here, ended=self.placement.supervisor.power_off is not None)
         return explain(picture if symbolizer is None else with_names(picture, symbolizer))
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from qemu_sdei import guest_identity
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import (
     GuestError,
@@ -265,7 +266,7 @@ class LocalMigration:
             for name in _COPIED:
                 if (here.directory / name).is_file():
                     shutil.copyfile(here.directory / name, directory / name)
-            files.identify(directory.path, files.identity(here.directory.path))
+            guest_identity.write(directory.path, guest_identity.read(here.directory.path))
         except OSError as error:
             raise unwritable(directory.path, error) from None
         boot = dict(here.config.boot)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import rundir, stopped
+from qemu_sdei import guest_identity, rundir, stopped
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.errors import NotDeliveredError, ProtocolError, SdeiError
 from qemu_sdei.guest import machine_control
@@ -51,7 +51,7 @@ class Overview:
     @property
     def ended(self) -> bool:
         """The guest is not there any more, in the ordinary way: nothing is left of it, or another one has its name."""
-        found = rundir.identity(self.directory)
+        found = guest_identity.read(self.directory)
         return not self.directory.is_dir() or bool(self.client.identity and found and found != self.client.identity)
 
     def gone(self, every: float) -> str:

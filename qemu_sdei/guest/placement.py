@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from qemu_sdei import guest_identity
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE, GuestConfig
 from qemu_sdei.errors import UsageError
@@ -120,7 +121,7 @@ class PlacementBuilder:
         assert ram is not None
         assert supervisor is not None
         assert config is not None
-        client = ControlClient(directory / files.CONTROL, identity=files.identity(directory.path))
+        client = ControlClient(directory / files.CONTROL, identity=guest_identity.read(directory.path))
         placement = Placement(directory, config, plan or supervisor.plan, ram, supervisor, client)
         self.directory = self.ram = self.supervisor = self._devices = None
         return placement

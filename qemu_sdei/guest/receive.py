@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import paths
+from qemu_sdei import guest_identity, paths
 from qemu_sdei import rundir as files
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LaunchError, SdeiError, UsageError
@@ -131,7 +131,7 @@ class _Attempt:
         self.builder.configure(config)
         self.builder.write(files.MONITOR, monitor)
         try:
-            files.identify(self._directory.path, identity)
+            guest_identity.write(self._directory.path, identity)
         except OSError as error:
             raise unwritable(self._directory.path, error) from None
         supervisor = self.builder.supervise(plan, self._text, self.guest.nonce or "", arriving=True)

@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from qemu_sdei import guest_identity
 from qemu_sdei import rundir as files
 from qemu_sdei.errors import GuestError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.guest.control_client import ControlClient
@@ -122,7 +123,7 @@ def _selection(directory: Path) -> dict[str, int]:
 
     Raises `SdeiError`.
     """
-    with ControlClient(directory / files.CONTROL, identity=files.identity(directory)) as client:
+    with ControlClient(directory / files.CONTROL, identity=guest_identity.read(directory)) as client:
         found = client.registers(0)
     return {register.word: found[register.id][0] for register in REGISTERS if register.id in found}
 

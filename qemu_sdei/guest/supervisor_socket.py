@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from qemu_sdei import jsonline, locks, rundir
+from qemu_sdei import guest_identity, jsonline, locks
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.message_log import CONTROL, Entry, heard_by
 
@@ -62,7 +62,7 @@ class SupervisorSocket:
         self._stop_listening()
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
         self._path = path
-        self._identity = rundir.identity(path.parent)
+        self._identity = guest_identity.read(path.parent)
 
     @property
     def _name(self) -> str:
@@ -126,7 +126,7 @@ class SupervisorSocket:
             return
         meant = request.get("identity")
         if meant and self._identity and meant != self._identity:
-            send(jsonline.refusal("failed", str(rundir.another(self._name))))
+            send(jsonline.refusal("failed", str(guest_identity.another(self._name))))
             return
         CONTROL.received(_CLIENT, request)
         with heard_by(_Messages(writer)) if request.get("messages") is True else contextlib.nullcontext():

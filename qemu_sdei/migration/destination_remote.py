@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.errors import GuestError, ProtocolError, SdeiError
 from qemu_sdei.migration import remote_ram
 from qemu_sdei.migration.failure_points import UndecidedError
@@ -139,7 +139,7 @@ class RemoteDestination:
             timeout=_START,
             route=self.options.route,
             multifd=self.options.multifd,
-            identity=rundir.identity(self.source.path),
+            identity=guest_identity.read(self.source.path),
         )
         self.name, self._session = _text(ready, "name"), _text(ready, "session")
         self._start_ms = _number(ready, "ms")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.backend.control.state_document import MAX_DOCUMENT
 from qemu_sdei.errors import ProtocolError, SdeiError
 from qemu_sdei.migration.arrival import arrived, check, first_heartbeat, take_over
@@ -187,7 +187,7 @@ class Session:
         options = MigrationOptions(route=route, multifd=multifd)
         begin = time.monotonic()
         identity = message.get("identity", "")
-        if identity != "" and not rundir.is_identity(identity):
+        if identity != "" and not guest_identity.is_one(identity):
             raise ProtocolError("the guest's identity is not of the protocol's form")
         self.side = await self._host.prepare(str(identity))
         await Source.capabilities(self.side, options)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from qemu_sdei import boundedlog, jsonline, locks
+from qemu_sdei import boundedlog, guest_identity, jsonline, locks
 from qemu_sdei import rundir as files
 from qemu_sdei.backend.loop import memory_limit
 from qemu_sdei.errors import GuestError, LaunchError, LostGuestError, ProtocolError, UsageError
@@ -142,7 +142,7 @@ class BackendKeeper:
             self._deaths.started()
             before = process.log_size(self._log)
             output = None if self.qemu_output is None else self.qemu_output.fd
-            command = [*self._command, "--identity", files.identity(self._directory.path)]
+            command = [*self._command, "--identity", guest_identity.read(self._directory.path)]
             command += [] if output is None else ["--qemu-output", str(output)]
             try:
                 # No die_with_parent: it sees the end of its standard input, and has a run directory to remove then.

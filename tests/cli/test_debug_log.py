@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei.rundir import RunDirectory, identity
+from qemu_sdei import guest_identity
+from qemu_sdei.rundir import RunDirectory
 from tests.cli.conftest import Command
 from tests.library.test_control_client import Backend, result
 
@@ -26,7 +27,7 @@ def answered(request: dict[str, Any]) -> bytes:
 
 def test_messages_and_their_times(command: Command, runtime: Path) -> None:
     directory = RunDirectory.create("a")
-    backend = Backend(directory.path / "control.sock", answered, identity(directory.path))
+    backend = Backend(directory.path / "control.sock", answered, guest_identity.read(directory.path))
     silent = command("status", "a")
     shown = command("status", "a", "-vv")
     backend.close()
@@ -41,7 +42,7 @@ def test_messages_and_their_times(command: Command, runtime: Path) -> None:
 def test_a_terminal_obeys_none_of_it(runtime: Path) -> None:
     """And each line begins at the margin, also while a guest's console has the terminal in raw mode."""
     directory = RunDirectory.create("a")
-    backend = Backend(directory.path / "control.sock", answered, identity(directory.path))
+    backend = Backend(directory.path / "control.sock", answered, guest_identity.read(directory.path))
     master, slave = pty.openpty()
     try:
         subprocess.run(

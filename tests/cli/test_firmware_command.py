@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.profiles import firmware_profile
 from qemu_sdei.rundir import RunDirectory
 from tests.cli.conftest import Command
@@ -61,7 +61,7 @@ def test_what_cannot_be_is_one_line(command: Command, words: list[str], what: li
 @pytest.fixture
 def backend(runtime: Path) -> Iterator[Backend]:
     directory = RunDirectory.create("g")
-    known = rundir.identity(directory.path)
+    known = guest_identity.read(directory.path)
     backend = Backend(directory / rundir.CONTROL, lambda request: result(request), known)
     try:
         yield backend

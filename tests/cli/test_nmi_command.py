@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.rundir import RunDirectory
 from tests.cli.conftest import Command
@@ -28,7 +28,7 @@ def backend(runtime: Path) -> Iterator[Backend]:
     directory = RunDirectory.create("g")
     config = GuestConfig(name="g", nr_cpus=2, cpu="cortex-a72", ram_size=64 << 20, boot=BOOT)
     (directory / rundir.CONFIG).write_text(config.to_json())
-    known = rundir.identity(directory.path)
+    known = guest_identity.read(directory.path)
 
     backend = Backend(directory / rundir.CONTROL, lambda request: b"", known)
     say(backend)

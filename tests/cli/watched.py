@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.config import GuestConfig
 from qemu_sdei.guest.machine_control import MachineControl
 from qemu_sdei.guest.supervisor_socket import SupervisorSocket
@@ -192,7 +192,7 @@ class WatchedGuest:
         config = GuestConfig(name, 2, "cortex-a72", 1 << 30, boot={"kernel": "builtin:bench"})
         (self.directory / rundir.CONFIG).write_text(config.to_json())
         (self.directory / rundir.RUN).write_text("{}")
-        self.backend = Backend(self.directory / rundir.CONTROL, self._answer, rundir.identity(self.directory.path))
+        self.backend = Backend(self.directory / rundir.CONTROL, self._answer, guest_identity.read(self.directory.path))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._ends = threading.Lock()
@@ -205,7 +205,7 @@ class WatchedGuest:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     def _answer(self, request: dict[str, Any]) -> bytes:
-        identity = rundir.identity(self.directory.path)
+        identity = guest_identity.read(self.directory.path)
         match request["cmd"]:
             case "hello":
                 return result(request, protocol=1, name=self.status["name"], pid=24742, nr_cpus=2, identity=identity)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from qemu_sdei import locks, rundir
+from qemu_sdei import guest_identity, locks
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.guest import supervisor_client
 from qemu_sdei.guest import supervisor_socket as owner_module
@@ -319,10 +319,10 @@ def test_more_clients_than_there_is_room_for(owner: Owner) -> None:
 
 def test_a_request_that_means_another_guest_is_refused() -> None:
     with runtime_directory() as path:
-        rundir.identify(path)
+        guest_identity.write(path)
         owner = Owner(path / "owner.sock")
         try:
-            for meant in ("", rundir.identity(path)):
+            for meant in ("", guest_identity.read(path)):
                 assert ask(owner.path, "echo", {"word": 1}, print, identity=meant) == {"said": 1}
             with pytest.raises(GuestError, match="has ended; another guest of that name runs now"):
                 ask(owner.path, "wait", {}, print, identity="0" * 32)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from qemu_sdei import rundir
+from qemu_sdei import guest_identity, rundir
 from qemu_sdei.errors import GuestError
 from qemu_sdei.migration.destination_remote import RemoteDestination, RemoteResult
 from qemu_sdei.migration.failure_points import Left
@@ -42,7 +42,7 @@ class Pair:
         self.trip = trip
         for name in ("a", "b"):
             (path / name).mkdir()
-        rundir.identify(path / "a", "0" * 32)
+        guest_identity.write(path / "a", "0" * 32)
         (path / "a" / rundir.CONSOLE_LOG).write_bytes(b"hello\n")
         self.source = FakeSide(path / "a", trip)
         self.there = FakeSide(path / "b", trip, running=False, who="there")
