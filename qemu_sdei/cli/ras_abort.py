@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from qemu_sdei import rundir
+    from qemu_sdei.guest.ras import GuestRas
     from qemu_sdei.guest.ras_access import of_running
 
-    with of_running(rundir.find(args.name), console=False) as ras:
+    with of_running(rundir.find(args.name), console=False) as access, GuestRas(access) as ras:
         found = ras.external_abort(args.vcpu, address=address, fetch=args.fetch, kernel=args.kernel, limit=args.timeout)
     if args.json:
         print_json({"guest": args.name, **asdict(found)})

@@ -152,7 +152,7 @@ def keep(args: argparse.Namespace, made: list[Block], kinds: Kinds) -> int:
     for name in _NOT_WITH_NEXT_BOOT:
         if getattr(args, name, None) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is of errors that are reported now: leave out --next-boot")
-    with of_running(rundir.find(args.name), console=False) as ras:
+    with of_running(rundir.find(args.name), console=False) as access, GuestRas(access) as ras:
         address = Reporting(args, ras).place()
         everything = list(varied(made, args, kinds, address=address, ram=ras.ram))
         for each in everything:
@@ -175,7 +175,7 @@ def report(args: argparse.Namespace, made: list[Block], kinds: Kinds) -> int:
     guest = rundir.find(args.name)
     fatal = any(each.severity == Severity.FATAL for each in made)
     console = fatal or any(getattr(args, name, None) is not None for name in ("expect_log", "expect_panic"))
-    with of_running(guest, console=console) as ras:
+    with of_running(guest, console=console) as access, GuestRas(access) as ras:
         one = Reporting(args, ras)
         address = one.place()
         wanted = one.expected()

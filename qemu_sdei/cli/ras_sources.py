@@ -29,10 +29,11 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from qemu_sdei import rundir
+    from qemu_sdei.guest.ras import GuestRas
     from qemu_sdei.guest.ras_access import of_running
 
     guest = rundir.find(args.name)
-    with of_running(guest, console=False) as ras:
+    with of_running(guest, console=False) as access, GuestRas(access) as ras:
         sources = ras.sources()
     if args.json:
         print_json({"guest": guest.name, "sources": [each.document for each in sources]})

@@ -491,7 +491,8 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
     def ras(self) -> GuestRas:
         """Hardware errors for this guest, such as `guest.ras.inject(Memory(...), severity="recoverable", pid=...)`."""
         if self._ras is None:
+            from qemu_sdei.guest.ras import GuestRas
             from qemu_sdei.guest.ras_access import of_guest
 
-            self._ras = of_guest(self, self._control)
+            self._ras = GuestRas(of_guest(self, self._control))
         return self._ras

@@ -11,13 +11,13 @@ with Guest(GuestOptions(ras=True, helper=True)) as guest:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from qemu_sdei.errors import CperError, ProtocolError, UsageError
-from qemu_sdei.guest.console_feed import PrintedWords
 from qemu_sdei.guest.helper import Runner
+from qemu_sdei.guest.ras_access import RasAccess
 from qemu_sdei.guest.ras_observing import Observer
 from qemu_sdei.guest.ras_pages import Page, Pages
 from qemu_sdei.guest.ras_refusals import SourceState, chosen, refuse
@@ -33,58 +33,6 @@ from qemu_sdei.ras.severity import Severity, severity_of
 _LOOK: Final = 0.025
 """Seconds between two looks at a source."""
 _FREE: Final = "free"
-
-
-class RasControl(Protocol):
-    """What is asked of a backend: `ControlClient`."""
-
-    def ras_sources(self) -> list[dict[str, Any]]:
-        """The error sources and their state."""
-
-    def ras_report(
-        self,
-        source: str,
-        block: bytes,
-        *,
-        vcpu: int | None = None,
-        address: int | None = None,
-        wait: bool = False,
-        force: bool = False,
-        raw: bool = False,
-        timeout: float = 5.0,
-    ) -> dict[str, Any]:
-        """Write a status block and notify the guest."""
-
-    def ras_keep(self, block: bytes) -> dict[str, Any]:
-        """Keep a status block for the BERT of the next boot."""
-
-    def memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> dict[str, Any]:
-        """Tell of a page that is bad at the host."""
-
-    def abort(
-        self,
-        vcpu: int | None = None,
-        *,
-        address: int | None = None,
-        fetch: bool = False,
-        kernel: bool = False,
-        limit: int = 10,
-    ) -> dict[str, Any]:
-        """Have a vCPU take a synchronous external abort."""
-
-
-@dataclass(frozen=True, slots=True)
-class RasAccess:
-    """How one guest is reached."""
-
-    name: str
-    control: Callable[[], RasControl]
-    ram: tuple[int, int]
-    """Where its RAM begins and ends, physical addresses."""
-    run: Runner | None = None
-    """Commands in it; None: none can be run."""
-    console: Callable[[], PrintedWords | None] = lambda: None
-    """What it prints from now on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,20 @@
-"""How `GuestRas` reaches a guest: one of this process, or one that another process runs."""
+"""How `GuestRas` reaches a guest: what it asks of whom; a guest of this process, or one that another process runs."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qemu_sdei import rundir
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import MAX_CONFIG, GuestConfig
 from qemu_sdei.errors import SdeiError, UsageError
-from qemu_sdei.guest.console_feed import OwnConsole, RemoteConsole
+from qemu_sdei.guest.console_feed import OwnConsole, PrintedWords, RemoteConsole
 from qemu_sdei.guest.control_client import ControlClient
 from qemu_sdei.guest.helper import Helper, Runner
-from qemu_sdei.guest.ras import GuestRas, RasAccess
 from qemu_sdei.guest.shell import CommandResult
 from qemu_sdei.untrusted_files import read
 
@@ -22,8 +22,60 @@ if TYPE_CHECKING:
     from qemu_sdei.guest.guest import Guest
 
 
-def of_guest(guest: Guest, control: Callable[[], ControlClient]) -> GuestRas:
-    """That of a guest of this process; `control` gives the client of its backend. Without the helper its shell does."""
+class RasControl(Protocol):
+    """What is asked of a backend: `ControlClient`."""
+
+    def ras_sources(self) -> list[dict[str, Any]]:
+        """The error sources and their state."""
+
+    def ras_report(
+        self,
+        source: str,
+        block: bytes,
+        *,
+        vcpu: int | None = None,
+        address: int | None = None,
+        wait: bool = False,
+        force: bool = False,
+        raw: bool = False,
+        timeout: float = 5.0,
+    ) -> dict[str, Any]:
+        """Write a status block and notify the guest."""
+
+    def ras_keep(self, block: bytes) -> dict[str, Any]:
+        """Keep a status block for the BERT of the next boot."""
+
+    def memory_error(self, address: int, *, source: str | None = None, vcpu: int | None = None) -> dict[str, Any]:
+        """Tell of a page that is bad at the host."""
+
+    def abort(
+        self,
+        vcpu: int | None = None,
+        *,
+        address: int | None = None,
+        fetch: bool = False,
+        kernel: bool = False,
+        limit: int = 10,
+    ) -> dict[str, Any]:
+        """Have a vCPU take a synchronous external abort."""
+
+
+@dataclass(frozen=True, slots=True)
+class RasAccess:
+    """How one guest is reached."""
+
+    name: str
+    control: Callable[[], RasControl]
+    ram: tuple[int, int]
+    """Where its RAM begins and ends, physical addresses."""
+    run: Runner | None = None
+    """Commands in it; None: none can be run."""
+    console: Callable[[], PrintedWords | None] = lambda: None
+    """What it prints from now on."""
+
+
+def of_guest(guest: Guest, control: Callable[[], ControlClient]) -> RasAccess:
+    """A guest of this process; `control` gives the client of its backend. Without the helper its shell does."""
     directory = guest.placement.directory
     run: Runner | None = None
     if (directory.path / rundir.HELPER).exists():
@@ -35,7 +87,7 @@ def of_guest(guest: Guest, control: Callable[[], ControlClient]) -> GuestRas:
         text = guest.console_text
         return OwnConsole(text.since, text.end, lambda: text.closed)
 
-    return GuestRas(RasAccess(directory.name, control, _ram(directory.path), run, console))
+    return RasAccess(directory.name, control, _ram(directory.path), run, console)
 
 
 class _Following:
@@ -51,8 +103,8 @@ class _Following:
 
 
 @contextlib.contextmanager
-def of_running(guest: rundir.Running, *, console: bool) -> Iterator[GuestRas]:
-    """That of a guest that another process runs; `console`: what it prints is wanted, as far as its owner gives it."""
+def of_running(guest: rundir.Running, *, console: bool) -> Iterator[RasAccess]:
+    """A guest that another process runs; `console`: what it prints is wanted, as far as its owner gives it."""
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(ControlClient(guest.control, identity=guest.identity))
         client.hello()
@@ -68,8 +120,7 @@ def of_running(guest: rundir.Running, *, console: bool) -> Iterator[GuestRas]:
         run: Runner | None = None
         with contextlib.suppress(UsageError):
             run = Helper(guest.path, guest.name).run
-        access = RasAccess(guest.name, lambda: client, _ram(guest.path), run, words)
-        yield stack.enter_context(GuestRas(access))
+        yield RasAccess(guest.name, lambda: client, _ram(guest.path), run, words)
 
 
 def _ram(directory: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 
 from qemu_sdei import rundir
 from qemu_sdei.cli import ras_reporting
-from qemu_sdei.guest.ras import GuestRas
+from qemu_sdei.guest.ras_access import RasAccess
 from qemu_sdei.ras.addresses import addresses
 from qemu_sdei.ras.block import Block, block, parse_block
 from qemu_sdei.ras.entry import entry
@@ -31,9 +31,8 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGuest:
     fake = FakeGuest()
 
     @contextlib.contextmanager
-    def of_running(running: rundir.Running, *, console: bool) -> Iterator[GuestRas]:
-        with fake.ras() as ras:
-            yield ras
+    def of_running(running: rundir.Running, *, console: bool) -> Iterator[RasAccess]:
+        yield fake.access()
 
     monkeypatch.setattr(ras_reporting, "of_running", of_running)
     monkeypatch.setattr(rundir, "find", lambda name: rundir.Running(name, tmp_path, 1))

@@ -7,7 +7,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from qemu_sdei.guest.ras import GuestRas, RasAccess
+from qemu_sdei.guest.ras import GuestRas
+from qemu_sdei.guest.ras_access import RasAccess
 from qemu_sdei.guest.shell import CommandResult
 
 RAM = (0x4000_0000, 0x7FC0_0000)
@@ -103,9 +104,13 @@ class FakeGuest:
             return CommandResult(0, "[    5.000001] something before\n\ncorrupted HardwareCorrupted:     0 kB")
         return CommandResult(0, "")
 
+    def access(self, *, helper: bool = True) -> RasAccess:
+        """How it is reached."""
+        return RasAccess("guest", lambda: self, RAM, self.run if helper else None, lambda: self)
+
     def ras(self, *, helper: bool = True) -> GuestRas:
         """Its errors, as its user reaches them."""
-        return GuestRas(RasAccess("guest", lambda: self, RAM, self.run if helper else None, lambda: self))
+        return GuestRas(self.access(helper=helper))
 
 
 def words(numbers: Any) -> CommandResult:
