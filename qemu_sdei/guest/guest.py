@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,23 +24,20 @@ from qemu_sdei.guest.end_told import Conclusion
 from qemu_sdei.guest.guest_backend import GuestBackend
 from qemu_sdei.guest.guest_console import GuestConsole
 from qemu_sdei.guest.guest_machine import GuestMachine
-from qemu_sdei.guest.guest_remote import RemoteGuest
+from qemu_sdei.guest.guest_moves import GuestMoves
 from qemu_sdei.guest.guest_snapshots import GuestSnapshots
+from qemu_sdei.guest.guest_typing import GuestTyping
 from qemu_sdei.guest.kdump_stages import Kdump
 from qemu_sdei.guest.kdump_watch import Listener, wait_vmcore
 from qemu_sdei.guest.local_migration import LocalMigration
-from qemu_sdei.guest.onlookers import Typist
 from qemu_sdei.guest.receive import WAIT, Arrival, ArrivalEvent, Listening, no_event
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.start import CLOSE_LIMIT, Beginning, Boot, TakeOver
 from qemu_sdei.host.progress import Progress, no_progress
-from qemu_sdei.migration.options import SHARED, UNIX, Hold, MigrationOptions, MigrationResult, Report, no_report
 from qemu_sdei.migration.remote_address import Tls
-from qemu_sdei.migration.retry import longest
 from qemu_sdei.rundir import find
 from qemu_sdei.saving import saved_trust
 from qemu_sdei.saving.saved import Saved
-from qemu_sdei.vm import silence
 from qemu_sdei.vm.description import Description
 from qemu_sdei.vm.event_loop import EventLoop
 from qemu_sdei.vm.options import GuestOptions
@@ -55,12 +51,9 @@ _QMP_TIMEOUT: Final = 30.0
 _RESUMED_LOOK: Final = 0.1
 _END_TOLD: Final = 10.0
 """Seconds from when the run directory is gone until its guest's end is known."""
-_MIGRATION_TIMEOUT: Final = 120.0
-_MIGRATION_EXTRA: Final = 60.0
-"""Seconds, beside the waits that have limits of their own."""
 
 
-class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGuest):
+class Guest(GuestMachine, GuestBackend, GuestTyping, GuestConsole, GuestSnapshots, GuestMoves):
     """A guest, from `start` to `close`. As a context manager (`with`) it does both.
 
     Threads may share a guest: while one waits for the firmware, another one uses a connection of its own. There is only
@@ -90,8 +83,6 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         self._ras: GuestRas | None = None
         self._one_closes = threading.RLock()
         self._process = os.getpid()
-        self._written = self._typed = 0
-        """Bytes that were given to `write`, and those of them that have reached the supervisor."""
         self._kdump: Kdump | None = None
         self._released = False
 
@@ -311,22 +302,6 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         """
         self._record.end.conclude(Conclusion(status, words))
 
-    def type_as(self, token: str, who: str) -> str | None:
-        """Reserve the guest's console for one typist.
-
-        Args:
-            token: identifies the caller; the same token gets the console again.
-            who: name of the caller, which others are told; "": reserve nothing, only ask.
-
-        Returns:
-            None: the console is the caller's (or free, with `who` ""). Else the name of the one who types there.
-        """
-        if not who:
-            typist = self._record.seat.typist
-            return None if typist is None or typist.token == token else typist.who
-        other = self._record.seat.take(Typist(token, who), force=False)
-        return None if other is None else other.who
-
     async def _stop(self) -> None:
         if self._migration is not None:
             await self._migration.close()
@@ -349,26 +324,6 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         return self.placement.directory.name
 
     @property
-    def command_line(self) -> list[str]:
-        """Command line of QEMU, one word each."""
-        return self.placement.supervisor.command
-
-    @property
-    def qemu_pid(self) -> int | None:
-        """Process id of QEMU; None: it has ended."""
-        return self.placement.supervisor.qemu_pid
-
-    @property
-    def backend_pid(self) -> int | None:
-        """Process id of the present backend; it changes when the backend is restarted. None: there is none now."""
-        return self.placement.supervisor.backend_pid
-
-    @property
-    def backend_starts(self) -> int:
-        """How many times a backend was started: 1 if it never died."""
-        return self.placement.supervisor.backend_starts
-
-    @property
     def warnings(self) -> list[str]:
         """Problems that did not harm the guest, one line each, such as no room on the disk for the trace. Complete when
         the guest has ended.
@@ -376,77 +331,10 @@ class Guest(GuestMachine, GuestBackend, GuestConsole, GuestSnapshots, RemoteGues
         placement = self._record.placement
         return self._beginning.builder.warnings if placement is None else list(placement.supervisor.warnings)
 
-    # Console (see also GuestConsole)
-
-    def write(self, text: str | bytes) -> None:
-        """Type `text` at the guest's console; the Enter key is a carriage return. A str is encoded as UTF-8. It does
-        not wait until the guest has read it.
-        """
-        supervisor = self.placement.supervisor
-        data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-
-        def arrive() -> None:
-            supervisor.write(data)
-            self._typed += len(data)
-
-        if self.loop.soon(arrive):  # else it is closed: so is the console
-            self._written += len(data)
-
-    def input_backlog(self) -> int:
-        """About how many bytes were typed that the guest has not taken yet."""
-        on_the_way = self._written - self._typed  # first: what arrives meanwhile is counted twice, and never missed
-        placement = self._record.placement
-        return on_the_way + (0 if placement is None else placement.supervisor.backlog)
-
-    def attach(self, sink: Callable[[bytes], None] | None) -> None:
-        """Pass the console's raw bytes to `sink` too. It is called in another thread, and must not block. None detaches
-        it.
-        """
-        self._record.onlookers.first(sink)
-
-    # Migration
-
     def _moves(self) -> LocalMigration:
         self._record.check_started()
         assert self._migration is not None
         return self._migration
-
-    def migrate(
-        self,
-        name: str | None = None,
-        *,
-        route: str = SHARED,
-        verify: bool = True,
-        hold: Hold | None = None,
-        timeout: float = _MIGRATION_TIMEOUT,
-        transport: str = UNIX,
-        multifd: int = 0,
-        report: Report = no_report,
-    ) -> MigrationResult:
-        """Move the running guest to a new QEMU and a new backend on this host. Afterwards this object is the guest
-        there.
-
-        Args:
-            name: name of the guest there; None: the first free of its own name without the number, NAME-2, NAME-3, ...
-            route: how RAM gets there. "shared": both QEMUs map the same RAM. "copy": RAM is sent while the vCPUs are
-                paused. "live": RAM is sent while the vCPUs run. "postcopy": the rest of RAM is sent after the vCPUs run
-                at the destination.
-            verify: True: compare RAM that was copied, and repair it, before the guest runs on.
-            hold: migrate when an event is in this state; None: now.
-            timeout: seconds that QEMU may take for the transfer.
-            transport: connection between the two QEMUs: "unix", or "tcp" on loopback.
-            multifd: number of parallel connections for RAM; 0: RAM uses the main connection.
-            report: called with the progress, in another thread.
-
-        Raises:
-            UsageError: this guest cannot be migrated so; the message says why.
-            GuestError: the migration failed, and the guest runs on at the source.
-            LostGuestError: the migration failed, and the guest is lost.
-        """
-        options = MigrationOptions(route, verify, hold, timeout, transport, multifd)
-        starting = silence.longest(self.options.start_timeout)
-        once = timeout + starting + _MIGRATION_EXTRA + (hold.timeout if hold is not None else 0)
-        return self.loop.call(self._moves().migrate(name, options, report), longest(options, once))
 
     # Its end, and hardware errors
 

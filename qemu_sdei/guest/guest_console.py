@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qemu_sdei.errors import GuestError, GuestTimeoutError, LostGuestError, SdeiError, UsageError
 from qemu_sdei.guest import shell
 from qemu_sdei.guest.guest_part import GuestPart
+from qemu_sdei.guest.kernel_claims import KernelClaims
 from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.sdei_client import SdeiClient
 from qemu_sdei.guest.shell import CommandResult
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from qemu_sdei.guest.guest_exec import ExecResult
 
 _SLICE: Final = 0.5
-_LOOK: Final = 0.3
-"""Seconds between two looks at what the firmware counts."""
 _PARTS: Final = 4096
 _GOODBYE: Final = re.compile(r"\] reboot: Restarting system")
 
@@ -41,16 +40,11 @@ class GuestConsole(GuestPart, ABC):
     def __init__(self, record: GuestRecord) -> None:
         super().__init__(record)
         self._cursor = 0
-        """Number of the boot whose shell was told not to echo."""
-        self._shell_boot = -1
-        self._shell_position = -1
+        """Where on the console `expect` goes on."""
+        self._shell_boot = self._shell_position = -1
         """Boot whose shell was seen, and where on the console it was last heard of."""
         self._panic_cursor = 0
-        self._kernel = (0, 1)
-        """Which kernel was last known to run: resets before it, and its number since."""
-        self._dismissed = -1
-        self._looked = 0.0
-        """Newest claimed boot on the console that is settled, and when the firmware was asked of one."""
+        self._claims = KernelClaims(self.console_text, lambda: self.reset_count, self._kernels)
         self._shell_use = threading.RLock()
         """Held while a command is in the shell."""
 
@@ -116,7 +110,7 @@ class GuestConsole(GuestPart, ABC):
         text, _ = self.console_text.since(self._boot_position())
         if not self._record.plan.own_initramfs:
             return bool(text)
-        return any(shell.marker(nonce, "shell") in text for nonce in (self._record.nonce, *self._record.earlier))
+        return any(shell.marker(nonce, "shell") in text for nonce in self._record.nonces)
 
     def expect_panic(self, timeout: float = 60.0) -> Panic:
         """Wait until the guest's kernel panics, and return its words. A panic since the last call counts too.
@@ -133,7 +127,7 @@ class GuestConsole(GuestPart, ABC):
         self._record.check_started()
         deadline = time.monotonic() + timeout
         while True:
-            self._look_into_claims()
+            self._claims.look()
             if (panic := self.console_text.silent_panic(self._panic_cursor)) is not None:
                 break
             left = deadline - time.monotonic()
@@ -148,20 +142,6 @@ class GuestConsole(GuestPart, ABC):
         self._panic_cursor = panic.position + 1
         self._cursor = max(self._cursor, self._panic_cursor)
         return panic
-
-    def _look_into_claims(self) -> None:
-        """A kernel's first words on the console, and nobody was heard to leave: an old log, or a kernel that another
-        one has started in silence. The firmware knows, as soon as that one has called it.
-        """
-        claim, now = self.console_text.claimed, time.monotonic()
-        if claim <= self._dismissed or now - self._looked < _LOOK:
-            return
-        self._looked = now
-        boots, kernels = self.reset_count, self._kernels()
-        before = self._kernel[1] if self._kernel[0] == boots else 1
-        if kernels is not None and kernels > before and boots == self.reset_count:
-            self._kernel, self._dismissed = (boots, kernels), claim
-            self.console_text.replaced(claim)
 
     def wait_shell(self, timeout: float = 300.0) -> None:
         """Wait until the shell of our initramfs is ready. `run` does that itself.
@@ -179,12 +159,10 @@ class GuestConsole(GuestPart, ABC):
             raise SdeiError("only a guest with our own initramfs and no command has a shell")
         # What is typed while the machine goes down stays in QEMU's UART and jams it (PL011 of QEMU before 8.0 has no
         # reset), so the shell of a kernel that has said goodbye, or has panicked, is none.
-        self._look_into_claims()
+        self._claims.look()
         if self._has_shell and not _GOODBYE.search(self.console_text.since(self._shell_position)[0]):
             return
-        said = "|".join(
-            shell.marker_pattern(nonce, "shell").pattern for nonce in (self._record.nonce, *self._record.earlier)
-        )
+        said = "|".join(shell.marker_pattern(nonce, "shell").pattern for nonce in self._record.nonces)
         pattern = re.compile(rf"(?:{said})(?![\s\S]*{_GOODBYE.pattern})")
         deadline = time.monotonic() + timeout
         while True:
@@ -195,8 +173,7 @@ class GuestConsole(GuestPart, ABC):
             self._heard(position)
             if self._has_shell:  # else that kernel has left meanwhile
                 break
-        self._kernel = (self.reset_count, self._kernels() or 1)
-        self._dismissed = self.console_text.claimed
+        self._claims.settle()
 
     def _heard(self, position: int) -> None:
         """Our shell has spoken at `position`."""
@@ -283,8 +260,7 @@ class GuestConsole(GuestPart, ABC):
         self._cursor = max(self._cursor, end)
         if self.reset_count == boots:
             self._heard(end)
-            if self.console_text.claimed < end:
-                self._dismissed = self.console_text.claimed  # it was the command's output
+            self._claims.dismiss(end)  # it was the command's output
         result = shell.parse_reply(text, nonce)
         if result is None:
             raise self.console_text.timeout_error(f"the output of {what} was lost on the console")
@@ -375,7 +351,7 @@ class GuestConsole(GuestPart, ABC):
 
         for text, position in self._follow():
             if not console.panic_ends:
-                self._look_into_claims()
+                self._claims.look()
             if text:
                 if console.begun != begun:
                     # From there on it is another kernel's boot.
@@ -401,16 +377,6 @@ class GuestConsole(GuestPart, ABC):
                     raise
         console.raise_if_over(0, what)
         raise LostGuestError(f"the guest's console closed while waiting for {what}")
-
-    def end_input(self, line_ended: bool) -> None:
-        """Signal the end of input at the guest's console. Our own shell is told to exit, which powers the guest off;
-        any other program gets Ctrl-D. Ctrl-D is lost if the program changes the mode of its terminal at that moment, as
-        a shell does between two lines.
-
-        `line_ended`: False: the last line has no line end yet; it is ended first.
-        """
-        line = "" if line_ended else "\r"
-        self.write(line + ("exit\r" if self._record.plan.own_initramfs else "\x04"))
 
     def follow(self, position: int = 0) -> Iterator[str]:
         """Yield the console output from `position` (in characters) as it comes, until the guest has ended.

@@ -1,4 +1,4 @@
-"""`Guest` as a machine: QMP, resets, its end."""
+"""`Guest` as a machine: its processes, QMP, resets, its end."""
 
 from __future__ import annotations
 
@@ -109,3 +109,23 @@ class GuestMachine(GuestPart):
     def reset_count(self) -> int:
         """How many times the machine was reset since its first boot, by the guest or from outside."""
         return self.placement.supervisor.resets.count
+
+    @property
+    def command_line(self) -> list[str]:
+        """Command line of QEMU, one word each."""
+        return self.placement.supervisor.command
+
+    @property
+    def qemu_pid(self) -> int | None:
+        """Process id of QEMU; None: it has ended."""
+        return self.placement.supervisor.qemu_pid
+
+    @property
+    def backend_pid(self) -> int | None:
+        """Process id of the present backend; it changes when the backend is restarted. None: there is none now."""
+        return self.placement.supervisor.backend_pid
+
+    @property
+    def backend_starts(self) -> int:
+        """How many times a backend was started: 1 if it never died."""
+        return self.placement.supervisor.backend_starts

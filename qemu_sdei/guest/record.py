@@ -42,6 +42,11 @@ class GuestRecord:
             raise SdeiError("the guest is not started: use it in a `with`, or call start()")
         return self.placement
 
+    @property
+    def nonces(self) -> tuple[str, ...]:
+        """All that its shell's words may be known by, the present one first."""
+        return self.nonce, *self.earlier
+
     def check_started(self) -> None:
         """Raise `SdeiError` unless it is started."""
         _ = self.here
