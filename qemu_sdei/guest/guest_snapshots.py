@@ -14,11 +14,11 @@ from qemu_sdei.guest.record import GuestRecord
 from qemu_sdei.guest.supervisor_socket import Progress
 from qemu_sdei.migration.options import Hold, Report, no_report
 from qemu_sdei.saving import snapshots
+from qemu_sdei.saving.saved import SaveOptions
 from qemu_sdei.saving.snapshots import Snapshot
 from qemu_sdei.vm.event_loop import EventLoop
 
 _TIMEOUT: Final = 300.0
-_SAVE_TIMEOUT: Final = 120.0
 _EXTRA: Final = 60.0
 """Seconds, beside the waits that have limits of their own."""
 
@@ -35,16 +35,7 @@ class Moves(Alone, Protocol):
 
     snapshooter: Snapshooter
 
-    async def save(
-        self,
-        path: str,
-        report: Report,
-        *,
-        end: bool = False,
-        hold: Hold | None = None,
-        timeout: float = 120.0,
-        ram_apart: bool = False,
-    ) -> int:
+    async def save(self, path: str, report: Report, options: SaveOptions) -> int:
         """See `saved.save`."""
 
 
@@ -119,7 +110,7 @@ class GuestSnapshots(ABC):
         *,
         end: bool = False,
         hold: Hold | None = None,
-        timeout: float = _SAVE_TIMEOUT,
+        timeout: float = SaveOptions.timeout,
         report: Report = no_report,
         ram_apart: bool = False,
     ) -> int:
@@ -140,9 +131,8 @@ class GuestSnapshots(ABC):
         """
         where = str(paths.absolute(path))
         wait = timeout + _EXTRA + (hold.timeout if hold is not None else 0)
-        return self.loop.call(
-            self._moves().save(where, report, end=end, hold=hold, timeout=timeout, ram_apart=ram_apart), wait
-        )
+        options = SaveOptions(end, hold, timeout, ram_apart)
+        return self.loop.call(self._moves().save(where, report, options), wait)
 
     def snapshot(self, tag: str, *, report: Report = no_report) -> Snapshot:
         """Save the running guest in its qcow2 image, with firmware and disks, as the snapshot `tag`. The guest runs on.

@@ -39,13 +39,13 @@ from qemu_sdei.host import memory
 from qemu_sdei.migration.destination_local import LocalDestination
 from qemu_sdei.migration.destination_remote import RemoteResult
 from qemu_sdei.migration.failure_points import LostInPostcopyError
-from qemu_sdei.migration.options import SHARED, Hold, MigrationOptions, MigrationResult, Report
+from qemu_sdei.migration.options import SHARED, MigrationOptions, MigrationResult, Report
 from qemu_sdei.migration.remote_address import Address
 from qemu_sdei.migration.retry import try_again
 from qemu_sdei.migration.run_to_completion import finish
 from qemu_sdei.migration.sequence import Sequence
 from qemu_sdei.rundir import RunDirectory
-from qemu_sdei.saving.saved import described, save
+from qemu_sdei.saving.saved import SaveOptions, described, save
 from qemu_sdei.vm import machine_type
 from qemu_sdei.vm.place import State
 from qemu_sdei.vm.supervisor import Supervisor
@@ -155,29 +155,20 @@ class LocalMigration:
             raise UsageError("save wants the absolute path of a directory")
         # Its form is that of a migration's.
         hold = MigrationOptions.from_json({"hold": request.get("hold")}).hold
-        size = await self.save(path, lambda step: progress(step.to_json()), end=end, hold=hold)
+        size = await self.save(path, lambda step: progress(step.to_json()), SaveOptions(end, hold))
         return {"path": path, "bytes": size}
 
-    async def save(
-        self,
-        path: str,
-        report: Report,
-        *,
-        end: bool = False,
-        hold: Hold | None = None,
-        timeout: float = 120.0,
-        ram_apart: bool = False,
-    ) -> int:
+    async def save(self, path: str, report: Report, options: SaveOptions) -> int:
         """See `saved.save`."""
         record = self._record
         with self.alone():
             here = record.here
             where = record.options.memory_path
-            if where is not None and not ram_apart:
+            if where is not None and not options.ram_apart:
                 memory.check_sent(here.ram.fd, here.ram.size, 0, Path(where))
-            ram = (here.ram.fd, here.ram.size) if ram_apart else None
+            ram = (here.ram.fd, here.ram.size) if options.ram_apart else None
             meta = {"options": described(record.options, here.plan.reboot), "nonce": record.nonce}
-            return await save(here.supervisor, path, meta, report, timeout=timeout, end=end, hold=hold, ram=ram)
+            return await save(here.supervisor, path, meta, report, options, ram)
 
     async def migrate(self, name: str | None, options: MigrationOptions, report: Report) -> MigrationResult:
         """Migrate to a new run directory `name` (None: the first free name).

@@ -77,6 +77,16 @@ _OPTIONAL: Final = frozenset((files.INITRD,))
 
 
 @dataclass(frozen=True)
+class SaveOptions:
+    """How a guest is saved; `Guest.save` describes the fields."""
+
+    end: bool = False
+    hold: Hold | None = None
+    timeout: float = 120.0
+    ram_apart: bool = False
+
+
+@dataclass(frozen=True)
 class Saved:
     """A directory that holds a guest."""
 
@@ -207,14 +217,11 @@ async def save(
     path: str,
     meta: dict[str, Any],
     report: Report,
-    *,
-    timeout: float,
-    end: bool,
-    hold: Hold | None = None,
+    options: SaveOptions,
     ram: tuple[int, int] | None = None,
 ) -> int:
-    """Save the running guest of `side`, at a hold point if there is one, into the new directory `path`; it goes on, or
-    ends with `end`. `ram`: descriptor and bytes of its RAM, to have that in a file of its own.
+    """Save the running guest of `side` into the new directory `path`. `ram`: descriptor and bytes of its RAM, for
+    `options.ram_apart`.
 
     Returns the bytes written. Raises `UsageError`: the directory cannot be; `SdeiError`: it did not work, nothing is
     left of it, and the guest goes on.
@@ -227,7 +234,7 @@ async def save(
     leaving = None
     try:
         link = await BackendLink.open(side.path / files.CONTROL)
-        leaving = Source(side, link, hold, report, timeout)
+        leaving = Source(side, link, options.hold, report, options.timeout)
         await leaving.reach_hold_point()
         report(Step("stop"))
         running, _ = await leaving.pause()
@@ -261,7 +268,7 @@ async def save(
         if isinstance(error, SdeiError):
             raise GuestError(f"the guest was not saved and goes on: {error}") from None
         raise
-    if end:
+    if options.end:
         with contextlib.suppress(SdeiError):
             await finish(execute(side, "quit"))
     else:
