@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from qemu_sdei import rundir
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
-from tests.guest.guests import postcopy_works, runtime_directory
+from tests.guest.guests import command, postcopy_works, runtime_directory
 
 _PATIENCE = 3
 """Times as long as on a quiet machine a test may take before it is said to hang."""
@@ -57,6 +58,16 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with runtime_directory() as path:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
         yield path
+
+
+@pytest.fixture
+def ownerless(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Guests run on when their owner dies, and do not outlive the test."""
+    monkeypatch.delenv(DIE_WITH_OWNER, raising=False)
+    yield
+    for guest in rundir.running():
+        if not guest.owned:
+            command(runtime, "stop", guest.name).wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -21,7 +20,7 @@ from qemu_sdei.guest.guest import Guest
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.guests import Command, check_nothing_left, command, left, plain, processes, until
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("ownerless")]
 
 IDLE = ("--kernel", "builtin:bench", "--append", "mode=idle smp=2", "--memory", "128M")
 
@@ -35,20 +34,6 @@ guest.expect("idle: ready")
 print("up", flush=True)
 {then}
 """
-
-
-@pytest.fixture(autouse=True)
-def _goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(DIE_WITH_OWNER, raising=False)
-
-
-@pytest.fixture
-def runtime(runtime: Path) -> Iterator[Path]:
-    """A world in which guests without owner do not outlive the test."""
-    yield runtime
-    for guest in rundir.running():
-        if not guest.owned:
-            command(runtime, "stop", guest.name).wait(30)
 
 
 def owner(then: str = "time.sleep(1000)", before: str = "") -> subprocess.Popen[bytes]:

@@ -43,6 +43,7 @@ LIMIT = 120.0
 TRACING = "/sys/kernel/tracing"
 TRACE = f"{TRACING}/instances/moments"
 EVENT = "events/ras/non_standard_event"
+ROUTES = ["shared", *(pytest.param(route, marks=pytest.mark.slow) for route in ("live", "copy", "postcopy"))]
 NUMBERS = r"s/.*raw data: *\(.. .. .. ..\).*/\1/p"
 PATIENT = "nowatchdog rcupdate.rcu_cpu_stall_suppress=1 workqueue.watchdog_thresh=0"
 """What Linux says of CPUs that do not get on is said of the host here: it gives them all the errors that it can."""
@@ -193,15 +194,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "route",
-    [
-        "shared",
-        pytest.param("live", marks=pytest.mark.slow),
-        pytest.param("copy", marks=pytest.mark.slow),
-        pytest.param("postcopy", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("route", ROUTES)
 def test_while_the_guest_moves(route: str, world: World) -> None:
     """One whose handler runs at the switchover, and one before and after it."""
     guest = world.guest
@@ -233,15 +226,7 @@ def test_a_storm_while_vcpus_come_and_go(world: World) -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "route",
-    [
-        "shared",
-        pytest.param("live", marks=pytest.mark.slow),
-        pytest.param("copy", marks=pytest.mark.slow),
-        pytest.param("postcopy", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("route", ROUTES)
 def test_a_storm_while_the_guest_moves(route: str, world: World) -> None:
     """There and back: each error that was taken is dealt with once, wherever the guest is by then."""
     guest = world.guest

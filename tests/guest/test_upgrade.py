@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ import pytest
 from qemu_sdei import rundir
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
-from qemu_sdei.vm.options import DIE_WITH_OWNER
 from tests.guest.guests import check_nothing_left, command, until
 from tests.guest.test_saved_older import FORMER, saved
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("ownerless")]
 
 OWNER = """
 import sys, time
@@ -36,20 +34,6 @@ time.sleep(1000)
 NEW = 'Guest(GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="64M", name="g"))'
 MAGIC, VERSION = 8, 48
 """Offsets in a monitor's image."""
-
-
-@pytest.fixture(autouse=True)
-def _goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(DIE_WITH_OWNER, raising=False)
-
-
-@pytest.fixture
-def runtime(runtime: Path) -> Iterator[Path]:
-    """A world in which guests without owner do not outlive the test."""
-    yield runtime
-    for guest in rundir.running():
-        if not guest.owned:
-            command(runtime, "stop", guest.name).wait(30)
 
 
 def killed(guest: str) -> None:
