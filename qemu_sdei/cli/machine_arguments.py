@@ -95,7 +95,7 @@ def add_machine_options(parser: argparse.ArgumentParser, *, smp: int = 2) -> Non
         nargs="+",
         action="extend",
         default=[],
-        metavar="ACTION:FUNCTION[+COUNT]",
+        metavar="ACTION:FUNC[+N]",
         help="handle, deny or forward calls before a service sees them, as KVM's SMCCC filter does; forward "
         "passes them to a --service",
     )
