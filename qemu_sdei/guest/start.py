@@ -7,6 +7,7 @@ in `receive.py`.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Final, Protocol
 
 from qemu_sdei import rundir as files
@@ -91,14 +92,14 @@ class Boot:
         builder.write(files.MONITOR, monitor)
         builder.make(plan)
         builder.ram = Ram.create(plan.ram_size, options.memory_path)
-        if saved is not None:
-            saved.fill(builder.ram.fd)
         loop.start(f"guest {directory.name}")
         supervisor = builder.supervise(plan, record.console, record.nonce, arriving=saved is not None)
         supervisor.attach(record.onlookers)
         record.progress("starting QEMU and the backend")
         limit = options.start_timeout
-        loop.call(supervisor.start(limit), longest(limit) + CLOSE_LIMIT)
+        # Processes that wait for a guest look at no RAM before it arrives: it is filled while they start.
+        fill = None if saved is None else partial(saved.fill, builder.ram.fd)
+        loop.call(supervisor.start(limit), longest(limit) + CLOSE_LIMIT, meanwhile=fill)
         if saved is not None:
             record.progress("restoring the guest")
             with contextlib.suppress(OSError):

@@ -49,15 +49,21 @@ class EventLoop:
         self._thread = threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True)
         self._thread.start()
 
-    def call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Do `work` in the loop and wait for it; from another thread.
+    def call(
+        self, work: Coroutine[Any, Any, T], timeout: float, *, meanwhile: Callable[[], object] | None = None
+    ) -> T:
+        """Do `work` in the loop and wait for it; from another thread. That thread calls `meanwhile` first, while the
+        work is under way.
 
         Raises:
-            GuestTimeoutError: it was not done within `timeout` seconds, and is cancelled. Whatever `work` raises.
+            GuestTimeoutError: it was not done within `timeout` seconds (after `meanwhile`), and is cancelled. Whatever
+                `work` raises, and what `meanwhile` raises: the work is cancelled then.
         """
         assert self._loop is not None
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            if meanwhile is not None:
+                meanwhile()
             return future.result(timeout)
         except TimeoutError:
             if future.done():

@@ -45,6 +45,10 @@ def test_goes_on_and_is_restored_twice(runtime: Path, tmp_path: Path) -> None:
             assert guest.status()["counts"]["delivered"] >= before
             storm_ended(guest)
             assert re.search(r"^storm: ok calls=\d+ handled=[1-9]\d*$", guest.console, re.MULTILINE)
+    with (tmp_path / "apart/ram.pages").open("r+b") as ram:  # it is read while QEMU and the backend start
+        ram.truncate(ram.seek(-1, os.SEEK_END))
+    with pytest.raises(UsageError, match=r"ram\.pages is damaged"), Guest.saved(tmp_path / "apart"):
+        pass
     check_nothing_left(runtime)
 
 
