@@ -49,9 +49,7 @@ class EventLoop:
         self._thread = threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True)
         self._thread.start()
 
-    def call(
-        self, work: Coroutine[Any, Any, T], timeout: float, *, meanwhile: Callable[[], object] | None = None
-    ) -> T:
+    def call(self, work: Coroutine[Any, Any, T], timeout: float, *, meanwhile: Callable[[], object] | None = None) -> T:
         """Do `work` in the loop and wait for it; from another thread. That thread calls `meanwhile` first, while the
         work is under way.
 

@@ -95,8 +95,8 @@ def test_a_failure_tells_of_its_guest_and_keeps_it(pytester: pytest.Pytester, ru
 
 
 def test_what_a_test_does_to_its_guest(pytester: pytest.Pytester, runtime: Path) -> None:
-    """It closes it, forks, raises in a callback: the others have theirs, and a child that comes back from a test runs
-    no other one.
+    """It closes it, raises in a callback, forks: the next one has a guest of its own, and a child that comes back from
+    a test runs no other one.
     """
     pytester.makepyfile(
         """
@@ -110,21 +110,21 @@ def test_what_a_test_does_to_its_guest(pytester: pytest.Pytester, runtime: Path)
         def test_closes(bare_metal_guest):
             _guest(bare_metal_guest).close()
 
-        def test_forks(bare_metal_guest):
-            guest = _guest(bare_metal_guest)
-            child = os.fork()
-            if not child:
-                sys.exit(3)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-            assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
-
-        def test_raises_in_a_callback(bare_metal_guest):
+        def test_raises_in_a_callback_and_forks(bare_metal_guest):
             def fail(data):
                 raise RuntimeError("in a callback")
 
             guest = _guest(bare_metal_guest)
             guest.attach(fail)
             assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
+            child = os.fork()
+            if not child:
+                sys.exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+            assert guest.inject(0, 0, wait=True, timeout=20).outcome == "completed"
+
+        def test_is_run_once():
+            os.mkdir("here")
         """
     )
     found = _run(pytester)

@@ -6,42 +6,50 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
 import pytest
 
-from tests.guest.guests import LIMIT, check_nothing_left, command, until
+from qemu_sdei.cli import main
+from qemu_sdei.guest.guest import Guest
+from qemu_sdei.vm.options import GuestOptions
+from tests.guest.guests import LIMIT, check_nothing_left
 
 pytestmark = pytest.mark.guest
 
-IDLE = ("--kernel", "builtin:bench", "--append", "mode=idle smp=2", "--memory", "128M", "--smp", "2")
+IDLE = GuestOptions(kernel="builtin:bench", append="mode=idle smp=2", memory="128M", smp=2, name="box")
+
+
+Shell = Callable[[str], tuple[int, str, str]]
 
 
 @pytest.fixture
-def box(runtime: Path) -> Iterator[Path]:
-    """A guest of another process, that is ready."""
-    with command(runtime, "run", "-q", "--name", "box", *IDLE) as owner:
-        assert owner.stdout is not None
-        until("the guest is ready", lambda: b"idle: ready" in owner.stdout.readline())
-        yield runtime
-        with command(runtime, "stop", "box") as stop:
-            assert stop.wait(LIMIT) == 0
-        owner.wait(LIMIT)
+def box(runtime: Path) -> Iterator[Guest]:
+    """A guest that is ready. What looks at it, asks for it as another process does."""
+    with Guest(IDLE) as guest:
+        guest.expect("idle: ready")
+        yield guest
     check_nothing_left(runtime)
 
 
-def shell(runtime: Path, program: str) -> tuple[int, str, str]:
-    with command(runtime, "shell", "box", "-c", program) as done:
-        out, errors = done.communicate(timeout=LIMIT)
-        return done.returncode, out.decode(), errors.decode()
+@pytest.fixture
+def shell(capfd: pytest.CaptureFixture[str]) -> Shell:
+    """`qemu-sdei shell box -c PROGRAM` in this process: exit code, output, errors."""
+
+    def run(program: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main(["shell", "box", "-c", program])
+        sys.stdout.flush()
+        return status, *capfd.readouterr()
+
+    return run
 
 
-def test_the_guest_of_another_process(box: Path) -> None:
+def test_the_guest_of_another_process(box: Guest, shell: Shell) -> None:
     """By a program, and at a prompt: Ctrl-C and the end of the prompt leave the guest."""
     status, out, errors = shell(
-        box,
         "print(guest); print(guest.inject(0, 1, wait=True).outcome, guest.trace(1)[0]['n'] > 0)\n"
         "print(guest.pause(), ': paused, ' in repr(guest), guest.resume(), "
         "'idle: ready' in guest.console, guest.explain().wedged)\n"
@@ -51,15 +59,15 @@ def test_the_guest_of_another_process(box: Path) -> None:
     first, *rest = out.splitlines()
     assert first.startswith("<guest 'box': running, 2 vCPUs (on, on), events: 0x0")
     assert rest == ["completed True", "paused True running True False", "1"]
-    assert shell(box, "guest.inject(0x7777)")[0] == 2, "a user's mistake"
-    status, _, errors = shell(box, "1 / 0")
+    assert shell("guest.inject(0x7777)")[0] == 2, "a user's mistake"
+    status, _, errors = shell("1 / 0")
     assert (status, errors.splitlines()[-1]) == (1, "ZeroDivisionError: division by zero")
     assert "qemu_sdei" not in errors
 
     prompt = pexpect.spawn(
         sys.executable,
         ["-m", "qemu_sdei", "shell", "box", "--plain"],
-        env=os.environ | {"XDG_RUNTIME_DIR": str(box), "TERM": "dumb"},
+        env=os.environ | {"TERM": "dumb"},
         encoding="utf-8",
         timeout=LIMIT,
     )
@@ -82,7 +90,7 @@ def test_the_guest_of_another_process(box: Path) -> None:
     prompt.expect(pexpect.EOF)
     prompt.close()
     assert prompt.exitstatus == 0
-    assert shell(box, "print(guest.status()['name'])")[:2] == (0, "box\n")
+    assert shell("print(guest.status()['name'])")[:2] == (0, "box\n")
 
 
 def test_a_guest_of_a_prompt_ends_with_it(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
