@@ -48,6 +48,9 @@ Handler = Callable[[int, Regs], "int | None"]
 _X1: Final = X0 + 1
 _X2: Final = X0 + 2
 _CONTEXT_REGISTERS: Final = 18
+# As numbers: to find a member of an enumeration takes as long as to read three registers.
+_ENABLE: Final = int(Action.ENABLE)
+_DISABLE: Final = int(Action.DISABLE)
 
 
 class Trigger(Enum):
@@ -141,19 +144,22 @@ class Dispatcher(Interrupts):
         return result
 
     def _do_enable(self, pe: int, regs: Regs) -> int | None:
-        return self._act(pe, regs, Action.ENABLE)
-
-    def _do_disable(self, pe: int, regs: Regs) -> int | None:
-        return self._act(pe, regs, Action.DISABLE)
-
-    def _do_unregister(self, pe: int, regs: Regs) -> int | None:
-        return self._act(pe, regs, Action.UNREGISTER)
-
-    def _act(self, pe: int, regs: Regs, action: Action) -> int:
         if regs[PSTATE] & EL_MASK != self._client:
             return NOT_SUPPORTED
         inst = self._pes[pe].instances.get(regs[_X1] & W_MASK)
-        return INVALID_PARAMETERS if inst is None else self._apply(inst, action, pe)
+        return INVALID_PARAMETERS if inst is None else self._apply(inst, _ENABLE, pe)
+
+    def _do_disable(self, pe: int, regs: Regs) -> int | None:
+        if regs[PSTATE] & EL_MASK != self._client:
+            return NOT_SUPPORTED
+        inst = self._pes[pe].instances.get(regs[_X1] & W_MASK)
+        return INVALID_PARAMETERS if inst is None else self._apply(inst, _DISABLE, pe)
+
+    def _do_unregister(self, pe: int, regs: Regs) -> int | None:
+        if regs[PSTATE] & EL_MASK != self._client:
+            return NOT_SUPPORTED
+        inst = self._pes[pe].instances.get(regs[_X1] & W_MASK)
+        return INVALID_PARAMETERS if inst is None else self._apply(inst, Action.UNREGISTER, pe)
 
     def _do_context(self, pe: int, regs: Regs) -> int | None:
         if regs[PSTATE] & EL_MASK != self._client:

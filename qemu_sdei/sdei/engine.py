@@ -186,11 +186,12 @@ class Engine:
         if best.shared:
             self._shared_armed.remove(best)
         else:
-            p.armed.remove(best)
+            del armed[0]  # of its own it takes the first one only
         if self._shared_armed:
             self._hand_over(p)
-        if self.on_transition is not None:
-            self.on_transition(number, pe, old, best.state, _NAME_DISPATCH)
+        hook = self.on_transition
+        if hook is not None:
+            hook(number, pe, old, best.state, _NAME_DISPATCH)
         return number
 
     def take_resume(self, regs: Regs, sctlr: int, hcr_el2: int) -> tuple[int, int]:
@@ -220,8 +221,10 @@ class Engine:
 
     def _complete_innermost(self, p: ProcessingElement) -> None:
         """The innermost handler of `p` ends: state, gate, what may follow. The context is the caller's business."""
-        inst = p.running.pop()
-        p.set_gate()
+        running = p.running
+        inst = running.pop()
+        if p.gate != CLOSED:  # as `set_gate`, without a call
+            p.gate = running[-1].rank if running else 0
         old = inst.state
         inst.state = new = COMPLETE_NEXT[old]
         inst.running_on = ANY_PE
@@ -231,8 +234,9 @@ class Engine:
             self._arm(inst, p.index, p.index)
         if p.armed or self._shared_armed:
             self._open(p)
-        if self.on_transition is not None:
-            self.on_transition(inst.number, p.index, old, new, _NAME_COMPLETE)
+        hook = self.on_transition
+        if hook is not None:
+            hook(inst.number, p.index, old, new, _NAME_COMPLETE)
 
     # --- arming and gates --------------------------------------------------------------------------------------------
 
@@ -295,8 +299,8 @@ class Engine:
                         self.kicks.append(other.index)
                         break
 
-    def _apply(self, inst: Instance, action: Action, pe: int) -> int:
-        """Do what the table says for `action`, called on `pe`; returns the result code."""
+    def _apply(self, inst: Instance, action: int, pe: int) -> int:
+        """Do what the table says for `action` (an `Action`), called on `pe`; returns the result code."""
         old = inst.state
         result, new, latch = STEP[action][old]
         if latch != _KEEP:
@@ -311,8 +315,9 @@ class Engine:
         if new != old:
             if inst.slot is not None and UNREGISTERED in (old, new):
                 self.interrupts.append((inst.slot.intid, inst.pe))
-            if self.on_transition is not None:
-                self.on_transition(inst.number, pe, old, new, ACTION_NAMES[action])
+            hook = self.on_transition
+            if hook is not None:
+                hook(inst.number, pe, old, new, ACTION_NAMES[action])
         return result
 
     # --- mask and power ----------------------------------------------------------------------------------------------
