@@ -169,13 +169,23 @@ def _start_floor(
 
 @contextlib.contextmanager
 def plain(
-    qemu: str, kernel: Path, initrd: Path, append: str, memory: int, cpus: int, firmware: Path | None = None
+    qemu: str,
+    kernel: Path,
+    initrd: Path,
+    append: str,
+    memory: int,
+    cpus: int,
+    firmware: Path | None = None,
+    *,
+    machine: str = "virt,gic-version=3",
+    extra: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Running]:
     """The same kernel on QEMU alone, with its built-in PSCI: by its direct kernel boot, or by a UEFI `firmware`."""
     directory = Path(tempfile.mkdtemp(prefix="qemu-sdei-bench-"))
     (directory / "console").touch()
     command = [
-        *(qemu, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "virt,gic-version=3", "-cpu", CPU),
+        *(qemu, "-no-user-config", "-nodefaults", "-display", "none", "-machine", machine, "-cpu", CPU),
         *(
             "-smp",
             str(cpus),
@@ -190,13 +200,14 @@ def plain(
         ),
         *("-chardev", f"file,id=console,path={directory / 'console'}", "-serial", "chardev:console", "-no-reboot"),
         *(("-bios", str(firmware)) if firmware else ()),
+        *extra,
     ]
     started = time.monotonic()
-    machine = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, pass_fds=tuple(pass_fds))
     try:
-        yield Running(directory, machine, None, started)
+        yield Running(directory, process, None, started)
     finally:
-        _end([machine])
+        _end([process])
         shutil.rmtree(directory)
 
 

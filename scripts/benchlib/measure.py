@@ -30,6 +30,7 @@ from scripts.benchlib import (
     above_el2,
     boots,
     fixtures,
+    ged,
     in_process,
     launch,
     load,
@@ -266,6 +267,11 @@ def main() -> int:
         help="measure the hot paths of another checkout in turns with this one's instead",
     )
     parser.add_argument("--ras", action="store_true", help="only hardware errors in a Linux that handles them")
+    parser.add_argument(
+        "--beside",
+        metavar="QEMU",
+        help="with --ras: a QEMU of version 11.1 or newer, beside whose own error injection ours is measured, on it",
+    )
     parser.add_argument("--services", action="store_true", help="only cross timestamps and stolen time of a Linux")
     parser.add_argument(
         "--fixtures", action="store_true", help="only how soon a test has its guest from a saved state, beside a boot"
@@ -346,8 +352,13 @@ def measured(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Ta
     if options.migrate:
         migration.measure(options.qemu, 2 if options.quick else 4 * rounds, say, table.add)
         return table
+    if options.ras and options.beside is not None:
+        table = Table(("ours", "QEMU's"))
+        ged.measure(options.beside, rounds, say, table.add)
+        return table
     if options.ras:
         ras.measure(options.qemu, rounds, say, table.add)
+        print("bench: QEMU's own error injection is not measured: --beside names no QEMU 11.1", file=sys.stderr)
         return table
     if options.terminal:
         terminal.measure(options.qemu, rounds, say, table.add)
