@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest, check_vcpu
 from qemu_sdei.cli.output import add_verbosity, say
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.errors import LostGuestError, NotDeliveredError, UsageError
@@ -35,12 +36,7 @@ def register(subparsers: Any) -> None:
         "registered or not delivered (and why), changes of vCPUs, and resets. With --follow, continue "
         "until the guest ends.",
     )
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
-    )
+    add_guest(parser, "name", directory=True)
     parser.add_argument("-f", "--follow", action="store_true", help="continue until the guest ends")
     parser.add_argument(
         "--limit", type=int, default=_LIMIT, metavar="N", help=f"show at most N earlier lines (default: {_LIMIT})"
@@ -56,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     if not 0 <= args.limit <= _MAX_LIMIT:
         raise UsageError(f"--limit {args.limit} is not possible: give 0 to {_MAX_LIMIT}")
-    if args.vcpu is not None and args.vcpu < 0:
-        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    check_vcpu(args.vcpu)
     from qemu_sdei import rundir
     from qemu_sdei.cli.event_lines import Lines
     from qemu_sdei.cli.inject_command import number_of

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest, check_vcpu
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
 from qemu_sdei.errors import UsageError
@@ -27,12 +28,7 @@ def register(subparsers: Any) -> None:
         "by which rule; and where each vCPU is. Known faults are named. It also works for a guest whose "
         "backend or QEMU does not answer. Exit code 1 if a reason to hang was found, else 0.",
     )
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
-    )
+    add_guest(parser, "name", directory=True)
     parser.add_argument("--vcpu", type=int, metavar="N", help="show only vCPU N, with all its registers")
     add_symbol_options(parser)
     add_verbosity(parser, json_output=True, messages=True)
@@ -41,8 +37,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    if args.vcpu is not None and args.vcpu < 0:
-        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    check_vcpu(args.vcpu)
     from qemu_sdei import rundir
     from qemu_sdei.explain.explanation import explain
     from qemu_sdei.guest.picture_taking import take_picture, with_names

@@ -7,6 +7,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say
 from qemu_sdei.cli.symbol_options import add_symbol_options, sources_of
 from qemu_sdei.errors import UsageError
@@ -29,12 +30,7 @@ def register(subparsers: Any) -> None:
         "machine is reset. docs/reference/firmware-profiles.md describes rules. --list and --show need "
         "no guest.",
     )
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
-    )
+    add_guest(parser, "name", directory=True)
     parser.add_argument(
         "--set",
         action="append",

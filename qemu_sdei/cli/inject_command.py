@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli.guest_name import add_guest
+from qemu_sdei.cli.guest_name import add_guest, check_vcpu
 from qemu_sdei.cli.output import Progress, add_verbosity, print_json, print_table, say
 from qemu_sdei.errors import NotDeliveredError, SdeiError, UsageError
 
@@ -69,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--histogram shows latencies, which are known with --wait only")
     if args.when_registered is not None and not 0 < args.when_registered < math.inf:
         raise UsageError("--when-registered must be more than 0 seconds")
-    if args.vcpu is not None and args.vcpu < 0:
-        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    check_vcpu(args.vcpu)
     from qemu_sdei import rundir
     from qemu_sdei.guest import event_targets
     from qemu_sdei.guest.control_client import ControlClient

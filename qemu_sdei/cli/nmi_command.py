@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_sdei.cli.guest_name import add_guest
+from qemu_sdei.cli.guest_name import add_guest, check_vcpu
 from qemu_sdei.cli.output import add_verbosity, print_json, say
-from qemu_sdei.errors import UsageError
 
 if TYPE_CHECKING:
     from qemu_sdei.guest.nmi import Nmi
@@ -39,8 +38,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    if args.vcpu is not None and args.vcpu < 0:
-        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    check_vcpu(args.vcpu)
     from dataclasses import asdict
 
     from qemu_sdei import rundir

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from qemu_sdei.cli.guest_name import check_vcpu
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.ras_numbers import number
 from qemu_sdei.errors import UsageError
@@ -37,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     address = None if args.address is None else number(args.address, "--address")
     if not 0 < args.timeout <= 3600:
         raise UsageError("--timeout is 1 to 3600 seconds")
-    if args.vcpu is not None and args.vcpu < 0:
-        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    check_vcpu(args.vcpu)
     from dataclasses import asdict
 
     from qemu_sdei import rundir

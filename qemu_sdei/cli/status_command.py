@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest, check_vcpu
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
@@ -33,12 +34,7 @@ def register(subparsers: Any) -> None:
         "event is not delivered; and how often each firmware call was made. -v adds events that are not "
         "registered.",
     )
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
-    )
+    add_guest(parser, "name", directory=True)
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -58,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     if args.watch is not None and not 0.05 <= args.watch < math.inf:
         raise UsageError("--watch wants seconds, 0.05 or more")
-    if args.registers is not None and args.registers < 0:
-        raise UsageError(f"vCPU {args.registers} does not exist: they are counted from 0")
+    check_vcpu(args.registers)
     from qemu_sdei import rundir
     from qemu_sdei.cli.record_feed import RecordFeed
     from qemu_sdei.guest.overview import Overview, name_addresses

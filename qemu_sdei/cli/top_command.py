@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import add_guest
 from qemu_sdei.cli.output import add_verbosity, print_json, say
 from qemu_sdei.cli.screen import raw
 from qemu_sdei.cli.symbol_options import add_symbol_options, symbols_of
@@ -35,12 +36,7 @@ def register(subparsers: Any) -> None:
         "second, latencies, and what happens. Keys choose a vCPU and an event, inject it, and pause the "
         "guest; ? lists the keys. Without a terminal, it prints the view once.",
     )
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs="?",
-        help="the guest (see `qemu-sdei list`), or a directory of qemu-args (default: the only running guest)",
-    )
+    add_guest(parser, "name", directory=True)
     parser.add_argument("--once", action="store_true", help="print the view once, as plain text")
     parser.add_argument(
         "--interval",

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from qemu_sdei.cli.guest_name import check_vcpu
 from qemu_sdei.cli.output import add_verbosity, print_json, print_table, say, say_in
 from qemu_sdei.errors import ProtocolError, UsageError
 
@@ -72,8 +73,7 @@ def diff(args: argparse.Namespace) -> int:
     from qemu_sdei.trace.compare import compare
     from qemu_sdei.trace.reading import open_trace
 
-    if args.vcpu is not None and args.vcpu < 0:
-        raise UsageError(f"vCPU {args.vcpu} does not exist: they are counted from 0")
+    check_vcpu(args.vcpu)
     if not 0 <= args.context <= _MAX_CONTEXT:
         raise UsageError(f"--context {args.context} is not possible: give 0 to {_MAX_CONTEXT}")
     folds = folds_of(args)
