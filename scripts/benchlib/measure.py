@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from qemu_sdei import rundir
+from qemu_sdei import idle_states, rundir
 from qemu_sdei.boot.config import BootConfig
 from qemu_sdei.config import RAM_BASE
 from qemu_sdei.guest.control_client import ControlClient
@@ -34,6 +35,7 @@ from scripts.benchlib import (
     in_process,
     launch,
     load,
+    low_latency,
     migration,
     ras,
     services,
@@ -234,6 +236,16 @@ def measure_above_el2(qemu: str, rounds: int, scale: int, table: Table) -> None:
         table.add_medians(f"inject into vCPU 1: {key.replace('_', ' ')}", key, injected["hvc"], injected["smc"])
 
 
+def measure_low_latency(qemu: str, rounds: int, scale: int, table: Table) -> None:
+    """A call out of the blue, and events into an idle guest, with the host's cores kept awake and without."""
+    label, append, key, _ = next(path for path in paths(scale) if path[2] == "cold")
+    wanted = {f"{label}: median": ("median", lambda: guest_figures(qemu, append, key, None))}
+    for cpus in (1, 2):
+        take = partial(inject_python, qemu, 300 // scale, cpus)
+        wanted[f"inject into vCPU {cpus - 1}: entry median"] = ("entry_median", take)
+    low_latency.measure(rounds, wanted, say, table)
+
+
 def measure_load(qemu: str, rounds: int, table: Table) -> None:
     """What events cost a Linux that handles them."""
     for cpus in (1, 2, 4):
@@ -280,11 +292,8 @@ def main() -> int:
         "--terminal", action="store_true", help="only many lines of a command, and the way to a first handled event"
     )
     parser.add_argument("--trace", action="store_true", help="what the trace costs, beside a backend without it")
-    parser.add_argument(
-        "--hypervisor",
-        action="store_true",
-        help="only what --hypervisor costs: calls, work, boots",
-    )
+    parser.add_argument("--hypervisor", action="store_true", help="only what --hypervisor costs: calls, work, boots")
+    parser.add_argument("--low-latency", action="store_true", help="only what run --low-latency brings")
     parser.add_argument(
         "--in-process",
         action="store_true",
@@ -296,6 +305,8 @@ def main() -> int:
         "--compare", type=Path, metavar="FILE", help="print the figures of an earlier run beside: what --json printed"
     )
     options = parser.parse_args()
+    if options.low_latency and (why := idle_states.why_not()):
+        parser.error(f"--low-latency: the cores cannot be kept awake: {why}; run it as root")
     try:
         before = {} if options.compare is None else earlier(options.compare)
     except ValueError as error:
@@ -339,6 +350,10 @@ def measured(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Ta
         above_el2.measure(options.qemu, rounds, say, table.add)
         if not options.quick:
             boots.measure_above_el2(options.qemu, rounds, say, table.add)
+        return table
+    if options.low_latency:
+        table = Table(("awake", "without"))
+        measure_low_latency(options.qemu, rounds, scale, table)
         return table
     if options.fixtures:
         table = Table(("saved", "boot"))
