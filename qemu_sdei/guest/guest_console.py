@@ -84,10 +84,11 @@ class GuestConsole(GuestPart, ABC):
         return self.console_text.text
 
     def expect(self, pattern: str | re.Pattern[str], timeout: float = 60.0) -> re.Match[str]:
-        """Wait until `pattern` matches the console output that follows the last match, and return the match.
+        r"""Wait until `pattern` matches the console output that follows the last match, and return the match.
 
         Args:
-            pattern: regular expression; a str is compiled with re.MULTILINE.
+            pattern: regular expression; a str is compiled with re.MULTILINE. It is searched in what has come so far: a
+                number that may have more digits needs what follows it in the pattern (`r"x0=(\d+)\s"`).
             timeout: seconds to wait.
 
         Raises:

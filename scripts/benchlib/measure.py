@@ -85,7 +85,7 @@ def guest_figures(
 ) -> dict[str, float]:
     """Median and p99 in ns that the bench guest prints."""
     with launch.guest(qemu, boot_config(append, conduit=conduit), floor=floor, checkout=tree) as guest:
-        match = guest.expect(rf"{name}: .*median_ns=(\d+) p99_ns=(\d+)", 60)
+        match = guest.expect(rf"{name}: .*median_ns=(\d+) p99_ns=(\d+)\s", 60)
         return {"median": float(match[1]), "p99": float(match[2])}
 
 

@@ -105,7 +105,7 @@ def measure_file(rounds: int, say: Callable[[str], None], add: Add) -> None:
                     kernel="builtin:bench", append=append, memory="128M", smp=1, trace=path if filed else None
                 )
                 with Guest(options) as guest:
-                    found = guest.expect(r"signal: .*median_ns=(\d+) p99_ns=(\d+)", 120)
+                    found = guest.expect(r"signal: .*median_ns=(\d+) p99_ns=(\d+)\s", 120)
                     medians[filed].append(float(found[1]))
                     slowest[filed].append(float(found[2]))
             with open_trace(path) as reading:

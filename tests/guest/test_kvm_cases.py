@@ -171,7 +171,7 @@ def test_a_filtered_call_is_denied_or_forwarded(
         (f"handle:{PSCI_VERSION:#x}", [], 0x1_0001),
     ):
         with Guest(_options(append, hvc=hvc, smccc_filter=(rule,), services=services)) as guest:
-            assert int(guest.expect(r"call: x0=(0x\w+)")[1], 16) == x0, rule
+            assert int(guest.expect(r"call: x0=(0x\w+) ")[1], 16) == x0, rule
 
 
 def test_bits_are_those_of_the_registers() -> None:

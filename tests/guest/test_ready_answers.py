@@ -23,7 +23,7 @@ def test_no_state_that_is_over_is_told_and_each_call_is_counted(conduit: str) ->
     """CPU 0 changes an event, CPU 1 asks for its status all the time and looks at its other registers, too."""
     words = f"mode=ready count=1000 smp=2 stay=1 conduit={conduit}"
     with Guest(bench(words, 2, hypervisor=conduit == "hvc")) as guest:
-        match = guest.expect(r"ready: ok changes=(\d+) judged=(\d+)", 120)
+        match = guest.expect(r"ready: ok changes=(\d+) judged=(\d+)\s", 120)
         assert int(match[1]) == 1000
         assert int(match[2]) > 100
         calls = guest.status()["pes"][1]["calls"]["SDEI_EVENT_STATUS"]

@@ -128,7 +128,7 @@ def _called(function: int, argument: int = 7, **options: object) -> list[int]:
     append = f"mode=call function={function:#x} a1={argument:#x} stay=1"
     more = GuestOptions(kernel="builtin:bench", append=append, memory="64M", smp=1, **options)  # type: ignore[arg-type]
     with Guest(more) as guest:
-        found = guest.expect(r"call: x0=0x(\w+) x1=0x(\w+) x2=0x(\w+) x3=0x(\w+)")
+        found = guest.expect(r"call: x0=0x(\w+) x1=0x(\w+) x2=0x(\w+) x3=0x(\w+)\s")
     return [int(word, 16) for word in found.groups()]
 
 
