@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_sdei.errors import UsageError
-from qemu_sdei.smccc import Call, FunctionRange, Registry, Service
+from qemu_sdei.smccc import Call, FunctionRange, Registry, Service, Widths
 from qemu_sdei.smccc.call_filter import MAX_RULES, RESERVED, Action, CallFilter, Rule, parse, unwise
 from qemu_sdei.smccc.regs import X0, Regs, new_regs
 from qemu_sdei.smccc.selection import RefusedError
@@ -163,6 +163,23 @@ def test_what_is_forwarded_is_answered_by_the_users_service_or_by_nobody() -> No
     registry = _registry(*rules, users=True)
     assert (_answer(registry, TRNG), _answer(registry, TRNG + 1), _answer(registry, TRNG + 1 | 1 << 30)) == (1, 2, 2)
     assert isinstance(registry.service_of(TRNG + 1), Users)
+
+
+class Handling(Users):
+    """The user's own, with a handler for its function."""
+
+    ranges = (FunctionRange(4, 0x51, 0x51, Widths.SMC32),)
+
+    def handlers(self) -> dict[int, Handler]:
+        return {TRNG + 1: lambda pe, regs: 3}
+
+
+def test_what_is_forwarded_reaches_a_handler_of_the_users_service() -> None:
+    registry = Registry(CallFilter(parse(("forward:0x84000051",))))
+    registry.register(Firmwares())
+    registry.register(Handling(), users=True)
+    assert (_answer(registry, TRNG), _answer(registry, TRNG + 1)) == (1, 3)
+    assert TRNG + 1 not in registry.table, "the firmware's own handler is out of the way"
 
 
 @pytest.mark.parametrize("rules", [(), ("forward:0x84000051",), ("deny:0x84000051", "deny:0xc4000051")])

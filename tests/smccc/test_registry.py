@@ -237,6 +237,14 @@ def test_service_overlapping_itself_or_without_ranges() -> None:
         assert not made.table
 
 
+def test_a_service_is_found_by_its_class_if_it_is_there() -> None:
+    hot = Hot()
+    made = registry(hot)
+    assert made.find(Hot) is hot
+    with pytest.raises(UsageError, match="there is no service User"):
+        made.find(User)
+
+
 @given(st.integers(0, WORD))
 def test_any_function_id_can_be_looked_up(function: int) -> None:
     """Nothing that a guest puts into x0 does harm."""
