@@ -8,14 +8,32 @@ to find out why.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from qemu_sdei.printable import message_lines, printable
+
+_PACKAGE: Final = Path(__file__).parent
 
 
 class SdeiError(Exception):
     """Base class of all errors that this package raises on purpose."""
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython and notebooks show in place of a traceback: the user's own frames, and the message
+        (IPython's documentation, "Integrating your objects with IPython").
+        """
+        import traceback  # a command has no use for it
+
+        frames = [frame for frame in traceback.extract_tb(self.__traceback__) if _is_theirs(Path(frame.filename))]
+        lines = "".join(traceback.format_list(frames)).splitlines()
+        return [*lines, *message_lines(f"{type(self).__name__}: {self}")]
+
+
+def _is_theirs(file: Path) -> bool:
+    """Whether it is neither ours nor IPython's, which runs what is typed."""
+    return not file.is_relative_to(_PACKAGE) and "IPython" not in file.parts
 
 
 class UsageError(SdeiError):

@@ -69,7 +69,7 @@ def test_the_guest_of_another_process(box: Guest, shell: Shell) -> None:
         ["-m", "qemu_sdei", "shell", "box", "--plain"],
         env=os.environ | {"TERM": "dumb"},
         encoding="utf-8",
-        timeout=LIMIT,
+        timeout=3 * LIMIT,
     )
     prompt.expect("running, 2 vCPUs")
     prompt.expect(">>> ")
