@@ -139,8 +139,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         "--gdb",
         type=int,
         metavar="PORT",
-        help="gdb server at this port of 127.0.0.1; the kernel gets nokaslr, and its console may be silent for any "
-        "time unless --boot-timeout is given",
+        help="gdb server at this port of 127.0.0.1; the kernel gets nokaslr, and its console may be silent for a "
+        "day, or as long as --boot-timeout says",
     )
     group.add_argument(
         "--on-panic",
