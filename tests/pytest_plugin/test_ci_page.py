@@ -67,6 +67,49 @@ def linux_here() -> None:
         pytest.skip("no Debian kernel in the cache: `qemu-sdei run -- true` gets one")
 
 
+GITHUB_TOP = {"name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs"}
+GITHUB_JOB = {
+    "name", "permissions", "needs", "if", "runs-on", "environment", "concurrency", "outputs", "env", "defaults",
+    "steps", "timeout-minutes", "strategy", "continue-on-error", "container", "services",
+}  # fmt: skip
+GITHUB_STEP = {
+    "id", "if", "name", "uses", "run", "working-directory", "shell", "with", "env", "continue-on-error",
+    "timeout-minutes",
+}  # fmt: skip
+"""Keys of GitHub's "Workflow syntax for GitHub Actions"."""
+GITLAB_JOB = {
+    "after_script", "allow_failure", "artifacts", "before_script", "cache", "environment", "extends", "image",
+    "inherit", "interruptible", "needs", "parallel", "retry", "rules", "script", "services", "stage", "tags", "timeout",
+    "variables", "when",
+}  # fmt: skip
+GITLAB_ARTIFACTS = {
+    "access", "exclude", "expire_in", "expose_as", "name", "paths", "public", "reports", "untracked", "when",
+}  # fmt: skip
+"""Keys of GitLab's "CI/CD YAML syntax reference"."""
+
+
+def test_both_files_are_what_the_ci_systems_read() -> None:
+    """By a parser of YAML, and their keys by what both systems document."""
+    yaml = pytest.importorskip("yaml", reason="no PyYAML here (requirements/docs.txt has it)")
+    workflow = yaml.safe_load(FILES[".github/workflows/sdei.yml"])
+    assert workflow.pop(True) == ["push", "pull_request"], "YAML 1.1 reads the key `on` so; GitHub does not"
+    assert set(workflow) <= GITHUB_TOP
+    (job,) = workflow["jobs"].values()
+    assert {"runs-on", "steps"} <= set(job) <= GITHUB_JOB
+    for step in job["steps"]:
+        assert set(step) <= GITHUB_STEP
+        assert ("uses" in step) != ("run" in step)
+        assert "with" not in step or "uses" in step
+    assert type(job["timeout-minutes"]) is int
+    (job,) = yaml.safe_load(FILES[".gitlab-ci.yml"]).values()
+    assert "script" in job
+    assert set(job) <= GITLAB_JOB
+    assert all(isinstance(line, str) for line in job["script"])
+    assert set(job["artifacts"]) <= GITLAB_ARTIFACTS
+    assert job["artifacts"]["reports"] == {"junit": "sdei/sdei.xml"}
+    assert isinstance(job["cache"]["paths"], list)
+
+
 def steps(name: str) -> list[str]:
     """The commands of a CI file, in order."""
     return re.findall(r"^ *- (?:run: )?((?:apt-get|python3|/opt|PATH=).*)$", FILES[name], re.MULTILINE)
