@@ -14,7 +14,15 @@ from scripts.benchlib import trace
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [
-    ROOT / name for name in ("scripts/setup.sh", "scripts/demo", "scripts/test", "scripts/crash-kernel", ".ci/run")
+    ROOT / name
+    for name in (
+        "scripts/setup.sh",
+        "scripts/demo",
+        "scripts/test",
+        "scripts/crash-kernel",
+        "scripts/debian-disk",
+        ".ci/run",
+    )
 ]
 BASE = ("basename", "bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "realpath", "sh", "touch", "true")
 """What the scripts may use of a bare machine, besides the tools that they look for."""

@@ -18,12 +18,13 @@ from qemu_sdei.host import kernel_drivers
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.migration import offer_check
 from qemu_sdei.vm.options import NO_KERNEL
+from scripts.disklib.layout import SYSTEM, write_gpt
 from tests.guest import debian_root, uefi_disk
 from tests.guest.client import module_for
 from tests.guest.guests import until
 from tests.guest.remote import Receiving
 from tests.guest.test_cpus import TROUBLE
-from tests.uefi.images import SYSTEM, qcow2_of, write_gpt
+from tests.uefi.images import qcow2_of
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("linux", "runtime")]
 

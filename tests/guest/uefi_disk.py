@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from qemu_sdei.host.debian import DebianCache
-from qemu_sdei.host.unpack import extract
-from tests.uefi.images import LINUX, MIB, SECTOR, SYSTEM, write_gpt
+from scripts.disklib.layout import LINUX, MIB, MTOOLS, SYSTEM, fill_system_partition, grub, write_gpt
 
 _MEGABYTES = 160
-TOOLS = ("mformat", "mmd", "mcopy")
 GRUB_CFG = """set timeout=0
 menuentry debian {
     linux /vmlinuz console=ttyAMA0 panic=-1 %s
@@ -23,33 +20,7 @@ menuentry debian {
 
 def missing() -> list[str]:
     """Programs that are needed and not here."""
-    return [name for name in TOOLS if shutil.which(name) is None]
-
-
-def grub(cache: DebianCache, work: Path) -> Path:
-    """Debian's GRUB for arm64, signed."""
-    deb = cache.package("grub-efi-arm64-signed")
-    name = "grubaa64.efi.signed"
-    return extract(deb, re.compile(rf"\./usr/lib/grub/arm64-efi-signed/({re.escape(name)})"), work, last=name)[
-        name
-    ].path
-
-
-def fill_system_partition(image: Path, offset: int, megabytes: int, files: dict[str, Path]) -> None:
-    """Make a FAT file system at an offset of an image, with these files in it: path there -> file here."""
-    where = f"{image}@@{offset}"
-
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, timeout=60, capture_output=True)
-
-    run("mformat", "-i", where, "-F", "-T", str(megabytes * MIB // SECTOR), "-v", "EFI", "::")
-    made = set()
-    for path, file in files.items():
-        for parent in reversed(Path(path).parents[:-1]):
-            if parent not in made:
-                made.add(parent)
-                run("mmd", "-i", where, f"::{parent}")
-        run("mcopy", "-i", where, str(file), f"::{path}")
+    return [name for name in MTOOLS if shutil.which(name) is None]
 
 
 def make(work: Path, image: Path, initrd: Path, *, append: str = "", root: Path | None = None) -> None:

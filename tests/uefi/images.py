@@ -1,49 +1,11 @@
-"""Disk images of the tests: a GPT with an EFI system partition, and qcow2 images of given bytes."""
+"""qcow2 images of given bytes, for the tests."""
 
 from __future__ import annotations
 
 import struct
-import uuid
 import zlib
-from pathlib import Path
 
-SECTOR = 512
-MIB = 1 << 20
-SYSTEM = uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
-LINUX = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
-_ENTRY = struct.Struct("<16s16sQQQ72s")
-
-
-def write_gpt(path: Path, partitions: list[tuple[uuid.UUID, int]]) -> list[int]:
-    """Make the disk `path` with partitions of these types and sizes in MiB. Returns their offsets in bytes."""
-    end = 1 + sum(size for _, size in partitions) + 1
-    sectors = end * MIB // SECTOR
-    entries = bytearray()
-    offsets = []
-    at = MIB
-    for number, (kind, size) in enumerate(partitions, 1):
-        first, last = at // SECTOR, (at + size * MIB) // SECTOR - 1
-        entries += _ENTRY.pack(kind.bytes_le, uuid.UUID(int=number).bytes_le, first, last, 0, b"")
-        offsets.append(at)
-        at += size * MIB
-    entries = entries.ljust(128 * 128, b"\0")
-
-    def header(mine: int, other: int, table: int) -> bytes:
-        def pack(crc: int) -> bytes:
-            return struct.pack(
-                "<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, crc, 0, mine, other, 34, sectors - 34,
-                uuid.UUID(int=99).bytes_le, table, 128, 128, zlib.crc32(entries),
-            )  # fmt: skip
-
-        return pack(zlib.crc32(pack(0))).ljust(SECTOR, b"\0")
-
-    protective = struct.pack("<446x BBBBBBBB II 48x H", 0, 0, 2, 0, 0xEE, 255, 255, 255, 1, sectors - 1, 0xAA55)
-    with path.open("wb") as file:
-        file.write(protective + header(1, sectors - 1, 2) + entries)
-        file.truncate(sectors * SECTOR)
-        file.seek((sectors - 33) * SECTOR)
-        file.write(entries + header(sectors - 1, 1, sectors - 33))
-    return offsets
+from scripts.disklib.layout import SECTOR
 
 
 def qcow2_of(data: bytes, *, compressed: bool = False, bits: int = 16) -> bytes:

@@ -16,7 +16,8 @@ from qemu_sdei.errors import UsageError
 from qemu_sdei.uefi import image, partitions, variables
 from qemu_sdei.uefi.disk_image import DiskImage
 from qemu_sdei.uefi.image_locks import in_use
-from tests.uefi.images import LINUX, MIB, SYSTEM, qcow2_of, write_gpt
+from scripts.disklib.layout import LINUX, MIB, SYSTEM, write_gpt
+from tests.uefi.images import qcow2_of
 
 BRANCH = bytes.fromhex("00040014")
 VOLUME = bytes(0x28) + b"_FVH"
