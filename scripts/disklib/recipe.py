@@ -57,10 +57,10 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=
 chroot /new /debootstrap/debootstrap --second-stage
 chroot /new passwd -d root
 test -s /new/vmlinuz && test -s /new/initrd.img
-umount /new/sys /new/proc 2>/dev/null || true
-umount /new/dev
 fstrim /new || true
-umount /new
+sync
+for mounted in sys proc dev; do umount -l /new/$mounted 2>/dev/null || true; done
+umount /new || mount -o remount,ro /new
 """
 """Run in the guest, whose disk it is: debootstrap's second stage."""
 
