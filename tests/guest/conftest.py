@@ -14,6 +14,7 @@ from qemu_sdei import rundir
 from qemu_sdei.host.debian import DebianCache
 from qemu_sdei.vm.options import DIE_WITH_OWNER, GuestOptions
 from tests.guest.guests import command, postcopy_works, runtime_directory
+from tests.guest.other_releases import series_that_are_here
 
 _PATIENCE = 3
 """Times as long as on a quiet machine a test may take before it is said to hang."""
@@ -42,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             marker = item.get_closest_marker("timeout")
             limit = float(marker.args[0] if marker is not None else item.config.getini("timeout"))
             item.add_marker(pytest.mark.timeout(_PATIENCE * limit), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """See `other_releases`."""
+    with series_that_are_here():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """See `other_releases`."""
+    with series_that_are_here():
+        yield
 
 
 @pytest.fixture(autouse=True)

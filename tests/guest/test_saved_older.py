@@ -14,6 +14,7 @@ import pytest
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor.image import version_of
 from tests.guest.guests import check_nothing_left, storm_ended, until
+from tests.guest.other_releases import corpus_goes_on
 
 pytestmark = pytest.mark.guest
 
@@ -42,6 +43,12 @@ def saved(commit: str, what: str, scratch: Path) -> Path:
     return found
 
 
+def restorable(commit: str, what: str, scratch: Path) -> Path:
+    """The same; the test is skipped where this QEMU does not take it."""
+    corpus_goes_on()
+    return saved(commit, what, scratch)
+
+
 def test_the_corpus_is_what_it_says(tmp_path: Path) -> None:
     versions = []
     for file in sorted(CORPUS.glob("*.tar.xz")):
@@ -68,7 +75,7 @@ def test_goes_on_by_every_route(commit: str, runtime: Path, tmp_path: Path) -> N
         counts = guest.status()["counts"]
         assert (counts["delivered"], counts["completed"], counts["rejected"]) == (handled, handled, 0)
 
-    with Guest.saved(saved(commit, "idle", tmp_path / "old"), name="a", trust=True) as guest:
+    with Guest.saved(restorable(commit, "idle", tmp_path / "old"), name="a", trust=True) as guest:
         works(guest)
         for name, route in (("b", "live"), ("c", "shared"), ("d", "copy"), ("e", "postcopy")):
             assert guest.migrate(name, route=route).destination == name
@@ -103,7 +110,7 @@ def _enabled(guest: Guest) -> int:
 @pytest.mark.timeout(60)
 def test_amid_a_handler_with_an_event_pending(runtime: Path, tmp_path: Path) -> None:
     """It prints what one prints that was never saved, wherever it was in between."""
-    with Guest.saved(saved(PRESENT, "journey", tmp_path / "old"), name="a", trust=True) as guest:
+    with Guest.saved(restorable(PRESENT, "journey", tmp_path / "old"), name="a", trust=True) as guest:
         before = guest.console
         assert before.endswith("waits for event 0x103\n")
         guest.migrate("b")
@@ -123,7 +130,7 @@ def test_amid_a_handler_with_an_event_pending(runtime: Path, tmp_path: Path) -> 
 @pytest.mark.timeout(100)
 def test_amid_a_storm(runtime: Path, tmp_path: Path) -> None:
     """Each call is answered once, each signal handled once: the guest looks itself."""
-    with Guest.saved(saved(PRESENT, "storm", tmp_path / "old"), name="a", trust=True) as guest:
+    with Guest.saved(restorable(PRESENT, "storm", tmp_path / "old"), name="a", trust=True) as guest:
         for name, route in (("b", "shared"), ("c", "copy")):
             guest.migrate(name, route=route)
             calls = guest.status()["counts"]["calls"]

@@ -10,6 +10,8 @@ import pytest
 from qemu_sdei import rundir
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.host.debian import DebianCache
+from qemu_sdei.symbols import listings
+from qemu_sdei.symbols.elf import ModuleFile
 from qemu_sdei.symbols.kaslr import is_kernel_address
 from qemu_sdei.symbols.sources import Sources, load, load_image
 from qemu_sdei.symbols.symbolizer import Symbolizer
@@ -73,7 +75,11 @@ def test_addresses_of_a_running_kernel_have_its_own_names(series: str, append: s
         guest.inject(0, 1, wait=True)
 
         told: list[str] = []
-        symbols = Symbolizer(Sources([kernel], modules=load([str(module)]).modules), tell=told.append)
+        modules = load([str(module)]).modules
+        # Debian 13's linker puts `.plt` before `.text`: then its place in /proc/modules says nothing.
+        sections = listings.sections(client.shell("grep -H . /sys/module/sdei_test/sections/.*text*"))
+        plain = all(isinstance(one, ModuleFile) and ".text" in one.at(0) for one in modules["sdei_test"])
+        symbols = Symbolizer(Sources([kernel], modules=modules, sections={} if plain else sections), tell=told.append)
         seen = records(guest, symbols)
         symbols.learn_modules(client.shell("cat /proc/modules"))
         assert check(client, symbols) > 5

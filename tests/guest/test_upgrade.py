@@ -19,7 +19,7 @@ from qemu_sdei import rundir
 from qemu_sdei.guest.guest import Guest
 from qemu_sdei.monitor import layout
 from tests.guest.guests import check_nothing_left, command, until
-from tests.guest.test_saved_older import FORMER, saved
+from tests.guest.test_saved_older import FORMER, restorable
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("ownerless")]
 
@@ -52,7 +52,7 @@ def works(guest: Guest) -> None:
 @pytest.mark.timeout(90)
 def test_a_guest_with_the_former_monitor_is_taken_over(runtime: Path, tmp_path: Path) -> None:
     """Also after its backend was killed, by another migration, and by a reset, which starts the monitor anew."""
-    killed(f"Guest.saved({str(saved(FORMER, 'idle', tmp_path / 'old'))!r}, name='g', trust=True)")
+    killed(f"Guest.saved({str(restorable(FORMER, 'idle', tmp_path / 'old'))!r}, name='g', trust=True)")
     with Guest.adopt("g") as guest:
         works(guest)
         assert guest.backend_pid is not None
