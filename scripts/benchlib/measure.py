@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -311,6 +312,7 @@ def main() -> int:
         before = {} if options.compare is None else earlier(options.compare)
     except ValueError as error:
         parser.error(str(error))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # guests and their files go with it
     with busy(options.busy) as count:
         state = host_state(count)
         table = measured(options, parser)
