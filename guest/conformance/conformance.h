@@ -198,7 +198,9 @@ bool take_interrupt(unsigned intid, u64 us);
 
 void scribble(void); /* garbage in x0..x17 and the flags */
 void fp_fill(u64 seed);
-void fp_store(u64 *to); /* 64 words */
+/* q0-q31. With the MMU off memory is Device, and each store of 16 bytes must be aligned. */
+typedef u64 fp_words[64] __attribute__((aligned(16)));
+void fp_store(fp_words to);
 /* Runs code at a lower EL with x0..x2; returns ESR of the exception that brought it back; `after` gets its registers. */
 u64 below(u64 pstate, const void *code, const u64 *x, struct entry *after);
 extern const char el0_spin[], el0_spin_end[], el0_spin_aarch32[], el0_call_smc[], el0_call_hvc[], el1_call[];

@@ -180,7 +180,7 @@ void delivery_x4_x17(void)
 		IS("handler entry: a register of x4-x17", sent.x[i], p0->entry.x[i]);
 }
 
-static _Alignas(16) u64 fp_before[64], fp_after[64]; /* as fp_store wants it */
+static fp_words fp_before, fp_after;
 
 static void read_fp(struct probe *p, struct entry *e)
 {

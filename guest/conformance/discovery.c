@@ -90,7 +90,7 @@ void discovery_absent(void)
 
 static void only_x0(u64 expected, u64 function, u64 x1, u64 x2)
 {
-	static _Alignas(16) u64 before[64], after[64];
+	static fp_words before, after;
 	u64 got, sp0 = 0x5a5a0000 + (function & 0xff), elr = 0x1230 + (function & 0xff), spsr = 0x600003c5;
 
 	WRITE(sp_el0, sp0);
