@@ -172,7 +172,7 @@ def _configure(part: Path, disk: Path, shown: following.Shown) -> None:
     """Have a guest finish the installation. Raises `UsageError`: it does not."""
     shown.step(f"a guest configures the packages; what it says is in {part / _LOG}")
     options = GuestOptions(
-        series="6.1", command=[recipe.SECOND_STAGE], drives=[f"{disk},format=raw,cache=unsafe,discard=unmap"],
+        command=[recipe.SECOND_STAGE], drives=[f"{disk},format=raw,cache=unsafe,discard=unmap"],
         smp=1, memory="1G", boot_timeout=300.0, die_with_owner=True,
     )  # fmt: skip
     rest, count = "", 0
