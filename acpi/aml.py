@@ -38,7 +38,7 @@ def number(value: int) -> bytes:
     for prefix, size in ((0x0A, 1), (0x0B, 2), (0x0C, 4), (0x0E, 8)):
         if 0 <= value < 1 << 8 * size:
             return bytes([prefix]) + value.to_bytes(size, "little")
-    raise AcpiError(f"{value} is no number of AML")
+    raise AcpiError(f"{value} is not a number of AML")
 
 
 def name(path: str) -> bytes:

@@ -160,7 +160,7 @@ def hand_off(
         AcpiError: see `memory_map`; or `address` is misaligned.
     """
     if address % 8:
-        raise AcpiError(f"EFI system table: {address:#x} is no multiple of 8")
+        raise AcpiError(f"EFI system table: {address:#x} is not a multiple of 8")
     data = bytearray(_SYSTEM_TABLE.size)
 
     def append(part: bytes) -> int:

@@ -105,7 +105,7 @@ def parse(log: bytes) -> list[Result]:
     try:
         document = json.loads(log)
     except (ValueError, RecursionError) as error:
-        raise ToolError(f"fwts' log is no JSON: {error}") from None
+        raise ToolError(f"fwts' log is not JSON: {error}") from None
     if not isinstance(document, dict) or "fwts" not in document:
         raise ToolError("fwts' log is not of the form that is known: it has no 'fwts' section")
     return [result for record in _records(document, 0) if (result := _result(record)) is not None]

@@ -155,7 +155,7 @@ class Struct:
             value = getattr(self, item.name)
             if item.kind is int:
                 if not isinstance(value, int) or not 0 <= value < 1 << 8 * item.size:
-                    raise TableError(f"{value!r} is no number of {8 * item.size} bits", field=item.name)
+                    raise TableError(f"{value!r} is not a number of {8 * item.size} bits", field=item.name)
             elif item.kind is bytes:
                 if not isinstance(value, bytes) or len(value) != item.size:
                     raise TableError(f"{value!r} is not {item.size} bytes", field=item.name)

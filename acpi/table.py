@@ -44,7 +44,7 @@ class Oem:
         for name in ("oem_revision", "creator_revision"):
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 <= value < 1 << 32:
-                raise TableError(f"{value!r} is no number of 32 bits", field=name)
+                raise TableError(f"{value!r} is not a number of 32 bits", field=name)
 
     def pack(self) -> bytes:
         """The 26 bytes at offset 10 of a header."""

@@ -1,4 +1,4 @@
-"""JSON whose writer is not trusted: what it becomes in memory is a small multiple of what it is as text."""
+"""Reads JSON whose writer is not trusted: in memory it takes no more than a small multiple of its text."""
 
 from __future__ import annotations
 

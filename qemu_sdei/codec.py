@@ -37,7 +37,7 @@ class FieldError(ValueError):
             {
                 UNKNOWN: f"unknown field {shown}",
                 ABSENT: f"field {shown} is missing",
-                TYPE: f"field {shown} has the wrong type" if name else "it is no object",
+                TYPE: f"field {shown} has the wrong type" if name else "it is not an object",
             }[fault]
         )
 

@@ -1,4 +1,4 @@
-"""Whether a QEMU is amid postcopy, asked by whoever finds it without an owner: one line of QMP and back.
+"""Asks a QEMU without an owner whether its postcopy migration still fetches RAM: one line of QMP and back.
 
 A guest that went on elsewhere still needs the QEMU that it came from, until all of its RAM is fetched.
 """

@@ -41,9 +41,9 @@ def decode(line: bytes, what: str = "a message") -> dict[str, Any]:
     try:
         message = bounded.loads(line)
     except ValueError:
-        raise ProtocolError(f"{what} is no JSON") from None
+        raise ProtocolError(f"{what} is not JSON") from None
     if not isinstance(message, dict):
-        raise ProtocolError(f"{what} is no JSON object")
+        raise ProtocolError(f"{what} is not a JSON object")
     return message
 
 

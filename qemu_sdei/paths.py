@@ -104,7 +104,11 @@ def readable_file(path: str | Path, what: str) -> Path:
     try:
         if not file.is_file():
             reason = (
-                "it is a directory" if file.is_dir() else "it is no regular file" if file.exists() else "no such file"
+                "it is a directory"
+                if file.is_dir()
+                else "it is not a regular file"
+                if file.exists()
+                else "no such file"
             )
             raise UsageError(f"{what} {file} cannot be read: {reason}")
         with file.open("rb"):

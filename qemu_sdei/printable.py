@@ -1,4 +1,4 @@
-"""Text of others (names, paths, a guest's words, a peer's, a file's) as it may be shown: it changes nothing but itself.
+"""Text of others (names, paths, a guest's words, a peer's, a file's) made safe to show: it cannot control the terminal.
 
 A terminal obeys control characters, shows what follows a bidirectional override in another order, and shows nothing
 of zero-width ones; a line end in a name looks like another message of ours. All of these are shown as their numbers.

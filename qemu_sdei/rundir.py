@@ -303,7 +303,7 @@ def _taken(path: Path, name: str) -> str:
 
 def _claim(path: Path) -> int | None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise UsageError(f"{path} is in the way and is no run directory; remove it")
+        raise UsageError(f"{path} is in the way and is not a run directory; remove it")
     if path.is_dir() and not _remove_dead(path):
         return None
     try:

@@ -62,7 +62,7 @@ def make_base() -> Path:
         raise UsageError(f"run directory {base} cannot be used ({error.strerror}); set XDG_RUNTIME_DIR") from None
     # In /tmp anyone could have made it first and would then own our sockets.
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
-        raise UsageError(f"{base} is not a directory of yours with mode 0700; remove it or set XDG_RUNTIME_DIR")
+        raise UsageError(f"{base} is not your directory with mode 0700: remove it, or set XDG_RUNTIME_DIR")
     return base
 
 

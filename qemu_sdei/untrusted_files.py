@@ -27,7 +27,7 @@ def opened(path: Path, limit: int) -> BufferedReader:
     status = os.fstat(fd)
     wrong = None
     if not stat.S_ISREG(status.st_mode):
-        wrong = "it is no regular file"
+        wrong = "it is not a regular file"
     elif status.st_size > limit:
         wrong = f"it has {status.st_size} bytes, more than it can have"
     if wrong is not None:

@@ -106,8 +106,8 @@ def test_a_wrong_type_is_refused_by_name(values: dict[str, Any], name: str) -> N
         ({"inner": {"number": 1, "more": 1}}, "unknown field 'inner.more'"),
         ({"inner": {}}, "field 'inner.number' is missing"),
         ({"\x1b[31m" + "x" * 10_000: 1}, r"unknown field '\\x1b\[31mx{55}'$"),
-        ([], "it is no object"),
-        (None, "it is no object"),
+        ([], "it is not an object"),
+        (None, "it is not an object"),
     ],
 )
 def test_fields_that_are_not_known_or_not_there(data: object, words: str) -> None:

@@ -159,14 +159,14 @@ def test_a_base_directory_that_is_open_to_others_is_refused(runtime: Path) -> No
     base = runtime / "qemu-sdei"
     base.mkdir(mode=0o777)
     base.chmod(0o777)
-    with pytest.raises(UsageError, match="not a directory of yours with mode 0700"):
+    with pytest.raises(UsageError, match="not your directory with mode 0700"):
         RunDirectory.create()
 
 
 def test_a_base_directory_that_is_a_link_is_refused(runtime: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     (runtime / "qemu-sdei").symlink_to(tmp_path)
-    with pytest.raises(UsageError, match="not a directory of yours"):
+    with pytest.raises(UsageError, match="not your directory"):
         RunDirectory.create()
 
 
@@ -180,7 +180,7 @@ def test_what_others_could_change_is_refused(
     runtime.chmod(0o700)
     RunDirectory.create().remove()
     (runtime / "qemu-sdei").chmod(0o755)
-    with pytest.raises(UsageError, match="not a directory of yours with mode 0700"):
+    with pytest.raises(UsageError, match="not your directory with mode 0700"):
         look()
     (runtime / "qemu-sdei").chmod(0o700)
     assert rundir.running() == []
@@ -190,7 +190,7 @@ def test_what_others_could_change_is_refused(
         with pytest.raises(UsageError, match="other users can change"):
             look()
     else:
-        with pytest.raises(UsageError, match="not a directory of yours"):
+        with pytest.raises(UsageError, match="not your directory"):
             look()
 
 

@@ -40,5 +40,5 @@ def signature(table: bytes) -> str:
     text = bytes(table[:4])
     # "ASF!" is the only one with something else in it.
     if len(text) != 4 or not (text.isalnum() or text == b"ASF!"):
-        raise AcpiError(f"{text!r} is no table's signature")
+        raise AcpiError(f"{text!r} is not a table's signature")
     return text.decode("ascii").replace("!", "_")

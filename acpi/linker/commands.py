@@ -109,7 +109,7 @@ def _entry(data: bytes, where: str) -> Command | None:
     if number == 1:
         _, file, alignment, zone = _ALLOCATE.unpack_from(data)
         if alignment == 0 or alignment & alignment - 1:
-            raise AcpiError(f"{where}alignment {alignment} is no power of two")
+            raise AcpiError(f"{where}alignment {alignment} is not a power of two")
         if zone not in (Zone.HIGH, Zone.FSEG):
             raise AcpiError(f"{where}there is no zone {zone}")
         return Allocate(_name(file, where), alignment, Zone(zone))

@@ -68,7 +68,7 @@ def archive(nodes: Iterable[Node]) -> bytes:
         for depth in range(1, len(parts)):
             parent = "/".join(parts[:depth])
             if not stat.S_ISDIR(tree.setdefault(parent, directory(parent)).mode):
-                raise UsageError(f"initramfs: {node.path!r} lies below {parent!r}, which is no directory")
+                raise UsageError(f"initramfs: {node.path!r} lies below {parent!r}, which is not a directory")
         if len(node.data) > MAX_FILE:
             raise UsageError(f"initramfs: {node.path!r} is larger than 4 GiB")
         path = "/".join(parts)
@@ -85,7 +85,7 @@ def archive(nodes: Iterable[Node]) -> bytes:
 def _parts(path: str) -> tuple[str, ...]:
     parts = tuple(part for part in PurePosixPath(path).parts if part != "/")
     if not parts or ".." in parts or "\0" in path:
-        raise UsageError(f"initramfs: {path!r} is no path of a file in it")
+        raise UsageError(f"initramfs: {path!r} is not a path of a file in it")
     return parts
 
 

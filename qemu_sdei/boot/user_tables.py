@@ -90,4 +90,4 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise UsageError("what is to be added to the ACPI tables is no base64") from None
+        raise UsageError("what is to be added to the ACPI tables is not base64") from None

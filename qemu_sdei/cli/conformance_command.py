@@ -45,7 +45,7 @@ def register(subparsers: Any) -> None:
     add_machine_options(parser, smp=4)
     parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")
     parser.add_argument(
-        "--timeout", type=float, default=300.0, metavar="S", help="give up after S seconds (default: 300)"
+        "--timeout", type=float, default=300.0, metavar="S", help="end after S seconds, as a failure (default: 300)"
     )
     add_report_option(parser)
     add_verbosity(parser, json_output=True, messages=True)

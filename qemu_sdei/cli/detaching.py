@@ -1,4 +1,4 @@
-"""A command that goes on in the background: a process in a session of its own, without the user's terminal."""
+"""A command that continues in the background: a process in its own session, without the user's terminal."""
 
 from __future__ import annotations
 

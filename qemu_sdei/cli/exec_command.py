@@ -40,8 +40,12 @@ def register(subparsers: Any) -> None:
     )
     add_guest(parser)
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("-t", "--tty", action="store_true", default=None, help="a terminal for the command in any case")
-    how.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="no terminal for it, also at ours")
+    how.add_argument(
+        "-t", "--tty", action="store_true", default=None, help="give the command a terminal, even if yours is not one"
+    )
+    how.add_argument(
+        "-T", "--no-tty", dest="tty", action="store_false", help="give the command no terminal, even if yours is one"
+    )
     parser.add_argument("--timeout", type=float, metavar="S", help="end the command after S seconds, and return 1")
     add_verbosity(parser, messages=True)
     parser.set_defaults(run=run, tty=None)
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.guest.exec_session import ExecSession, claim, release
 
     if args.guest_command == []:
-        raise UsageError("there is no command behind --")
+        raise UsageError("there is no command after --: give one, or leave -- out")
     if args.timeout is not None and not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
     words = args.guest_command

@@ -36,7 +36,7 @@ def read_file(path: str, what: str) -> bytes:
             fd = os.open(paths.expand(path), os.O_RDONLY | os.O_NONBLOCK)
             with os.fdopen(fd, "rb") as file:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise UsageError(f"{what} {path} cannot be read: it is no regular file (- is standard input)")
+                    raise UsageError(f"{what} {path} cannot be read: it is not a regular file (- is standard input)")
                 data = file.read(MAX_INPUT + 1)
         except OSError as error:
             raise UsageError(f"{what} {path} cannot be read: {error.strerror}") from None

@@ -63,7 +63,7 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="add this ACPI table (binary) to those of the machine; needs --acpi or --ras. May be repeated",
+        help="add this ACPI table (binary) to the machine's tables; needs --acpi or --ras. May be repeated",
     )
     group.add_argument(
         "--boot-error",
@@ -104,7 +104,7 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE[,OPTIONS]",
-        help="attach this disk image; options are those of QEMU's -drive",
+        help="attach this disk image; options are QEMU's -drive options",
     )
     group.add_argument(
         "--snapshots", metavar="FILE", help="qcow2 image for `qemu-sdei snapshot`; made if it does not exist"

@@ -1,4 +1,4 @@
-"""`--hold` and what belongs to it, for the commands that have a guest stand still."""
+"""`--hold` and what belongs to it, for the commands that pause a guest at a hold point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hold_of(args: argparse.Namespace, guest: Any) -> Hold | None:
         raise UsageError("--timeout must be more than 0 seconds")
     if args.hold is None:
         if args.event != _EVENT or args.vcpu != _VCPU:
-            raise UsageError("--event and --vcpu are those of a hold point: say which, by --hold STATE")
+            raise UsageError("--event and --vcpu need --hold STATE: leave them out, or add it")
         return None
     if args.hold in OF_VCPU and args.event == _EVENT:
         return Hold(args.hold, vcpu=args.vcpu, timeout=args.timeout)

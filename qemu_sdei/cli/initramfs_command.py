@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from qemu_sdei.vm.plan import prepare
 
     if args.guest_command == []:
-        raise UsageError("there is no command behind --")
+        raise UsageError("there is no command after --: give one, or leave -- out")
     options = guest_options(args)
     if options.kdump is not False:
         raise UsageError("the initramfs of --kdump belongs to one guest: leave out --kdump")

@@ -30,7 +30,7 @@ def register(subparsers: Any) -> None:
         "kept until `wait` has asked for it, or another guest has its name.",
     )
     add_guest(parser)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it prints, until it has ended")
+    parser.add_argument("-f", "--follow", action="store_true", help="also print what comes next, until the guest ends")
     parser.add_argument(
         "--since",
         metavar="WHEN",

@@ -156,7 +156,7 @@ def vcpus(text: str) -> tuple[int, str]:
     """How many vCPUs --smp asks for, and how they lie. Raises `UsageError`."""
     count, _, topology = text.partition(",")
     if not re.fullmatch("-?[0-9]{1,9}", count):
-        raise UsageError(f"--smp {text!r} is no number of vCPUs: give 1 to 512")
+        raise UsageError(f"--smp {text!r} is not a number of vCPUs: give 1 to 512")
     return int(count), topology
 
 

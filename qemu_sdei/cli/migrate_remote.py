@@ -1,4 +1,4 @@
-"""`qemu-sdei migrate --to` and `--resume`: the guest goes to another host, or comes back from the edge of it."""
+"""`qemu-sdei migrate --to` and `--resume`: the guest goes to another host, or is resumed here after that failed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check(args: argparse.Namespace) -> None:
     elif args.resume:
         raise UsageError("--to and --resume were both given: give one of them")
     if args.resume and args.destination is not None:
-        raise UsageError("--resume has SRC go on where it is: leave DEST out")
+        raise UsageError("--resume resumes SRC on this host: leave DEST out")
     if args.to is not None and args.destination is not None:
         raise UsageError("DEST is a name on this host: to another one, give it as ssh://HOST/NAME, or to `receive`")
 

@@ -1,4 +1,4 @@
-"""What a migration, a save or a snapshot tells of itself, as lines."""
+"""The progress of a migration, a save or a snapshot, as lines."""
 
 from __future__ import annotations
 

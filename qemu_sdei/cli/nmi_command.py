@@ -1,4 +1,4 @@
-"""`qemu-sdei nmi`: give a running guest an NMI, by whatever of it takes one."""
+"""`qemu-sdei nmi`: give a running guest an NMI, by the first way that the guest accepts."""
 
 from __future__ import annotations
 

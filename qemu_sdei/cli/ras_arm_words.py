@@ -140,7 +140,7 @@ def _bits(words: str, names: dict[str, int]) -> int:
             try:
                 found |= int(word, 0)
             except ValueError:
-                raise UsageError(f"{word[:60]!r} is none of {', '.join(names)}") from None
+                raise UsageError(f"{word[:60]!r} is not one of {', '.join(names)}") from None
     return found
 
 
@@ -155,7 +155,7 @@ def _number(text: str) -> int:
     try:
         value = int(text, 0)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no number") from None
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number") from None
     if not 0 <= value < 1 << 64:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} has more than 64 bits")
     return value

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raise `UsageError` unless the options go together."""
     if args.resume is not None and (args.keep is not None or args.guest is not None or args.replay is not None):
-        raise UsageError("--resume goes with none of NAME, --keep and --replay: the directory has the guest")
+        raise UsageError("--resume cannot be combined with NAME, --keep or --replay: its directory has the guest")
     if args.resume is None and args.guest is None:
         raise UsageError("say which guest: NAME (see `qemu-sdei list`), or --resume DIR")
     for name, value, most in (("--count", args.count, _MOST), ("--minutes", args.minutes, _LONGEST)):
@@ -124,7 +124,7 @@ def _check(args: argparse.Namespace) -> None:
     if not (math.isfinite(args.hang_after) and 1 <= args.hang_after <= 3600):
         raise UsageError("--hang-after must be from 1 to 3600 seconds")
     if args.trust and args.resume is None:
-        raise UsageError("--trust goes with --resume")
+        raise UsageError("--trust needs --resume")
 
 
 def _directory(text: str) -> Path:
@@ -137,7 +137,7 @@ def _fresh(directory: Path) -> None:
     from qemu_sdei.fuzzing.results import CAMPAIGN, make
 
     if (directory / CAMPAIGN).exists():
-        raise UsageError(f"{directory} has a run already: go on with it by --resume, or choose another directory")
+        raise UsageError(f"{directory} has a run already: continue it with --resume DIR, or choose another directory")
     make(directory)
 
 

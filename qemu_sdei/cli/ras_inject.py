@@ -70,8 +70,12 @@ def add_general(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--timestamp", metavar="T", help="time of the error, such as 2026-11-30T12:00:00+00:00")
     add("--entry-flags", metavar="F", help="flags of the data entry, a number")
     add("--entry-revision", metavar="R", help="revision of the data entry, such as 0x201 (default: 0x300)")
-    add("--block-severity", metavar="S", help="severity of the whole block (default: that of its worst section)")
-    add("--raw-data", metavar="HEX", help="raw data behind the entries, hexadecimal digits")
+    add(
+        "--block-severity",
+        metavar="S",
+        help="severity of the whole block (default: the worst severity of its sections)",
+    )
+    add("--raw-data", metavar="HEX", help="raw data after the entries, as hexadecimal digits")
     add(
         "--sections",
         metavar="FILE",
@@ -209,7 +213,7 @@ def _number(name: str, text: str, least: float, most: float, *, whole: bool) -> 
     try:
         value: float | int = int(text, 0) if whole else float(text)
     except ValueError:
-        raise UsageError(f"--{name} {text[:60]!r} is no number") from None
+        raise UsageError(f"--{name} {text[:60]!r} is not a number") from None
     if not least <= value <= most or (not whole and value <= 0):
         raise UsageError(f"--{name} {text[:60]} is not possible: give {least if whole else 'more than 0'} to {most:g}")
     return value

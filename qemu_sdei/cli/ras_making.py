@@ -57,7 +57,7 @@ def _read(option: str, value: str, kinds: Kinds) -> list[Block]:
         path = value.removeprefix("@") if option == "base64" else value
         name, data = "standard input" if path == "-" else path, read_file(path, "error records")
     if option == "record" and data.strip()[:1] not in (b"{", b"["):
-        raise UsageError(f"{name}: it is no JSON of an error record")
+        raise UsageError(f"{name}: it is not JSON of an error record")
     try:
         return [as_block(each) for each in read_records(data, kinds)]
     except CperError as error:

@@ -10,7 +10,7 @@ def number(text: str, option: str) -> int:
     try:
         value = int(text[:80], 0)
     except ValueError:
-        raise UsageError(f"{option} {text[:60]!r} is no number") from None
+        raise UsageError(f"{option} {text[:60]!r} is not a number") from None
     if not 0 <= value < 1 << 64:
-        raise UsageError(f"{option} {text[:60]!r} is no number of 64 bits")
+        raise UsageError(f"{option} {text[:60]!r} is not a number of 64 bits")
     return value

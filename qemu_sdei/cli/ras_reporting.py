@@ -84,7 +84,7 @@ class Reporting:
                 self._victim = self._ras.victim()
             return self._victim.pid
         if not text.isdecimal() or not 1 <= int(text) <= 1 << 22:
-            raise UsageError(f"{option} {text[:60]!r} is no process: give its number in the guest, or {VICTIM}")
+            raise UsageError(f"{option} {text[:60]!r} is not a process: give its number in the guest, or {VICTIM}")
         return int(text)
 
     def expected(self) -> list[Expectation]:
@@ -108,7 +108,9 @@ class Reporting:
             try:
                 return int(text, 0)
             except ValueError:
-                raise UsageError(f"--expect-offline {text[:60]!r} is no page frame number, such as 0x41e78") from None
+                raise UsageError(
+                    f"--expect-offline {text[:60]!r} is not a page frame number, such as 0x41e78"
+                ) from None
         address = self.page.physical if self.page is not None else self._option("address")
         if address is None:
             raise UsageError("--expect-offline without a number is the page of --pid or --address: give one of them")

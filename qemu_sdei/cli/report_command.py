@@ -37,7 +37,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--output", "-o", metavar="FILE", required=True, help="the page, such as report.html")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.add_argument("--console", metavar="FILE", help="console output to show (default: that of the running guest)")
+    parser.add_argument("--console", metavar="FILE", help="console output to show (default: the running guest's)")
     parser.add_argument(
         "--ftrace",
         metavar="FILE",
@@ -112,7 +112,7 @@ def newest_text(path: Path) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UsageError(f"console {path} cannot be read: it is no regular file")
+                raise UsageError(f"console {path} cannot be read: it is not a regular file")
             file.seek(max(0, os.fstat(fd).st_size - CONSOLE_BYTES))
             return file.read(CONSOLE_BYTES).decode(errors="backslashreplace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`qemu-sdei restore`: go on with a guest that was saved, at its console."""
+"""`qemu-sdei restore`: start a guest again that was saved, with its console."""
 
 from __future__ import annotations
 

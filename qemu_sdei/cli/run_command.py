@@ -71,14 +71,14 @@ def run(args: argparse.Namespace) -> int:
 
     options = replace(guest_options(args), trace=args.trace, paused=args.paused)
     if args.guest_command == []:
-        raise UsageError("there is no command behind --")
+        raise UsageError("there is no command after --: give one, or leave -- out")
     if args.guest_command is not None and args.script is not None:
         raise UsageError("a command and a --script were both given: give one of them")
     if args.timeout is not None and not 0 < args.timeout < math.inf:
         raise UsageError("--timeout must be more than 0 seconds")
     for option, given in (("--json", args.json and not args.dry_run), ("--timeout", args.timeout is not None)):
         if given and args.guest_command is None:
-            raise UsageError(f"{option} is for a command in the guest: give one behind --")
+            raise UsageError(f"{option} needs a command in the guest: give one after --")
     for option, given in (("--script", args.script is not None), ("--kdump", bool(args.kdump)), ("--json", args.json)):
         if args.detach and given:
             raise UsageError(f"{option} needs the terminal that the guest is run from: leave out it, or --detach")

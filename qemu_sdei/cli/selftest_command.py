@@ -28,7 +28,7 @@ def register(subparsers: Any) -> None:
     add_machine_options(parser)
     parser.add_argument("--append", default="", metavar="WORDS", help="the guest's own options")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="give up after S seconds (default: 60)"
+        "--timeout", type=float, default=60.0, metavar="S", help="end after S seconds, as a failure (default: 60)"
     )
     add_report_option(parser)
     add_verbosity(parser, json_output=True, messages=True)

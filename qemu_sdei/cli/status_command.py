@@ -53,7 +53,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     if args.watch is not None and not 0.05 <= args.watch < math.inf:
-        raise UsageError("--watch wants seconds, 0.05 or more")
+        raise UsageError("--watch needs a number of seconds, 0.05 or more")
     check_vcpu(args.registers)
     from qemu_sdei import rundir
     from qemu_sdei.cli.record_feed import RecordFeed

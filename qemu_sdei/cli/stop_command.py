@@ -1,4 +1,4 @@
-"""`qemu-sdei stop`: end running guests, whoever owns them."""
+"""`qemu-sdei stop`: end running guests, also those of another process."""
 
 from __future__ import annotations
 

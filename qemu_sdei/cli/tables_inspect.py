@@ -31,7 +31,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "show",
         help="print tables field by field",
         description="Print tables field by field. For a table that cannot be read, print its header, its bytes and "
-        "the reason. Exit code 1 if there is one, or if a file has something that is no table, else 0.",
+        "the reason. Exit code 1 if there is one, or if a file has something that is not a table, else 0.",
     )
     show.add_argument("files", nargs="+", metavar="FILE", help=tables_files.HELP)
     show.set_defaults(run=_show)

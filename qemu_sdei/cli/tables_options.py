@@ -174,7 +174,7 @@ def _event(text: str, profile: MachineDescription, option: str) -> int:
 
 def _number(text: str, option: str, most: int) -> int:
     if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}", text):
-        raise UsageError(f"{option}: {text!r} is no number: write it as 4096 or 0x1000")
+        raise UsageError(f"{option}: {text!r} is not a number: write it as 4096 or 0x1000")
     number = int(text) if text.isdigit() else int(text, 16)
     if number > most:
         raise UsageError(f"{option}: {text} is too large: {most:#x} at most")

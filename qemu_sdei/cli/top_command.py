@@ -52,7 +52,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     if args.interval is not None and not 0.05 <= args.interval < math.inf:
-        raise UsageError("--interval wants seconds, 0.05 or more")
+        raise UsageError("--interval needs a number of seconds, 0.05 or more")
     from qemu_sdei import rundir
     from qemu_sdei.cli.full_screen import FullScreen
     from qemu_sdei.cli.top_watch import Watch

@@ -1,4 +1,4 @@
-"""Which trace a user means: that of a guest that runs, or a file."""
+"""Which trace a user means: the trace of a running guest, or a file."""
 
 from __future__ import annotations
 

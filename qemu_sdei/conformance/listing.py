@@ -80,7 +80,7 @@ def check_filter(text: str) -> str:
     """`text` if it can be a filter: numbers, ranges and groups, separated by commas. Raises `UsageError`."""
     for part in text.split(",") if text else ():
         if _FILTER.fullmatch(part) is None:
-            raise UsageError(f"filter {part!r} is no number (13), range (12-21) or group (bind)")
+            raise UsageError(f"filter {part!r} is not a number (13), range (12-21) or group (bind)")
     return text
 
 

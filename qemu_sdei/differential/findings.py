@@ -106,9 +106,9 @@ def replay(path: Path, cpus: int) -> Script:
     try:
         document = bounded.loads(untrusted_files.read(path, MAX_FILE))
     except ValueError as error:
-        raise UsageError(f"{path} is no file of `qemu-sdei compare --keep`: {error}") from None
+        raise UsageError(f"{path} is not a file of `qemu-sdei compare --keep`: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise UsageError(f"{path} is no file of `qemu-sdei compare --keep`")
+        raise UsageError(f"{path} is not a file of `qemu-sdei compare --keep`")
     if document.get("version") != VERSION:
         raise UsageError(f"{path} is of version {document.get('version')!r}, this program reads {VERSION}")
     words = document.get("sequence")

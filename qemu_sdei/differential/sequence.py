@@ -181,7 +181,7 @@ def parse(words: str, cpus: int = MAX_CPUS) -> Script:
             continue
         found = _OP.fullmatch(word)
         if found is None or bool(found[1]) == (behind is not None or bool(programs)):
-            raise UsageError(f"{word!r} is no step of a sequence")
+            raise UsageError(f"{word!r} is not a step of a sequence")
         op = Op(found[2], tuple(Operand(kind, int(value, 16)) for kind, value in _OPERAND.findall(found[3])))
         if behind is None:
             steps.append(Step(int(found[1], 16), op))

@@ -1,4 +1,4 @@
-"""What a guest's trace tells of its past: since when, by which call, in which state then.
+"""The past of a guest, from its trace: since when, by which call, in which state then.
 
 Records stand in the order of their numbers, and what follows from a call or another frame of a vCPU stands behind it.
 Only the records since the last reset of the machine count.

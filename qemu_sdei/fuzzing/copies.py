@@ -1,4 +1,4 @@
-"""Copies of a guest: the one that is fuzzed goes on as it is, and a copy that was lost is made anew in seconds."""
+"""Copies of a guest, which are fuzzed in its place: the guest runs on, and a lost copy is replaced in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fuzzing run has come to: counts, findings, and where it goes on, in a directory if it is to be kept.
+"""The results of a fuzzing run: counts, findings, and where to continue, in a directory if the user keeps them.
 
 campaign.json   seed, source, the next case, counts, over all runs
 finding-N.json  each finding; finding-N.record.json is its record, for `ras inject --record`

@@ -23,11 +23,11 @@ def finished(part: Path, target: Path, size: int) -> Path:
         with Core(part) as core:
             needed = core.needed
         if not 0 < needed == size <= part.stat().st_size:
-            raise UsageError(f"its headers tell of {needed} bytes, and {size} were copied")
+            raise UsageError(f"it has {size} bytes, and its headers say {needed}")
         os.truncate(part, size)
         part.replace(target)
     except (UsageError, OSError) as error:
-        raise GuestError(f"what the capture kernel has written is no vmcore: {error}") from None
+        raise GuestError(f"what the capture kernel has written is not a vmcore: {error}") from None
     return target
 
 

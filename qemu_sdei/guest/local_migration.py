@@ -280,4 +280,4 @@ class LocalMigration:
             return type(error)(f"the guest was not migrated: {error}")
         if source.power_off is not None:
             return LostGuestError(f"the guest has ended ({source.power_off.reason}) while it was migrated: {error}")
-        return GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}")
+        return GuestError(f"the guest was not migrated and runs on as {source.name!r}: {error}")

@@ -1,4 +1,4 @@
-"""An NMI for a guest, by whatever of it takes one: what `virsh inject-nmi` is where there is an NMI."""
+"""An NMI for a guest, by the first way that the guest accepts: the counterpart of `virsh inject-nmi`."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Log:
         try:
             return cls(re.compile(text))
         except (re.error, OverflowError, RecursionError) as error:
-            raise UsageError(f"{text!r} is no regular expression: {error}") from None
+            raise UsageError(f"{text!r} is not a regular expression: {error}") from None
 
     def met(self, found: Observed) -> bool:
         """See `Expectation`."""
@@ -72,7 +72,7 @@ class Trace:
         """From EVENT or EVENT:FIELD=VALUE. Raises UsageError."""
         match = re.fullmatch(r"(?:ras[:/])?(\w{1,64})(?::([^=]{1,64})=(.{1,256}))?", text)
         if match is None:
-            raise UsageError(f"{text!r} is no trace event: write EVENT:FIELD=VALUE, such as arm_event:error=1")
+            raise UsageError(f"{text!r} is not a trace event: write EVENT:FIELD=VALUE, such as arm_event:error=1")
         return cls(match[1], (match[2] or "").strip(), (match[3] or "").strip())
 
     def met(self, found: Observed) -> bool:

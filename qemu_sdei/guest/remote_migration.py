@@ -81,13 +81,13 @@ class RemoteMigration:
         except UndecidedError:
             raise
         except OSError as error:
-            raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error.strerror}") from None
+            raise GuestError(f"the guest was not migrated and runs on as {source.name!r}: {error.strerror}") from None
         except SdeiError as error:
             if source.power_off is not None:
                 raise LostGuestError(f"the guest has ended ({source.power_off.reason}) meanwhile: {error}") from None
             if isinstance(error, UsageError):
                 raise
-            raise GuestError(f"the guest was not migrated and goes on as {source.name!r}: {error}") from None
+            raise GuestError(f"the guest was not migrated and runs on as {source.name!r}: {error}") from None
         await finish(self._leave(source, f"{address} as {result.destination!r}"))
         return result
 
@@ -103,7 +103,7 @@ class RemoteMigration:
         sequence, self._undecided = self._undecided, None
         side = self._record.supervisor
         if side.place.state is not State.UNDECIDED:
-            raise UsageError("the guest is here, and goes on: there is nothing to resume")
+            raise UsageError("the guest runs on this host already: there is nothing to resume")
         if sequence is not None:
             await sequence.take_back()
             return

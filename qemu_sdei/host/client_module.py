@@ -197,7 +197,7 @@ def _release(tree: Path) -> str:
         found = None
     if found is None or not (tree / "Makefile").is_file():
         raise UsageError(
-            f"{tree} is no kernel build tree: it needs Makefile, .config and include/generated/utsrelease.h "
+            f"{tree} is not a kernel build tree: it needs Makefile, .config and include/generated/utsrelease.h "
             "(make modules_prepare makes the last one)"
         )
     if "CONFIG_ARM64=y" not in config.splitlines():

@@ -60,7 +60,7 @@ def find(path: str | Path, progress: Progress = no_progress) -> GivenKernel:
         if given.is_dir():
             return _directory(given)
         if not given.is_file():
-            reason = "it is no regular file" if given.exists() else "no such file"
+            reason = "it is not a regular file" if given.exists() else "no such file"
             raise UsageError(f"kernel {given} cannot be read: {reason}")
         with given.open("rb") as file:
             magic = file.read(8)

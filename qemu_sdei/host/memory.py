@@ -34,7 +34,7 @@ def ram_size(memory: str | int, *, padded: bool = False) -> int:
             f"memory {format_size(size)} is too much: the virt machine takes at most {format_size(MAX_RAM)}"
         )
     if size % _ALIGN:
-        raise UsageError(f"memory {size} bytes is no multiple of {_ALIGN}")
+        raise UsageError(f"memory {size} bytes is not a multiple of {_ALIGN}")
     if not padded or size % TRACKED:
         return size
     return size + _ALIGN if size + _ALIGN <= MAX_RAM else size - _ALIGN
@@ -133,7 +133,7 @@ def create_named(path: Path, size: int) -> None:
             return
         info = path.lstat()
         if not stat.S_ISREG(info.st_mode) or info.st_uid != os.getuid() or info.st_size != size:
-            raise UsageError(f"{path} is in the way: it is not a file of yours with {size} bytes; remove it")
+            raise UsageError(f"{path} is in the way: it is not your file, or has not {size} bytes: remove it")
         if info.st_mode & 0o077:
             # QEMU made it: the guest's memory is for nobody else to read.
             path.chmod(0o600)

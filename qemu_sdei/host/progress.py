@@ -1,4 +1,4 @@
-"""What takes long is told in one short line."""
+"""One short line about work that takes long."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def fields(deb: Path, *names: str) -> dict[str, str]:
     """Fields of a package such as "Version", by name, each in one line. Raises `UsageError`: it is no package."""
     text = _said("--field", str(deb), *names)
     if text is None:
-        raise UsageError(f"{deb} is no Debian package, or is damaged: dpkg-deb cannot read it")
+        raise UsageError(f"{deb} is not a Debian package, or is damaged: dpkg-deb cannot read it")
     found = {}
     for line in re.sub(r"\n[ \t]+", " ", text).splitlines():
         name, colon, value = line.partition(":")

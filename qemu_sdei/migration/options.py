@@ -82,7 +82,9 @@ class MigrationOptions:
         if not 0 <= self.multifd <= MAX_CHANNELS:
             raise UsageError(f"multifd takes 1 to {MAX_CHANNELS} connections, not {self.multifd}")
         if self.multifd and self.route not in (COPY, LIVE):
-            raise UsageError(f"multifd is for RAM that is sent before the guest goes on, not for route {self.route!r}")
+            raise UsageError(
+                f"multifd is for RAM that is sent before the guest is resumed, not for route {self.route!r}"
+            )
         if self.hold is not None and self.hold.state not in STATES:
             raise UsageError(f"no hold point {self.hold.state!r}; there are {', '.join(STATES)}")
         if not self.timeout > 0:

@@ -1,4 +1,4 @@
-"""Compares, and repairs, guest RAM on both sides of a migration while both stand still.
+"""Compares, and repairs, guest RAM on both sides of a migration while both are paused.
 
 For files and memfds that both lie on this host. Pages that neither has ever written are holes, and not looked at.
 """

@@ -1,4 +1,4 @@
-"""Compares, and repairs, guest RAM on two hosts while both sides stand still: hashes go over, then what differs.
+"""Compares, and repairs, guest RAM on two hosts while both sides are paused: hashes go over, then what differs.
 
 RAM is taken in chunks; a chunk without data, or of zeroes only, has the hash `_ZERO`. Both sides hash at once.
 

@@ -1,4 +1,4 @@
-"""Steps that must not be left half done, whoever gives up meanwhile."""
+"""Steps that must not be left half done, even if their caller is cancelled meanwhile."""
 
 from __future__ import annotations
 

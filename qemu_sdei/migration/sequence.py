@@ -1,4 +1,4 @@
-"""The one sequence by which a guest moves. Until the destination is told to go on, the source can.
+"""The one sequence by which a guest moves. Until the destination is told to resume the guest, the source can resume it.
 
     source                                  destination
     [reach the hold point]

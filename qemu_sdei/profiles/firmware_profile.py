@@ -86,7 +86,7 @@ class FirmwareProfile:
         """What `document` wrote. Raises `ProtocolError`: it is damaged, or of another version's vocabulary."""
         try:
             if not isinstance(document, dict) or len(document["rules"]) > MAX_RULES:
-                raise ValueError("it is no object with up to 64 rules")
+                raise ValueError("it is not an object with up to 64 rules")
             texts = {key: _text(document[key], key) for key in ("name", "summary", "reproduces", "not_reproduced")}
             rules = [(_text(rule["rule"], "rule"), _text(rule["why"], "why")) for rule in document["rules"]]
             return cls(**texts, rules=tuple(Rule.of_text(text, why) for text, why in rules))

@@ -163,7 +163,7 @@ def _functions(on: str) -> Iterable[int]:
     if re.fullmatch("0[xX][0-9a-fA-F]{1,8}", on):
         number = int(on, 16)
         if not number & _FAST or number & FUNCTION_MASK != number:
-            raise UsageError(f"{on} is no function id of a fast call (DEN0028 2.5): bit 31 is 1, bit 16 is 0")
+            raise UsageError(f"{on} is not a function id of a fast call (DEN0028 2.5): bit 31 is 1, bit 16 is 0")
         return (number,)
     named = [name for name in (on, f"SDEI_{on}", on.removeprefix("PSCI_")) if name in _IDS]
     if not named and any(letter in on for letter in "*?["):
@@ -248,7 +248,7 @@ def _check_choices(occasion: Occasion, names: set[str], found: Mapping[str, Any]
     if "never" in found and occasion is Occasion.TRIGGER and found.get("by") != "interrupt":
         raise UsageError("never: no vCPU is in the firmware when the host triggers an event; by=interrupt")
     if found.get("loses") == "kick" and (occasion is Occasion.DELIVERY or names & _DONE_ELSEWHERE):
-        raise UsageError("loses=kick: nobody is kicked here")
+        raise UsageError("loses=kick: there is no kick here")
     if found.get("loses") == "event" and "CPU_ON" in names:
         raise UsageError("loses=event: CPU_ON has no event; loses=kick keeps the CPU from coming")
     kept = set(found.get("keeps", ()))

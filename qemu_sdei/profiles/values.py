@@ -57,7 +57,7 @@ def number(text: str) -> int:
     """A number from 0 to 2^64-1. Raises `UsageError`."""
     value = int(text, 0) if _NUMBER.fullmatch(text) and not re.fullmatch("0[0-9]+", text) else -1
     if not 0 <= value <= _MAX_NUMBER:
-        raise UsageError(f"{text!r} is no number from 0 to 2^64-1: write 17 or 0x11")
+        raise UsageError(f"{text!r} is not a number from 0 to 2^64-1: write 17 or 0x11")
     return value
 
 
@@ -125,7 +125,7 @@ def _words(text: str, word: str) -> Any:
     items = text.split(",")
     for item in items:
         if item not in choices:
-            raise UsageError(f"{item[:40]!r} is none of {', '.join(choices)}")
+            raise UsageError(f"{item[:40]!r} is not one of {', '.join(choices)}")
     if word in LISTS:
         return tuple(sorted(set(items)))
     if len(items) > 1:
@@ -178,7 +178,7 @@ def _registers(text: str, _: str) -> tuple[str, ...]:
 
 def _register(text: str) -> int:
     if re.fullmatch("x[0-9]{1,2}", text) is None or not 0 <= int(text[1:]) <= _LAST_REGISTER:
-        raise UsageError(f"{text[:20]!r} is none of x0 to x17, {', '.join(SYSTEM_REGISTERS)}")
+        raise UsageError(f"{text[:20]!r} is not one of x0 to x17, {', '.join(SYSTEM_REGISTERS)}")
     return int(text[1:])
 
 

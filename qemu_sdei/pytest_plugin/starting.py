@@ -1,4 +1,4 @@
-"""How a test comes to its guest: one that goes on from the cache, or a boot where that cannot be."""
+"""How a test gets its guest: restored from the cache, or booted if that is not possible."""
 
 from __future__ import annotations
 

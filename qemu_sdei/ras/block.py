@@ -183,5 +183,5 @@ def block_from_base64(text: str, kinds: Kinds = KINDS) -> Block:
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
-        raise CperError("it is no base64") from None
+        raise CperError("it is not base64") from None
     return parse_block(data, kinds)

@@ -70,7 +70,7 @@ def _kind(document: Mapping[str, Any]) -> SectionKind:
     try:
         guid = UUID(_text(section, "guid", "section"))
     except ValueError:
-        raise CperError("it is no GUID", field="section.guid") from None
+        raise CperError("it is not a GUID", field="section.guid") from None
     fields = document.get("field")
     if not isinstance(fields, list) or not 0 < len(fields) <= _MAX_FIELDS:
         raise CperError(f"there must be 1 to {_MAX_FIELDS} [[field]]", field="field")
@@ -88,7 +88,7 @@ def _kind(document: Mapping[str, Any]) -> SectionKind:
             raise CperError(f"there is no validation bit {number}", field=path)
     headline = section.get("headline", [])
     if not isinstance(headline, list) or not all(isinstance(each, str) for each in headline):
-        raise CperError("it is no list of titles", field="section.headline")
+        raise CperError("it is not a list of titles", field="section.headline")
     key = _text(section, "json", "section", "".join(part.capitalize() for part in name.split("-")))
     if key in _TAKEN:
         raise CperError(f"{key!r} means something else", field="section.json")
@@ -101,14 +101,14 @@ def _kind(document: Mapping[str, Any]) -> SectionKind:
 
 def _item(given: Any, path: str) -> Item:
     if not isinstance(given, dict):
-        raise CperError("it is no table", field=path)
+        raise CperError("it is not a table", field=path)
     _known(given, _FIELD_KEYS, path)
     title = _text(given, "title", path)
     if not attribute(title):
         raise CperError(f"{title!r} has neither letters nor digits", field=f"{path}.title")
     word = _text(given, "kind", path, "number")
     if word not in _KINDS:
-        raise CperError(f"{word!r} is none of {', '.join(_KINDS)}", field=f"{path}.kind")
+        raise CperError(f"{word!r} is not one of {', '.join(_KINDS)}", field=f"{path}.kind")
     kind = _KINDS[word]
     json, valid = Json(key=_text(given, "json", path, "")), _number(given, "valid", path, None, 63)
     if kind is Kind.BYTES and "size" not in given:
@@ -122,7 +122,7 @@ def _item(given: Any, path: str) -> Item:
     of = attribute(_text(given, "length_of", path, ""))
     bits = given.get("bits", [])
     if not isinstance(bits, list) or (bits and kind is not Kind.NUMBER):
-        raise CperError("it is no list of bits of a number", field=f"{path}.bits")
+        raise CperError("it is not a list of bits of a number", field=f"{path}.bits")
     parts = tuple(_bits(each, f"{path}.bits[{number}]", size) for number, each in enumerate(bits))
     if len({each.name for each in parts}) != len(parts):
         raise CperError("two bits have one title", field=f"{path}.bits")
@@ -135,7 +135,7 @@ def _item(given: Any, path: str) -> Item:
 
 def _bits(given: Any, path: str, size: int) -> Bits:
     if not isinstance(given, dict):
-        raise CperError("it is no table", field=path)
+        raise CperError("it is not a table", field=path)
     _known(given, _BIT_KEYS, path)
     low, width = _number(given, "low", path, 0, 63) or 0, _number(given, "width", path, 1, 64) or 1
     if low + width > 8 * size:
@@ -197,7 +197,7 @@ def _text(given: Mapping[str, Any], key: str, path: str, default: str | None = N
 def _number(given: Mapping[str, Any], key: str, path: str, default: int | None, top: int) -> int | None:
     value = given.get(key, default)
     if value is not None and (type(value) is not int or not 0 <= value <= top):
-        raise CperError(f"it is no number up to {top}", field=f"{path}.{key}")
+        raise CperError(f"it is not a number up to {top}", field=f"{path}.{key}")
     return value
 
 
@@ -212,7 +212,7 @@ def _names(given: Mapping[str, Any], path: str) -> dict[int, str]:
     names = given.get("names", {})
     where = f"{path}.names"
     if not isinstance(names, dict):
-        raise CperError("it is no table", field=where)
+        raise CperError("it is not a table", field=where)
     try:
         return {int(value, 0): _text(names, value, where) for value in names}
     except ValueError:

@@ -266,9 +266,9 @@ def number_of(given: Any, top: int, names: Names, title: str) -> int:
             number = named[0] if named else int(given, 0)
         except ValueError:
             known = "; its names: " + ", ".join(repr(name) for name in names.values()) if names else ""
-            raise CperError(f"{_short(given)} is no number{known}") from None
+            raise CperError(f"{_short(given)} is not a number{known}") from None
     if not isinstance(number, int):
-        raise CperError(f"{_short(given)} is no number")
+        raise CperError(f"{_short(given)} is not a number")
     if not 0 <= number <= top:
         raise CperError(
             f"{_short(given)} is too large for {title!r}, {top:#x} is most" if number > 0 else f"{number} < 0"
@@ -286,7 +286,7 @@ def guid_of(given: Any, names: Mapping[UUID, str]) -> UUID:
                 return guid
         if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", given):
             return UUID(given)
-    raise CperError(f"{_short(given)} is no GUID")
+    raise CperError(f"{_short(given)} is not a GUID")
 
 
 def _plain(name: str) -> str:

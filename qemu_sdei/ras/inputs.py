@@ -71,7 +71,7 @@ def _json(text: bytes, kinds: Kinds) -> list[Record | Block]:
     try:
         document: Any = bounded.loads(text)
     except (ValueError, UnicodeDecodeError) as error:
-        raise CperError(f"it is no JSON: {error}") from None
+        raise CperError(f"it is not JSON: {error}") from None
     if not isinstance(document, list):
         return [from_json(document, kinds)]
     found: list[Record | Block] = []

@@ -29,7 +29,7 @@ def structure(table: Table, document: Any) -> Structure:
 def said(table: Table, document: Any) -> dict[str, Any]:
     """The same as what `Table.make` takes. Raises `CperError`."""
     if not isinstance(document, dict):
-        raise CperError("it is no object")
+        raise CperError("it is not an object")
     known = set(_keys(table))
     for key in document:
         if key not in known:
@@ -78,7 +78,7 @@ def _value(item: Item, document: Mapping[str, Any], given: Mapping[str, Any]) ->
         return _field(item, value)
     if isinstance(item, Many):
         if not isinstance(value, list):
-            raise CperError("it is no list")
+            raise CperError("it is not a list")
         return [_element(item.table, each, number) for number, each in enumerate(value)]
     data = _data(item, value)
     if data is not None:
@@ -87,7 +87,7 @@ def _value(item: Item, document: Mapping[str, Any], given: Mapping[str, Any]) ->
         return said(item.table, value)
     if isinstance(item, Choice):
         return _choice(item, value, given)
-    raise CperError("it is no base64")
+    raise CperError("it is not base64")
 
 
 def _element(table: Table, document: Any, number: int) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def _field(item: Field, value: Any) -> Any:
     if isinstance(value, dict):
         value = value.get(item.json.value, value.get(item.json.word))
     if item.kind is Kind.NUMBER and not isinstance(value, int | str):
-        raise CperError("it is no number")
+        raise CperError("it is not a number")
     return value
 
 
 def _bits(word: Word, document: Any) -> dict[str, Any]:
     """Of the bits of a word what is said of them, by their attributes."""
     if not isinstance(document, dict):
-        raise CperError("it is no object")
+        raise CperError("it is not an object")
     named = {bits.key: bits for bits in word.bits}
     found = {}
     for key, value in document.items():
@@ -170,4 +170,4 @@ def decoded(text: Any) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (AttributeError, ValueError):
-        raise CperError("it is no base64") from None
+        raise CperError("it is not base64") from None

@@ -82,7 +82,7 @@ def from_json(document: Any, kinds: Kinds = KINDS) -> Record | Block:
         CperError: it says none; its `field` is the path of the fault.
     """
     if not isinstance(document, dict):
-        raise CperError("it is no object")
+        raise CperError("it is not an object")
     if "section" in document:
         document = {"sections": [document["section"]], "sectionDescriptors": [document.get("sectionDescriptor", {})]}
     is_block = "errorStatusBlock" in document or "dataEntries" in document
@@ -111,7 +111,7 @@ def from_json(document: Any, kinds: Kinds = KINDS) -> Record | Block:
 def _list(document: Mapping[str, Any], name: str) -> list[Any]:
     value = document.get(name)
     if not isinstance(value, list):
-        raise CperError("it is no list" if name in document else "it is not there", field=name)
+        raise CperError("it is not a list" if name in document else "it is not there", field=name)
     return value
 
 
@@ -119,7 +119,7 @@ def _section_from(document: Any, head: Any, number: int, heads: str, kinds: Kind
     path = f"sections[{number}]"
     try:
         if not isinstance(document, dict):
-            raise CperError("it is no object")
+            raise CperError("it is not an object")
         shapes = [key for key in document if key not in (_MESSAGE, OTHER)]
         if len(shapes) != 1:
             raise CperError("it has not one member that says which section it is")
@@ -143,7 +143,7 @@ def _type_of(head: Any, path: str) -> UUID | None:
     try:
         return UUID(value)
     except (ValueError, AttributeError, TypeError):
-        raise CperError("it is no GUID", field=f"{path}.sectionType") from None
+        raise CperError("it is not a GUID", field=f"{path}.sectionType") from None
 
 
 def _kind(key: str, guid: UUID | None, kinds: Kinds) -> SectionKind:
@@ -169,7 +169,7 @@ def _kind(key: str, guid: UUID | None, kinds: Kinds) -> SectionKind:
 
 def _from_other(document: Any) -> tuple[Difference, ...]:
     if not isinstance(document, dict):
-        raise CperError("it is no object", field=OTHER)
+        raise CperError("it is not an object", field=OTHER)
     try:
         found = [(int(at, 16), bytes.fromhex(data)) for at, data in document.items() if at != _LENGTH]
     except (ValueError, TypeError):
@@ -184,14 +184,14 @@ def _restored(made: bytes, document: Any) -> bytes:
     others = _from_other(document)
     length = document.get(_LENGTH, len(made))
     if type(length) is not int or not 0 <= length <= MAX_SIZE:
-        raise CperError("it is no number of bytes", field=f"{OTHER}.{_LENGTH}")
+        raise CperError("it is not a number of bytes", field=f"{OTHER}.{_LENGTH}")
     return patched(made[:length].ljust(length, b"\0"), others)
 
 
 def _made(table: Table, document: Any, missing: Mapping[str, Any], path: str) -> Structure:
     """A head as it is said, and what it does not say as in `missing`."""
     if not isinstance(document, dict):
-        raise CperError("it is no object", field=path)
+        raise CperError("it is not an object", field=path)
     other = document.get(OTHER, {})
     try:
         said = json_reading.said(table, {key: value for key, value in document.items() if key != OTHER})

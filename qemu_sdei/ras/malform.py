@@ -138,7 +138,7 @@ def _put_bytes(out: bytearray, at: int, digits: str) -> None:
     try:
         new = bytes.fromhex(digits.removeprefix("0x"))
     except ValueError:
-        raise CperError(f"{digits[:_LONGEST]!r} is no row of bytes in hexadecimal", offset=at) from None
+        raise CperError(f"{digits[:_LONGEST]!r} is not a row of bytes in hexadecimal", offset=at) from None
     if at + len(new) > MAX_SIZE:
         raise CperError(f"a block has up to {MAX_SIZE} bytes", offset=at)
     if at > len(out):
@@ -170,7 +170,7 @@ def _number(spot: Spot, value: str, data: bytes, kinds: Kinds) -> int:
     except CperError as error:
         raise CperError(error.message, field=spot.path) from None
     except ValueError:
-        raise CperError(f"{value[:_LONGEST]!r} is no row of bytes in hexadecimal", field=spot.path) from None
+        raise CperError(f"{value[:_LONGEST]!r} is not a row of bytes in hexadecimal", field=spot.path) from None
 
 
 def _meant(spot: Spot, word: str) -> int:

@@ -271,7 +271,7 @@ class Table:
                 return item.taken(given), valid
             if isinstance(item, Many):
                 if not isinstance(given, Sequence) or isinstance(given, str | bytes):
-                    raise CperError("it is no list")
+                    raise CperError("it is not a list")
                 return tuple(_made(item.table, each, f"[{n}]") for n, each in enumerate(given)), valid
             if isinstance(item, Part):
                 return _made(item.table, given, ""), valid

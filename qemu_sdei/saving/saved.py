@@ -264,9 +264,9 @@ async def save(
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError):
-            raise GuestError(f"the guest was not saved and goes on: {error.strerror or error}") from None
+            raise GuestError(f"the guest was not saved and runs on: {error.strerror or error}") from None
         if isinstance(error, SdeiError):
-            raise GuestError(f"the guest was not saved and goes on: {error}") from None
+            raise GuestError(f"the guest was not saved and runs on: {error}") from None
         raise
     if options.end:
         with contextlib.suppress(SdeiError):

@@ -103,7 +103,7 @@ async def load(side: Side, tag: str, note: dict[str, str], report: Report) -> Lo
         note: the owner's, for the snapshot of the guest as it is now.
 
     Raises:
-        UsageError: it cannot be. `GuestError`: it did not work, and the guest goes on as it was. `LostGuestError`: it
+        UsageError: it cannot be. `GuestError`: it did not work, and the guest runs on as it was. `LostGuestError`: it
         does not, and was ended.
     """
     check_tag(tag)
@@ -172,7 +172,7 @@ async def _visit(side: Side, what: str, report: Report, work: Any) -> Any:
             raise (
                 error if isinstance(error, LostGuestError) else LostGuestError(f"the guest has ended: {error}")
             ) from None
-        raise GuestError(f"no snapshot was {what}, and the guest goes on as it was: {error}") from None
+        raise GuestError(f"no snapshot was {what}, and the guest runs on as it was: {error}") from None
 
 
 async def _lives(side: Side) -> bool:

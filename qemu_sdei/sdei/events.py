@@ -1,4 +1,4 @@
-"""What an event is (its description) and how it stands (an instance)."""
+"""An event: its description, and its state for a vCPU (an instance)."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class MachineDescription:
         if not (0 <= self.version[0] <= 0x7FFF and 0 <= self.version[1] <= 0xFFFF):
             raise UsageError("version: major is 0..32767, minor 0..65535")
         if self.agdi_interrupt is not None and self.agdi_interrupt not in _SPIS:
-            raise UsageError(f"[agdi] interrupt: {_number(self.agdi_interrupt)} is no SPI: they are 32 to 1019")
+            raise UsageError(f"[agdi] interrupt: {_number(self.agdi_interrupt)} is not an SPI: they are 32 to 1019")
         if not 0 <= self.vendor <= W_MASK:
             raise UsageError(f"vendor {_number(self.vendor)} does not fit in 32 bits")
         for kind, count, most in zip(_SLOT_KEYS, self.slots, (MAX_PRIVATE_SLOTS, MAX_SHARED_SLOTS), strict=True):

@@ -101,7 +101,7 @@ def load(given: Iterable[str]) -> Sources:
         path = paths.resolved(word)
         if path.is_dir():
             if at is not None:
-                raise UsageError(f"--symbols {word}: an address goes with a file, and this is a directory")
+                raise UsageError(f"--symbols {word}: an address can follow a file only, and this is a directory")
             _load_directory(sources, path)
         else:
             _load_file(sources, path, int(at[2], 16) if at else None)

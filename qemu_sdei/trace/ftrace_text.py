@@ -95,5 +95,5 @@ def opened(path: Path) -> BufferedReader:
         raise UsageError(f"ftrace {path} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise UsageError(f"ftrace {path} cannot be read: it is no regular file (copy a pipe's output into one)")
+        raise UsageError(f"ftrace {path} cannot be read: it is not a regular file (copy a pipe's output into one)")
     return os.fdopen(fd, "rb")

@@ -76,7 +76,7 @@ def _reading(file: BufferedReader, path: Path) -> Reading:
     if head[:1] == b"{":
         meta = _first_line(file, path)
         return Reading(meta, lambda: _of_lines(file), file.close)
-    raise ProtocolError(f"{path} is no trace: neither the file of `run --trace` nor JSON lines of `trace --json`")
+    raise ProtocolError(f"{path} is not a trace: neither the file of `run --trace` nor JSON lines of `trace --json`")
 
 
 def _opened(path: Path) -> BufferedReader:
@@ -173,7 +173,7 @@ def _first_line(file: BufferedReader, path: Path) -> TraceMeta:
     try:
         return TraceMeta.of(bounded.loads(file.readline(_MAX_LINE)))
     except (ValueError, ProtocolError) as error:
-        raise ProtocolError(f"{path} is no trace: {error}") from None
+        raise ProtocolError(f"{path} is not a trace: {error}") from None
 
 
 def _of_lines(file: BufferedReader) -> Iterator[Record]:

@@ -121,11 +121,11 @@ def _mapped(path: Path) -> mmap.mmap:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size < SLOTS_OFFSET + SLOT_BYTES:
-            raise ProtocolError(f"{path} is no trace ring")
+            raise ProtocolError(f"{path} is not a trace ring")
         head = memoryview(os.pread(fd, 8 * len(Header), 0)).cast("Q")
         slots = head[Header.SLOTS]
         if head[Header.MAGIC] != MAGIC:
-            raise ProtocolError(f"{path} is no trace ring")
+            raise ProtocolError(f"{path} is not a trace ring")
         if head[Header.VERSION] != VERSION:
             raise ProtocolError(f"{path} is a trace ring of version {head[Header.VERSION]}, not {VERSION}")
         if not 0 < slots <= MAX_SLOTS or slots & slots - 1 or status.st_size != file_size(slots):

@@ -121,7 +121,7 @@ def _opened(path: Path, anew: bool) -> int:
         raise UsageError(f"trace {path} cannot be written: {error.strerror}") from None
     try:
         if (begins := is_trace_file(fd)) is False:
-            raise UsageError(f"trace {path} would write over a file that is no trace: choose another name")
+            raise UsageError(f"trace {path} would write over a file that is not a trace: choose another name")
         if anew and begins:
             os.ftruncate(fd, 0)
     except BaseException:
@@ -156,7 +156,7 @@ class TraceFile:
         self.cut = 0
         head = file.read(_HEAD.size)
         if len(head) < _HEAD.size or head[: len(MAGIC)] != MAGIC:
-            raise ProtocolError(f"{path} is no trace file")
+            raise ProtocolError(f"{path} is not a trace file")
         _, version, length = _HEAD.unpack(head)
         if version != VERSION:
             raise ProtocolError(f"{path} is a trace file of version {version}; this program reads version {VERSION}")

@@ -1,4 +1,4 @@
-"""How often what happened in a trace: calls by function and result, events by what became of them, records by type."""
+"""Counts of what happened in a trace: calls by function and result, events by what became of them, records by type."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def settled(options: GuestOptions, flat: bool) -> GuestOptions:
                 raise UsageError(f"{name} is for a crash dump: give --kdump too")
         return options
     if flat or options.initrd is not None:
-        reason = f"{options.kernel} is no Linux" if flat else "leave out --initrd"
+        reason = f"{options.kernel} is not a Linux kernel" if flat else "leave out --initrd"
         raise UsageError(f"a capture kernel is loaded by our own initramfs: {reason}")
     if options.kdump_cpus < 1:
         raise UsageError(f"{options.kdump_cpus} vCPUs for the capture kernel are not possible: give 1 or more")
@@ -148,7 +148,7 @@ def _file(vmcore: str | Path | None) -> Path:
     if path.is_dir():
         reason = "it is a directory"
     elif path.exists() and not path.is_file():
-        reason = "it is no regular file"
+        reason = "it is not a regular file"
     elif not path.parent.is_dir():
         reason = f"there is no directory {path.parent}"
     elif not os.access(path.parent, os.W_OK):

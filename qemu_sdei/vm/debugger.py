@@ -19,7 +19,7 @@ NO_KASLR: Final = "nokaslr"
 def check(port: int) -> None:
     """Raise `UsageError`: `port` is none, or somebody has it."""
     if not 1 <= port <= 65535:
-        raise UsageError(f"--gdb {port} is no TCP port: give 1 to 65535, such as 1234")
+        raise UsageError(f"--gdb {port} is not a TCP port: give 1 to 65535, such as 1234")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -181,7 +181,7 @@ def _snapshots(name: str | Path) -> tuple[Path, list[str]]:
     try:
         with file.open("rb") as image:
             if image.read(4) != qcow2.MAGIC:
-                raise UsageError(f"{file} is no qcow2 image: --snapshots wants one, or a file that is not there yet")
+                raise UsageError(f"{file} is not a qcow2 image: --snapshots needs one, or the name of a new file")
     except FileNotFoundError:
         if not os.access(file.parent, os.W_OK):
             raise UsageError(f"image for snapshots {file} cannot be made: {file.parent} is not writable") from None

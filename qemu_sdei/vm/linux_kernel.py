@@ -156,7 +156,7 @@ def _check_client(options: GuestOptions, kernel: LinuxKernel) -> None:
     built_for, release = vermagic(path), release_of(kernel.image)
     if not built_for:
         raise UsageError(
-            f"client module {path} is no kernel module: it says nothing of the kernel that it is built for"
+            f"client module {path} is not a kernel module: it says nothing of the kernel that it is built for"
         )
     if release is not None and built_for != release:
         raise UsageError(

@@ -169,7 +169,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
     if options.kernel is not None and options.series is not None:
         raise UsageError("a kernel file and a Debian kernel series were both given: give one of them")
     if flat and (options.initrd is not None or options.command is not None):
-        raise UsageError(f"{options.kernel} is no Linux: it takes neither an initrd nor a command")
+        raise UsageError(f"{options.kernel} is not a Linux kernel: it takes neither an initrd nor a command")
     if options.events is not None:
         readable_file(options.events, "events file")
     options = elected(options)
@@ -189,7 +189,7 @@ def prepare(options: GuestOptions, progress: Progress = no_progress) -> Plan:
         (options.helper, "the helper is a part of"),
     ):
         if given and (flat or options.initrd is not None):
-            reason = f"{options.kernel} is no Linux" if flat else "leave out --initrd"
+            reason = f"{options.kernel} is not a Linux kernel" if flat else "leave out --initrd"
             raise UsageError(f"{what} our own initramfs: {reason}")
     if options.root is not None:
         if options.command is not None:
@@ -298,4 +298,4 @@ def check_tables(options: GuestOptions, builtin: bool) -> None:
     if options.ras and not options.sdei:
         raise UsageError("hardware errors are signalled by SDEI events: leave out --no-sdei, or --ras")
     if builtin and (options.ras or options.boot == "acpi"):
-        raise UsageError(f"{options.kernel} is no Linux: it knows nothing of ACPI")
+        raise UsageError(f"{options.kernel} is not a Linux kernel and does not use ACPI")

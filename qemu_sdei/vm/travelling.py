@@ -1,4 +1,4 @@
-"""Options of a guest that leaves: as another host and a saved directory are told them, and as they are read there.
+"""Options of a guest that leaves: as they are written for another host or into a saved directory, and read there.
 
 Which options go where is said beside each one in `options.py`. What is read is a stranger's.
 """

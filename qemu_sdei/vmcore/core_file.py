@@ -113,12 +113,12 @@ def _layout(path: Path, file: BufferedReader) -> tuple[list[Segment], list[Segme
     try:
         head = file.read(_HEADER.size)
         if head[:4] != b"\x7fELF":
-            raise UsageError(f"{path} is no vmcore: {_what(head)}")
+            raise UsageError(f"{path} is not a vmcore: {_what(head)}")
         if len(head) < _HEADER.size:
             raise UsageError(f"{path} is cut short: it has {len(head)} bytes")
         ident, kind, machine, _, _, table, _, _, _, row, rows, *_ = _HEADER.unpack(head)
         if ident[4:6] != b"\2\1" or kind != _CORE or machine != _AARCH64:
-            raise UsageError(f"{path} is no vmcore of arm64: an ELF file of type {kind} for machine {machine}")
+            raise UsageError(f"{path} is not a vmcore of arm64: an ELF file of type {kind} for machine {machine}")
         if row != _SEGMENT.size or not 0 < rows <= MAX_SEGMENTS:
             raise UsageError(f"{path} is a damaged core file: it has {rows} segments of {row} bytes")
         file.seek(table)

@@ -114,7 +114,7 @@ def vmcore_info(core: Core) -> VmcoreInfo:
     """What the kernel says of itself. Raises `UsageError`: nothing."""
     data = next((note.data for note in core.notes if note.name == NAME), None)
     if data is None:
-        raise UsageError(f"{core.path} has no VMCOREINFO: it is no Linux kernel's vmcore")
+        raise UsageError(f"{core.path} has no VMCOREINFO: it is not a Linux kernel's vmcore")
     return VmcoreInfo(data)
 
 

@@ -55,7 +55,7 @@ def test_revisions(revision: Any) -> None:
 
 @pytest.mark.parametrize("event", [-1, 1 << 32, "5", 1.5])
 def test_numbers(event: Any) -> None:
-    with pytest.raises(TableError, match="is no number of 32 bits"):
+    with pytest.raises(TableError, match="is not a number of 32 bits"):
         Agdi(sdei_event=event)
 
 

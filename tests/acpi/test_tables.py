@@ -116,8 +116,8 @@ def test_own_tables_are_only_those_that_were_asked_for() -> None:
         ([GhesSource(1, 0x1004, 64)], None, "multiple of 8", "error_status_address"),
         ([GhesSource(1, 0x1000, 64, 0)], None, "multiple of 8", "read_ack"),
         ([GhesSource(1, 0x1000, 19)], None, "at least 20 bytes", "block_length"),
-        ([GhesSource(1 << 32, 0x1000, 64)], None, "no number of 32 bits", "vector"),
-        ([GhesSource(1, 1 << 64, 64)], None, "no number of 64 bits", "address"),
+        ([GhesSource(1 << 32, 0x1000, 64)], None, "not a number of 32 bits", "vector"),
+        ([GhesSource(1, 1 << 64, 64)], None, "not a number of 64 bits", "address"),
     ],
 )  # fmt: skip
 def test_own_tables_that_cannot_be_are_refused(
@@ -209,7 +209,7 @@ def test_oem_fields_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_value_that_does_not_fit_is_refused_with_its_field() -> None:
-    with pytest.raises(TableError, match="no number of 8 bits") as caught:
+    with pytest.raises(TableError, match="not a number of 8 bits") as caught:
         Agdi(flags=256)
     assert (caught.value.signature, caught.value.field) == ("AGDI", "flags")
     with pytest.raises(TableError):

@@ -152,10 +152,10 @@ def test_what_the_machine_has_already_is_refused(machine: BootingMachine) -> Non
 @pytest.mark.parametrize(
     ("tables", "errors", "message"),
     [
-        (("?",), "", "no base64"),
+        (("?",), "", "not base64"),
         ((base64.b64encode(SSDT[:-1]).decode(),), "", "names a length of 42 bytes and has 41"),
         ((base64.b64encode(SSDT).decode(),) * 1600, "", "bytes of ACPI tables are too many"),
-        ((), "?", "no base64"),
+        ((), "?", "not base64"),
         ((), base64.b64encode(bytes(20)).decode(), "has no entry"),
         ((), base64.b64encode(b"\x10\0\0\0" + bytes(60000)).decode(), "60004 bytes of boot errors are too many"),
     ],

@@ -330,7 +330,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("an SPI that there is not", {f"{SDEI}/bound/1": [S, LAST_SPI + 1]}),
     ("a PPI without a CPU", {"firmware/gic/owned/0": [TIMER, -1, 0, 1, 0]}),
     ("an SPI of a CPU", {"firmware/gic/owned/2": [ALARM, 1, 0, 1, 0]}),
-    ("a function id that is no number", {"counters/calls/-": [0, 0]}),
+    ("a function id that is not a number", {"counters/calls/-": [0, 0]}),
     ("more frames answered than there can be", {"cpus/0/answered": (1 << 47) + 1}),
     ("a stranger's format", {f"{SDEI}/format": "sdei"}),
     ("half the ID registers", {"firmware/id_registers": {"MIDR_EL1": 0}}),

@@ -170,12 +170,15 @@ def test_what_nobody_would_notice_is_refused_and_nothing_is_written(backend: Bac
     [
         ({"source": "else"}, "there is no error source 'else': there are memory, cpu, slow"),
         ({"source": 7}, "source is a text"),
-        ({"block": "?"}, "block is no base64"),
+        ({"block": "?"}, "block is not base64"),
         ({"block": None}, "block is a text"),
         ({"block": b64(bytes(19))}, "a status block of 19 bytes: source 'slow' takes 20 to 4096"),
         ({"block": b64(bytes(4097))}, "a status block of 4097 bytes"),
-        ({"block": b64(bytes(20))}, "its Block Status counts no entry"),
-        ({"block": b64(b"\x12\0\0\0" + bytes(8) + b"\xff" * 4 + bytes(4))}, "block is no generic error status block"),
+        ({"block": b64(bytes(20))}, "its Block Status says that it has no entry"),
+        (
+            {"block": b64(b"\x12\0\0\0" + bytes(8) + b"\xff" * 4 + bytes(4))},
+            "block is not a generic error status block",
+        ),
         ({"vcpu": 2}, "there is no vCPU 2: this guest has 0 to 1"),
         ({"vcpu": -1}, "vcpu is a number from 0"),
         ({"address": 1 << 64}, "address is a number from 0"),

@@ -262,7 +262,7 @@ def test_an_interrupt_does_not_wait_for_an_abort(asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     ("intid", "why"),
-    [(31, "no SPI"), (288, "no SPI"), (33, "UART"), (40, "doorbell"), (50, "virtio"), (150, "platform bus")],
+    [(31, "not an SPI"), (288, "not an SPI"), (33, "UART"), (40, "doorbell"), (50, "virtio"), (150, "platform bus")],
 )
 def test_what_belongs_to_a_device_is_refused(asked: Asked, intid: int, why: str) -> None:
     with pytest.raises(UsageError, match=f"{why}.*take one of"):

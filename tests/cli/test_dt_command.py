@@ -87,7 +87,7 @@ def test_a_blob_is_not_written_to_a_terminal() -> None:
     [
         (["--dtb", "/nonexistent"], ["/nonexistent", "No such file"]),
         (["--dtb", "/"], ["/ cannot be read"]),
-        (["--dtb", "/dev/zero"], ["no regular file"]),
+        (["--dtb", "/dev/zero"], ["not a regular file"]),
         (["--dtb", "{short}"], ["{short}", "cut short"]),
         (["--dtb", "{text}"], ["{text}", "dtc -I dts"]),
         (["--dtb", "{overlay}"], ["{overlay}", "overlay", "fdtoverlay"]),

@@ -101,7 +101,7 @@ def test_input_that_cannot_be(command: Command, lines: Callable[..., Path], tmp_
         ((str(tmp_path),), "guest.json"),
         ((trace, "--records", "0"), "from 1 to 500000"),
         ((trace, "--records", "1000000"), "from 1 to 500000"),
-        ((trace, "--console", str(tmp_path / "fifo")), "no regular file"),
+        ((trace, "--console", str(tmp_path / "fifo")), "not a regular file"),
         ((trace, "--console", str(tmp_path / "none")), "No such file"),
     ):
         done = command("report", *words, "-o", page, "-q")

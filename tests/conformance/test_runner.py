@@ -156,7 +156,7 @@ def test_a_filter_that_selects_nothing(play: Any) -> None:
 
 @pytest.mark.parametrize("text", ["13;14", "1-", "-", "13,,14", "Bind", "1 2", "../x"])
 def test_bad_filters(text: str) -> None:
-    with pytest.raises(UsageError, match="is no number"):
+    with pytest.raises(UsageError, match="is not a number"):
         listing.check_filter(text)
 
 

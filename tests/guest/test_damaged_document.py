@@ -120,7 +120,7 @@ def test_the_source_goes_on(route: str, runtime: Path, monkeypatch: pytest.Monke
         with EventLoad(guest, (0,), 2) as load:
             for change, reason in cases if route == "shared" else cases[:2]:
                 damaged[:] = [change]
-                with pytest.raises(GuestError, match=f"goes on as 'a': state document: .*{reason}"):
+                with pytest.raises(GuestError, match=f"runs on as 'a': state document: .*{reason}"):
                     guest.migrate("b", route=route)
                 assert not (runtime / "qemu-sdei" / "b").exists()
         until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)

@@ -105,7 +105,7 @@ def test_without_qmp_what_needs_it_says_so_and_the_guest_goes_on(runtime: Path, 
                 guest.qmp("query-status")
             works(guest)
             assert guest.power_off is None
-            with pytest.raises(GuestError, match="goes on"):
+            with pytest.raises(GuestError, match="runs on"):
                 guest.migrate("g2")
             works(guest)
         if then == "removed":
@@ -168,7 +168,7 @@ def test_a_run_directory_that_becomes_full(monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises((GuestError, UsageError), match="No space left on device"):
                 guest.migrate("g2")
             works(guest)
-            with pytest.raises(GuestError, match="not saved and goes on"):
+            with pytest.raises(GuestError, match="not saved and runs on"):
                 guest.save(path / "saved")
             works(guest)
             assert not (path / "saved").exists()
@@ -311,7 +311,7 @@ def test_the_destinations_backend_is_killed(when: str, runtime: Path, monkeypatc
         with EventLoad(guest, (0,), 2) as load:
             until("events are on their way", lambda: load.delivered > 20)
             if when == "before restore":
-                with pytest.raises(GuestError, match="goes on as 'g'"):
+                with pytest.raises(GuestError, match="runs on as 'g'"):
                     guest.migrate("g2", report=report)
             else:
                 assert guest.migrate("g2").destination == "g2"

@@ -79,7 +79,7 @@ def test_memory_path_becomes_full(route: str, phase: str, runtime: Path) -> None
         furnish(guest)
         os.posix_fallocate(guest.placement.ram.fd, 0, 64 << 20)  # it has all that it may ever need
         with EventLoad(guest, (0,), 2) as load:
-            with one_line("goes on as 'a'"):
+            with one_line("runs on as 'a'"):
                 guest.migrate("b", route=route, report=at(phase, lambda: fill(path)))
             goes_on(guest, load)
         settled(guest, load)
@@ -132,7 +132,7 @@ def test_target_of_a_save_is_full(where: str, runtime: Path) -> None:
     with small_file_system("10M") as path, Guest(idle()) as guest:
         furnish(guest)
         with EventLoad(guest, (0,), 2) as load:
-            with one_line("the guest was not saved and goes on: "):
+            with one_line("the guest was not saved and runs on: "):
                 guest.save(path / "saved", end=where == "to-file")
             goes_on(guest, load)
         settled(guest, load)
@@ -145,7 +145,7 @@ def test_disk_of_a_snapshot_is_full(runtime: Path) -> None:
     with small_file_system("10M") as path, Guest(idle(snapshots=path / "image")) as guest:
         furnish(guest)
         with EventLoad(guest, (0,), 2) as load:
-            with one_line("goes on"):
+            with one_line("runs on"):
                 guest.snapshot("one")
             goes_on(guest, load)
         settled(guest, load)
@@ -186,7 +186,7 @@ def test_memory_limit_at_the_destination(route: str, victim: str, runtime: Path)
                     (group / "cgroup.procs").write_text(str(pid))
 
         with EventLoad(guest, (0,), 2) as load:
-            with one_line("goes on as 'a'"):
+            with one_line("runs on as 'a'"):
                 guest.migrate("b", route=route, report=at("ram", limit))
             goes_on(guest, load)
         settled(guest, load)
@@ -247,7 +247,7 @@ def test_qmp_goes_away(
                 assert "\n" not in error
                 assert "terminating" not in error
                 stands = isinstance(failed, StandsStillError)
-                assert stands is ("goes on as 'a'" not in error)
+                assert stands is ("runs on as 'a'" not in error)
                 assert not stands or (how, side) == ("unlinked", "a")
             later.cancel()
             back()

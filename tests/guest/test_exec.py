@@ -164,7 +164,7 @@ def test_a_guest_without_an_agent(runtime: Path) -> None:
     status, _, err = done(runtime, "exec", "--", "true")
     assert status == 2
     assert b"guest 'bare' takes no commands: our agent is only in" in err
-    assert b"there is no command behind --" in done(runtime, "exec", "--")[2]
+    assert b"there is no command after --: give one, or leave -- out" in done(runtime, "exec", "--")[2]
     ask(runtime, "stop")
     ask(runtime, "wait", "bare", status=143)
     check_nothing_left(runtime)

@@ -112,7 +112,7 @@ def test_destination_dies(victim: str, runtime: Path) -> None:
                 if (b"qemu-system" in words) is (victim == "qemu"):
                     os.kill(pid, signal.SIGKILL)
 
-        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="goes on as 'a'"):
+        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="runs on as 'a'"):
             guest.migrate("b", report=kill)
         assert (guest.qemu_pid, guest.backend_pid) == source
         until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)

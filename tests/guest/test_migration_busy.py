@@ -95,7 +95,7 @@ def test_not_for_ever(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Guest(busy(tmp_path)) as guest, explained(guest):
         until("it is called", (tmp_path / "began").exists)
         watched = Watched(lambda: None)
-        with pytest.raises(GuestError, match=r"goes on as 'a': .*attempts: 2.* by route copy"):
+        with pytest.raises(GuestError, match=r"runs on as 'a': .*attempts: 2.* by route copy"):
             guest.migrate("b", route="live", report=watched)
         assert watched.phases.count("again") == 1
         (tmp_path / "go").touch()

@@ -65,7 +65,7 @@ def test_destination_dies_late(phase: str, route: str, victim: str, runtime: Pat
     with Guest(idle(name="a")) as guest:
         guest.expect("idle: ready")
         report = at(phase, lambda: kill(runtime / "qemu-sdei" / "b", victim))
-        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="goes on as 'a'"):
+        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="runs on as 'a'"):
             guest.migrate("b", route=route, report=report)
         until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)
         assert guest.name == "a"
@@ -105,7 +105,7 @@ def test_destination_is_slow_to_end(runtime: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(Supervisor, "execute", slow_to_quit)
         patch.setattr(Supervisor, "inherit", broken)
         patch.setattr(Supervisor, "stop", slow_to_stop)
-        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="goes on as 'a': it broke"):
+        with EventLoad(guest, (0,), 2) as load, pytest.raises(GuestError, match="runs on as 'a': it broke"):
             guest.migrate("b", route="shared")
         until("all are delivered", lambda: guest.status()["counts"]["completed"] == load.delivered)
         assert guest.status()["counts"]["rejected"] == 0
@@ -246,13 +246,13 @@ def test_what_a_guest_has_of_the_host(linux: Path, runtime: Path, tmp_path: Path
             assert text.endswith(b"from the guest\n")
 
         check("one1")
-        with pytest.raises(GuestError, match=r"goes on as 'a': .*is mounted in the guest using mount_tag 'src'"):
+        with pytest.raises(GuestError, match=r"runs on as 'a': .*is mounted in the guest using mount_tag 'src'"):
             guest.migrate("b")
         check("two2")
         guest.run("umount /mnt/src")
         guest.migrate("b")
         check("thr3")
-        with pytest.raises(GuestError, match="goes on as 'b'"):
+        with pytest.raises(GuestError, match="runs on as 'b'"):
             guest.migrate("a", report=at("ram", lambda: kill(runtime / "qemu-sdei" / "a", "qemu")))
         check("fou4")
         guest.migrate("a")

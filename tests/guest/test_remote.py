@@ -145,7 +145,7 @@ def test_cut_off_at_each_step(runtime: Path) -> None:
         for number, step in enumerate(steps, 1):
             words = b'"channel": "ram"' if step == "ram" else f'"cmd": "{step}"'.encode()
             way.look = lambda data, words=words: None if words in data else data  # type: ignore[misc]
-            with pytest.raises(GuestError, match="was not migrated and goes on as 'a'"):
+            with pytest.raises(GuestError, match="was not migrated and runs on as 'a'"):
                 source.migrate_to(way.to)
             until("the destination has forgotten it", lambda number=number: len(there.failures) == number)
             assert handles(source), step
@@ -155,7 +155,7 @@ def test_cut_off_at_each_step(runtime: Path) -> None:
         assert source.qemu_pid == pid
         truncated = _Truncated()
         way.look = truncated
-        with pytest.raises(GuestError, match="goes on as 'a'"):
+        with pytest.raises(GuestError, match="runs on as 'a'"):
             source.migrate_to(way.to, timeout=30)
         assert truncated.seen > truncated.limit
         assert handles(source)
@@ -246,7 +246,7 @@ def test_tcp_and_tls(runtime: Path, tmp_path: Path, capfd: pytest.CaptureFixture
     with Guest(idle(name="a")) as source, Receiving(name="b", listen="127.0.0.1:0") as there:
         source.expect("idle: ready")
         assert there.to.startswith("tcp://127.0.0.1:")
-        with pytest.raises(GuestError, match="goes on as 'a': the token is wrong"):
+        with pytest.raises(GuestError, match="runs on as 'a': the token is wrong"):
             source.migrate_to(there.to, token="guess")
         assert not there.failures, "a wrong token is no attempt"
         assert source.migrate_to(there.to, token=there.about["token"]).route == "tcp"
@@ -275,7 +275,7 @@ def test_what_a_stranger_may_use_here(tmp_path: Path) -> None:
     with Guest(idle(name="a", drives=[str(disk)])) as source:
         source.expect("idle: ready")
         with Receiving(name="b", listen="127.0.0.1:0") as there:
-            with pytest.raises(GuestError, match=f"goes on as 'a': .*{disk}, which is not allowed here: --allow"):
+            with pytest.raises(GuestError, match=f"runs on as 'a': .*{disk}, which is not allowed here: --allow"):
                 source.migrate_to(there.to, token=there.about["token"])
             until("the receiver says so", lambda: there.failures)
         with Receiving(name="b", listen="127.0.0.1:0", allow=(str(tmp_path),)) as there:
@@ -337,7 +337,7 @@ def test_receiver_is_killed(step: str, runtime: Path, monkeypatch: pytest.Monkey
                 if getattr(report, "phase", "") == step:
                     receiver.kill()
 
-            with pytest.raises(GuestError, match="goes on as 'a'"):
+            with pytest.raises(GuestError, match="runs on as 'a'"):
                 source.migrate_to(f"unix:{there}/qemu-sdei/b/receive.sock", report=kill)
             assert handles(source)
         until("its QEMU ends", lambda: not processes(there))
@@ -404,7 +404,7 @@ def test_document_of_a_newer_program(runtime: Path, monkeypatch: pytest.MonkeyPa
             with pytest.raises(GuestError, match="documents of version 99, this host knows up to version"):
                 source.migrate_to(way.to)
         way.look = lambda data: data.replace(b'"qemu-sdei-state", "version": ', b'"qemu-sdei-state", "version":9')
-        with pytest.raises(GuestError, match="goes on as 'a': state document: written by a newer program"):
+        with pytest.raises(GuestError, match="runs on as 'a': state document: written by a newer program"):
             source.migrate_to(way.to)
         assert handles(source)
         until("the receiver says so", lambda: len(there.failures) == 2)
@@ -421,9 +421,9 @@ def test_hostile_receiver(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     offered = b'{"ok": true, "need": []}\n'
     sent = OK + offered + READY + OK
     answers = (
-        (b"\n", "a message is no JSON"),
+        (b"\n", "a message is not JSON"),
         (b"x" * (1 << 21), "more than 256 KiB"),
-        (b'{"ok": false, "error": "\\u001b[2Jgo\\naway"}\n', r"goes on as 'a': \[2Jgo away$"),
+        (b'{"ok": false, "error": "\\u001b[2Jgo\\naway"}\n', r"runs on as 'a': \[2Jgo away$"),
         (b'{"ok": 1}\n', "not of the protocol's form"),
         (OK + b'{"ok": true, "need": "kernel"}\n', "not of the protocol's form"),
         (OK + b'{"ok": true, "need": ["/etc/passwd"]}\n', "not of the protocol's form"),
@@ -431,7 +431,7 @@ def test_hostile_receiver(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (OK + offered + b'{"ok": true, "name": "", "session": 1}\n', "not of the protocol's form"),
         (OK + offered + READY + b'{"ok": false, "error": "no console"}\n', "no console"),
         # It does as if all was well, and takes no RAM.
-        (sent, "goes on as 'a'"),
+        (sent, "runs on as 'a'"),
     )
     with Guest(idle(name="a")) as source:
         source.expect("idle: ready")

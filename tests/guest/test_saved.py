@@ -58,7 +58,7 @@ def test_no_room(runtime: Path, tmp_path: Path) -> None:
     with Guest(GuestOptions(kernel="builtin:bench", append="mode=idle", memory="128M")) as guest:
         guest.expect("idle: ready")
         full = tmp_path / "saved"
-        with pytest.raises(GuestError, match="not saved and goes on"):
+        with pytest.raises(GuestError, match="not saved and runs on"):
             guest.save(full, report=lambda step: _fill(full, step.phase))
         assert not full.exists()
         assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
@@ -147,7 +147,7 @@ def test_migrates_into_a_directory(runtime: Path, tmp_path: Path) -> None:
         assert "DEST is not known yet" in said("migrate", "a", "b", "--to-file", target, code=2)
         late = said("save", "a", target, "--hold", "running", "--timeout", "0.3", code=1)
         assert "was not reached within 0.3 s" in late
-        assert "goes on" in late
+        assert "runs on" in late
         assert not (tmp_path / "there").exists()
         assert guest.inject(0, 1, wait=True, timeout=20).outcome == "completed"
         assert "guest 'a' is saved in" in said("migrate", "a", "--to-file", target, code=0)

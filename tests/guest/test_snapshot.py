@@ -132,7 +132,7 @@ def test_another_run_goes_on_with_it(runtime: Path, tmp_path: Path) -> None:
         guest.load_snapshot("five")
         assert completed(guest) == 5
         assert handled(guest)
-        with pytest.raises(GuestError, match=r"goes on as it was: .*no state document"):
+        with pytest.raises(GuestError, match=r"runs on as it was: .*no state document"):
             guest.load_snapshot("foreign")
         assert completed(guest) == 6
         assert handled(guest)
@@ -144,7 +144,7 @@ def test_another_run_goes_on_with_it(runtime: Path, tmp_path: Path) -> None:
         with Guest(GuestOptions(**{**vars(idle(image)), **other})) as guest:
             guest.expect("idle: ready")
             assert handled(guest)
-            with pytest.raises(GuestError, match=r"goes on as it was: .*(QEMU's snapshot-load|state document|profile)"):
+            with pytest.raises(GuestError, match=r"runs on as it was: .*(QEMU's snapshot-load|state document|profile)"):
                 guest.load_snapshot("five")
             assert completed(guest) == 1
             assert handled(guest)
@@ -154,7 +154,7 @@ def test_another_run_goes_on_with_it(runtime: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(100)
 def test_the_backend_dies_while_it_is_loaded(runtime: Path, tmp_path: Path) -> None:
-    """The guest goes on as it was, with another backend; and can be loaded the next time."""
+    """The guest runs on as it was, with another backend; and can be loaded the next time."""
     with Guest(idle(tmp_path / "a.qcow2")) as guest:
         guest.expect("idle: ready")
         guest.snapshot("early")
@@ -165,7 +165,7 @@ def test_the_backend_dies_while_it_is_loaded(runtime: Path, tmp_path: Path) -> N
                 assert guest.backend_pid is not None
                 os.kill(guest.backend_pid, signal.SIGKILL)
 
-        with pytest.raises(GuestError, match="goes on as it was"):
+        with pytest.raises(GuestError, match="runs on as it was"):
             guest.load_snapshot("early", report=kill)
         assert guest.backend_starts == 2
         assert completed(guest) == 3
@@ -188,7 +188,7 @@ def test_no_room_in_the_image(runtime: Path, tmp_path: Path) -> None:
     with Guest(idle(None, qemu_args=("-drive", full))) as guest:
         guest.expect("idle: ready")
         with pytest.raises(
-            GuestError, match=r"no snapshot was saved, and the guest goes on as it was: QEMU's snapshot-save: \w+"
+            GuestError, match=r"no snapshot was saved, and the guest runs on as it was: QEMU's snapshot-save: \w+"
         ):
             guest.snapshot("a")
         assert guest.snapshots() == []
@@ -242,7 +242,7 @@ def test_disks(tmp_path: Path) -> None:
             guest.snapshots()
         with pytest.raises(UsageError, match="cannot be used"):
             guest.snapshot("../a")
-    with pytest.raises(UsageError, match="is no qcow2 image"):
+    with pytest.raises(UsageError, match="is not a qcow2 image"):
         Guest(idle(tmp_path / "raw.img")).start()
 
 

@@ -251,8 +251,8 @@ def test_build_for_a_tree_ignores_the_users_environment(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        ("missing", "no kernel build tree"),
-        ("no config", "no kernel build tree"),
+        ("missing", "not a kernel build tree"),
+        ("no config", "not a kernel build tree"),
         ("x86", "another architecture"),
         ("space", "no space or special character"),
     ],

@@ -148,7 +148,11 @@ def test_the_firmware_tells_an_old_log_from_a_new_kernel(tmp_path: Path) -> None
         (ALL.replace("SDEIv1.1 (0x4b564d)", "none"), 13, "does not take SDEI events"),
         (ALL.replace("copied", "failed disk 2\nx"), 14, "virtio_blk, built in"),
         (ALL.replace("copied", "failed vmcore 2\nx"), 14, "has no /proc/vmcore"),
-        (ALL.replace(f"copied {len(DUMP)}", "copied 4096"), 14, "is no vmcore: its headers tell of"),
+        (
+            ALL.replace(f"copied {len(DUMP)}", "copied 4096"),
+            14,
+            "is not a vmcore: it has 4096 bytes, and its headers say",
+        ),
         (LOADED + CRASH + KERNEL + CRASH, 12, "the capture kernel panicked: test"),
     ],
 )
@@ -263,7 +267,7 @@ def test_a_capture_kernel_that_is_not_loaded_is_the_users_to_mend(tmp_path: Path
 def test_what_the_guest_writes_may_be_anything(tmp_path: Path) -> None:
     guest = Guest(tmp_path, ALL)
     guest.part.write_bytes(bytes(1000))
-    with pytest.raises(KdumpError, match="is no vmcore") as caught:
+    with pytest.raises(KdumpError, match="is not a vmcore") as caught:
         guest.wait()
     assert caught.value.exit_code == 14
     assert not (tmp_path / "vmcore").exists()

@@ -180,7 +180,7 @@ def test_what_this_guest_cannot_tell_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["", ":x=1", "arm_event:", "arm_event:x", "a b"])
 def test_what_is_no_trace_event_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no trace event"):
+    with pytest.raises(UsageError, match="is not a trace event"):
         Trace.of(text)
 
 

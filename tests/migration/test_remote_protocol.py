@@ -75,10 +75,10 @@ def against(
 @pytest.mark.parametrize(
     ("hello", "words"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "a message is no JSON"),
-        (b"\xff\xfe\n", "a message is no JSON"),
-        (b"[" * 4000 + b"\n", "a message is no JSON"),
-        (b"[]\n", "a message is no JSON object"),
+        (b"GET / HTTP/1.1\r\n\r\n", "a message is not JSON"),
+        (b"\xff\xfe\n", "a message is not JSON"),
+        (b"[" * 4000 + b"\n", "a message is not JSON"),
+        (b"[]\n", "a message is not a JSON object"),
         (b'{"qemu-sdei": 2, "channel": "control", "token": ""}\n', "speaks protocol 1"),
         (b'{"qemu-sdei": 1, "channel": ["control"], "token": ""}\n', "speaks protocol 1"),
         (b'{"qemu-sdei": 1, "channel": "control", "token": 1}\n', "speaks protocol 1"),

@@ -58,7 +58,7 @@ def test_times(text: str, times: list[int]) -> None:
         ("CPU_OF returns=0", "'CPU_OF' is no function and no occasion .did you mean CPU_OFF"),
         ("EVENT_SIGNLA returns=0", "EVENT_SIGNAL"),
         ("deliver holds=yes", "beside calls there are trigger, delivery, cpu-up, wake, kernel, reset"),
-        ("0x84000 returns=0", "no function id of a fast call"),
+        ("0x84000 returns=0", "not a function id of a fast call"),
         ("CPU_OFF", "it does nothing: give an action"),
         ("CPU_OFF nth=1", "it does nothing"),
         ("CPU_OFF nht=1 returns=0", "'nht' is no condition and no action .did you mean nth"),
@@ -75,31 +75,31 @@ def test_times(text: str, times: list[int]) -> None:
         ("CPU_ON target=none target-power=off returns=0", "target=none has neither"),
         ("CPU_ON event=0 returns=0", "CPU_ON names no event"),
         ("PE_MASK state=running returns=0", "names no event"),
-        ("EVENT_STATUS state=asleep returns=0", "none of unknown, unregistered"),
+        ("EVENT_STATUS state=asleep returns=0", "not one of unknown, unregistered"),
         ("EVENT_STATUS returns=0 answers=1", "returns and answers contradict"),
         ("CPU_OFF never=after late=1ms", "never and late contradict"),
-        ("CPU_OFF never=maybe", "none of instead, after"),
+        ("CPU_OFF never=maybe", "not one of instead, after"),
         ("cpu-up never=after", "never=after is for calls"),
         ("CPU_OFF late=5", "write a time such as"),
         ("CPU_OFF late=601s", "up to 600s"),
         ("delivery late=1ms", "late cannot stand at delivery"),
-        ("delivery loses=kick", "nobody is kicked here"),
+        ("delivery loses=kick", "there is no kick here"),
         ("CPU_ON loses=event", "loses=kick keeps the CPU"),
         ("PE_MASK loses=event", "loses is for calls of"),
         ("EVENT_STATUS keeps=events", "keeps is for calls of CPU_OFF"),
         ("CPU_OFF keeps=priorities", "cannot be here"),
         ("CPU_OFF keeps=handlers", "keeps=events,handlers"),
         ("cpu-up keeps=priorities deaf=yes", "stands alone"),
-        ("EVENT_SIGNAL clobbers=x18", "none of x0 to x17"),
+        ("EVENT_SIGNAL clobbers=x18", "not one of x0 to x17"),
         ("EVENT_SIGNAL clobbers=x0", "x0 of a call is its result"),
         ("EVENT_SIGNAL clobbers=x4 zeroes=x3..x5", "in common"),
         ("EVENT_SIGNAL clobbers=x5..x4", "ends before it begins"),
         ("EVENT_SIGNAL marks=UP", "a mark is"),
         ("EVENT_SIGNAL marks=a unmarks=a", "marks and unmarks"),
         ("trigger never=instead", "by=interrupt"),
-        ("trigger by=nobody loses=event", "none of host, interrupt"),
+        ("trigger by=nobody loses=event", "not one of host, interrupt"),
         ("EVENT_SIGNAL x1=5..1 returns=0", "ends before it begins"),
-        ("EVENT_SIGNAL x1=08 returns=0", "no number"),
+        ("EVENT_SIGNAL x1=08 returns=0", "not a number"),
         ("EVENT_SIGNAL " + "x" * MAX_TEXT, "one line of at most"),
         ("EVENT_SIGNAL returns=\x1b", "plain characters"),
         ("", "is no function"),
@@ -192,7 +192,7 @@ def test_files_that_are_wrong(tmp_path: Path, text: str, why: str) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         load(tmp_path / "not-there.toml")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         load(Path("/dev/zero"))
     with pytest.raises(UsageError, match=r"there are spec, agdi-eio, .* ends in .toml"):
         load("tf-a")

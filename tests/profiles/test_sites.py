@@ -53,12 +53,12 @@ def test_what_comes_back_behind_a_functions_last_instruction_is_that_functions()
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("CPU_OFF pc=1..2..3 returns=DENIED", "is no number"),
+        ("CPU_OFF pc=1..2..3 returns=DENIED", "is not a number"),
         ("CPU_OFF pc=9..2 returns=DENIED", "ends before it begins"),
-        ("CPU_OFF caller=f@ returns=DENIED", "is no number"),
-        ("CPU_OFF caller=f-g returns=DENIED", "is no number"),
+        ("CPU_OFF caller=f@ returns=DENIED", "is not a number"),
+        ("CPU_OFF caller=f-g returns=DENIED", "is not a number"),
         ("CPU_OFF caller=a+b@0x1 returns=DENIED", "is no function's name"),
-        ("CPU_OFF caller=f@1~x returns=DENIED", "is no number"),
+        ("CPU_OFF caller=f@1~x returns=DENIED", "is not a number"),
         ("delivery caller=f loses=event", "caller cannot stand at delivery"),
         (f"CPU_OFF pc={','.join('f' * 17)} returns=DENIED", "more than 16 places"),
     ],

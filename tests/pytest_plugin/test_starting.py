@@ -45,7 +45,7 @@ class Made:
 
     def save(self, path: Path, **_: Any) -> None:
         if self.full:
-            raise GuestError("the guest was not saved and goes on: No space left on device")
+            raise GuestError("the guest was not saved and runs on: No space left on device")
         path.mkdir()
         (path / "vm.state").write_text("x")
 

@@ -94,7 +94,7 @@ def test_the_registers_of_a_context_are_said_by_their_names() -> None:
 @pytest.mark.parametrize(
     ("said", "words_of_it"),
     [
-        ({"memory-error-type": ["foo"]}, "memory_error_type: 'foo' is no number; its names: 'Unknown'"),
+        ({"memory-error-type": ["foo"]}, "memory_error_type: 'foo' is not a number; its names: 'Unknown'"),
         ({"nosuch": ["1"]}, "nosuch: Memory Error Section has no field 'nosuch'"),
         ({"node": ["0x10000"]}, "node: '0x10000' is too large for 'Node', 0xffff is most"),
         ({"error-status": ["nosuch"]}, "error_status.nosuch: there are no bits 'nosuch'"),

@@ -56,11 +56,11 @@ WRONG = {
     "text": (b"error: no such file\n", "it is no record and no status block, neither as bytes nor in hexadecimal"),
     "half a record in hexadecimal": (RECORD.pack().hex()[:200].encode(), "offset 0x60, record_id: cut short"),
     "base64 of a damaged block": (base64.b64encode(BLOCK.pack()[:-1]), "offset 0xc, data_length: it says 152 bytes"),
-    "JSON": (b"{", "it is no JSON"),
+    "JSON": (b"{", "it is not JSON"),
     "JSON of something else": (b"{}", "sections: it is not there"),
-    "the second of a list": (json.dumps([to_json(BLOCK), 5]).encode(), "[1]: it is no object"),
+    "the second of a list": (json.dumps([to_json(BLOCK), 5]).encode(), "[1]: it is not an object"),
     "too much": (bytes(MAX_INPUT + 1), f"{MAX_INPUT + 1} bytes are too many"),
-    "JSON without end": (b"[" * 100_000, "it is no JSON"),
+    "JSON without end": (b"[" * 100_000, "it is not JSON"),
 }
 
 

@@ -252,10 +252,10 @@ def others(**said: Any) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "no object": ([], "it is no object"),
-    "a number": (5, "it is no object"),
+    "no object": ([], "it is not an object"),
+    "a number": (5, "it is not an object"),
     "no sections": ({"header": {}}, "sections: it is not there"),
-    "sections that are none": ({"sections": {}}, "sections: it is no list"),
+    "sections that are none": ({"sections": {}}, "sections: it is not a list"),
     "an unknown member": ({"sections": [], "gremlin": 1}, "there is no 'gremlin' in a record"),
     "an unknown section": ({"sections": [{"Memroy": {}}]}, "sections[0]: 'Memroy' does not say which section it is"),
     "a section with no type": (
@@ -264,12 +264,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "two sections in one": ({"sections": [{"Memory": {}, "Pcie": {}}]}, "sections[0]: it has not one member"),
     "an unknown field": (memory(adress=1), "sections[0].Memory: there is no 'adress' in a Memory Error Section"),
-    "a field of another type": (memory(node=[]), "sections[0].Memory.node: it is no number"),
+    "a field of another type": (memory(node=[]), "sections[0].Memory.node: it is not a number"),
     "a number too large": (memory(node=1 << 16), "sections[0].Memory.node: 65536 is too large"),
-    "an unknown name": (memory(memoryErrorType="x"), "sections[0].Memory.memory_error_type: 'x' is no number; its n"),
+    "an unknown name": (memory(memoryErrorType="x"), "sections[0].Memory.memory_error_type: 'x' is not a number"),
     "unknown bits": (memory(bank={"address": 1, "x": 2}), "sections[0].Memory.bank: there is no 'x' among its bits"),
     "bits that are none": (memory(bank={"address": []}), "sections[0].Memory.bank.address: it is neither"),
-    "a float": (memory(node=1.5), "sections[0].Memory.node: it is no number"),
+    "a float": (memory(node=1.5), "sections[0].Memory.node: it is not a number"),
     "less heads": (
         {"sections": [{"Memory": {}}], "sectionDescriptors": []},
         "sectionDescriptors: there are 0 of them and 1 sections",
@@ -280,7 +280,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a type of no GUID": (
         {"sections": [{"Memory": {}}], "sectionDescriptors": [{"sectionType": "x"}]},
-        "sections[0].sectionDescriptors[0].sectionType: it is no GUID",
+        "sections[0].sectionDescriptors[0].sectionType: it is not a GUID",
     ),
     "one that only libcper decodes": (
         {"sections": [{"PciBus": {}}], "sectionDescriptors": [{"sectionType": "c5753963-3b84-4095-bf78-eddad3f9c9dd"}]},
@@ -294,14 +294,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a bad time": (memory() | {"header": {"timestamp": "soon"}}, "header.timestamp: 'soon' is no time"),
     "no base64": (
         {"sections": [{"Unknown": {"data": "%"}}], "sectionDescriptors": [{"sectionType": str(VENDOR)}]},
-        "sections[0].Unknown.data: it is no base64",
+        "sections[0].Unknown.data: it is not base64",
     ),
     "an element": (
         {"sections": [{"ArmProcessor": {"errorInfo": [{}, {"flags": 256}]}}]},
         "sections[0].ArmProcessor.error_information[1].flags: 256 is too large",
     ),
     "other bytes that are none": (others(x="y"), "sections[0].otherBytes: it has not only offsets"),
-    "a length that is none": (others(length=1 << 30), "sections[0].otherBytes.length: it is no number of bytes"),
+    "a length that is none": (others(length=1 << 30), "sections[0].otherBytes.length: it is not a number of bytes"),
     "an offset below": (others(**{"-1": "00"}), "sections[0].otherBytes: an offset is less than 0"),
 }  # fmt: skip
 

@@ -169,14 +169,14 @@ REFUSED = {
     "gremlin=1": "`qemu-sdei cper decode` prints",
     "section[0].error_information_number=cycle": "cycle is for lengths and offsets",
     "section[1].node=70000": r"section\[1\].node: '70000' is too large",
-    "section[1].node=banana": r"section\[1\].node: 'banana' is no number",
-    "entry[0].section_type=banana": "'banana' is no GUID",
-    "section[0].reserved=zz": "no row of bytes in hexadecimal",
+    "section[1].node=banana": r"section\[1\].node: 'banana' is not a number",
+    "entry[0].section_type=banana": "'banana' is not a GUID",
+    "section[0].reserved=zz": "not a row of bytes in hexadecimal",
     "error_severity=": "is no edit",
     "section[0].error_information.length=1": r"near it: section\[0\]",
     "length=1": "there are 4 fields 'length'",
     "@0xffffffff=00": "a block has up to",
-    "@0=xyz": "no row of bytes in hexadecimal",
+    "@0=xyz": "not a row of bytes in hexadecimal",
 }
 
 

@@ -270,11 +270,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no such field": ({"adress": 1}, "adress: Memory Error Section has no field 'adress'"),
     "no such name": (
         {"memory_error_type": "gremlins"},
-        "memory_error_type: 'gremlins' is no number; its names: 'Unknown'",
+        "memory_error_type: 'gremlins' is not a number; its names: 'Unknown'",
     ),
     "too large": ({"node": 0x10000}, "node: 65536 is too large for 'Node', 0xffff is most"),
     "negative": ({"node": -1}, "node: -1 < 0"),
-    "no number": ({"node": 1.5}, "node: 1.5 is no number"),
+    "no number": ({"node": 1.5}, "node: 1.5 is not a number"),
     "no such bits": ({"bank": {"bnak": 1}}, "bank.bnak: there are no bits 'bnak'"),
     "bits too large": ({"bank": {"bank_group": 256}}, "bank.bank_group: 256 is too large"),
 }
@@ -295,7 +295,7 @@ def test_faults_deep_inside_have_a_path() -> None:
     assert error.value.field == "error_information[1].flags.overflow"
     with pytest.raises(CperError, match="of this type its bits have no names: give a number"):
         kinds.Arm(error_information=[{"type": 77, "error_information": {"level": 1}}])
-    with pytest.raises(CperError, match="it is no list"):
+    with pytest.raises(CperError, match="it is not a list"):
         kinds.Arm(error_information=b"x")
     for wrong in ("€", "x" * 21):
         with pytest.raises(CperError):

@@ -174,7 +174,7 @@ def test_what_is_no_plain_file(directory: Path, runtime: Path, name: str, what: 
         return  # only its end is read
     own = RunDirectory.create("g")
     try:
-        with pytest.raises(UsageError, match=rf"{name} cannot be read: it (is a link|is no regular|has \d+ bytes)"):
+        with pytest.raises(UsageError, match=rf"{name} cannot be read: it (is a link|is not a regular|has \d+ bytes)"):
             all_of_it(directory, own)
     finally:
         own.remove()

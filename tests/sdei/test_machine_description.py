@@ -62,7 +62,7 @@ def test_load(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "event 0 is missing"),
-        (ZERO + "[agdi]\ninterrupt = 31\n", r"\[agdi\] interrupt: 0x1f is no SPI: they are 32 to 1019"),
+        (ZERO + "[agdi]\ninterrupt = 31\n", r"\[agdi\] interrupt: 0x1f is not an SPI: they are 32 to 1019"),
         (ZERO + "[agdi]\ninterrupt = true\n", r"\[agdi\] interrupt must be a whole number"),
         (ZERO + "[agdi]\nevent = 1\n", r"\[agdi\]: unknown key 'event'"),
         ('[[event]]\nnumber = 1\nname = "one"\n', "event 0 is missing"),

@@ -264,7 +264,7 @@ def test_a_new_run_begins_its_file_anew_and_leaves_other_files_alone(tmp_path: P
         assert list(reading.records()) == []
     other = tmp_path / "thesis.txt"
     other.write_text("years of work")
-    with pytest.raises(UsageError, match="would write over a file that is no trace: choose another name"):
+    with pytest.raises(UsageError, match="would write over a file that is not a trace: choose another name"):
         Recorder(ring, other, META, anew=True)
     assert other.read_text() == "years of work"
     with pytest.raises(UsageError, match="trace /nonexistent/trace cannot be written: No such file"):

@@ -92,7 +92,7 @@ def test_other_refusals(tmp_path: Path) -> None:
         of(error=mine)
     with pytest.raises(UsageError, match="none cannot be read: No such file"):
         of(tmp_path / "none")
-    with pytest.raises(UsageError, match="it is no regular file"):
+    with pytest.raises(UsageError, match="it is not a regular file"):
         of(Path("/dev/zero"))
     many = written(tmp_path / "many", ERROR.pack() * 400)
     with pytest.raises(UsageError, match="bytes of status blocks are too many: 49152"):

@@ -31,7 +31,7 @@ def test_what_to_type_is_told() -> None:
 
 def test_a_port_that_cannot_be() -> None:
     for port in (0, -1, 65536):
-        with pytest.raises(UsageError, match="is no TCP port"):
+        with pytest.raises(UsageError, match="is not a TCP port"):
             debugger.check(port)
     with socket.socket() as taken:
         taken.bind((debugger.HOST, 0))

@@ -137,7 +137,7 @@ def test_image_for_snapshots_is_made_once(tmp_path: Path) -> None:
     devices(GuestOptions(snapshots=file)).create(1 << 30)
     assert file.read_bytes().endswith(b"more")
     (tmp_path / "raw").write_bytes(bytes(512))
-    with pytest.raises(UsageError, match="is no qcow2 image"):
+    with pytest.raises(UsageError, match="is not a qcow2 image"):
         devices(GuestOptions(snapshots=tmp_path / "raw"))
     with pytest.raises(UsageError, match="cannot be made"):
         devices(GuestOptions(snapshots=tmp_path / "no" / "file"))

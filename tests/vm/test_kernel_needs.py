@@ -105,5 +105,5 @@ def test_a_client_module_of_another_kernel_is_refused(tmp_path: Path) -> None:
     client.write_bytes(f"\x7fELF\0vermagic={RELEASE} SMP mod_unload aarch64\0".encode())
     assert find(GuestOptions(client=client), made, tmp_path).image == made / "arch/arm64/boot/Image"
     client.write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="no kernel module"):
+    with pytest.raises(UsageError, match="not a kernel module"):
         find(GuestOptions(client=client), made, tmp_path)

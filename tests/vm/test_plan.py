@@ -52,11 +52,11 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (replace(SELFTEST, memory="32M"), "too small"),
         (replace(SELFTEST, cpu="cortex-a73x"), "nearest: "),
         (replace(SELFTEST, name="a/b"), "guest name"),
-        (replace(SELFTEST, initrd="x"), "is no Linux"),
-        (replace(SELFTEST, command=["true"]), "is no Linux"),
+        (replace(SELFTEST, initrd="x"), "is not a Linux kernel"),
+        (replace(SELFTEST, command=["true"]), "is not a Linux kernel"),
         (replace(SELFTEST, series="6.1"), "give one of them"),
-        (replace(SELFTEST, boot="acpi"), "is no Linux: it knows nothing of ACPI"),
-        (replace(SELFTEST, ras=True), "is no Linux: it knows nothing of ACPI"),
+        (replace(SELFTEST, boot="acpi"), "is not a Linux kernel and does not use ACPI"),
+        (replace(SELFTEST, ras=True), "is not a Linux kernel and does not use ACPI"),
         (GuestOptions(boot="uefi"), "boot 'uefi' is not understood"),  # type: ignore[arg-type]
         (GuestOptions(boot="dt", ras=True), "leave out --dt, or --ras"),
         (GuestOptions(sdei=False, ras=True), "leave out --no-sdei, or --ras"),
@@ -78,7 +78,7 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (GuestOptions(files={"x": Path("/nonexistent")}), "file for the guest"),
         (
             replace(SELFTEST, kdump=True),
-            "a capture kernel is loaded by our own initramfs: builtin:selftest is no Linux",
+            "a capture kernel is loaded by our own initramfs: builtin:selftest is not a Linux kernel",
         ),
         (GuestOptions(kdump=True, initrd="/bin/sh"), "leave out --initrd"),
         (GuestOptions(kdump=True, append="x crashkernel=1G"), "leave it out of --append"),
@@ -95,8 +95,8 @@ def test_services_come_from_the_events_file_and_the_command_line_wins(tmp_path: 
         (GuestOptions(root="/dev/vda", initrd="/bin/sh"), "leave out --initrd"),
         (GuestOptions(client=True, initrd="/bin/sh"), "leave out --initrd"),
         (GuestOptions(client="/nonexistent"), "client module /nonexistent"),
-        (replace(SELFTEST, client=True), "is no Linux"),
-        (replace(SELFTEST, root="/dev/vda"), "is no Linux"),
+        (replace(SELFTEST, client=True), "is not a Linux kernel"),
+        (replace(SELFTEST, root="/dev/vda"), "is not a Linux kernel"),
         (GuestOptions(hypervisor=True, virtualization=True), "ours with --hypervisor: leave out one"),
         (GuestOptions(smc="undefined"), "--smc undefined needs --hypervisor"),
         (GuestOptions(hypervisor=True, smc="trapped"), "'trapped' is not understood: give 'served'"),  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_an_interrupt_of_a_device_can_be_no_error_sources(tmp_path: Path) -> Non
     source = '[[source]]\nname = "line"\nnotify = "interrupt"\ninterrupt = '
     for text, message in (
         (zero + source + "33\n", "source 'line': interrupt 33 is that of the UART: take one of 42 to 47"),
-        (zero + source + "300\n", "source 'line': interrupt 300 is no SPI of this machine"),
+        (zero + source + "300\n", "source 'line': interrupt 300 is not an SPI of this machine"),
         ("[agdi]\ninterrupt = 40\n" + zero + source + "208\n", r"\[agdi\]: interrupt 40 is that of the firmware"),
     ):
         events.write_text(text)

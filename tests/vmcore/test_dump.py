@@ -100,11 +100,11 @@ def test_an_older_kernel_has_no_log_to_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is no vmcore: an empty file"),
+        (b"", "is not a vmcore: an empty file"),
         (bytes(5000), "no ELF file; was it copied to its end?"),
         (b"KDUMP   " + bytes(5000), "compressed by makedumpfile"),
         (b"\x7fELF", "is cut short"),
-        (b"\x7fELF\2\1\1" + bytes(60), "is no vmcore of arm64"),
+        (b"\x7fELF\2\1\1" + bytes(60), "is not a vmcore of arm64"),
         (vmcore(PANIC)[:3000], "is cut short"),
         (vmcore(PANIC)[:-1], "is cut short: it has"),
         (vmcore(PANIC, info={"SYMBOL(prb)": "1"}), "does not say NUMBER"),

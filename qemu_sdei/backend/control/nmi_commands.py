@@ -1,4 +1,4 @@
-"""The control socket's command `nmi`: an NMI by whatever of the guest takes one."""
+"""The control socket's command `nmi`: an NMI, by the first way that the guest accepts."""
 
 from __future__ import annotations
 

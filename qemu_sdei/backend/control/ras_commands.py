@@ -188,7 +188,7 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise UsageError("block is no base64") from None
+        raise UsageError("block is not base64") from None
 
 
 def _check_form(block: bytes) -> None:
@@ -198,6 +198,6 @@ def _check_form(block: bytes) -> None:
     try:
         found = parse_block(block)
     except CperError as error:
-        raise UsageError(f"block is no generic error status block: {error}") from None
+        raise UsageError(f"block is not a generic error status block: {error}") from None
     if not found.count:
-        raise UsageError("block is no generic error status block: its Block Status counts no entry")
+        raise UsageError("block is not a generic error status block: its Block Status says that it has no entry")

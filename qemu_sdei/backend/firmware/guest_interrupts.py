@@ -36,7 +36,7 @@ FREE: Final = "42 to 47, 80 to 105, 110 to 143 and 208 to 287"
 def taken_by(intid: int) -> str | None:
     """Why an interrupt cannot be the one that the firmware makes pending; None: it can."""
     if not FIRST_SPI <= intid <= LAST_SPI:
-        return f"interrupt {intid} is no SPI of this machine: take one of {FREE}"
+        return f"interrupt {intid} is not an SPI of this machine: take one of {FREE}"
     for first, last, device in _DEVICES:
         if first <= intid <= last:
             return f"interrupt {intid} is that of {device}: take one of {FREE}"

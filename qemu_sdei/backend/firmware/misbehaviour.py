@@ -311,7 +311,7 @@ class Misbehaviour:
             self._install()
             return
         if not isinstance(document, dict):
-            raise ProtocolError("firmware profile: it is no object")
+            raise ProtocolError("firmware profile: it is not an object")
         profile = FirmwareProfile.of_document(document.get("profile"))
         matcher = Matcher(profile.rules, self._scene)
         matcher.restore(document, len(self._scene.affinities))

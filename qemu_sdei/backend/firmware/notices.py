@@ -207,5 +207,5 @@ def from_words(words: Any, nr_cpus: int) -> Notice:
     if not 0 <= value <= _WORD or not 0 <= wish <= _WISHES:
         raise ProtocolError("notices: a value that cannot be")
     if kind != Kind.ABORT and (not FIRST_SPI <= value <= MAX_INTID or wish):
-        raise ProtocolError(f"notices: {value} is no SPI")
+        raise ProtocolError(f"notices: {value} is not an SPI")
     return Notice(number, Kind(kind), pe, value, wish)

@@ -255,7 +255,7 @@ class Journal:
         try:
             state = bounded.loads(data)
         except ValueError as error:
-            raise ProtocolError(f"journal: the checkpoint is no JSON document: {error}") from None
+            raise ProtocolError(f"journal: the checkpoint is not a JSON document: {error}") from None
         if not isinstance(state, dict):
-            raise ProtocolError("journal: the checkpoint is no object")
+            raise ProtocolError("journal: the checkpoint is not an object")
         return state

@@ -124,7 +124,7 @@ class Notifier:
             then: as of `sea`.
 
         Raises:
-            UsageError: it is no SPI, or a device's or the firmware's. `NotDeliveredError`: no vCPU is on.
+            UsageError: it is not an SPI, or a device's or the firmware's. `NotDeliveredError`: no vCPU is on.
         """
         self._check(intid)
         self._ask(Kind.INTERRUPT, ANY, intid, 0, LIMIT, then)
