@@ -50,7 +50,7 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "completion",
         description='Print a completion script. For bash: eval "$(qemu-sdei completion bash)"; for zsh the same, '
-        "behind compinit.",
+        "after compinit.",
     )
     parser.add_argument("shell", nargs="?", choices=("bash", "zsh", "tcsh"), help="which shell")
     parser.add_argument(

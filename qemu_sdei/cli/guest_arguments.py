@@ -20,7 +20,7 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         "--kernel",
         metavar="K",
         help="arm64 Image, plain or compressed, a linux-image package (.deb), or a kernel's build tree; flat:FILE for "
-        "any other binary; builtin:NAME for a bare-metal guest of ours (bench, "
+        "any other binary; builtin:NAME for one of our bare-metal guests (bench, "
         "compare, conformance, selftest); none: UEFI boots what it finds (default: Debian's stock kernel)",
     )
     group.add_argument(
@@ -52,8 +52,8 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--modules",
         metavar="DIR",
-        help="the kernel's modules: our own initramfs loads those that the guest's devices need (default: those of the "
-        "package or the build tree)",
+        help="the kernel's modules: our own initramfs loads the ones that the guest's devices need (default: the "
+        "modules of the package or the build tree)",
     )
     group.add_argument("--initrd", metavar="I", help="initrd (default: our own initramfs, with a shell)")
     group.add_argument("--busybox", metavar="FILE", help="static arm64 busybox for our own initrd (default: Debian's)")

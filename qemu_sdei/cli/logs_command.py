@@ -25,9 +25,9 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "logs",
-        description="Print what a guest has printed on its console: the first 16 MiB of it. Neither the guest nor its "
-        "supervisor need answer. Of a guest that ran in the background (`run -d`) and has ended, the last 256 KiB are "
-        "kept until `wait` has asked for it, or another guest has its name.",
+        description="Print what a guest has printed on its console: the first 16 MiB of it. It works even if the guest "
+        "or its supervisor does not answer. If a guest of `run -d` has ended, its last 256 KiB are kept until `wait` "
+        "has returned its result, or until another guest takes its name.",
     )
     add_guest(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="also print what comes next, until the guest ends")

@@ -24,10 +24,10 @@ def register(subparsers: Any) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "shell",
-        description="A Python prompt with the running guest bound to `guest`: IPython where it is installed, else "
-        "Python's own, with completion by the Tab key. Ctrl-C ends what runs at the prompt, Ctrl-D the prompt; the "
-        "guest goes on. With -c, or where standard input is no terminal, the Python program is run, and an exception "
-        "in it is exit code 1.",
+        description="A Python prompt with the running guest bound to `guest`: IPython if it is installed, else "
+        "Python's own, with completion by the Tab key. Ctrl-C ends what runs at the prompt, Ctrl-D leaves the prompt; "
+        "the guest runs on. With -c, or if standard input is not a terminal, a Python program is run without a prompt; "
+        "an exception in it gives exit code 1.",
     )
     add_guest(parser)
     parser.add_argument("-c", dest="program", metavar="PROGRAM", help="run this Python program, with no prompt")

@@ -27,8 +27,8 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "stop",
         description="End guests at once, as if the plug were pulled: disk images stay consistent for QEMU, not for "
-        "the guest. Nothing is left behind. Whoever runs a guest, or waits for it, is told, and returns 143. A guest "
-        "whose supervisor is stopped or hangs is ended all the same.",
+        "the guest. Nothing is left behind. Commands that run the guest or wait for it say so, and return 143. `stop` "
+        "also ends a guest whose supervisor is stopped or hangs.",
     )
     parser.add_argument(
         "guests", metavar="NAME", nargs="*", help="guests (see `qemu-sdei list`; default: the only running guest)"

@@ -60,8 +60,8 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SOURCE[@ADDRESS]",
-        help="an error source of the HEST: one of the events file by its name, or what SDEI event SOURCE signals; "
-        "ADDRESS is that of its error status address register, 8 bytes, followed by the read-ack register. May be "
+        help="an error source of the HEST: the name of a source in the events file, or an SDEI event; "
+        "ADDRESS is its error status address register, 8 bytes, followed by the read-ack register. May be "
         "repeated. More after commas: ack=ADDRESS or ack=none (GHES version 1), size=BYTES of the status block "
         "(default: 4096)",
     )
