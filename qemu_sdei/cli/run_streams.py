@@ -12,6 +12,7 @@ from qemu_sdei.cli.carry import carry, output, wants_terminal
 from qemu_sdei.cli.output import Progress, print_json, say
 from qemu_sdei.cli.own_terminal import terminal_size
 from qemu_sdei.cli.screen import raw
+from qemu_sdei.cli.terminal import MarkerFilter
 from qemu_sdei.errors import GuestTimeoutError, LostGuestError
 from qemu_sdei.guest.exec_frames import Stream
 from qemu_sdei.guest.exec_session import MAIN, ExecSession
@@ -98,6 +99,7 @@ class _Watch:
         self._verbose, self._timeout = bool(args.verbose), args.timeout
         self._began = time.monotonic()
         self._position = 0
+        self._shown = MarkerFilter()
         self._tail = ""
         self._exit: int | None = None
 
@@ -132,7 +134,8 @@ class _Watch:
             return
         if self._verbose:
             self._progress.done()
-            raw(sys.stderr).write(_MARKER.sub("", text))
+            # A marker may come in pieces.
+            raw(sys.stderr).write(self._shown.feed(text.encode("utf-8", "replace")).decode("utf-8", "replace"))
             sys.stderr.flush()
         for word, state in _MARKER.findall(self._tail + text):
             if word == "channel" and state != "ready":
