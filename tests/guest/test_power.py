@@ -129,7 +129,7 @@ def test_reboot_with_events_registered(command: str, append: str, call: str) -> 
 
 def test_reset_button_at_any_moment_of_a_storm_of_calls() -> None:
     """Wherever the CPUs are, in the guest, in the monitor, in an answer half written: the next boot is a clean one."""
-    options = GuestOptions(kernel="builtin:bench", append="mode=storm count=20000 smp=3", smp=3, memory="128M")
+    options = GuestOptions(kernel="builtin:bench", append="mode=storm count=60000 smp=3", smp=3, memory="128M")
     moments = random.Random(1)
     resets = 10
     with Guest(options) as guest:
