@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Final
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN: Final = 0.01
+"""Seconds."""
+
+Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 
 class Terminated(BaseException):
@@ -26,11 +32,30 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     raise Terminated(number)
 
 
+def _once_more(hook: Hook, dropped: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised amid a callback of its own, such as one of an import's locks: it comes again, a
+    moment later.
+    """
+    error = dropped.exc_value
+    if not isinstance(error, Terminated):
+        hook(dropped)
+        return
+    ending = error.number
+
+    def again(number: int, frame: FrameType | None) -> None:
+        raise Terminated(ending)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
+
 @contextmanager
 def catching_signals() -> Iterator[None]:
     """Have SIGINT, SIGTERM and SIGHUP raise `Terminated` in the main thread; those that are ignored (nohup) stay so."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    hook = sys.unraisablehook
     try:
+        sys.unraisablehook = partial(_once_more, hook)
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, _on_signal)
@@ -38,3 +63,4 @@ def catching_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
