@@ -33,8 +33,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _once_more(hook: Hook, dropped: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised amid a callback of its own, such as one of an import's locks: it comes again, a
-    moment later.
+    """Raise a `Terminated` again, a moment later: Python has dropped it, because the signal came while Python ran a
+    callback of its own (it releases the lock of an import in one).
     """
     error = dropped.exc_value
     if not isinstance(error, Terminated):
